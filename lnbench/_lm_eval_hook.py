@@ -1,0 +1,65 @@
+"""Tells lm-eval of the model ``lnbench``: lm-eval 0.4.13 knows only the models in its own source.
+
+At every start of Python, ``lnbench_lm_eval.pth`` puts a finder on ``sys.meta_path``. It waits for the first import of
+``lm_eval.models`` and then hands over to :func:`find_spec`. Until then nothing of lnbench is imported. Later versions
+of lm-eval read the entry point ``lm_eval.models`` and skip a name that is taken, so whoever comes first wins.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec as find_spec_elsewhere
+from types import ModuleType
+from typing import Any
+
+NAME = "lnbench"
+TARGET = "lnbench.lm:LNBenchLM"
+MODELS = "lm_eval.models"
+
+
+def register() -> None:
+    """Register :data:`TARGET` as lm-eval's model :data:`NAME`, without importing it. Does nothing if it is there.
+
+    Never raises: with a version of lm-eval that has no such registry the name stays unknown.
+    """
+    with suppress(Exception):
+        registry = import_module("lm_eval.api.registry").model_registry
+        if NAME not in registry:
+            registry.register(NAME, target=TARGET)
+
+
+def find_spec(finder: Any) -> ModuleSpec | None:
+    """The spec of ``lm_eval.models`` as every other finder sees it, made to end with :func:`register`.
+
+    None where the module has been imported already; the model is then registered at once.
+
+    Args:
+        finder: The waiting finder; it is taken off ``sys.meta_path``.
+    """
+    with suppress(ValueError):
+        sys.meta_path.remove(finder)
+    if MODELS in sys.modules:
+        register()
+        return None
+    # Asking them all here, and not leaving it to the caller's loop over sys.meta_path: that loop skips a finder when
+    # one before it is removed.
+    spec = find_spec_elsewhere(MODELS)
+    if spec is not None:
+        _register_after(spec.loader)
+    return spec
+
+
+def _register_after(loader: Any) -> None:
+    with suppress(Exception):
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            vars(loader).pop("exec_module", None)
+            execute(module)
+            register()
+
+        # On the instance, not in a wrapper: the module's loader stays the real one for inspect and resources.
+        vars(loader)["exec_module"] = exec_module

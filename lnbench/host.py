@@ -1,0 +1,550 @@
+"""Finds plugins, resolves what users write (``name:key=value``) to the objects that do the work, explains what is
+missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import inspect
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pluggy
+
+from lnbench import __version__, hookspecs
+from lnbench.errors import LnbenchError, unknown
+from lnbench.hookspecs import PROJECT, hookimpl
+from lnbench.plugins import BUILTINS
+
+__all__ = ["Broken", "Host", "Parameter", "PluginError", "Row", "get_host", "hookimpl", "kinds", "plugin_errors"]
+
+DISABLE = "LNBENCH_DISABLE_PLUGINS"
+"""Environment variable: set to anything but the empty string or 0, only the built-ins are loaded."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    hook: str
+    method: str | None
+    """What an object of this kind must be able to do; None: what is registered is the object itself."""
+
+
+_KINDS = {
+    "selector": _Kind("lnbench_register_selectors", "select"),
+    "intervention": _Kind("lnbench_register_interventions", "override"),
+    "finetuner": _Kind("lnbench_register_finetuners", "train"),
+    "architecture": _Kind("lnbench_register_architectures", None),
+}
+
+kinds: tuple[str, ...] = tuple(_KINDS)
+"""What plugins can add."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+_BEFORE_PARAMETER = re.compile(r":(?=[A-Za-z_]\w*=)")
+
+
+class PluginError(LnbenchError):
+    """A plugin failed; the message names it, and the original exception is its cause."""
+
+
+@contextmanager
+def plugin_errors(kind: str, name: object) -> Iterator[None]:
+    """Turn any exception inside the block into a :class:`PluginError` that names the plugin's ``kind`` and ``name``.
+
+    An :class:`LnbenchError` passes through: it is a message to the user already.
+    """
+    try:
+        yield
+    except LnbenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{kind} {str(name)!r} failed: {_told(error)}") from error
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who registered something."""
+
+    plugin: str
+    distribution: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".rstrip()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A third-party plugin that could not be loaded."""
+
+    name: str
+    distribution: str
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} ({self.distribution}) could not be loaded: {_told(self.error)}"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a factory, as ``lnbench plugins`` prints it."""
+
+    name: str
+    annotation: Any
+    default: Any = inspect.Parameter.empty
+    """``inspect.Parameter.empty`` where a value must be given."""
+
+    @property
+    def required(self) -> bool:
+        """Whether a value must be given."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def type(self) -> str:
+        """The annotation as text."""
+        return inspect.formatannotation(self.annotation)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}" + ("" if self.required else f" = {self.default!r}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of ``lnbench plugins``."""
+
+    kind: str
+    name: str
+    parameters: tuple[Parameter, ...]
+    doc: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kind: str
+    name: str
+    factory: Any
+    source: Source
+
+
+class Host:
+    """The plugins of one process.
+
+    Built-ins come first, then the third parties of the entry-point group ``lnbench`` unless the environment variable
+    ``LNBENCH_DISABLE_PLUGINS`` is set. A third party that cannot be loaded is kept in :attr:`broken`: listing goes on
+    without it, but nothing is resolved, because a benchmark must not go on with less than was asked for.
+
+    Args:
+        builtins: Modules to load first.
+
+    Raises:
+        LnbenchError: a built-in cannot be registered.
+    """
+
+    def __init__(self, builtins: Iterable[str] = BUILTINS) -> None:
+        self.broken: list[Broken] = []
+        self._entries: dict[str, dict[str, _Entry]] = {kind: {} for kind in kinds}
+        self._sources: dict[int, Source] = {}
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        for name in builtins:
+            self._add(importlib.import_module(name), Source(name, PROJECT, __version__))
+        if _third_parties():
+            for entry_point in importlib.metadata.entry_points(group=PROJECT):
+                self._load(entry_point)
+
+    def register(self, plugin: Any, name: str | None = None) -> None:
+        """Add a plugin object: a module, or anything with marked hook functions.
+
+        Raises:
+            LnbenchError: it has no hook or an unknown one, or registers a name that is taken. Nothing of it is kept.
+            PluginError: one of its hooks raised. Nothing of it is kept.
+        """
+        name = name or getattr(plugin, "__name__", None) or type(plugin).__name__
+        self._add(plugin, Source(name, name))
+
+    def unregister(self, plugin: Any) -> None:
+        """Take back all that ``plugin`` registered."""
+        self._manager.unregister(plugin)
+        source = self._sources.pop(id(plugin))
+        for kind, entries in self._entries.items():
+            self._entries[kind] = {name: entry for name, entry in entries.items() if entry.source is not source}
+
+    def names(self, kind: str) -> list[str]:
+        """The names of one kind, in the order in which they were registered."""
+        return list(self._of(kind))
+
+    def factory(self, kind: str, name: str) -> Any:
+        """The factory registered as ``name``; for an architecture, its row.
+
+        Raises:
+            LnbenchError: unknown kind or name, or a broken plugin.
+        """
+        return self._entry(kind, name).factory
+
+    def resolve(self, kind: str, choice: Any) -> Any:
+        """The object that ``choice`` stands for.
+
+        Args:
+            kind: One of :data:`kinds`.
+            choice: ``name`` or ``name:key=value:key=value``, with ``a+b+c`` for a list and ``none`` for None;
+                ``{"name": …, "parameters": {…}}``; or an object of that kind, which is returned as it is.
+
+        Raises:
+            LnbenchError: unknown name or parameter, a value that does not fit, an object that is not of that kind, or
+                a broken plugin.
+            PluginError: the factory failed.
+        """
+        if isinstance(choice, str | Mapping):
+            return self._built(kind, choice)[2]
+        method = self._kind(kind).method
+        if method is not None and not callable(getattr(choice, method, None)):
+            raise LnbenchError(
+                f"{choice!r} is not {_article(kind)}: expected a name, or an object with a method {method!r}"
+            )
+        return choice
+
+    def canonical(self, kind: str, choice: Any) -> dict[str, Any]:
+        """What ``choice`` stands for, in full: ``{"name": …, "parameters": {…}}`` with every default, as JSON data.
+
+        An object is traced back to the name that makes it; one that no plugin's factory made is named by its class.
+
+        Raises:
+            LnbenchError: as :meth:`resolve`.
+        """
+        if isinstance(choice, str | Mapping):
+            entry, arguments, _ = self._built(kind, choice)
+            return {"name": entry.name, "parameters": _json(arguments)}
+        target = type(self.resolve(kind, choice))
+        makers = [entry for entry in self._of(kind).values() if _made_by(choice, entry.factory)]
+        # A preset says more than the factory it is a preset of.
+        maker = max(makers, key=lambda entry: isinstance(entry.factory, functools.partial), default=None)
+        name, factory = (maker.name, maker.factory) if maker else (f"{target.__module__}.{target.__qualname__}", target)
+        return {"name": name, "parameters": _json(_attributes(_parameters(factory), choice))}
+
+    def describe(self) -> list[Row]:
+        """Every name of every kind, for people. Numbered presets of one factory share a row: ``p1 … p99``."""
+        return [_row(run) for kind in kinds for run in self._runs(kind)]
+
+    def _of(self, kind: str) -> dict[str, _Entry]:
+        self._kind(kind)
+        return self._entries[kind]
+
+    @staticmethod
+    def _kind(kind: str) -> _Kind:
+        if kind not in _KINDS:
+            raise unknown("kind of plugin", kind, kinds)
+        return _KINDS[kind]
+
+    def _runs(self, kind: str) -> Iterator[list[_Entry]]:
+        """The entries of one kind; consecutive numbered presets of one factory together."""
+        run: list[_Entry] = []
+        for entry in self._of(kind).values():
+            if run and not _continues(run[-1], entry):
+                yield run
+                run = []
+            run.append(entry)
+        if run:
+            yield run
+
+    def _entry(self, kind: str, name: str) -> _Entry:
+        entries = self._of(kind)
+        if self.broken:
+            raise LnbenchError(
+                f"{'; '.join(map(str, self.broken))}. Repair or uninstall it, or set {DISABLE}=1 to run without "
+                "third-party plugins"
+            ) from self.broken[0].error
+        if name in entries:
+            return entries[name]
+        hint = "Parameters are written name:key=value" if ":" in name else "`lnbench plugins` describes them"
+        if not _third_parties():
+            hint += f"; third-party plugins are switched off by {DISABLE}"
+        raise unknown(kind, name, map(_label, self._runs(kind)), hint)
+
+    def _built(self, kind: str, choice: str | Mapping[str, Any]) -> tuple[_Entry, dict[str, Any], Any]:
+        name, given = _parsed(choice) if isinstance(choice, str) else _unpacked(kind, choice)
+        entry = self._entry(kind, name)
+        method = self._kind(kind).method
+        parameters = {} if method is None else _parameters(entry.factory)
+        _check_names(entry, parameters, given)
+        if method is None:
+            return entry, {}, entry.factory
+        values = {
+            key: _from_text(parameters[key].annotation, value) if isinstance(value, str) else value
+            for key, value in given.items()
+        }
+        arguments, built = _make(entry, parameters, values)
+        if not callable(getattr(built, method, None)):
+            raise PluginError(f"{kind} {name!r} ({entry.source}) made {built!r}, which has no method {method!r}")
+        return entry, arguments, built
+
+    def _load(self, entry_point: importlib.metadata.EntryPoint) -> None:
+        metadata = entry_point.dist.metadata if entry_point.dist else {"Name": entry_point.value}
+        source = Source(entry_point.name, metadata["Name"], entry_point.dist.version if entry_point.dist else "")
+        try:
+            self._add(entry_point.load(), source)
+        except Exception as error:
+            self.broken.append(Broken(source.plugin, str(source), error))
+
+    def _add(self, plugin: Any, source: Source) -> None:
+        if self._manager.is_registered(plugin):
+            raise LnbenchError(f"plugin {source.plugin!r} ({source}) is registered already")
+        try:
+            self._manager.register(plugin, f"{source.plugin}-{id(plugin):x}")
+            self._manager.check_pending()
+            found = self._collect(plugin, source)
+        except Exception as error:
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
+            if isinstance(error, LnbenchError):
+                raise
+            if isinstance(error, pluggy.PluginValidationError):
+                raise LnbenchError(f"{error}; hooks are {_hooks()}, each called with register") from error
+            raise PluginError(f"plugin {source.plugin!r} ({source}) failed: {_told(error)}") from error
+        self._sources[id(plugin)] = source
+        for entry in found:
+            self._entries[entry.kind][entry.name] = entry
+
+    def _collect(self, plugin: Any, source: Source) -> list[_Entry]:
+        """Call the hooks of ``plugin`` alone, so that what they register is known to be its own."""
+        if not self._manager.get_hookcallers(plugin):
+            raise LnbenchError(
+                f"plugin {source.plugin!r} ({source}) has no hook: mark its functions with @lnbench.hookimpl; hooks "
+                f"are {_hooks()}"
+            )
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        found: dict[tuple[str, str], _Entry] = {}
+
+        def register(kind: str, name: str, factory: Any) -> None:
+            entry = _Entry(kind, name, factory, source)
+            _check_entry(entry)
+            if taken := self._entries[kind].get(name) or found.get((kind, name)):
+                raise LnbenchError(
+                    f"two plugins register the {kind} {name!r}: {taken.source} and {source}; uninstall one of them"
+                )
+            found[kind, name] = entry
+
+        for kind, row in _KINDS.items():
+            self._manager.subset_hook_caller(row.hook, others)(register=functools.partial(register, kind))
+        return list(found.values())
+
+
+@functools.cache
+def get_host() -> Host:
+    """The host of this process, with the built-ins and all installed plugins; made on the first call."""
+    return Host()
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, LnbenchError) else f"{type(error).__name__}: {error}"
+
+
+def _hooks() -> str:
+    return ", ".join(row.hook for row in _KINDS.values())
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _third_parties() -> bool:
+    return os.environ.get(DISABLE, "") in ("", "0")
+
+
+def _parsed(text: str) -> tuple[str, dict[str, str]]:
+    """``name:key=value:key=value`` taken apart. A ``:`` that no ``key=`` follows belongs to the value before it."""
+    name, *parts = _BEFORE_PARAMETER.split(text)
+    given: dict[str, str] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key in given:
+            raise LnbenchError(f"parameter {key!r} is given twice in {text!r}")
+        given[key] = value
+    return name, given
+
+
+def _unpacked(kind: str, choice: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    name, given = choice.get("name"), choice.get("parameters") or {}
+    if choice.keys() - {"name", "parameters"} or not isinstance(name, str) or not isinstance(given, Mapping):
+        raise LnbenchError(f"{dict(choice)!r} is not {_article(kind)}: expected {{'name': …, 'parameters': {{…}}}}")
+    return name, given
+
+
+def _check_entry(entry: _Entry) -> None:
+    if not isinstance(entry.name, str) or not _NAME.fullmatch(entry.name):
+        raise LnbenchError(
+            f"{entry.source} registers the {entry.kind} {entry.name!r}: a name is made of letters, digits, '.', '_' "
+            "and '-', or it could not be told from its parameters"
+        )
+    if _KINDS[entry.kind].method is None:
+        return
+    if not callable(entry.factory):
+        raise LnbenchError(
+            f"{entry.source} registers the {entry.kind} {entry.name!r} with {entry.factory!r}: not callable"
+        )
+    _parameters(entry.factory)
+
+
+def _check_names(entry: _Entry, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
+    stray = [key for key in given if key not in parameters]
+    missing = [key for key, parameter in parameters.items() if parameter.required and key not in given]
+    if stray or missing:
+        problem = f"has no parameter {stray[0]!r}" if stray else f"needs a value for {missing[0]!r}"
+        raise LnbenchError(f"{entry.kind} {entry.name!r} {problem}; {_listing(parameters)}")
+
+
+def _listing(parameters: Mapping[str, Parameter]) -> str:
+    return "its parameters: " + ", ".join(map(str, parameters.values())) if parameters else "it has no parameters"
+
+
+def _make(entry: _Entry, parameters: Mapping[str, Parameter], values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The validated arguments, defaults included, and the object that the factory makes of them."""
+    from pydantic import ValidationError
+
+    with plugin_errors(entry.kind, entry.name):
+        try:
+            if _is_pydantic(entry.factory):
+                built = entry.factory(**values)
+                return _attributes(parameters, built), built
+            values = _validated(parameters, values)
+            defaults = {name: parameter.default for name, parameter in parameters.items() if not parameter.required}
+            return defaults | values, entry.factory(**values)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
+                if problem["loc"]
+                else problem["msg"]
+                for problem in error.errors()
+            )
+            raise LnbenchError(f"{entry.kind} {entry.name!r}: {problems}; {_listing(parameters)}") from error
+
+
+def _validated(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    from pydantic import ConfigDict, create_model
+
+    annotations = {name: (parameters[name].annotation, ...) for name in values}
+    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    model = create_model("Parameters", __config__=config, **annotations)(**values)  # type: ignore[call-overload]
+    return {name: getattr(model, name) for name in values}
+
+
+def _from_text(annotation: Any, text: str) -> Any:
+    """What pydantic cannot know of our notation: ``none``, and ``a+b+c`` for a list. The rest stays text."""
+    members = set(_members(annotation))
+    if text == "none" and type(None) in members:
+        return None
+    lists = {member for member in members if _is_list(member)}
+    if lists and ("+" in text or not members - lists - {type(None)}):
+        return text.split("+") if text else []
+    return text
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
+
+
+def _is_list(annotation: Any) -> bool:
+    origin = get_origin(annotation) or annotation
+    return isinstance(origin, type) and issubclass(origin, Collection) and not issubclass(origin, str | bytes | Mapping)
+
+
+def _target(factory: Any) -> Any:
+    return factory.func if isinstance(factory, functools.partial) else factory
+
+
+def _is_pydantic(factory: Any) -> bool:
+    return hasattr(_target(factory), "__pydantic_fields__")
+
+
+def _parameters(factory: Any) -> dict[str, Parameter]:
+    """The parameters of a factory by name; those that a partial has bound are none any more."""
+    target = _target(factory)
+    found = list(_fields(target) if _is_pydantic(factory) else _signature(target))
+    if isinstance(factory, functools.partial):
+        found = [parameter for parameter in found[len(factory.args) :] if parameter.name not in factory.keywords]
+    return {parameter.name: parameter for parameter in found}
+
+
+def _fields(target: Any) -> Iterator[Parameter]:
+    for name, field in target.__pydantic_fields__.items():
+        if field.init is not False:
+            default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+            yield Parameter(name, field.annotation, default)
+
+
+def _signature(target: Any) -> Iterator[Parameter]:
+    made = {}
+    if is_dataclass(target):
+        made = {field.name: field.default_factory() for field in fields(target) if field.default_factory is not MISSING}
+    for name, parameter in inspect.signature(target, eval_str=True).parameters.items():
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+            yield Parameter(name, annotation, made.get(name, parameter.default))
+
+
+def _attributes(parameters: Mapping[str, Parameter], built: Any) -> dict[str, Any]:
+    values = {name: getattr(built, name, parameter.default) for name, parameter in parameters.items()}
+    return {name: value for name, value in values.items() if value is not inspect.Parameter.empty}
+
+
+def _made_by(built: Any, factory: Any) -> bool:
+    bound = factory.keywords if isinstance(factory, functools.partial) else {}
+    return _target(factory) is type(built) and all(getattr(built, key, None) == value for key, value in bound.items())
+
+
+def _json(values: Mapping[str, Any]) -> dict[str, Any]:
+    from pydantic_core import to_jsonable_python
+
+    return {name: to_jsonable_python(value, fallback=str) for name, value in values.items()}
+
+
+def _continues(before: _Entry, entry: _Entry) -> bool:
+    """Whether ``entry`` is the next numbered preset of the factory that ``before`` is a preset of."""
+    if not (isinstance(before.factory, functools.partial) and isinstance(entry.factory, functools.partial)):
+        return False
+    numbers = _NUMBERED.fullmatch(before.name), _NUMBERED.fullmatch(entry.name)
+    return (
+        before.source is entry.source
+        and before.factory.func is entry.factory.func
+        and numbers[0] is not None
+        and numbers[1] is not None
+        and numbers[0][1] == numbers[1][1]
+        and int(numbers[0][2]) + 1 == int(numbers[1][2])
+    )
+
+
+def _label(run: list[_Entry]) -> str:
+    return run[0].name if len(run) == 1 else f"{run[0].name} … {run[-1].name}"
+
+
+def _row(run: list[_Entry]) -> Row:
+    entry = run[0]
+    if _KINDS[entry.kind].method is None:
+        parameters, doc = {}, ""
+    else:
+        parameters, doc = _parameters(entry.factory), _summary(_target(entry.factory))
+    return Row(
+        entry.kind, _label(run), tuple(parameters.values()), doc, entry.source.distribution, entry.source.version
+    )
+
+
+def _summary(target: Any) -> str:
+    doc = inspect.cleandoc(target.__doc__ or "")
+    # A dataclass without a docstring gets its signature for one.
+    return "" if doc.startswith(f"{getattr(target, '__name__', '')}(") else doc.split("\n")[0]

@@ -1,0 +1,7 @@
+"""The lm-eval model ``lnbench``: any Hugging Face causal LM, with language-specific neurons overridden."""
+
+from __future__ import annotations
+
+from lnbench.lm.model import LNBenchLM
+
+__all__ = ["LNBenchLM"]

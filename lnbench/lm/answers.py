@@ -1,0 +1,54 @@
+"""lm-eval's ``--use_cache`` for answers that depend on an intervention.
+
+lm-eval keys an answer by its request alone, so the same file would serve one intervention's answers to another. Here
+an answer is also keyed by everything else that it depends on: the model, the intervention, and the language whose
+neurons are overridden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lm_eval.api.model import CacheHook, hash_args
+from sqlitedict import SqliteDict
+
+
+class _Silent(SqliteDict):  # type: ignore[misc]
+    """lm-eval's own table, made to hold nothing, so that every request reaches the model's keyed answers."""
+
+    def __contains__(self, key: object) -> bool:
+        return False
+
+    def __setitem__(self, key: object, value: object) -> None:
+        return
+
+
+class Answers(CacheHook):
+    """Answers by configuration, language and request, in a table of their own inside lm-eval's cache file."""
+
+    def __init__(self, store: SqliteDict | None) -> None:
+        super().__init__(None)
+        self.configuration = ""
+        self.language: str | None = None
+        self._table: SqliteDict | None = None
+        if store is not None:
+            self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True)
+            store.__class__ = _Silent
+
+    @property
+    def enabled(self) -> bool:
+        """Whether lm-eval was given ``--use_cache``."""
+        return self._table is not None
+
+    def find(self, kind: str, request: Iterable[Any]) -> Any | None:
+        """The answer kept for a request under the present configuration and language, or None."""
+        return self._table.get(self._key(kind, request)) if self._table is not None else None
+
+    def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
+        """Keep an answer; lm-eval's models call this as they go."""
+        if self._table is not None:
+            self._table[self._key(attr, req)] = res
+
+    def _key(self, kind: str, request: Iterable[Any]) -> str:
+        return str(hash_args(kind, [self.configuration, self.language, *request]))

@@ -1,0 +1,234 @@
+"""What one experiment does to a model: the arguments of the lm-eval model, validated, and what they come to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import nn
+
+from lnbench.corpora import Corpus, blocks, languages_of
+from lnbench.demo import CORPUS
+from lnbench.errors import LnbenchError
+from lnbench.files import cache_dir, fingerprint
+from lnbench.host import get_host
+from lnbench.lm.head import ClassificationHead
+from lnbench.lm.languages import AUTO
+from lnbench.neurons import NeuronSet
+from lnbench.overrides import Override, plan
+from lnbench.selection import select
+from lnbench.statistics import Statistics, collect_statistics, describe_model, store
+
+log = logging.getLogger(__name__)
+Site = Literal["post", "pre"]
+
+
+class Experiment(BaseModel):
+    """The arguments that ``lnbench`` adds to lm-eval's ``hf`` model.
+
+    Raises:
+        LnbenchError: an unknown name, or a value that does not fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    intervention: str = Field(default="none", description="name or name:key=value")
+    neurons: str | None = Field(default=None, description="NeuronSet file; without one, the selector is run")
+    selector: str = Field(default="lape", description="name or name:key=value")
+    statistics: str | None = Field(
+        default=None, description="Statistics folder; without one, collected from the corpus and cached"
+    )
+    corpus: str = Field(default=CORPUS, description="corpus pattern; the default is the embedded text")
+    languages: tuple[str, ...] = Field(
+        default=(), description="languages the selector compares, as en+hi+…; the default is those of the corpus"
+    )
+    language: str = Field(default=AUTO, description="whose neurons are overridden; auto: each task's own language")
+    site: Literal["post", "pre", "paper"] = Field(
+        default="post", description="site of statistics and override; paper: read pre, write post"
+    )
+    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="tokens that are changed")
+    head: str | None = Field(default=None, description="classification head that scores the choices")
+    corpus_tokens: int = Field(
+        default=10_000, ge=1, description="tokens a language, where statistics are collected on the fly"
+    )
+    corpus_length: int = Field(default=128, ge=2, description="tokens a block, where statistics are collected")
+
+    def __init__(self, **arguments: Any) -> None:
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise LnbenchError(f"model argument {name}={first['input']!r}: {first['msg']}") from error
+        host = get_host()
+        host.resolve("intervention", self.intervention)
+        if self.neurons is None:
+            host.resolve("selector", self.selector)
+
+    @field_validator("languages", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        parts = value.split("+") if isinstance(value, str) else value
+        if value is None:
+            return ()
+        if isinstance(parts, Sequence) and len(set(parts)) != len(parts):
+            raise ValueError("a language is named twice")
+        return tuple(part.strip() for part in parts)
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return AUTO if value is None else value
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether any neuron is to be overridden."""
+        return self.intervention != "none"
+
+    @property
+    def read_site(self) -> Site:
+        """Where Statistics are read."""
+        return "pre" if self.site == "paper" else self.site
+
+    @property
+    def write_site(self) -> Site:
+        """Where values are written."""
+        return "post" if self.site == "paper" else self.site
+
+
+@dataclass
+class Artifacts:
+    """The Statistics and NeuronSets of one loaded model: found or made when first needed, then kept.
+
+    Raises:
+        LnbenchError: in every method, for a missing or foreign artifact.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    layers: int
+    width: int
+    _statistics: dict[str, Statistics] = field(default_factory=dict)
+    _neurons: dict[str, NeuronSet] = field(default_factory=dict)
+    _described: dict[str, Any] | None = None
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """See :func:`lnbench.statistics.describe_model`."""
+        if self._described is None:
+            self._described = describe_model(self.model, self.tokenizer)
+        return self._described
+
+    def languages(self, experiment: Experiment) -> tuple[str, ...]:
+        """The languages that the selector compares."""
+        if experiment.languages:
+            return experiment.languages
+        if experiment.statistics is not None:
+            return tuple(store.languages(Path(experiment.statistics)))
+        return tuple(languages_of(experiment.corpus))
+
+    def neurons(self, experiment: Experiment) -> NeuronSet:
+        """The NeuronSet of an experiment: its file, or what its selector finds."""
+        named = ["neurons", "selector", "statistics", "corpus", "languages", "site", "corpus_tokens", "corpus_length"]
+        key = fingerprint([str(getattr(experiment, name)) for name in named])
+        if key not in self._neurons:
+            if experiment.neurons is not None:
+                found = NeuronSet.load(experiment.neurons)
+                found.check(self.described["model"], self.layers, self.width)
+            else:
+                compared = {language: self.statistics(experiment, language) for language in self.languages(experiment)}
+                found = select(experiment.selector, compared)
+            self._neurons[key] = found
+        return self._neurons[key]
+
+    def statistics(self, experiment: Experiment, language: str) -> Statistics:
+        """One language's Statistics at the experiment's read site: from its folder, the cache, or a pass over text."""
+        levels = self._batch_levels(experiment)
+        named = [experiment.statistics, experiment.corpus, experiment.corpus_tokens, experiment.corpus_length, levels]
+        key = fingerprint([*named, language])
+        if key not in self._statistics:
+            if experiment.statistics is not None:
+                found = Statistics.load(experiment.statistics, language)
+                self._check(found, experiment.statistics)
+            else:
+                found = self._collected(experiment, language, levels)
+            self._statistics[key] = found
+        return self._statistics[key].at(experiment.read_site)
+
+    def override(self, experiment: Experiment, language: str) -> tuple[Override, Statistics]:
+        """What the experiment's intervention comes to for one language, and the Statistics it is measured against."""
+        neurons = self.neurons(experiment)
+        if neurons.count(language) == 0:
+            raise LnbenchError(
+                f"language {language!r} has no neurons in this NeuronSet, so intervention {experiment.intervention!r} "
+                "would change nothing; select more neurons (e.g. lape:top_fraction=0.02) or use intervention=none"
+            )
+        statistics = self.statistics(experiment, language)
+        change = plan(neurons[language], experiment.intervention, statistics)
+        change.check(self.layers, self.width)
+        return change, statistics
+
+    def head(self, experiment: Experiment) -> ClassificationHead | None:
+        """The classification head, if there is one."""
+        return ClassificationHead.load(experiment.head) if experiment.head else None
+
+    def _batch_levels(self, experiment: Experiment) -> tuple[float, ...]:
+        if experiment.neurons is not None:
+            return ()
+        return tuple(getattr(get_host().resolve("selector", experiment.selector), "batch_levels", ()))
+
+    def _check(self, statistics: Statistics, source: str) -> None:
+        shape, wanted = (statistics.layers, statistics.width), (self.layers, self.width)
+        theirs = statistics.provenance.get("tokenizer")
+        if shape != wanted or (theirs is not None and theirs != self.described["tokenizer"]):
+            raise LnbenchError(
+                f"the Statistics in {source} are of {statistics.model} ({shape[0]} layers x {shape[1]}), not of this "
+                f"model ({self.described['model']}, {wanted[0]} x {wanted[1]})"
+                + ("" if shape != wanted else "; their tokenizers differ")
+            )
+        if statistics.provenance.get("weights", self.described["weights"]) != self.described["weights"]:
+            log.warning(
+                "the Statistics in %s come from other weights (%s) than those loaded; fine for a fine-tuned model "
+                "evaluated with its base model's Statistics",
+                source,
+                statistics.model,
+            )
+
+    def _collected(self, experiment: Experiment, language: str, levels: tuple[float, ...]) -> Statistics:
+        corpus = Corpus(experiment.corpus, language)
+        made_from = {
+            "corpus": corpus.fingerprint,
+            "corpus_pattern": Path(experiment.corpus).name if experiment.corpus == CORPUS else experiment.corpus,
+            "corpus_tokens": experiment.corpus_tokens,
+            "sequence_length": experiment.corpus_length,
+            "seed": corpus.seed,
+        }
+        keyed = {name: value for name, value in self.described.items() if name != "model"}
+        folder = cache_dir("statistics", fingerprint([keyed, made_from, levels]))
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".collecting"):
+            if (folder / f"{language}.safetensors").exists():
+                return Statistics.load(folder, language)
+            on_cpu = next(self.model.parameters()).device.type == "cpu"
+            collected = collect_statistics(
+                self.model,
+                blocks(
+                    corpus.texts(),
+                    self.tokenizer,
+                    length=experiment.corpus_length,
+                    batch_size=max(1, (1024 if on_cpu else 8192) // experiment.corpus_length),
+                    tokens=experiment.corpus_tokens,
+                ),
+                language=language,
+                batch_levels=levels,
+                provenance={"tokenizer": self.described["tokenizer"], **made_from},
+                total=experiment.corpus_tokens,
+                progress=True,
+            )
+            collected.save(folder)
+            return collected

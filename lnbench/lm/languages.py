@@ -1,0 +1,58 @@
+"""Which language a task is in, told from its configuration or its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from functools import wraps
+from typing import Any
+
+from lm_eval.api.task import Task
+
+from lnbench.errors import LnbenchError
+
+AUTO = "auto"
+_MARK = "lnbench_language"
+
+
+def language_of(instance: Any, known: Collection[str]) -> str:
+    """The language of one lm-eval request.
+
+    Args:
+        instance: An ``lm_eval.api.instance.Instance``.
+        known: Languages to recognise at the end of a task's name.
+
+    Raises:
+        LnbenchError: neither the task's metadata nor its name tells.
+    """
+    stated = getattr(instance, _MARK, None)
+    if isinstance(stated, str) and stated != AUTO:
+        return stated
+    name = str(instance.task_name or "")
+    for part in reversed(re.split(r"[^A-Za-z0-9]+", name)):
+        if part in known:
+            return part
+    raise LnbenchError(
+        f"cannot tell the language of task {name!r}: its name ends in none of {', '.join(sorted(known))}, and its "
+        "metadata has no 'language'. Pass language=… in --model_args, or add metadata: {language: …} to the task"
+    )
+
+
+def _mark_requests(build: Any) -> Any:
+    """Write each task's language on its requests, since lm-eval hands a model the requests alone."""
+
+    @wraps(build)
+    def build_all_requests(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = build(self, *args, **kwargs)
+        metadata = getattr(self.config, "metadata", None)
+        language = metadata.get("language") if isinstance(metadata, dict) else None
+        for instance in self.instances:
+            setattr(instance, _MARK, language)
+        return result
+
+    build_all_requests.__dict__[_MARK] = True
+    return build_all_requests
+
+
+if _MARK not in vars(Task.build_all_requests):
+    Task.build_all_requests = _mark_requests(Task.build_all_requests)

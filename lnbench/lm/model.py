@@ -1,0 +1,403 @@
+"""lm-eval's ``hf`` model with overrides: everything it takes and answers, plus the arguments of an Experiment."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lm_eval.api.model import CacheHook
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+
+from lnbench.architectures import TENSOR_PARALLEL, Sites, locate
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import fingerprint
+from lnbench.lm.answers import Answers
+from lnbench.lm.experiment import Artifacts, Experiment
+from lnbench.lm.languages import AUTO, language_of
+from lnbench.lm.scoring import Batch, Request, Row, collate, keeps_logits, length_for_batch_size, read_scores
+from lnbench.models import resolve
+from lnbench.overrides import Applied, override
+from lnbench.statistics.collect import transformer_body
+
+log = logging.getLogger(__name__)
+DEFAULT_MODEL = "gemma-3-270m"
+_CPU_BATCH_TOKENS = 2048
+
+
+@dataclass
+class Account:
+    """What was done to one language's requests, for the results JSON."""
+
+    neurons: int = 0
+    layers: int = 0
+    tokens: int = 0
+    values: int = 0
+    outside: float = 0.0
+    cached_answers: int = 0
+
+    def add(self, applied: Applied) -> None:
+        """Add one context's account."""
+        self.neurons, self.layers = applied.neurons, applied.layers
+        written = applied.tokens * applied.neurons
+        self.tokens += applied.tokens
+        self.values += written
+        self.outside += applied.outside_range * written if written else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The account as it appears in the results."""
+        return {
+            "neurons": self.neurons,
+            "layers": self.layers,
+            "tokens_overridden": self.tokens,
+            "share_outside_observed_range": self.outside / self.values if self.values else None,
+            "answers_from_cache": self.cached_answers,
+        }
+
+
+class LNBenchLM(HFLM):  # type: ignore[misc]
+    """A Hugging Face causal LM whose language-specific neurons are overridden while lm-eval measures it.
+
+    Takes every argument of lm-eval's ``hf`` and those of :class:`~lnbench.lm.experiment.Experiment`. With
+    ``intervention=none`` it answers exactly as ``hf`` does.
+
+    Raises:
+        LnbenchError: an unknown argument value, an artifact of another model, an unsupported architecture; and while
+            answering, an intervention that changed no token.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any = DEFAULT_MODEL,
+        intervention: str = "none",
+        neurons: str | None = None,
+        selector: str = "lape",
+        statistics: str | None = None,
+        corpus: str | None = None,
+        languages: str | Sequence[str] | None = None,
+        language: str = AUTO,
+        site: str = "post",
+        positions: str = "all",
+        head: str | None = None,
+        corpus_tokens: int | None = None,
+        corpus_length: int | None = None,
+        **hf: Any,
+    ) -> None:
+        given = {
+            "intervention": intervention,
+            "neurons": neurons,
+            "selector": selector,
+            "statistics": statistics,
+            "corpus": corpus,
+            "languages": languages,
+            "language": language,
+            "site": site,
+            "positions": positions,
+            "head": head,
+            "corpus_tokens": corpus_tokens,
+            "corpus_length": corpus_length,
+        }
+        experiment = Experiment(**{name: value for name, value in given.items() if value is not None})
+        if experiment.changes_model and hf.get("tp_plan") is not None:
+            raise LnbenchError(TENSOR_PARALLEL)
+        if not isinstance(pretrained, str) and (ignored := [key for key in ("peft", "gguf_file", "delta") if hf.get(key)]):
+            raise LnbenchError(
+                f"{', '.join(ignored)} cannot be applied to a model object; load it into the model first, or pass "
+                "pretrained as a name"
+            )
+        self._named = pretrained if isinstance(pretrained, str) else None
+        super().__init__(pretrained=resolve(pretrained) if isinstance(pretrained, str) else pretrained, **hf)
+        if self.backend != "causal":
+            raise LnbenchError("lnbench works on causal language models; this one is an encoder-decoder")
+        self._keeps_logits = keeps_logits(self.model)
+        self._applied: Applied | None = None
+        self._longest: int | None = None
+        self._sites: Sites | None = None
+        self._artifacts: Artifacts | None = None
+        self.configure(experiment)
+
+    def configure(self, experiment: Experiment) -> None:
+        """Take up another experiment on the loaded model, keeping the Statistics and NeuronSets made so far.
+
+        Raises:
+            LnbenchError: as the constructor.
+        """
+        self.experiment = experiment
+        self.accounts: dict[str, Account] = defaultdict(Account)
+        self._plans: dict[str, Any] = {}
+        self._classifier = None
+        if experiment.head:
+            from lnbench.lm.head import ClassificationHead
+
+            self._classifier = ClassificationHead.load(experiment.head)
+        if experiment.site == "paper" and experiment.changes_model:
+            log.warning(
+                "site=paper reads values before the non-linearity and writes them after it, as the published code "
+                "does; many are values that the neurons can never take there"
+            )
+        if experiment.changes_model or experiment.neurons is not None:
+            neurons = self.artifacts.neurons(experiment)
+            if experiment.changes_model and experiment.language != AUTO:
+                if experiment.language not in neurons.languages:
+                    raise unknown("language", experiment.language, neurons.languages, "This NeuronSet has no others")
+                self._plan(experiment.language)
+        self._stamp_answers()
+
+    @property
+    def sites(self) -> Sites:
+        """Where the model's neurons are."""
+        if self._sites is None:
+            self._sites = locate(self.model)
+        return self._sites
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The Statistics and NeuronSets of the loaded model."""
+        if self._artifacts is None:
+            self._artifacts = Artifacts(self.model, self.tokenizer, self.sites.layers, self.sites.width)
+        return self._artifacts
+
+    # What lm-eval asks for
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """See lm-eval. With a classification head, a choice's likelihood is its class's probability."""
+        if self._classifier is not None:
+            return self._answer("loglikelihood", requests, self._classify)
+        return self._answer("loglikelihood", requests, lambda some: super(LNBenchLM, self).loglikelihood(some, disable_tqdm))
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """See lm-eval."""
+        return self._answer(
+            "loglikelihood_rolling",
+            requests,
+            lambda some: super(LNBenchLM, self).loglikelihood_rolling(some, disable_tqdm),
+        )
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """See lm-eval."""
+        return self._answer("generate_until", requests, lambda some: super(LNBenchLM, self).generate_until(some, disable_tqdm))
+
+    def get_model_info(self) -> dict[str, Any]:
+        """lm-eval's model information, and under ``lnbench`` what was applied and to what."""
+        import lnbench
+
+        info: dict[str, Any] = super().get_model_info()
+        experiment = self.experiment
+        described: dict[str, Any] = {
+            "version": lnbench.__version__,
+            "pretrained": self._named,
+            **{name: value for name, value in experiment.model_dump().items() if value not in (None, ())},
+        }
+        if experiment.changes_model:
+            from lnbench.host import get_host
+
+            neurons = self.artifacts.neurons(experiment)
+            described |= {
+                "model": self.artifacts.described,
+                "intervention_parameters": get_host().canonical("intervention", experiment.intervention),
+                "neuron_set": {
+                    "fingerprint": neurons.fingerprint,
+                    "selector": neurons.selector,
+                    "neurons": {language: neurons.count(language) for language in neurons.languages},
+                },
+                "statistics_fingerprints": {language: plan[1].fingerprint for language, plan in self._plans.items()},
+                "read_site": experiment.read_site,
+                "write_site": experiment.write_site,
+                "applied": {language: account.summary() for language, account in sorted(self.accounts.items())},
+            }
+        if self._classifier is not None:
+            described["head_sha256"] = self._classifier.sha256
+        return info | {"lnbench": described}
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take lm-eval's ``--use_cache`` file, and keep this model's answers apart in it."""
+        self.cache_hook = Answers(cache_hook.dbdict)
+        self._stamp_answers()
+
+    # How it is done
+
+    def _answer(self, kind: str, requests: list[Any], run: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """Answer requests language by language, each under its own override, in the order asked."""
+        answers: list[Any] = [None] * len(requests)
+        groups: dict[str | None, list[int]] = defaultdict(list)
+        for number, request in enumerate(requests):
+            groups[self._language(request)].append(number)
+        for language, numbers in groups.items():
+            left = self._recall(kind, language, requests, numbers, answers)
+            if not left:
+                continue
+            asked = [requests[number] for number in left]
+            if self.batch_size == "auto":
+                generated = self.max_gen_toks if kind == "generate_until" else 0
+                self._longest = min(self.max_length, length_for_batch_size(asked, self.tok_encode, generated))
+            with self._overriding(language, asked):
+                for number, answer in zip(left, run(asked), strict=True):
+                    answers[number] = answer
+        return answers
+
+    def _language(self, request: Any) -> str | None:
+        if not self.experiment.changes_model:
+            return None
+        if self.experiment.language != AUTO:
+            return self.experiment.language
+        return language_of(request, self.artifacts.neurons(self.experiment).languages)
+
+    def _recall(
+        self, kind: str, language: str | None, requests: list[Any], numbers: list[int], answers: list[Any]
+    ) -> list[int]:
+        """Fill in what ``--use_cache`` kept; return the requests that are left."""
+        hook = self.cache_hook
+        if not isinstance(hook, Answers):
+            return numbers
+        hook.language = language
+        left = []
+        for number in numbers:
+            arguments = requests[number].args
+            sampled = kind == "generate_until" and arguments[1].get("do_sample", False)
+            answers[number] = None if sampled else hook.find(kind, arguments)
+            if answers[number] is None:
+                left.append(number)
+        if language is not None:
+            self.accounts[language].cached_answers += len(numbers) - len(left)
+        return left
+
+    def _plan(self, language: str) -> Any:
+        if language not in self._plans:
+            self._plans[language] = self.artifacts.override(self.experiment, language)
+        return self._plans[language]
+
+    @contextmanager
+    def _overriding(self, language: str | None, requests: Sequence[Any]) -> Iterator[None]:
+        if language is None:
+            yield
+            return
+        change, statistics = self._plan(language)
+        with override(
+            self.model,
+            change,
+            statistics=statistics,
+            site=self.experiment.write_site,
+            positions=self.experiment.positions,
+            sites=self.sites,
+        ) as applied:
+            self._applied = applied
+            try:
+                yield
+            finally:
+                self._applied = None
+        self.accounts[language].add(applied)
+        if applied.tokens == 0:
+            tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+            raise LnbenchError(
+                f"intervention {self.experiment.intervention!r} changed no token of {tasks}: "
+                + (
+                    f"positions={self.experiment.positions} leaves nothing to change there; use positions=all"
+                    if self.experiment.positions != "all"
+                    else f"it overrides no neuron of {language!r}"
+                )
+            )
+
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        # Requests that share a row must also share where their prompt ends, if that decides what is changed.
+        share = self.logits_cache and (self._applied is None or self.experiment.positions == "all")
+        collator = collate(requests, share=share)
+        auto = self.batch_size == "auto"
+        size = override_bs or (0 if auto else self.batch_size)
+        schedule = self._batch_scheduler if auto and not override_bs and requests else None
+        if schedule is not None:
+            self.batch_sizes = {}
+        answers = []
+        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        with bar:
+            for chunk in collator.get_batched(n=size, batch_fn=schedule):
+                batch = Batch.of([Row.of(request, self.max_length) for request in chunk], self.device)
+                for strings, answer in read_scores(collator, chunk, batch, self._logits(batch), self.softmax_dtype):
+                    answers.append(answer)
+                    if strings is not None:
+                        self.cache_hook.add_partial("loglikelihood", strings, answer)
+                    bar.update(1)
+        return list(collator.get_original(answers))
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        """``[batch, kept, vocabulary]``: at least the last positions that a row is scored at."""
+        if self._applied is not None:
+            self._applied.real = batch.real(self.experiment.positions)
+        keep = {"logits_to_keep": batch.keep} if self._keeps_logits else {}
+        try:
+            with torch.no_grad(), self._precision():
+                return self.model(batch.ids, **keep).logits  # type: ignore[no-any-return]
+        finally:
+            if self._applied is not None:
+                self._applied.real = None
+
+    def _classify(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Score each document's choices by the classification head, on the last token of their shared context."""
+        assert self._classifier is not None
+        contexts = sorted({request.args[0] for request in requests}, key=lambda text: (-len(text), text))
+        encoded = {text: self.tok_encode(text)[-self.max_length :] or [self.prefix_token_id] for text in contexts}
+        size = self._detect_batch_size() if self.batch_size == "auto" else self.batch_size
+        scores: dict[str, torch.Tensor] = {}
+        for start in tqdm(range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0):
+            some = contexts[start : start + size]
+            batch = Batch.of([Row(encoded[text], 1) for text in some], self.device)
+            if self._applied is not None:
+                self._applied.real = batch.real(self.experiment.positions)
+            with torch.no_grad(), self._precision():
+                hidden = transformer_body(self.sites.model)(batch.ids, use_cache=False).last_hidden_state
+            last = torch.tensor([len(row.tokens) - 1 for row in batch.rows], device=hidden.device)
+            pooled = hidden[torch.arange(len(some), device=hidden.device), last]
+            scores |= dict(zip(some, self._classifier.log_probabilities(pooled).cpu(), strict=True))
+        answers = []
+        for request in requests:
+            own = scores[request.args[0]]
+            if request.idx >= len(own):
+                raise LnbenchError(
+                    f"task {request.task_name} has a choice number {request.idx}, but the classification head has "
+                    f"{len(own)} classes"
+                )
+            answer = (float(own[request.idx]), int(own.argmax()) == request.idx)
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+            answers.append(answer)
+        return answers
+
+    def _precision(self) -> Any:
+        if self.mixed_precision_dtype is None:
+            return nullcontext()
+        return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype)
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        """As lm-eval, but by the longest request in place of the model's full length, and by rule on a CPU."""
+        longest = self._longest or self.max_length
+        if requests:
+            longest = len(Row.of(requests[pos], self.max_length).tokens)
+        if self.device.type == "cpu":
+            # Trying sizes until memory runs out would stop a CPU process, and larger batches are no faster there.
+            return int(max(1, min(self.max_batch_size, _CPU_BATCH_TOKENS // max(1, longest))))
+        with self._applied.paused() if self._applied is not None else nullcontext():
+            return int(super()._detect_batch_size([(None, [0] * longest, [0])], 0))
+
+    def _stamp_answers(self) -> None:
+        """Tell the answer cache everything besides the request that an answer depends on."""
+        if not isinstance(self.cache_hook, Answers) or not self.cache_hook.enabled:
+            return
+        experiment = self.experiment
+        parts: list[Any] = [self.artifacts.described, self.max_length, self.add_bos_token, str(self.softmax_dtype)]
+        parts += [str(self.mixed_precision_dtype), self._classifier.sha256 if self._classifier else None]
+        if experiment.changes_model:
+            from lnbench.host import get_host
+
+            neurons = self.artifacts.neurons(experiment)
+            parts += [get_host().canonical("intervention", experiment.intervention), neurons.fingerprint]
+            parts += [experiment.site, experiment.positions]
+            parts += [self.artifacts.statistics(experiment, language).fingerprint for language in neurons.languages]
+        self.cache_hook.configuration = fingerprint(parts)
+
+
+__all__ = ["DEFAULT_MODEL", "Account", "LNBenchLM"]

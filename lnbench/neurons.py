@@ -1,0 +1,406 @@
+"""NeuronSet: which neurons belong to which language, where they come from, and how they are stored."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from torch import Tensor
+
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import atomic_path, fingerprint, read_json, write_text
+
+FORMAT = "lnbench.neurons/1"
+#: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
+PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
+
+# Far above any model: they keep a hostile file from asking for terabytes.
+_MOST_LAYERS = 100_000
+_MOST_WIDTH = 10_000_000
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_NOTHING = torch.empty(0, dtype=torch.long)
+
+Indices = Tensor | Sequence[int]
+_LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)$", max_length=6)]
+
+
+class _Selector(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Document(BaseModel):
+    """The JSON file, as it is on disk."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: Literal["lnbench.neurons/1"]
+    model: str
+    layers: StrictInt
+    width: StrictInt
+    selector: _Selector | None = None
+    statistics: str | None = None
+    neurons: dict[str, dict[_LayerKey, list[StrictInt]]]
+
+
+class Overlap(NamedTuple):
+    """What the languages of one set share.
+
+    Attributes:
+        languages: The languages, in the order of the rows and columns (n of them).
+        counts: ``LongTensor[n, n]``, neurons in both; the diagonal is each language's own count.
+        jaccard: ``FloatTensor[n, n]``, neurons in both / neurons in either; 0 where both are empty.
+    """
+
+    languages: list[str]
+    counts: Tensor
+    jaccard: Tensor
+
+
+class Agreement(NamedTuple):
+    """How far two sets agree on one language: their counts, the neurons in both, and in both / in either."""
+
+    own: int
+    other: int
+    intersection: int
+    jaccard: float
+
+
+class NeuronSet:
+    """The neurons of each language in one model. Immutable; equal sets have equal fingerprints.
+
+    Args:
+        model: Name of the model that the neurons were found in.
+        layers: Number of layers of that model.
+        width: Feed-forward width: neurons in a layer.
+        neurons: Language → layer → indices (tensor or sequence); any order, repeats count once.
+        selector: ``{"name": ..., "parameters": {...}}`` of the selector that chose them.
+        statistics: Fingerprint of the statistics that it saw.
+
+    Raises:
+        LnbenchError: a layer or an index is out of range, or something is not what it should be.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        layers: int,
+        width: int,
+        neurons: Mapping[str, Mapping[int, Indices]],
+        selector: Mapping[str, Any] | None = None,
+        statistics: str | None = None,
+    ) -> None:
+        if not (1 <= layers <= _MOST_LAYERS and 1 <= width <= _MOST_WIDTH):
+            raise LnbenchError(f"a model of {layers} layers with {width} neurons each does not exist")
+        self.model = model
+        self.layers = layers
+        self.width = width
+        self.selector = _plain_selector(selector)
+        self.statistics = statistics
+        self._neurons: dict[str, dict[int, Tensor]] = {}
+        for language in sorted(neurons):
+            per_layer = {
+                layer: self._indices(language, layer, neurons[language][layer]) for layer in sorted(neurons[language])
+            }
+            self._neurons[language] = {layer: found for layer, found in per_layer.items() if len(found)}
+
+    def _indices(self, language: str, layer: int, indices: Indices) -> Tensor:
+        where = f"neurons of {language!r}, layer {layer}"
+        if isinstance(layer, bool) or not 0 <= layer < self.layers:
+            raise LnbenchError(f"{where}: the model has layers 0 to {self.layers - 1}")
+        try:
+            given = torch.as_tensor(indices).cpu()
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise LnbenchError(f"{where}: the indices are not whole numbers") from error
+        # An empty list makes a tensor of floats.
+        if given.dim() != 1 or (len(given) and given.dtype not in _WHOLE):
+            raise LnbenchError(f"{where}: the indices are not a list of whole numbers")
+        found = _distinct(given)
+        if len(found) and not (found[0] >= 0 and found[-1] < self.width):
+            wrong = int(found[0] if found[0] < 0 else found[-1])
+            raise LnbenchError(f"{where}: index {wrong} is outside 0 to {self.width - 1}")
+        return found
+
+    @classmethod
+    def from_masks(
+        cls,
+        model: str,
+        masks: Mapping[str, Tensor],
+        selector: Mapping[str, Any] | None = None,
+        statistics: str | None = None,
+    ) -> NeuronSet:
+        """The set whose neurons are the true entries of ``BoolTensor[layers, width]`` masks, one a language.
+
+        Raises:
+            LnbenchError: no mask, or masks that are not boolean matrices of one shape.
+        """
+        shapes = {tuple(mask.shape) for mask in masks.values()}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
+            raise LnbenchError("masks must be of one shape [layers, width], at least one of them")
+        if any(mask.dtype != torch.bool for mask in masks.values()):
+            raise LnbenchError("masks must be boolean")
+        neurons = {
+            language: {layer: row.nonzero().flatten() for layer, row in enumerate(mask.cpu())}
+            for language, mask in masks.items()
+        }
+        return cls(model, shape[0], shape[1], neurons, selector, statistics)
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages, sorted."""
+        return list(self._neurons)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of all that the saved file holds, provenance included."""
+        return fingerprint(self._document())
+
+    def __getitem__(self, language: str) -> dict[int, Tensor]:
+        """Layer → sorted ``LongTensor`` of indices, for the layers that have any.
+
+        Raises:
+            LnbenchError: the set has no such language.
+        """
+        if language not in self._neurons:
+            raise unknown("language", language, self.languages)
+        return {layer: indices.clone() for layer, indices in self._neurons[language].items()}
+
+    def __contains__(self, language: object) -> bool:
+        return language in self._neurons
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._neurons)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NeuronSet) and self._document() == other._document()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{language}: {self.count(language)}" for language in self)
+        return f"NeuronSet({self.model!r}, {self.layers} layers × {self.width}, {counts or 'no languages'})"
+
+    def count(self, language: str) -> int:
+        """Number of neurons of ``language``."""
+        return sum(map(len, self[language].values()))
+
+    def per_layer(self, language: str) -> Tensor:
+        """Number of neurons of ``language`` in each layer: ``LongTensor[layers]``."""
+        found = self[language]
+        return torch.tensor([len(found.get(layer, ())) for layer in range(self.layers)])
+
+    def mask(self, language: str) -> Tensor:
+        """``BoolTensor[layers, width]``, true at the neurons of ``language``."""
+        mask = torch.zeros(self.layers, self.width, dtype=torch.bool)
+        for layer, indices in self[language].items():
+            mask[layer, indices] = True
+        return mask
+
+    def union(self, languages: Iterable[str]) -> dict[int, Tensor]:
+        """The neurons that belong to at least one of ``languages``, in the form of ``neurons[language]``."""
+        together: dict[int, list[Tensor]] = {}
+        for language in languages:
+            for layer, indices in self[language].items():
+                together.setdefault(layer, []).append(indices)
+        return {layer: _distinct(torch.cat(together[layer])) for layer in sorted(together)}
+
+    def overlap(self) -> Overlap:
+        """What the languages share, pair by pair."""
+        flat = [self._flat(language) for language in self]
+        everything = _distinct(torch.cat([_NOTHING, *flat]))
+        member = torch.zeros(len(flat), len(everything), dtype=torch.double)
+        for row, ids in zip(member, flat, strict=True):
+            row[torch.searchsorted(everything, ids)] = 1
+        counts = (member @ member.T).long()
+        own = counts.diagonal()
+        either = own[:, None] + own[None, :] - counts
+        return Overlap(self.languages, counts, counts / either.clamp(min=1))
+
+    def compare(self, other: NeuronSet) -> dict[str, Agreement]:
+        """How far two sets, of two selectors say, agree on each language that both have.
+
+        Raises:
+            LnbenchError: the sets belong to models of different shapes, or share no language.
+        """
+        if (self.layers, self.width) != (other.layers, other.width):
+            raise LnbenchError(f"cannot compare neurons of {self.model} and {other.model}: their shapes differ")
+        shared = [language for language in self if language in other]
+        if not shared:
+            raise LnbenchError(f"the two sets share no language: {', '.join(self)} and {', '.join(other)}")
+        result = {}
+        for language in shared:
+            own, theirs = self._flat(language), other._flat(language)
+            both = int(torch.isin(own, theirs).sum())
+            either = len(own) + len(theirs) - both
+            result[language] = Agreement(len(own), len(theirs), both, both / either if either else 0.0)
+        return result
+
+    def _flat(self, language: str) -> Tensor:
+        ids = [layer * self.width + indices for layer, indices in self[language].items()]
+        return torch.cat([_NOTHING, *ids])
+
+    def check(self, model_name: str, layers: int, width: int) -> None:
+        """Make sure that the set fits a model of ``layers`` × ``width`` neurons.
+
+        A model of the same shape and another name may be a fine-tuned one or a copy, so that is only a warning.
+
+        Raises:
+            LnbenchError: the model has another shape.
+        """
+        if (self.layers, self.width) != (layers, width):
+            raise LnbenchError(
+                f"these neurons belong to {self.model} ({self.layers} layers × {self.width}), not to "
+                f"{model_name} ({layers} layers × {width}): choose neurons anew for this model"
+            )
+        if Path(self.model).name.casefold() != Path(model_name).name.casefold():
+            warnings.warn(f"neurons of {self.model} are used with {model_name}, of the same shape", stacklevel=2)
+
+    def _document(self) -> dict[str, Any]:
+        neurons = {
+            language: {str(layer): indices.tolist() for layer, indices in per_layer.items()}
+            for language, per_layer in self._neurons.items()
+        }
+        head = {"format": FORMAT, "model": self.model, "layers": self.layers, "width": self.width}
+        return {**head, "selector": self.selector, "statistics": self.statistics, "neurons": neurons}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the set as JSON, one layer a line."""
+        write_text(path, _spread(self._document(), depth=3) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
+        """Read a set written by :meth:`save`.
+
+        Raises:
+            LnbenchError: the file is missing, truncated, of another format or version, or its content is impossible.
+        """
+        data = read_json(path)
+        given = data.get("format") if isinstance(data, dict) else None
+        if given != FORMAT:
+            raise LnbenchError(f"{path} is not a file of neurons that this lnbench reads: its format is not {FORMAT}")
+        try:
+            document = _Document.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise LnbenchError(f"{path} is not a valid file of neurons: {where}: {first['msg']}") from error
+        neurons = {name: {int(layer): found for layer, found in row.items()} for name, row in document.neurons.items()}
+        selector = document.selector.model_dump() if document.selector else None
+        with _naming(path):
+            return cls(document.model, document.layers, document.width, neurons, selector, document.statistics)
+
+    @classmethod
+    def import_pth(cls, path: str | os.PathLike[str], languages: Sequence[str], model: str, width: int) -> NeuronSet:
+        """Read a published ``*.neuron.pth`` file: ``list[language][layer]`` of index tensors.
+
+        The file is loaded as data only; code in it is refused. It holds neither the ``languages``, to be named in its
+        order (e.g. :data:`PUBLISHED_LANGUAGES`), nor the ``model`` and its feed-forward ``width``.
+
+        Raises:
+            LnbenchError: the file is missing, is something else, or does not fit ``languages`` or ``width``.
+        """
+        if not Path(path).is_file():
+            raise LnbenchError(f"no such file: {path}")
+        try:
+            data = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # A hostile file can make the loader fail in any way.
+            raise LnbenchError(f"{path} is not a published neuron file, or is damaged") from error
+        rows = isinstance(data, list) and data and all(isinstance(row, list) and row for row in data)
+        if not rows or len(set(map(len, data))) != 1:
+            raise LnbenchError(f"{path} is not a published neuron file: a list of languages, each a list of layers")
+        if len(data) != len(languages) or len(set(languages)) != len(languages):
+            raise LnbenchError(
+                f"{path} holds {len(data)} languages, so name as many different ones, in its order; "
+                f"named: {', '.join(languages) or 'none'}"
+            )
+        # An expanded tensor is huge in memory though small on disk, so its size is looked at before its content.
+        if not all(_is_small_vector(entry, width) for row in data for entry in row):
+            raise LnbenchError(f"{path} does not fit: each layer must be a list of at most {width} indices")
+        neurons = {language: dict(enumerate(row)) for language, row in zip(languages, data, strict=True)}
+        with _naming(path):
+            return cls(model, len(data[0]), width, neurons)
+
+    def export_pth(self, path: str | os.PathLike[str], languages: Sequence[str] | None = None) -> None:
+        """Write the published format, ``list[language][layer]`` of ``LongTensor``, of ``languages`` in their order.
+
+        The file does not hold the languages' names; by default they are all of them, sorted.
+        """
+        chosen = [self[language] for language in (self.languages if languages is None else languages)]
+        data = [[per_layer.get(layer, _NOTHING) for layer in range(self.layers)] for per_layer in chosen]
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(data, file)
+
+    def export_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a table of the columns ``language``, ``layer``, ``index``, one neuron a row."""
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["language", "layer", "index"])
+            for language, per_layer in self._neurons.items():
+                for layer, indices in per_layer.items():
+                    writer.writerows((language, layer, index) for index in indices.tolist())
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write the set in the format that the suffix of ``path`` names: ``.json``, ``.csv`` or ``.pth``.
+
+        Raises:
+            LnbenchError: the suffix names none of them.
+        """
+        suffix = Path(path).suffix
+        if suffix not in _EXPORTS:
+            raise unknown("suffix", suffix, _EXPORTS)
+        _EXPORTS[suffix](self, path)
+
+
+_EXPORTS: dict[str, Callable[[NeuronSet, str | os.PathLike[str]], None]] = {
+    ".json": NeuronSet.save,
+    ".csv": NeuronSet.export_csv,
+    ".pth": NeuronSet.export_pth,
+}
+
+
+@contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put the file's name before what is wrong with its content."""
+    try:
+        yield
+    except LnbenchError as error:
+        raise LnbenchError(f"{path}: {error}") from error
+
+
+def _distinct(values: Tensor) -> Tensor:
+    distinct: Tensor = torch.unique(values.long(), sorted=True)
+    return distinct
+
+
+def _spread(value: Any, depth: int, indent: str = "\n  ") -> str:
+    """``value`` as JSON with its objects one entry a line, ``depth`` levels deep; all below stays on one line."""
+    if depth == 0 or not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    entries = [f"{indent}{json.dumps(key)}: {_spread(entry, depth - 1, indent + '  ')}" for key, entry in value.items()]
+    return "{" + ",".join(entries) + indent[:-2] + "}"
+
+
+def _is_small_vector(value: object, most: int) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.dim() == 1 and value.numel() <= most
+
+
+def _plain_selector(selector: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """``selector`` as it reads back from a file, so that a set equals itself after a round trip."""
+    if selector is None:
+        return None
+    try:
+        checked = _Selector.model_validate(dict(selector)).model_dump()
+        plain: dict[str, Any] = json.loads(json.dumps(checked, allow_nan=False))
+    except (ValidationError, TypeError, ValueError) as error:
+        raise LnbenchError('a selector is {"name": text, "parameters": {name: JSON value}}') from error
+    return plain

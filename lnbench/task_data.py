@@ -1,0 +1,279 @@
+"""Where the rows of lnbench's lm-eval tasks come from: the Hugging Face Hub, a local folder, or the embedded text.
+
+lm-eval calls a task's ``custom_dataset`` with the task's metadata (in which the user's model arguments and
+``--metadata`` win over the YAML) and its ``dataset_kwargs``. The language therefore travels in ``dataset_kwargs`` as
+``lnbench_language``, and every row carries it in the column ``language``, where nothing can overwrite it.
+
+XNLI and XQuAD are read from the folder named by the metadata key ``lnbench_data``, else by ``$LNBENCH_DATA``, else from
+the hub. The folder holds ``xnli/{language}.{test,validation}.jsonl.gz`` and ``xquad/{language}.jsonl.gz`` (or the same
+names without ``.gz``). Rows have the same columns, types and order wherever they come from.
+
+Sources:
+    XNLI: Conneau et al. 2018, https://aclanthology.org/D18-1269
+    XQuAD: Artetxe, Ruder and Yogatama 2020, https://aclanthology.org/2020.acl-main.421
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lnbench import demo
+from lnbench.errors import LnbenchError, unknown
+
+DATA_VARIABLE = "LNBENCH_DATA"
+DISTRACTORS = 2
+"""How many wrong continuations stand beside the true one."""
+XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
+"""Values of the metadata key ``xquad_part``: its start and end in fifths (952 and 238 of XQuAD's 1,190 rows)."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class NliRow(_Row):
+    """A pair of sentences; 0 entailment, 1 neutral, 2 contradiction."""
+
+    premise: str
+    hypothesis: str
+    label: int = Field(ge=0, le=2)
+
+
+class Answers(_Row):
+    """The gold answers of a question; ``answer_start`` counts characters in the context."""
+
+    text: list[str] = Field(min_length=1)
+    answer_start: list[int]
+
+    @model_validator(mode="after")
+    def _parallel(self) -> Answers:
+        if len(self.text) != len(self.answer_start):
+            raise ValueError("text and answer_start differ in length")
+        return self
+
+
+class QaRow(_Row):
+    """A question on a passage, in SQuAD's form."""
+
+    id: str
+    context: str
+    question: str
+    answers: Answers
+
+
+class ContinuationRow(_Row):
+    """The beginning and the end of a short text."""
+
+    context: str = Field(min_length=1)
+    continuation: str = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a benchmark lives. ``config`` and ``file`` are patterns over ``{language}`` and ``{split}``."""
+
+    hub: str
+    config: str
+    file: str
+    languages: tuple[str, ...]
+    row: type[_Row]
+
+
+XNLI = Source(
+    hub="facebook/xnli",
+    config="{language}",
+    file="xnli/{language}.{split}",
+    languages=("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"),
+    row=NliRow,
+)
+XQUAD = Source(
+    hub="google/xquad",
+    config="xquad.{language}",
+    file="xquad/{language}",
+    languages=("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh"),
+    row=QaRow,
+)
+
+
+def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object) -> datasets.DatasetDict:
+    """XNLI's ``test`` split, and ``validation`` for few-shot examples.
+
+    A folder without the validation file serves zero-shot evaluation: ``validation`` is then empty.
+
+    Raises:
+        LnbenchError: unknown language, missing or damaged file, invalid row, or the hub cannot be reached.
+    """
+    folder = _folder(lnbench_data)
+    test = _load(XNLI, lnbench_language, "test", folder)
+    if folder and not _files(XNLI, lnbench_language, "validation", folder):
+        logger.warning(
+            "%s has no %s.jsonl.gz: few-shot examples for XNLI need it",
+            folder,
+            XNLI.file.format(language=lnbench_language, split="validation"),
+        )
+        validation = test.select(range(0))
+    else:
+        validation = _load(XNLI, lnbench_language, "validation", folder)
+    return datasets.DatasetDict(test=test, validation=validation)
+
+
+def xquad(
+    *, lnbench_language: str, lnbench_data: str | None = None, xquad_part: str = "all", **_: object
+) -> datasets.DatasetDict:
+    """XQuAD's only split, ``validation``.
+
+    Args:
+        xquad_part: ``all``, or ``last20`` to evaluate on the last 20 % after training on the rest (``first80``).
+
+    Raises:
+        LnbenchError: unknown language or part, missing or damaged file, invalid row, or the hub cannot be reached.
+    """
+    if xquad_part not in XQUAD_PARTS:
+        raise unknown("xquad_part", xquad_part, XQUAD_PARTS)
+    rows = _load(XQUAD, lnbench_language, "validation", _folder(lnbench_data))
+    first, last = (fifth * len(rows) // 5 for fifth in XQUAD_PARTS[xquad_part])
+    if first == last:
+        raise LnbenchError(f"xquad_part={xquad_part} of {len(rows)} XQuAD rows is empty; use xquad_part=all")
+    return datasets.DatasetDict(validation=rows.select(range(first, last)))
+
+
+def demo_nli(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
+    """The embedded sentence pairs as split ``test``, with XNLI's columns."""
+    return _demo("nli", lnbench_language, NliRow)
+
+
+def demo_qa(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
+    """The embedded questions as split ``test``, with XQuAD's columns."""
+    return _demo("qa", lnbench_language, QaRow)
+
+
+def demo_continuation(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
+    """The embedded continuation items as split ``test``: columns ``context``, ``choices``, ``label``, ``language``."""
+    rows = _demo("continuation", lnbench_language, ContinuationRow)["test"]
+    choices = continuation_choices(rows["continuation"])
+    return datasets.DatasetDict(
+        test=datasets.Dataset.from_list(
+            [
+                {"context": row["context"], "choices": texts, "label": label, "language": lnbench_language}
+                for row, (texts, label) in zip(rows, choices, strict=True)
+            ]
+        )
+    )
+
+
+def continuation_choices(continuations: Iterable[str]) -> list[tuple[list[str], int]]:
+    """For each text, the choices it is scored against and its place among them.
+
+    The wrong choices of row ``i`` are the first :data:`DISTRACTORS` different texts after it (the last row is followed
+    by the first). The true one stands at place ``i mod (DISTRACTORS + 1)``, so that no place is right more often.
+
+    Raises:
+        LnbenchError: there are fewer than ``DISTRACTORS + 1`` different texts.
+    """
+    texts = list(continuations)
+    if len(set(texts)) <= DISTRACTORS:
+        raise LnbenchError(f"a continuation task needs at least {DISTRACTORS + 1} different continuations")
+    result = []
+    for index, true in enumerate(texts):
+        others = dict.fromkeys(text for text in texts[index + 1 :] + texts[:index] if text != true)
+        label = index % (DISTRACTORS + 1)
+        choices = list(others)[:DISTRACTORS]
+        choices.insert(label, true)
+        result.append((choices, label))
+    return result
+
+
+def _folder(lnbench_data: str | None) -> Path | None:
+    name, value = ("lnbench_data", lnbench_data) if lnbench_data else (DATA_VARIABLE, os.environ.get(DATA_VARIABLE))
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise LnbenchError(f"{name} names {folder}, which is not a folder; name the one that holds xnli/ and xquad/")
+    return folder
+
+
+def _files(source: Source, language: str, split: str, folder: Path) -> list[Path]:
+    stem = source.file.format(language=language, split=split)
+    return [path for suffix in (".jsonl.gz", ".jsonl") if (path := folder / f"{stem}{suffix}").is_file()]
+
+
+def _load(source: Source, language: str, split: str, folder: Path | None) -> datasets.Dataset:
+    if language not in source.languages:
+        raise unknown(f"{source.hub} language", language, source.languages)
+    if folder is None:
+        rows = _hub_rows(source, language, split)
+    elif files := _files(source, language, split, folder):
+        rows = _file_rows(files[0])
+    else:
+        missing = folder / f"{source.file.format(language=language, split=split)}.jsonl.gz"
+        raise LnbenchError(f"no file {missing} (nor .jsonl); put it there, or unset {DATA_VARIABLE} to use the hub")
+    return _dataset(rows, source.row, language)
+
+
+def _demo(kind: str, language: str, row: type[_Row]) -> datasets.DatasetDict:
+    if language not in demo.LANGUAGES:
+        raise unknown("demo language", language, demo.LANGUAGES)
+    path = demo.DATA / kind / f"{language}.jsonl"
+    if not path.is_file():
+        raise LnbenchError(f"no file {path}; the installation of lnbench is damaged: install it again")
+    return datasets.DatasetDict(test=_dataset(_file_rows(path), row, language))
+
+
+def _hub_rows(source: Source, language: str, split: str) -> Iterator[tuple[str, object]]:
+    config = source.config.format(language=language)
+    try:
+        rows = datasets.load_dataset(source.hub, config, split=split)
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        raise LnbenchError(
+            f"cannot load {source.hub} ({config}, {split}) from the Hugging Face Hub: {error}; connect to it, or set "
+            f"{DATA_VARIABLE} to a folder that holds {source.file.format(language=language, split=split)}.jsonl.gz"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{source.hub} ({config}, {split}), row {number}", row
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, object]]:
+    where, empty = str(path), True
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{path}, line {number}"
+                if line.strip():
+                    empty = False
+                    yield where, json.loads(line)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise LnbenchError(f"{path} is truncated or damaged ({error}); copy it anew") from error
+    except OSError as error:
+        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise LnbenchError(f"{where} is not UTF-8 JSON ({error}); copy the file anew or mend the line") from error
+    if empty:
+        raise LnbenchError(f"{path} holds no rows; copy it anew")
+
+
+def _dataset(rows: Iterable[tuple[str, object]], model: type[_Row], language: str) -> datasets.Dataset:
+    return datasets.Dataset.from_list([_check(where, row, model) | {"language": language} for where, row in rows])
+
+
+def _check(where: str, row: object, model: type[_Row]) -> dict[str, Any]:
+    try:
+        return model.model_validate(row).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "row"
+        columns = ", ".join(model.model_fields)
+        raise LnbenchError(f"{where}: {field}: {first['msg']}; a row needs {columns}") from error

@@ -1,0 +1,207 @@
+"""Every task and group, as lm-eval 0.4.13 finds, loads and runs them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+from task_helpers import TASKS, Oracle
+
+from lnbench import demo
+from lnbench.errors import LnbenchError
+
+XNLI = {f"lnbench_xnli_{language}" for language in ("en", "fr", "es", "vi", "hi", "ur", "zh")}
+XQUAD = {f"lnbench_xquad_{language}" for language in ("en", "es", "vi", "hi", "zh")}
+DEMO = {
+    f"lnbench_demo_{kind}": {f"lnbench_demo_{kind}_{language}" for language in demo.LANGUAGES}
+    for kind in ("continuation", "nli", "qa")
+}
+GROUPS = {"lnbench_xnli": XNLI, "lnbench_xquad": XQUAD, **DEMO, "lnbench_demo": set().union(*DEMO.values())}
+TAGS = {f"lnbench_demo_{lang}": {f"{kind}_{lang}" for kind in DEMO} for lang in demo.LANGUAGES}
+ALL = sorted(XNLI | XQUAD | GROUPS["lnbench_demo"])
+
+Manager = Callable[..., TaskManager]
+
+
+def evaluate(manager: TaskManager, *tasks: str, model: Any = None, **options: Any) -> dict[str, Any]:
+    results = simple_evaluate(
+        model=model or Oracle(), tasks=list(tasks), task_manager=manager, bootstrap_iters=0, **options
+    )
+    assert results is not None
+    return dict(results)
+
+
+def test_names(manager: Manager) -> None:
+    found = manager()
+    assert found.all_subtasks == ALL
+    assert found.all_groups == sorted(GROUPS)
+    assert found.all_tags == sorted(TAGS)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups_hold_their_tasks(manager: Manager, data: Path, group: str) -> None:
+    assert set(manager().load(group)["tasks"]) == GROUPS[group]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_one_language_of_the_demo(manager: Manager, tag: str) -> None:
+    assert set(manager().load(tag)["tasks"]) == TAGS[tag]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_task(manager: Manager, data: Path, name: str) -> None:
+    task = manager(language="auto", pretrained="x", split="train").load(name)["tasks"][name]
+    language = name.rpartition("_")[2]
+    assert task.VERSION == 1.0
+    assert task.config.num_fewshot is None
+    assert task.config.dataset_kwargs == {"lnbench_language": language}
+    doc = task.eval_docs[0]
+    assert doc["language"] == language
+
+    text = task.doc_to_text(doc)
+    assert "{{" not in text
+    assert text == text.strip()
+    delimiter = task.config.target_delimiter
+    assert delimiter == ("" if language == "zh" else " ")
+
+    if task.OUTPUT_TYPE == "multiple_choice":
+        requests = task.construct_requests(doc, text)
+        assert [request.args for request in requests] == [(text, delimiter + c) for c in task.doc_to_choice(doc)]
+        assert len(requests) == 3
+        choices = task.doc_to_choice(doc)
+        assert not any(a != b and a.startswith(b) for a in choices for b in choices), "the shorter one always wins"
+    else:
+        request = task.construct_requests(doc, text)
+        assert request.args == (text, {"until": ["\n"], "do_sample": False, "max_gen_toks": 64})
+        assert doc["context"] in text
+        assert text.index(doc["context"]) < text.rindex(doc["question"])
+        assert task.doc_to_target(doc) == doc["answers"]["text"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_metadata(manager: Manager, data: Path, name: str) -> None:
+    task = manager().load(name)["tasks"][name]
+    assert task.config.metadata["language"] == name.rpartition("_")[2]
+
+
+@pytest.mark.parametrize("language", demo.LANGUAGES)
+def test_demo_reuses_the_benchmarks_prompts(manager: Manager, data: Path, language: str) -> None:
+    tasks = manager().load([f"lnbench_xnli_{language}", f"lnbench_demo_nli_{language}"])["tasks"]
+    nli, demo_nli = (task.config for task in tasks.values())
+    for key in ("doc_to_text", "doc_to_choice", "target_delimiter", "metric_list"):
+        assert nli[key] == demo_nli[key]
+    if language != "ur":
+        tasks = manager().load([f"lnbench_xquad_{language}", f"lnbench_demo_qa_{language}"])["tasks"]
+        qa, demo_qa = (task.config for task in tasks.values())
+        for key in ("doc_to_text", "generation_kwargs", "process_results", "target_delimiter", "metric_list"):
+            assert qa[key] == demo_qa[key]
+
+
+def test_prompts_are_in_their_own_language(manager: Manager, data: Path) -> None:
+    tasks = manager().load(["lnbench_xnli", "lnbench_xquad"])["tasks"]
+    assert len({task.config.doc_to_text for task in tasks.values()}) == len(tasks)
+    for name, task in tasks.items():
+        prompt = task.config.doc_to_text
+        for field in ("premise", "hypothesis", "context", "question"):
+            prompt = prompt.replace(field, "")
+        if name.rpartition("_")[2] in ("hi", "ur", "zh"):
+            assert not any(c.isascii() and c.isalpha() for c in prompt)
+        if task.config.doc_to_choice:
+            assert all(choice in prompt for choice in task.config.doc_to_choice), "the prompt names the choices"
+
+
+def test_right_answers_score_one(manager: Manager, data: Path) -> None:
+    results = evaluate(manager(), "lnbench_xnli", "lnbench_xquad")["results"]
+    for name in (*XNLI, "lnbench_xnli"):
+        assert results[name]["acc,none"] == 1
+    for name in (*XQUAD, "lnbench_xquad"):
+        assert results[name]["exact_match,none"] == results[name]["f1,none"] == 1
+
+
+def test_groups_report_the_mean(manager: Manager, data: Path) -> None:
+    results = evaluate(manager(), "lnbench_xquad", model=Oracle(answer="it was 1903, wasn’t it"))["results"]
+    for metric in ("exact_match,none", "f1,none"):
+        values = [results[name][metric] for name in XQUAD]
+        assert results["lnbench_xquad"][metric] == pytest.approx(sum(values) / len(values))
+    assert results["lnbench_xquad_en"]["f1,none"] == pytest.approx(2 / 6 / 10)
+
+
+def test_dummy_model_runs_the_demo(manager: Manager) -> None:
+    output = evaluate(manager(), "lnbench_demo", model="dummy")
+    assert set(output["results"]) >= GROUPS["lnbench_demo"]
+    assert output["results"]["lnbench_demo_continuation"].keys() >= {"acc,none", "bits_per_byte,none"}
+    assert output["higher_is_better"]["lnbench_demo_continuation_hi"] == {"acc": True, "bits_per_byte": False}
+    assert not output["results"].keys() & {"lnbench_xnli", "lnbench_xquad"}
+
+
+def test_bits_per_byte(manager: Manager) -> None:
+    name = "lnbench_demo_continuation_hi"
+    output = evaluate(manager(), name)
+    sizes = [len(s["doc"]["choices"][s["doc"]["label"]].encode()) for s in output["samples"][name]]
+    expected = sum(1 / math.log(2) / size for size in sizes) / len(sizes)
+    assert output["results"][name]["bits_per_byte,none"] == pytest.approx(expected)
+    assert output["results"][name]["acc,none"] == 1
+
+
+def test_few_shot_examples_come_from_validation(manager: Manager, data: Path) -> None:
+    model = Oracle()
+    evaluate(manager(), "lnbench_xnli_hi", "lnbench_xquad_hi", model=model, num_fewshot=2)
+    for request in model.asked:
+        context = request.args[0]
+        assert context.count("उत्तर:") == 3
+        if "question" in request.doc:
+            assert context.count(request.doc["context"]) == 1
+
+
+def test_xquad_part(manager: Manager, data: Path) -> None:
+    output = evaluate(manager(xquad_part="last20"), "lnbench_xquad_hi")
+    assert [sample["doc"]["id"] for sample in output["samples"]["lnbench_xquad_hi"]] == ["q8", "q9"]
+
+
+def test_data_folder_from_metadata(manager: Manager, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LNBENCH_DATA")
+    assert evaluate(manager(lnbench_data=str(data)), "lnbench_xnli_hi")["results"]["lnbench_xnli_hi"]["acc,none"] == 1
+
+
+def test_bad_data_stop_the_run(manager: Manager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LNBENCH_DATA", str(tmp_path))
+    with pytest.raises(LnbenchError, match="put it there"):
+        manager().load("lnbench_xnli_hi")
+
+
+def test_nothing_of_this_machine_in_the_tasks() -> None:
+    for path in TASKS.rglob("*.*"):
+        if path.suffix in (".yaml", ".py"):
+            assert str(Path.home()) not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("LNBENCH_DATA"), reason="LNBENCH_DATA names no data folder")
+class TestRealData:
+    @pytest.mark.parametrize("name", sorted(XNLI))
+    def test_xnli(self, manager: Manager, name: str) -> None:
+        task = manager().load(name)["tasks"][name]
+        assert Counter(task.eval_docs["label"]) == {0: 1670, 1: 1670, 2: 1670}
+        assert Counter(task.dataset["validation"]["label"]) == {0: 830, 1: 830, 2: 830}
+
+    @pytest.mark.parametrize("name", sorted(XQUAD))
+    def test_xquad(self, manager: Manager, name: str) -> None:
+        task = manager().load(name)["tasks"][name]
+        assert len(task.eval_docs) == 1190
+        for doc in task.eval_docs:
+            for gold in doc["answers"]["text"]:
+                assert task.process_results(doc, [gold]) == {"exact_match": 1, "f1": 1}
+                assert task.process_results(doc, [""]) == {"exact_match": 0, "f1": 0}, "something is left of every gold"
+
+    def test_xquad_last20(self, manager: Manager) -> None:
+        tasks = manager().load("lnbench_xquad_hi")["tasks"]
+        last = manager(xquad_part="last20").load("lnbench_xquad_hi")["tasks"]
+        everything = tasks["lnbench_xquad_hi"].eval_docs["id"]
+        assert last["lnbench_xquad_hi"].eval_docs["id"] == everything[952:]

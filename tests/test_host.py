@@ -1,0 +1,377 @@
+"""Plugins: how they are found, what a choice resolves to, and what an error says."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
+
+import pydantic
+import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from lnbench import LnbenchError
+from lnbench.host import DISABLE, Host, PluginError, get_host, hookimpl, kinds, plugin_errors
+
+
+@pydantic_dataclass
+class Lowest:
+    """Lowest first.
+
+    A second paragraph.
+    """
+
+    top: Annotated[float, Field(gt=0, le=1)] = 0.01
+    scope: Literal["neuron", "layer"] = "layer"
+    strict: bool = False
+    languages: list[str] | None = None
+    where: Path = Path()
+    only: list[int] = Field(default_factory=list)
+
+    def select(self, statistics: Any) -> str:
+        return f"lowest {self.top}"
+
+
+@pydantic_dataclass
+class Quantile:
+    """A quantile."""
+
+    percent: int
+    scale: float = 1.0
+
+    def override(self, neurons: Any, statistics: Any) -> None: ...
+
+
+class Model(pydantic.BaseModel):
+    steps: int = 3
+
+    def train(self, *_: Any) -> None: ...
+
+
+@dataclass
+class Plain:
+    size: int = 1
+    names: tuple[str, ...] = field(default_factory=lambda: ("a",))
+
+    def select(self, statistics: Any) -> None: ...
+
+
+class Bare:
+    """Bare."""
+
+    def __init__(self, rate: float, label: str = "x", **_: Any) -> None:
+        self.pair = (rate, label)
+
+    def select(self, statistics: Any) -> None: ...
+
+
+def bare(count: int = 2) -> Bare:
+    return Bare(rate=count)
+
+
+class Failing:
+    def __init__(self) -> None:
+        raise RuntimeError("no luck")
+
+
+ROW = SimpleNamespace(blocks="model.layers")
+
+
+class Example:
+    @hookimpl
+    def lnbench_register_selectors(self, register: Callable[[str, Any], None]) -> None:
+        register("lowest", Lowest)
+        register("plain", Plain)
+        register("bare", Bare)
+        register("function", bare)
+        register("failing", Failing)
+        register("shapeless", SimpleNamespace)
+
+    @hookimpl
+    def lnbench_register_interventions(self, register: Callable[[str, Any], None]) -> None:
+        register("quantile", Quantile)
+        for percent in range(1, 100):
+            register(f"p{percent}", functools.partial(Quantile, percent=percent))
+        register("last", functools.partial(Quantile, 100))
+
+    @hookimpl
+    def lnbench_register_finetuners(self, register: Callable[[str, Any], None]) -> None:
+        register("model", Model)
+
+    @hookimpl
+    def lnbench_register_architectures(self, register: Callable[[str, Any], None]) -> None:
+        register("tiny_llama", ROW)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setenv(DISABLE, "1")
+    made = Host(builtins=())
+    made.register(Example(), name="example")
+    return made
+
+
+def plugin(**hooks: Callable[[Callable[..., None]], None]) -> type:
+    """A plugin with the given hooks, as anyone's module would have them."""
+    return type("Throwaway", (), {name: staticmethod(hookimpl(function)) for name, function in hooks.items()})
+
+
+def selectors(*names: str) -> type:
+    return plugin(lnbench_register_selectors=lambda register: [register(name, Lowest) for name in names] and None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lowest", {}),
+        ("lowest:top=0.02", {"top": 0.02}),
+        ("lowest:top=2e-2:strict=true", {"top": 0.02, "strict": True}),
+        ("lowest:scope=neuron", {"scope": "neuron"}),
+        ("lowest:languages=aa+bb", {"languages": ["aa", "bb"]}),
+        ("lowest:languages=aa", {"languages": ["aa"]}),
+        ("lowest:languages=", {"languages": []}),
+        ("lowest:languages=none", {"languages": None}),
+        ("lowest:only=1+20:top=1", {"only": [1, 20], "top": 1.0}),
+        ("lowest:where=C:/x:y/z:strict=yes", {"where": "C:/x:y/z", "strict": True}),
+        ("lowest:where=http://h/?a=b", {"where": "http:/h/?a=b"}),
+    ],
+)
+def test_a_choice_in_text(host: Host, text: str, expected: dict[str, object]) -> None:
+    defaults = {"top": 0.01, "scope": "layer", "strict": False, "languages": None, "where": ".", "only": []}
+    assert host.canonical("selector", text) == {"name": "lowest", "parameters": defaults | expected}
+    built = host.resolve("selector", text)
+    assert isinstance(built, Lowest)
+    assert json.loads(json.dumps(host.canonical("selector", built))) == host.canonical("selector", text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice", "name", "parameters"),
+    [
+        ("selector", "plain:size=3:names=x+y", "plain", {"size": 3, "names": ["x", "y"]}),
+        ("selector", "plain", "plain", {"size": 1, "names": ["a"]}),
+        ("selector", "bare:rate=2", "bare", {"rate": 2.0, "label": "x"}),
+        ("selector", "function:count=4", "function", {"count": 4}),
+        ("selector", {"name": "lowest", "parameters": {"top": 0.5}}, "lowest", None),
+        ("intervention", "p10:scale=2", "p10", {"scale": 2.0}),
+        ("intervention", "last", "last", {"scale": 1.0}),
+        ("intervention", {"name": "p7"}, "p7", {"scale": 1.0}),
+        ("intervention", Quantile(percent=7, scale=2), "p7", {"scale": 2.0}),
+        ("intervention", Quantile(percent=700), "quantile", {"percent": 700, "scale": 1.0}),
+        ("finetuner", "model:steps=9", "model", {"steps": 9}),
+        ("architecture", "tiny_llama", "tiny_llama", {}),
+    ],
+)
+def test_canonical(host: Host, kind: str, choice: Any, name: str, parameters: dict[str, Any] | None) -> None:
+    canonical = host.canonical(kind, choice)
+    assert canonical["name"] == name
+    assert parameters is None or canonical["parameters"] == parameters
+    assert host.canonical(kind, canonical) == canonical
+
+
+def test_an_object_is_used_as_it_is(host: Host) -> None:
+    class Mine:
+        def select(self, statistics: Any) -> None: ...
+
+    mine = Mine()
+    assert host.resolve("selector", mine) is mine
+    assert host.canonical("selector", mine)["name"].endswith("Mine")
+    assert host.resolve("architecture", "tiny_llama") is ROW
+    assert host.factory("architecture", "tiny_llama") is ROW
+    assert host.factory("selector", "lowest") is Lowest
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice", "message"),
+    [
+        ("selector", "lwest", r"unknown selector 'lwest'; known: lowest, plain, .*LNBENCH_DISABLE_PLUGINS"),
+        ("selector", "lowest:0.02", "name:key=value"),
+        ("selector", "", "unknown selector ''"),
+        ("intervention", "p100", "known: quantile, p1 … p99, last"),
+        ("selector", "lowest:tpo=1", r"has no parameter 'tpo'; its parameters: top: float = 0.01, scope: Literal"),
+        ("selector", "lowest:top=many", r"top='many': .*valid number.*its parameters: top: float = 0.01"),
+        ("selector", "lowest:top=7", "top='7': Input should be less than or equal to 1"),
+        ("selector", "lowest:top=0.1:top=0.2", "'top' is given twice"),
+        ("selector", "plain:size=x", "size='x': Input should be a valid integer"),
+        ("selector", "bare", "needs a value for 'rate'; its parameters: rate: float, label: str = 'x'"),
+        ("selector", "failing:x=1", "has no parameter 'x'; it has no parameters"),
+        ("intervention", "p10:percent=11", "has no parameter 'percent'"),
+        ("intervention", "quantile", "needs a value for 'percent'"),
+        ("architecture", "tiny_llama:x=1", "it has no parameters"),
+        ("selector", {"nam": "lowest"}, "is not a selector: expected {'name': …"),
+        ("intervention", 7, "7 is not an intervention: expected a name, or an object with a method 'override'"),
+        ("selecter", "lowest", "unknown kind of plugin 'selecter'; known: selector, intervention"),
+    ],
+)
+def test_what_an_error_says(host: Host, kind: str, choice: Any, message: str) -> None:
+    with pytest.raises(LnbenchError, match=message) as caught:
+        host.resolve(kind, choice)
+    assert not isinstance(caught.value, PluginError)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("failing", "selector 'failing' failed: RuntimeError: no luck"), ("shapeless", "has no method 'select'")],
+)
+def test_a_factory_that_fails(host: Host, name: str, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        host.resolve("selector", name)
+
+
+def test_errors_inside_a_plugin_name_it() -> None:
+    with pytest.raises(PluginError, match="selector 'mine' failed: KeyError: 'x'") as caught, plugin_errors("selector", "mine"):
+        {}["x"]
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(LnbenchError, match="^say so$") as said, plugin_errors("selector", "mine"):
+        raise LnbenchError("say so")
+    assert not isinstance(said.value, PluginError)
+
+
+def test_describe(host: Host) -> None:
+    rows = {(row.kind, row.name): row for row in host.describe()}
+    assert [row.name for row in host.describe() if row.kind == "intervention"] == ["quantile", "p1 … p99", "last"]
+    assert len(host.names("intervention")) == 101
+    lowest = rows["selector", "lowest"]
+    assert (lowest.doc, lowest.distribution) == ("Lowest first.", "example")
+    assert str(lowest.parameters[0]) == "top: float = 0.01"
+    assert [str(parameter) for parameter in rows["intervention", "p1 … p99"].parameters] == ["scale: float = 1.0"]
+    assert rows["selector", "plain"].doc == ""
+    assert rows["finetuner", "model"].doc == ""
+    assert rows["architecture", "tiny_llama"].parameters == ()
+    assert {row.kind for row in host.describe()} == set(kinds)
+
+
+def test_presets_of_two_plugins_are_not_mixed(host: Host) -> None:
+    host.register(
+        plugin(lnbench_register_interventions=lambda register: register("last1", functools.partial(Quantile, 1))),
+    )
+    host.register(
+        plugin(lnbench_register_interventions=lambda register: register("last2", functools.partial(Quantile, 2))),
+    )
+    assert [row.name for row in host.describe() if row.kind == "intervention"][-2:] == ["last1", "last2"]
+
+
+def test_register_and_unregister(host: Host) -> None:
+    more = selectors("more")
+    host.register(more)
+    try:
+        assert "more" in host.names("selector")
+        with pytest.raises(LnbenchError, match="registered already"):
+            host.register(more)
+    finally:
+        host.unregister(more)
+    assert "more" not in host.names("selector")
+    assert "lowest" in host.names("selector")
+    host.register(more)
+    assert "more" in host.names("selector")
+
+
+def typo(self: Any, register: Any) -> None: ...
+
+
+def raising(register: Any) -> None:
+    register("half", Lowest)
+    raise RuntimeError("half way")
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (selectors("mine", "lowest"), LnbenchError, "two plugins register the selector 'lowest': example and Throwaway"),
+        (selectors("mine", "mine"), LnbenchError, "two plugins register the selector 'mine': Throwaway and Throwaway"),
+        (selectors("a:b"), LnbenchError, "a name is made of letters"),
+        (plugin(lnbench_register_selectors=lambda register: register("mine", 3)), LnbenchError, "not callable"),
+        (plugin(lnbench_register_selectors=raising), PluginError, "'Throwaway' .* failed: RuntimeError: half way"),
+        (plugin(lnbench_register_selector=typo), LnbenchError, "unknown hook 'lnbench_register_selector'.*hooks are ln"),
+        (plugin(lnbench_register_selectors=lambda add: None), LnbenchError, "add"),
+        (type("Unmarked", (), {"lnbench_register_selectors": raising}), LnbenchError, "mark its functions with @lnben"),
+    ],
+)
+def test_a_plugin_that_does_not_fit_leaves_nothing(host: Host, bad: Any, error: type, message: str) -> None:
+    before = host.describe()
+    with pytest.raises(error, match=message):
+        host.register(bad)
+    assert host.describe() == before
+    host.register(selectors("mine", "half"))
+    assert isinstance(host.resolve("selector", "mine"), Lowest)
+
+
+def install(folder: Path, name: str, code: str) -> None:
+    """What pip leaves of a plugin's distribution: a module and its metadata."""
+    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    metadata = folder / f"{name}_dist-1.5.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-dist\nVersion: 1.5\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(f"[lnbench]\n{name} = {name}\n", encoding="utf-8")
+
+
+GOOD = """
+from lnbench import hookimpl
+
+class Nothing:
+    def select(self, statistics): ...
+
+@hookimpl
+def lnbench_register_selectors(register):
+    register("{name}", Nothing)
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv(DISABLE, raising=False)
+    return tmp_path
+
+
+def test_third_parties_are_found(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "kind_plugin", GOOD.format(name="kind"))
+    host = Host(builtins=())
+    row = next(row for row in host.describe() if row.name == "kind")
+    assert (row.distribution, row.version) == ("kind_plugin-dist", "1.5")
+    host.resolve("selector", "kind")
+    monkeypatch.setenv(DISABLE, "0")
+    assert "kind" in Host(builtins=()).names("selector")
+    monkeypatch.setenv(DISABLE, "1")
+    assert Host(builtins=()).names("selector") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import lnbench_nowhere", "ModuleNotFoundError: No module named 'lnbench_nowhere'"),
+        (GOOD.format(name="taken"), "taken_plugin-dist 1.5 and bad_plugin-dist 1.5|bad.* and taken_plugin-dist 1.5"),
+        ("", "has no hook"),
+        (GOOD.replace("register_selectors", "register_nothing"), "unknown hook 'lnbench_register_nothing'"),
+        (GOOD.replace('register("{name}", Nothing)', "1 / 0"), "ZeroDivisionError"),
+    ],
+)
+def test_nothing_is_resolved_beside_a_broken_plugin(site: Path, code: str, reason: str) -> None:
+    install(site, "taken_plugin", GOOD.format(name="taken"))
+    install(site, "bad_plugin", code)
+    host = Host(builtins=())
+    assert host.names("selector") == ["taken"]
+    assert [row.name for row in host.describe() if row.kind == "selector"] == ["taken"]
+    assert len(host.broken) == 1
+    for choice in ("taken", "nothing"):
+        with pytest.raises(LnbenchError, match=f"could not be loaded.*({reason}).*{DISABLE}=1"):
+            host.resolve("selector", choice)
+
+
+def test_the_host_of_this_process_has_the_builtins() -> None:
+    assert get_host() is get_host()
+    rows = {row.name: row for row in get_host().describe()}
+    assert "p1 … p99" in rows
+    assert {rows[name].distribution for name in ("lape", "none", "llama")} == {"lnbench"}
+
+
+def test_the_host_is_light() -> None:
+    heavy = {"torch", "transformers", "lm_eval", "pydantic", "numpy"}
+    code = f"import sys, lnbench.host; print(sorted({heavy!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
