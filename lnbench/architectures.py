@@ -103,18 +103,25 @@ class Sites:
         """The number of blocks ``L``; the model has ``L × width`` neurons."""
         return len(self.blocks)
 
+    @property
+    def parents(self) -> tuple[nn.Module, ...]:
+        """The modules around the list of blocks, from the causal LM inwards: what a forward pass may enter at."""
+        modules = [self.model]
+        for name in self.architecture.blocks.split(".")[:-1]:
+            modules.append(getattr(modules[-1], name))
+        return tuple(modules)
+
 
 def unwrap(model: nn.Module) -> Any:
     """The Hugging Face model inside PEFT, data-parallel and compiled wrappers."""
     while True:
         if hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        elif isinstance(inner := getattr(model, "module", None), nn.Module):
-            model = inner
+            inner = model.get_base_model()
         else:
+            inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
             return model
+        model = inner
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -163,7 +170,12 @@ def locate(model: nn.Module) -> Sites:
             f"this {type(base).__name__} does not have the parts that the row for {model_type!r} names ({error}); "
             f"pass the causal language model itself. {_HOW_TO_ADD}"
         ) from error
-    if len(widths) != 1 or not all(isinstance(module, nn.Module) for module in activations):
+    if not all(isinstance(module, nn.Module) for module in activations):
+        raise LnbenchError(
+            f"{row.activation!r} of this {type(base).__name__} is not a module of its own, so nothing can be "
+            "hooked to it"
+        )
+    if len(widths) != 1:
         raise LnbenchError(
             f"this {type(base).__name__} has feed-forward blocks of different widths {sorted(widths)} or none; "
             "lnbench needs one width for all layers"

@@ -159,7 +159,7 @@ class Host:
         for name in builtins:
             self._add(importlib.import_module(name), Source(name, PROJECT, __version__))
         if _third_parties():
-            for entry_point in importlib.metadata.entry_points(group=PROJECT):
+            for entry_point in sorted(importlib.metadata.entry_points(group=PROJECT)):
                 self._load(entry_point)
 
     def register(self, plugin: Any, name: str | None = None) -> None:
@@ -229,7 +229,12 @@ class Host:
         # A preset says more than the factory it is a preset of.
         maker = max(makers, key=lambda entry: isinstance(entry.factory, functools.partial), default=None)
         name, factory = (maker.name, maker.factory) if maker else (f"{target.__module__}.{target.__qualname__}", target)
-        return {"name": name, "parameters": _json(_attributes(_parameters(factory), choice))}
+        try:
+            parameters = _parameters(factory)
+        except (NameError, TypeError, ValueError):
+            # A class that was never registered need not have a signature that can be read.
+            parameters = {}
+        return {"name": name, "parameters": _json(_attributes(parameters, choice))}
 
     def describe(self) -> list[Row]:
         """Every name of every kind, for people. Numbered presets of one factory share a row: ``p1 … p99``."""
@@ -472,13 +477,22 @@ def _is_pydantic(factory: Any) -> bool:
     return hasattr(_target(factory), "__pydantic_fields__")
 
 
-def _parameters(factory: Any) -> dict[str, Parameter]:
-    """The parameters of a factory by name; those that a partial has bound are none any more."""
+def _declared(factory: Any) -> dict[str, Parameter]:
     target = _target(factory)
-    found = list(_fields(target) if _is_pydantic(factory) else _signature(target))
-    if isinstance(factory, functools.partial):
-        found = [parameter for parameter in found[len(factory.args) :] if parameter.name not in factory.keywords]
-    return {parameter.name: parameter for parameter in found}
+    return {parameter.name: parameter for parameter in (_fields if _is_pydantic(target) else _signature)(target)}
+
+
+def _bound(factory: Any) -> dict[str, Any]:
+    """The arguments that a partial has fixed."""
+    if not isinstance(factory, functools.partial):
+        return {}
+    return dict(zip(_declared(factory), factory.args, strict=False)) | factory.keywords
+
+
+def _parameters(factory: Any) -> dict[str, Parameter]:
+    """The parameters of a factory by name; those that a partial has fixed are none any more."""
+    bound = _bound(factory)
+    return {name: parameter for name, parameter in _declared(factory).items() if name not in bound}
 
 
 def _fields(target: Any) -> Iterator[Parameter]:
@@ -504,8 +518,9 @@ def _attributes(parameters: Mapping[str, Parameter], built: Any) -> dict[str, An
 
 
 def _made_by(built: Any, factory: Any) -> bool:
-    bound = factory.keywords if isinstance(factory, functools.partial) else {}
-    return _target(factory) is type(built) and all(getattr(built, key, None) == value for key, value in bound.items())
+    return _target(factory) is type(built) and all(
+        getattr(built, key, None) == value for key, value in _bound(factory).items()
+    )
 
 
 def _json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,10 +55,8 @@ class _Document(BaseModel):
 class Overlap(NamedTuple):
     """What the languages of one set share.
 
-    Attributes:
-        languages: The languages, in the order of the rows and columns (n of them).
-        counts: ``LongTensor[n, n]``, neurons in both; the diagonal is each language's own count.
-        jaccard: ``FloatTensor[n, n]``, neurons in both / neurons in either; 0 where both are empty.
+    ``counts`` is ``LongTensor[n, n]``, the neurons in both of two ``languages`` (the diagonal: each one's own), and
+    ``jaccard`` is ``FloatTensor[n, n]``, neurons in both / neurons in either, 0 where both are empty.
     """
 
     languages: list[str]
@@ -115,8 +113,8 @@ class NeuronSet:
 
     def _indices(self, language: str, layer: int, indices: Indices) -> Tensor:
         where = f"neurons of {language!r}, layer {layer}"
-        if isinstance(layer, bool) or not 0 <= layer < self.layers:
-            raise LnbenchError(f"{where}: the model has layers 0 to {self.layers - 1}")
+        if type(layer) is not int or not 0 <= layer < self.layers:
+            raise LnbenchError(f"{where}: a layer is a whole number from 0 to {self.layers - 1}")
         try:
             given = torch.as_tensor(indices).cpu()
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -319,10 +317,7 @@ class NeuronSet:
         if not rows or len(set(map(len, data))) != 1:
             raise LnbenchError(f"{path} is not a published neuron file: a list of languages, each a list of layers")
         if len(data) != len(languages) or len(set(languages)) != len(languages):
-            raise LnbenchError(
-                f"{path} holds {len(data)} languages, so name as many different ones, in its order; "
-                f"named: {', '.join(languages) or 'none'}"
-            )
+            raise LnbenchError(f"{path} holds {len(data)} languages: name as many different ones, in its order")
         # An expanded tensor is huge in memory though small on disk, so its size is looked at before its content.
         if not all(_is_small_vector(entry, width) for row in data for entry in row):
             raise LnbenchError(f"{path} does not fit: each layer must be a list of at most {width} indices")
@@ -350,11 +345,7 @@ class NeuronSet:
                     writer.writerows((language, layer, index) for index in indices.tolist())
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write the set in the format that the suffix of ``path`` names: ``.json``, ``.csv`` or ``.pth``.
-
-        Raises:
-            LnbenchError: the suffix names none of them.
-        """
+        """Write the set in the format that the suffix of ``path`` names: ``.json``, ``.csv`` or ``.pth``."""
         suffix = Path(path).suffix
         if suffix not in _EXPORTS:
             raise unknown("suffix", suffix, _EXPORTS)

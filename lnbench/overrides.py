@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -31,7 +33,8 @@ class LayerOverride:
         operation: ``set`` (the default), ``scale`` or ``shift``.
 
     Raises:
-        LnbenchError: shapes differ, an index repeats or is negative, a value is not finite, unknown operation.
+        LnbenchError: shapes differ, an index repeats, is negative or not an integer, a value is not finite, unknown
+            operation.
     """
 
     indices: Tensor
@@ -46,7 +49,9 @@ class LayerOverride:
                 f"an override needs one value per neuron: got indices of shape {tuple(self.indices.shape)} and "
                 f"values of shape {tuple(self.values.shape)}"
             )
-        if self.indices.unique().numel() != self.indices.numel() or (self.indices < 0).any():
+        if self.indices.dtype == torch.bool or self.indices.is_floating_point():
+            raise LnbenchError(f"an override's neuron indices must be integers, got {self.indices.dtype}")
+        if len(set(self.indices.tolist())) != self.indices.numel() or (self.indices < 0).any():
             raise LnbenchError("an override's neuron indices must be non-negative and without repeats")
         if not torch.isfinite(self.values).all():
             raise LnbenchError("an override's values must be finite numbers")
@@ -92,8 +97,8 @@ class Applied:
     """``BoolTensor[batch, length]`` of the tokens to change in the next forwards; set by callers that pass no
     ``attention_mask``. None: take it from the mask, else every token is real."""
     _values: int = 0
-    _outside: int | Tensor = 0
-    _mask: Tensor | None = None
+    _outside: dict[torch.device, Tensor | int] = field(default_factory=dict)
+    _pass: _Pass | None = None
     _active: bool = True
 
     @property
@@ -102,7 +107,7 @@ class Applied:
 
         NaN until something was written, or where no Statistics were given.
         """
-        return float(self._outside) / self._values if self._values else float("nan")
+        return sum(map(float, self._outside.values())) / self._values if self._values else float("nan")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -141,25 +146,30 @@ def override(
 
     Raises:
         LnbenchError: unknown intervention, neurons that the model does not have, an intervention that needs Statistics
-            where none were given, an unsupported architecture.
+            where none were given, Statistics of another model, an unsupported architecture.
     """
     if positions not in get_args(Positions):
         raise unknown("positions", positions, get_args(Positions))
     if site not in get_args(Site):
         raise unknown("site", site, get_args(Site))
     sites = sites or locate(model)
+    ranges = statistics.at(site) if statistics is not None else None
+    if ranges is not None and (ranges.layers, ranges.width) != (sites.layers, sites.width):
+        raise LnbenchError(
+            f"these Statistics are of {ranges.layers} layers of {ranges.width} neurons, the model has {sites.layers} "
+            f"of {sites.width}: they belong to another model"
+        )
     change = neurons if isinstance(neurons, Override) else plan(neurons, intervention, statistics)
     change.check(sites.layers, sites.width)
     changed = {layer: part for layer, part in sorted(change.layers.items()) if part.indices.numel()}
     applied = Applied(neurons=change.neurons, layers=len(changed))
-    ranges = statistics.at(site) if statistics is not None else None
 
     with ExitStack() as stack:
         if changed:
-            watch = _watch(applied, positions)
-            stack.callback(sites.model.register_forward_pre_hook(watch, with_kwargs=True).remove)
+            _Watch(applied, positions).attach(sites, stack)
         for number, (layer, part) in enumerate(changed.items()):
-            bounds = (ranges.min[layer][part.indices], ranges.max[layer][part.indices]) if ranges else None
+            indices = part.indices.cpu().long()
+            bounds = (ranges.min[layer][indices], ranges.max[layer][indices]) if ranges else None
             writer = _Writer(part, bounds, applied, counts_tokens=number == 0)
             module = sites.activations[layer]
             if site == "pre":
@@ -186,31 +196,75 @@ def plan(neurons: Mapping[int, Tensor], intervention: Any, statistics: Statistic
     return change
 
 
-def _watch(applied: Applied, positions: Positions) -> Any:
-    """A pre-hook on the whole model that works out which tokens of the coming forward are to be changed."""
+@dataclass
+class _Pass:
+    """One forward pass: which of its tokens are to be changed."""
 
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not applied._active:
+    depth: int
+    mask: Tensor | None
+    """``BoolTensor[batch, length]``, or None: all of them."""
+    tokens: int | None
+    """How many ``mask`` holds."""
+    running: bool = True
+
+
+class _Watch:
+    """The hooks that work out which tokens of a coming forward pass are to be changed.
+
+    Callers may run the causal LM, or its body alone, so the arguments are read at whichever module is entered first.
+    """
+
+    def __init__(self, applied: Applied, positions: Positions) -> None:
+        self.applied = applied
+        self.positions = positions
+
+    def attach(self, sites: Sites, stack: ExitStack) -> None:
+        for depth, module in enumerate(sites.parents):
+            stack.callback(
+                module.register_forward_pre_hook(partial(self._enter, depth), with_kwargs=True, prepend=True).remove
+            )
+            stack.callback(module.register_forward_hook(partial(self._leave, depth), always_call=True).remove)
+
+    def _enter(self, depth: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        current = self.applied._pass
+        if not self.applied._active or (current is not None and current.running and current.depth < depth):
             return
-        ids = args[0] if args else kwargs.get("input_ids")
-        if ids is None:
-            ids = kwargs["inputs_embeds"]
-        batch, length = ids.shape[:2]
-        mask = applied.real
-        if mask is None:
-            given = kwargs.get("attention_mask")
-            # With a cache the mask also covers the past; the tokens of this forward are its last columns.
-            mask = given[:, -length:].bool() if isinstance(given, Tensor) and given.ndim == 2 else None
-        elif mask.shape != (batch, length):
-            raise LnbenchError(f"Applied.real has shape {tuple(mask.shape)}, the forward pass {(batch, length)}")
-        if positions != "all" and applied.real is None:
-            past = kwargs.get("past_key_values")
-            generating = past is not None and past.get_seq_length() > 0
-            if generating != (positions == "generated"):
-                mask = torch.zeros(batch, length, dtype=torch.bool, device=ids.device)
-        applied._mask = None if mask is None or bool(mask.all()) else mask
+        if args:
+            kwargs = kwargs | inspect.signature(module.forward).bind_partial(*args).arguments
+        self.applied._pass = _Pass(depth, *self._chosen(kwargs))
 
-    return hook
+    def _leave(self, depth: int, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        current = self.applied._pass
+        # The mask stays: gradient checkpointing runs blocks again after the pass, and they must be changed alike.
+        if current is not None and current.depth == depth:
+            current.running = False
+
+    def _chosen(self, arguments: Mapping[str, Any]) -> tuple[Tensor | None, int | None]:
+        ids = arguments.get("input_ids")
+        if ids is None:
+            ids = arguments["inputs_embeds"]
+        shape = (ids.shape[0], ids.shape[1])
+        mask = self._real(arguments.get("attention_mask"), shape)
+        if self.positions != "all" and self.applied.real is None:
+            past = arguments.get("past_key_values")
+            generating = past is not None and past.get_seq_length() > 0
+            if generating != (self.positions == "generated"):
+                mask = torch.zeros(shape, dtype=torch.bool)
+        if mask is None:
+            return None, None
+        tokens = int(mask.sum())
+        return (None, None) if tokens == mask.numel() else (mask.to(ids.device), tokens)
+
+    def _real(self, attention_mask: Any, shape: tuple[int, int]) -> Tensor | None:
+        real = self.applied.real
+        if real is not None:
+            if real.shape != shape:
+                raise LnbenchError(f"Applied.real has shape {tuple(real.shape)}, the forward pass {shape}")
+            return real.bool()
+        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
+            return None
+        # With a cache the mask also covers the past; the tokens of this forward are its last columns.
+        return attention_mask[:, -shape[1] :].bool().expand(shape)
 
 
 class _Writer:
@@ -227,7 +281,8 @@ class _Writer:
         self._constant_outside = 0
         if bounds is not None and change.operation == "set":
             low, high = bounds
-            self._constant_outside = int(((change.values < low) | (change.values > high)).sum())
+            values = change.values.cpu()
+            self._constant_outside = int(((values < low) | (values > high)).sum())
 
     def before(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return (self._write(args[0]), *args[1:]) if self.applied._active else None
@@ -236,52 +291,59 @@ class _Writer:
         return self._write(output) if self.applied._active else None
 
     def _write(self, activation: Tensor) -> Tensor:
-        indices, values = self._prepared(activation)
-        mask = self.applied._mask
-        # Some blocks fold batch and length into one axis before the feed-forward.
-        mask = mask.reshape(activation.shape[:-1]).to(activation.device) if mask is not None else None
-        tokens = activation[..., 0].numel() if mask is None else int(mask.sum())
-        if self.counts_tokens:
-            self.applied.tokens += tokens
+        current = self.applied._pass
+        mask, tokens = (current.mask, current.tokens) if current is not None else (None, None)
+        if tokens is None:
+            tokens = activation.numel() // activation.shape[-1]
         if tokens == 0:
             return activation
-        operation = self.change.operation
-        old = activation[..., indices] if operation != "set" or mask is not None else None
-        if operation == "scale":
-            assert old is not None
-            new = old * values
-        elif operation == "shift":
-            assert old is not None
-            new = old + values
-        else:
-            new = values
-        self._count(new, tokens, mask)
+        if mask is not None:
+            # Some blocks fold batch and length into one axis before the feed-forward.
+            mask = mask.to(activation.device).reshape(*activation.shape[:-1], 1)
+        indices, values = self._prepared(activation)
+        old = activation.index_select(-1, indices) if self.change.operation != "set" or mask is not None else None
+        new = self._new(old, values)
+        if current is not None and current.running:
+            self._count(new, tokens, mask)
         if mask is not None:
             assert old is not None
-            new = torch.where(mask.unsqueeze(-1), new, old)
+            new = torch.where(mask, new, old)
+        new = new.expand(*activation.shape[:-1], -1)
+        # index_copy is several times faster than an assignment to activation[..., indices] here.
         if torch.is_grad_enabled() and activation.requires_grad:
-            activation = activation.clone()
-        activation[..., indices] = new
-        return activation
+            return activation.index_copy(-1, indices, new)
+        return activation.index_copy_(-1, indices, new)
+
+    def _new(self, old: Tensor | None, values: Tensor) -> Tensor:
+        if self.change.operation == "set":
+            return values
+        assert old is not None
+        return old * values if self.change.operation == "scale" else old + values
 
     def _prepared(self, activation: Tensor) -> tuple[Tensor, Tensor]:
-        key = (activation.device, activation.dtype)
+        device, dtype = key = (activation.device, activation.dtype)
         if key not in self._ready:
             if activation.is_meta:
                 raise LnbenchError("cannot override a model whose activations are on the meta device")
-            indices, values = self.change.indices, self.change.values
-            self._ready[key] = (indices.to(key[0]), values.to(key[0], key[1]))
+            values = self.change.values.to(device, dtype)
+            if not torch.isfinite(values).all():
+                raise LnbenchError(f"an override's value is too large for a model in {dtype}; load it in another")
+            self._ready[key] = (self.change.indices.to(device, torch.long), values)
+            if self.bounds is not None:
+                self.bounds = (self.bounds[0].to(device), self.bounds[1].to(device))
         return self._ready[key]
 
     def _count(self, new: Tensor, tokens: int, mask: Tensor | None) -> None:
+        applied = self.applied
+        if self.counts_tokens:
+            applied.tokens += tokens
         if self.bounds is None:
             return
-        self.applied._values += tokens * self.change.indices.numel()
-        if self.change.operation == "set":
-            self.applied._outside += self._constant_outside * tokens
-            return
-        low, high = (bound.to(new.device, new.dtype) for bound in self.bounds)
-        outside = (new < low) | (new > high)
-        if mask is not None:
-            outside &= mask.unsqueeze(-1)
-        self.applied._outside += int(outside.sum())
+        applied._values += tokens * self.change.indices.numel()
+        outside: Tensor | int = self._constant_outside * tokens
+        if self.change.operation != "set":
+            low, high = self.bounds
+            beyond = (new < low) | (new > high)
+            outside = (beyond if mask is None else beyond & mask).sum()
+        # Added up where it was counted: reading a number back would stall an accelerator at every layer.
+        applied._outside[new.device] = applied._outside.get(new.device, 0) + outside

@@ -32,7 +32,7 @@ from lnbench import demo
 from lnbench.errors import LnbenchError, unknown
 
 DATA_VARIABLE = "LNBENCH_DATA"
-DISTRACTORS = 2
+DISTRACTORS = 1
 """How many wrong continuations stand beside the true one."""
 XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
 """Values of the metadata key ``xquad_part``: its start and end in fifths (952 and 238 of XQuAD's 1,190 rows)."""

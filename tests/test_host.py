@@ -6,7 +6,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +81,10 @@ class Failing:
         raise RuntimeError("no luck")
 
 
+class Shapeless:
+    pass
+
+
 ROW = SimpleNamespace(blocks="model.layers")
 
 
@@ -92,7 +96,7 @@ class Example:
         register("bare", Bare)
         register("function", bare)
         register("failing", Failing)
-        register("shapeless", SimpleNamespace)
+        register("shapeless", Shapeless)
 
     @hookimpl
     def lnbench_register_interventions(self, register: Callable[[str, Any], None]) -> None:
@@ -124,7 +128,11 @@ def plugin(**hooks: Callable[[Callable[..., None]], None]) -> type:
 
 
 def selectors(*names: str) -> type:
-    return plugin(lnbench_register_selectors=lambda register: [register(name, Lowest) for name in names] and None)
+    def add(register: Callable[..., None]) -> None:
+        for name in names:
+            register(name, Lowest)
+
+    return plugin(lnbench_register_selectors=add)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +190,8 @@ def test_an_object_is_used_as_it_is(host: Host) -> None:
     mine = Mine()
     assert host.resolve("selector", mine) is mine
     assert host.canonical("selector", mine)["name"].endswith("Mine")
+    loose = SimpleNamespace(select=print)
+    assert host.canonical("selector", loose) == {"name": "types.SimpleNamespace", "parameters": {}}
     assert host.resolve("architecture", "tiny_llama") is ROW
     assert host.factory("architecture", "tiny_llama") is ROW
     assert host.factory("selector", "lowest") is Lowest
@@ -225,10 +235,13 @@ def test_a_factory_that_fails(host: Host, name: str, message: str) -> None:
 
 
 def test_errors_inside_a_plugin_name_it() -> None:
-    with pytest.raises(PluginError, match="selector 'mine' failed: KeyError: 'x'") as caught, plugin_errors("selector", "mine"):
-        {}["x"]
+    with (
+        pytest.raises(PluginError, match="selector 'mine' failed: KeyError: 'x'") as caught,
+        plugin_errors("selector", "mine"),
+    ):
+        raise KeyError("x")
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(LnbenchError, match="^say so$") as said, plugin_errors("selector", "mine"):
+    with pytest.raises(LnbenchError, match=r"^say so$") as said, plugin_errors("selector", "mine"):
         raise LnbenchError("say so")
     assert not isinstance(said.value, PluginError)
 
@@ -272,7 +285,10 @@ def test_register_and_unregister(host: Host) -> None:
     assert "more" in host.names("selector")
 
 
-def typo(self: Any, register: Any) -> None: ...
+def typo(register: Any) -> None: ...
+
+
+def unmarked(register: Any) -> None: ...
 
 
 def raising(register: Any) -> None:
@@ -283,14 +299,26 @@ def raising(register: Any) -> None:
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (selectors("mine", "lowest"), LnbenchError, "two plugins register the selector 'lowest': example and Throwaway"),
+        (
+            selectors("mine", "lowest"),
+            LnbenchError,
+            "two plugins register the selector 'lowest': example and Throwaway",
+        ),
         (selectors("mine", "mine"), LnbenchError, "two plugins register the selector 'mine': Throwaway and Throwaway"),
         (selectors("a:b"), LnbenchError, "a name is made of letters"),
         (plugin(lnbench_register_selectors=lambda register: register("mine", 3)), LnbenchError, "not callable"),
         (plugin(lnbench_register_selectors=raising), PluginError, "'Throwaway' .* failed: RuntimeError: half way"),
-        (plugin(lnbench_register_selector=typo), LnbenchError, "unknown hook 'lnbench_register_selector'.*hooks are ln"),
+        (
+            plugin(lnbench_register_selector=typo),
+            LnbenchError,
+            "unknown hook 'lnbench_register_selector'.*hooks are ln",
+        ),
         (plugin(lnbench_register_selectors=lambda add: None), LnbenchError, "add"),
-        (type("Unmarked", (), {"lnbench_register_selectors": raising}), LnbenchError, "mark its functions with @lnben"),
+        (
+            type("Unmarked", (), {"lnbench_register_selectors": unmarked}),
+            LnbenchError,
+            "mark its functions with @lnben",
+        ),
     ],
 )
 def test_a_plugin_that_does_not_fit_leaves_nothing(host: Host, bad: Any, error: type, message: str) -> None:
@@ -324,10 +352,13 @@ def lnbench_register_selectors(register):
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the import path, with third parties switched on; what was imported from it is forgotten."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv(DISABLE, raising=False)
-    return tmp_path
+    yield tmp_path
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(file.stem, None)
 
 
 def test_third_parties_are_found(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

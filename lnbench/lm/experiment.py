@@ -12,7 +12,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
-from lnbench.corpora import Corpus, blocks, languages_of
+from lnbench.corpora import choose_languages
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, fingerprint
@@ -22,7 +22,8 @@ from lnbench.lm.languages import AUTO
 from lnbench.neurons import NeuronSet
 from lnbench.overrides import Override, plan
 from lnbench.selection import select
-from lnbench.statistics import Statistics, collect_statistics, describe_model, store
+from lnbench.statistics import Statistics, describe_model, store
+from lnbench.statistics.corpus import collect_corpus, provenance
 
 log = logging.getLogger(__name__)
 Site = Literal["post", "pre"]
@@ -130,7 +131,7 @@ class Artifacts:
             return experiment.languages
         if experiment.statistics is not None:
             return tuple(store.languages(Path(experiment.statistics)))
-        return tuple(languages_of(experiment.corpus))
+        return tuple(choose_languages(experiment.corpus))
 
     def neurons(self, experiment: Experiment) -> NeuronSet:
         """The NeuronSet of an experiment: its file, or what its selector finds."""
@@ -200,35 +201,17 @@ class Artifacts:
             )
 
     def _collected(self, experiment: Experiment, language: str, levels: tuple[float, ...]) -> Statistics:
-        corpus = Corpus(experiment.corpus, language)
-        made_from = {
-            "corpus": corpus.fingerprint,
-            "corpus_pattern": Path(experiment.corpus).name if experiment.corpus == CORPUS else experiment.corpus,
-            "corpus_tokens": experiment.corpus_tokens,
-            "sequence_length": experiment.corpus_length,
-            "seed": corpus.seed,
-        }
+        """Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
+        reading: dict[str, Any] = {"tokens": experiment.corpus_tokens, "length": experiment.corpus_length}
+        made_from = provenance(experiment.corpus, language, skip=1, seed=0, **reading)
         keyed = {name: value for name, value in self.described.items() if name != "model"}
         folder = cache_dir("statistics", fingerprint([keyed, made_from, levels]))
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".collecting"):
             if (folder / f"{language}.safetensors").exists():
                 return Statistics.load(folder, language)
-            on_cpu = next(self.model.parameters()).device.type == "cpu"
-            collected = collect_statistics(
-                self.model,
-                blocks(
-                    corpus.texts(),
-                    self.tokenizer,
-                    length=experiment.corpus_length,
-                    batch_size=max(1, (1024 if on_cpu else 8192) // experiment.corpus_length),
-                    tokens=experiment.corpus_tokens,
-                ),
-                language=language,
-                batch_levels=levels,
-                provenance={"tokenizer": self.described["tokenizer"], **made_from},
-                total=experiment.corpus_tokens,
-                progress=True,
+            collected = collect_corpus(
+                self.model, self.tokenizer, experiment.corpus, language, batch_levels=levels, **reading
             )
             collected.save(folder)
             return collected

@@ -9,29 +9,31 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, unknown
 
 AUTO = "auto"
 _MARK = "lnbench_language"
 
 
 def language_of(instance: Any, known: Collection[str]) -> str:
-    """The language of one lm-eval request.
+    """The language of one lm-eval request: from its task's metadata, its document's ``language``, its task's name.
 
     Args:
         instance: An ``lm_eval.api.instance.Instance``.
-        known: Languages to recognise at the end of a task's name.
+        known: The languages that have neurons.
 
     Raises:
-        LnbenchError: neither the task's metadata nor its name tells.
+        LnbenchError: the task's language has no neurons, or nothing tells which it is.
     """
-    stated = getattr(instance, _MARK, None)
-    if isinstance(stated, str) and stated != AUTO:
-        return stated
     name = str(instance.task_name or "")
-    for part in reversed(re.split(r"[^A-Za-z0-9]+", name)):
-        if part in known:
-            return part
+    document = instance.doc.get("language") if isinstance(instance.doc, dict) else None
+    # lm-eval lays the model's arguments over every task's metadata, so language=auto can stand there.
+    stated = [value for value in (getattr(instance, _MARK, None), document) if isinstance(value, str) and value != AUTO]
+    for candidate in (*stated, *reversed(re.split(r"[^A-Za-z0-9]+", name))):
+        if candidate in known:
+            return candidate
+    if stated:
+        raise unknown("language", stated[0], sorted(known), f"Task {name!r} needs neurons for it: add it to languages=")
     raise LnbenchError(
         f"cannot tell the language of task {name!r}: its name ends in none of {', '.join(sorted(known))}, and its "
         "metadata has no 'language'. Pass language=… in --model_args, or add metadata: {language: …} to the task"

@@ -105,7 +105,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         experiment = Experiment(**{name: value for name, value in given.items() if value is not None})
         if experiment.changes_model and hf.get("tp_plan") is not None:
             raise LnbenchError(TENSOR_PARALLEL)
-        if not isinstance(pretrained, str) and (ignored := [key for key in ("peft", "gguf_file", "delta") if hf.get(key)]):
+        if not isinstance(pretrained, str) and (
+            ignored := [key for key in ("peft", "gguf_file", "delta") if hf.get(key)]
+        ):
             raise LnbenchError(
                 f"{', '.join(ignored)} cannot be applied to a model object; load it into the model first, or pass "
                 "pretrained as a name"
@@ -168,7 +170,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         """See lm-eval. With a classification head, a choice's likelihood is its class's probability."""
         if self._classifier is not None:
             return self._answer("loglikelihood", requests, self._classify)
-        return self._answer("loglikelihood", requests, lambda some: super(LNBenchLM, self).loglikelihood(some, disable_tqdm))
+        return self._answer(
+            "loglikelihood", requests, lambda some: super(LNBenchLM, self).loglikelihood(some, disable_tqdm)
+        )
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """See lm-eval."""
@@ -180,7 +184,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """See lm-eval."""
-        return self._answer("generate_until", requests, lambda some: super(LNBenchLM, self).generate_until(some, disable_tqdm))
+        return self._answer(
+            "generate_until", requests, lambda some: super(LNBenchLM, self).generate_until(some, disable_tqdm)
+        )
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's model information, and under ``lnbench`` what was applied and to what."""
@@ -344,7 +350,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         encoded = {text: self.tok_encode(text)[-self.max_length :] or [self.prefix_token_id] for text in contexts}
         size = self._detect_batch_size() if self.batch_size == "auto" else self.batch_size
         scores: dict[str, torch.Tensor] = {}
-        for start in tqdm(range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0):
+        for start in tqdm(
+            range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0
+        ):
             some = contexts[start : start + size]
             batch = Batch.of([Row(encoded[text], 1) for text in some], self.device)
             if self._applied is not None:

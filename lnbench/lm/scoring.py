@@ -129,4 +129,7 @@ def read_scores(
 
 def length_for_batch_size(requests: Sequence[Any], encode: Callable[[str], list[int]], generated: int) -> int:
     """The longest row that ``requests`` can come to, in tokens, ``generated`` ones included."""
-    return max(sum(len(encode(part)) for part in request.args if isinstance(part, str)) for request in requests) + generated
+    return (
+        max(sum(len(encode(part)) for part in request.args if isinstance(part, str)) for request in requests)
+        + generated
+    )

@@ -36,10 +36,7 @@ class Constant:
 
     def override(self, neurons: Mapping[int, Tensor], statistics: Statistics | None) -> Override:
         return Override(
-            {
-                layer: LayerOverride(indices, torch.full(indices.shape, self.value))
-                for layer, indices in neurons.items()
-            }
+            {layer: LayerOverride(indices, torch.full(indices.shape, self.value)) for layer, indices in neurons.items()}
         )
 
 

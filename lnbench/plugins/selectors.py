@@ -130,7 +130,9 @@ class Random:
         if self.like is None:
             none = torch.zeros(layers, width, dtype=torch.bool)
             counts = torch.full((layers,), round(self.fraction * width))
-            return NeuronSet.from_masks(model, {language: self._draw(language, counts, none) for language in statistics})
+            return NeuronSet.from_masks(
+                model, {language: self._draw(language, counts, none) for language in statistics}
+            )
         matched = NeuronSet.load(self.like)
         matched.check(model, layers, width)
         missing = [language for language in statistics if language not in matched.languages]
@@ -138,7 +140,10 @@ class Random:
             raise unknown("language", missing[0], matched.languages, f"{self.like} has no neurons to match for it")
         return NeuronSet.from_masks(
             model,
-            {language: self._draw(language, matched.per_layer(language), matched.mask(language)) for language in statistics},
+            {
+                language: self._draw(language, matched.per_layer(language), matched.mask(language))
+                for language in statistics
+            },
         )
 
     def _draw(self, language: str, counts: Tensor, avoid: Tensor) -> Tensor:

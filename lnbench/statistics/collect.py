@@ -76,7 +76,9 @@ def collect_statistics(
         sites.model.train(training)
     tokens = observer.accumulators[0].tokens if observer.accumulators else 0
     if tokens == 0:
-        raise LnbenchError(f"no token of language {language!r} was counted: its text is empty, or shorter than {skip + 1} tokens")
+        raise LnbenchError(
+            f"no token of language {language!r} was counted: its text is empty, or shorter than {skip + 1} tokens"
+        )
     with torch.inference_mode():
         values = observer.finish()
     for layer, finite in enumerate(torch.isfinite(values["pre"].mean).all(1).tolist()):
@@ -85,7 +87,9 @@ def collect_statistics(
                 f"layer {layer} gave activations that are not finite numbers on {language!r} text; "
                 "load the model in float32 or bfloat16"
             )
-    return Statistics(language, tokens, site, values, describe_model(model) | (provenance or {}), observer.batch_means())
+    return Statistics(
+        language, tokens, site, values, describe_model(model) | (provenance or {}), observer.batch_means()
+    )
 
 
 class _Observer:
@@ -146,7 +150,9 @@ class _Observer:
         missing = set(range(self.sites.layers)) - set(self.accumulators)
         if missing:
             raise LnbenchError(f"layers {sorted(missing)} never ran in the forward pass, so nothing is known of them")
-        finished = [self.accumulators[layer].finish(self.sites.activations[layer]) for layer in range(self.sites.layers)]
+        finished = [
+            self.accumulators[layer].finish(self.sites.activations[layer]) for layer in range(self.sites.layers)
+        ]
         return {
             site: SiteValues(
                 **{

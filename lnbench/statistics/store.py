@@ -120,5 +120,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise LnbenchError(f"no such Statistics folder: {folder}; make one with lnbench stats --out {folder}")
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise LnbenchError(f"{folder / MANIFEST} is not of format {FORMAT}; this folder is not one of lnbench's Statistics")
+        raise LnbenchError(
+            f"{folder / MANIFEST} is not of format {FORMAT}; this folder is not one of lnbench's Statistics"
+        )
     return manifest

