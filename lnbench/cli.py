@@ -109,7 +109,7 @@ def collect(
         raise LnbenchError("pass --out FOLDER for the Statistics, or see lnbench stats --help")
     from lnbench import demo as embedded
     from lnbench.lm import LNBenchLM
-    from lnbench.statistics.collect import collect_corpus
+    from lnbench.statistics.corpus import collect_corpus
 
     lm = LNBenchLM(model, **_arguments(model_args))
     for language in _languages(corpus, languages):

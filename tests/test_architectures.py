@@ -17,9 +17,9 @@ from lnbench import LnbenchError
 from lnbench.architectures import ARCHITECTURES, Architecture, architecture_of, locate, unwrap
 from lnbench.host import get_host, hookimpl
 
-SUPPORTED = (
-    "llama mistral qwen2 qwen3 gemma gemma2 gemma3 gemma3_text phi3 cohere gpt2 opt bloom gpt_neox falcon".split()
-)
+SUPPORTED = {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma3_text", "phi3", "cohere"} | {
+    *("gpt2", "opt", "bloom", "gpt_neox", "falcon")
+}
 _SMALL = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": HEADS, "vocab_size": VOCABULARY}
 _MIXTURE = _SMALL | {"num_key_value_heads": 2, "intermediate_size": WIDTH, "moe_intermediate_size": 8}
 MIXTURES = {
@@ -30,7 +30,7 @@ MIXTURES = {
 
 
 def test_the_table_holds_the_supported_architectures_and_all_are_tested() -> None:
-    assert set(SUPPORTED) <= set(ARCHITECTURES)
+    assert set(ARCHITECTURES) >= SUPPORTED
     assert set(CONFIGS) == set(ARCHITECTURES)
 
 
@@ -137,14 +137,14 @@ def test_refuses_what_is_no_hugging_face_model() -> None:
 
 
 def test_refuses_a_body_without_its_causal_lm() -> None:
-    with pytest.raises(LnbenchError, match="LlamaModel does not have the parts.*pass the causal language model"):
+    with pytest.raises(LnbenchError, match=r"LlamaModel does not have the parts.*pass the causal language model"):
         locate(build("llama").model)
 
 
 def test_refuses_a_shard_of_tensor_parallelism() -> None:
     model = build("llama")
     model._tp_size = 2
-    with pytest.raises(LnbenchError, match="tensor parallelism.*parallelize=True"):
+    with pytest.raises(LnbenchError, match=r"tensor parallelism.*parallelize=True"):
         locate(model)
     model._tp_size = 1
     locate(model)

