@@ -112,7 +112,7 @@ class Sites:
         return tuple(modules)
 
 
-def unwrap(model: nn.Module) -> Any:
+def unwrap(model: Any) -> Any:
     """The Hugging Face model inside PEFT, data-parallel and compiled wrappers."""
     while True:
         if hasattr(model, "get_base_model"):

@@ -27,10 +27,14 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     chosen = host.resolve("selector", selector)
     described = host.canonical("selector", selector)
     with plugin_errors("selector", described["name"]):
-        found = chosen.select(statistics)
+        found = chosen.select(dict(statistics))
     if not isinstance(found, NeuronSet):
         raise LnbenchError(f"selector {described['name']!r} returned {type(found).__name__}, not an lnbench.NeuronSet")
-    found.check(model, layers, width)
+    if (found.layers, found.width) != (layers, width):
+        raise LnbenchError(
+            f"selector {described['name']!r} returned neurons of {found.layers} layers x {found.width} for "
+            f"Statistics of {layers} layers x {width}"
+        )
     return NeuronSet(
         model=model,
         layers=layers,

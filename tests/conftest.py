@@ -7,12 +7,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import build, tokenizer
 
 from lnbench.demo import DATA, LANGUAGES
 
+# Tiny models lose more to thread hand-over than they gain; on a busy machine, all of it.
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
@@ -21,7 +20,6 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lnbench import LayerOverride, LnbenchError, Override, Statistics, override
 from lnbench.architectures import locate
-from lnbench.overrides import Applied
 from lnbench.statistics import LEVELS, SiteValues
 
 PROMPTS = torch.tensor([[0, 0, 1, 17, 30, 99, 5], [1, 44, 8, 120, 61, 7, 200]])
@@ -176,7 +174,9 @@ def test_equals_the_block_written_by_hand(model_type: str, dtype: torch.dtype) -
     tolerance = 1e-5 if dtype == torch.float32 else 0.06
     for site, operation in CHANGES:
         for ids, mask in (LEFT, RIGHT):
-            assert_equals_hand_written(tiny(model_type, dtype), model_type, change(operation), site, ids, mask, tolerance)
+            assert_equals_hand_written(
+                tiny(model_type, dtype), model_type, change(operation), site, ids, mask, tolerance
+            )
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
@@ -281,7 +281,10 @@ def test_generation_of_an_adapted_model() -> None:
 @pytest.mark.parametrize("with_adapter", [False, True], ids=["plain", "adapted"])
 @pytest.mark.parametrize(
     ("model_type", "dims"),
-    [("llama", {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}), ("gpt2", {"n_embd": 64, "n_inner": 128})],
+    [
+        ("llama", {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}),
+        ("gpt2", {"n_embd": 64, "n_inner": 128}),
+    ],
     ids=["llama", "gpt2"],
 )
 def test_four_bit_models(model_type: str, dims: dict[str, int], with_adapter: bool, tmp_path: Path) -> None:
@@ -331,9 +334,7 @@ CALLS: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
     "keywords": lambda model, ids, mask: model(input_ids=ids, attention_mask=mask),
     "positions": lambda model, ids, mask: model(ids, mask),
     "mask by keyword": lambda model, ids, mask: model(ids, attention_mask=mask),
-    "embeddings": lambda model, ids, mask: model(
-        inputs_embeds=model.get_input_embeddings()(ids), attention_mask=mask
-    ),
+    "embeddings": lambda model, ids, mask: model(inputs_embeds=model.get_input_embeddings()(ids), attention_mask=mask),
     "body": lambda model, ids, mask: model.base_model(ids, attention_mask=mask),
     "no hooks on the causal LM": lambda model, ids, mask: model.forward(input_ids=ids, attention_mask=mask),
     "floating mask": lambda model, ids, mask: model(input_ids=ids, attention_mask=mask.float()),
@@ -441,7 +442,8 @@ def test_interventions_write_their_values(name: str, outside: float) -> None:
     model, statistics = tiny("llama"), made_up_statistics()
     neurons = {1: torch.tensor([4, 2])}
     expected = {"p10": statistics.quantile(0.1)[1], "mean": statistics.mean[1]}.get(name, torch.full((WIDTH,), 99.0))
-    with torch.no_grad(), override(model, neurons, name, statistics=statistics) as applied, written(model, "post") as seen:
+    overriding = override(model, neurons, name, statistics=statistics)
+    with torch.no_grad(), overriding as applied, written(model, "post") as seen:
         model(PROMPTS)
     assert torch.equal(seen[1][0][..., [4, 2]], expected[[4, 2]].expand(*PROMPTS.shape, 2))
     assert applied.outside_range == outside
@@ -537,7 +539,9 @@ def raise_halfway_through_entry(model: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "failing", [raise_inside, raise_in_forward, raise_on_entry, raise_halfway_through_entry], ids=lambda case: case.__name__
+    "failing",
+    [raise_inside, raise_in_forward, raise_on_entry, raise_halfway_through_entry],
+    ids=lambda case: case.__name__,
 )
 def test_nothing_stays_hooked_after_an_exception(failing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
@@ -562,7 +566,7 @@ def test_a_failed_forward_does_not_spoil_the_next() -> None:
     with torch.no_grad(), override(model, change()) as applied:
         model(input_ids=LEFT[0], attention_mask=LEFT[1])
         with pytest.raises(RuntimeError):
-            model(PROMPTS.float())
+            model(input_ids=LEFT[0].float(), attention_mask=LEFT[1])
         model.base_model(PROMPTS)
     assert applied.tokens == REAL + PROMPTS.numel()
 
@@ -711,7 +715,12 @@ def test_an_intervention_that_returns_something_else() -> None:
 
 @pytest.mark.parametrize(
     ("neurons", "intervention"),
-    [({0: torch.tensor([1])}, "none"), ({}, "zero"), ({0: torch.empty(0, dtype=torch.long)}, "zero"), (Override(), "zero")],
+    [
+        ({0: torch.tensor([1])}, "none"),
+        ({}, "zero"),
+        ({0: torch.empty(0, dtype=torch.long)}, "zero"),
+        (Override(), "zero"),
+    ],
 )
 def test_an_empty_override_changes_nothing(neurons: Any, intervention: str) -> None:
     model = tiny("llama")
@@ -734,10 +743,10 @@ def test_a_sharded_model_is_refused_before_anything_runs() -> None:
     assert hooks(model) == before
 
 
-def test_integer_types_and_devices_do_not_matter() -> None:
+def test_the_type_of_integer_does_not_matter() -> None:
     model, outcomes = tiny("llama"), []
     for dtype in (torch.long, torch.int32, torch.uint8):
-        part = LayerOverride(torch.tensor([4, 9], dtype=dtype), torch.tensor([1, 2]))
+        part = LayerOverride(torch.tensor([4, 9], dtype=dtype), torch.tensor([8, 9]))
         with torch.no_grad(), override(model, Override({1: part}), statistics=made_up_statistics()) as applied:
             outcomes.append(model(PROMPTS).logits)
         assert applied.outside_range == 1.0
@@ -777,5 +786,3 @@ def test_any_override_equals_the_loop(model_type: str, layers: Any, site: Any, r
         expected = model(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
     assert applied.tokens == (int(mask.sum()) if changes.neurons else 0)
-    assert isinstance(applied, Applied)
-    assert copy.deepcopy(changes).neurons == applied.neurons

@@ -13,6 +13,7 @@ from lnbench.errors import LnbenchError, unknown
 
 AUTO = "auto"
 _MARK = "lnbench_language"
+_CODE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]+)*")
 
 
 def language_of(instance: Any, known: Collection[str]) -> str:
@@ -26,14 +27,19 @@ def language_of(instance: Any, known: Collection[str]) -> str:
         LnbenchError: the task's language has no neurons, or nothing tells which it is.
     """
     name = str(instance.task_name or "")
-    document = instance.doc.get("language") if isinstance(instance.doc, dict) else None
     # lm-eval lays the model's arguments over every task's metadata, so language=auto can stand there.
-    stated = [value for value in (getattr(instance, _MARK, None), document) if isinstance(value, str) and value != AUTO]
-    for candidate in (*stated, *reversed(re.split(r"[^A-Za-z0-9]+", name))):
-        if candidate in known:
-            return candidate
-    if stated:
-        raise unknown("language", stated[0], sorted(known), f"Task {name!r} needs neurons for it: add it to languages=")
+    stated = getattr(instance, _MARK, None)
+    document = instance.doc.get("language") if isinstance(instance.doc, dict) else None
+    if not isinstance(stated, str) or stated == AUTO:
+        # Other people's documents may spell their language out.
+        stated = document if isinstance(document, str) and _CODE.fullmatch(document) else None
+    if stated is not None:
+        if stated not in known:
+            raise unknown("language", stated, sorted(known), f"Task {name!r} needs neurons of it: add it to languages=")
+        return stated
+    for part in reversed(re.split(r"[^A-Za-z0-9]+", name)):
+        if part in known:
+            return part
     raise LnbenchError(
         f"cannot tell the language of task {name!r}: its name ends in none of {', '.join(sorted(known))}, and its "
         "metadata has no 'language'. Pass language=… in --model_args, or add metadata: {language: …} to the task"

@@ -113,6 +113,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 "pretrained as a name"
             )
         self._named = pretrained if isinstance(pretrained, str) else None
+        if hf.get("device") is None:
+            # hf's own default is CUDA whether there is one or not.
+            hf["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         super().__init__(pretrained=resolve(pretrained) if isinstance(pretrained, str) else pretrained, **hf)
         if self.backend != "causal":
             raise LnbenchError("lnbench works on causal language models; this one is an encoder-decoder")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,14 @@ def evaluate(
         arguments: The lnbench part of ``--model_args``.
         task_manager: Where lm-eval finds the tasks; shared by all invocations.
         limit: Documents a task, as lm-eval's ``--limit``.
-        output_path: Where lm-eval writes its results and samples.
+        output_path: Where lm-eval writes its results and samples, and ``lm_eval.log`` what it says.
 
     Returns:
         lm-eval's results, with samples.
     """
     lm.configure(Experiment(**arguments))
     tracker = EvaluationTracker(output_path=str(output_path) if output_path is not None else None)
-    with _quiet():
+    with _said_to(output_path / "lm_eval.log" if output_path is not None else None):
         results: dict[str, Any] = lm_eval.simple_evaluate(
             model=lm,
             model_args=dict(arguments),
@@ -82,20 +83,17 @@ def command(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what lm-eval says at every invocation; warnings about a cell would drown in it."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "lm_eval.api.task", "lm_eval.evaluator")]
-    levels = [logger.level for logger in loggers]
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if before is None:
-            os.environ.pop("TQDM_DISABLE")
-        else:
-            os.environ["TQDM_DISABLE"] = before
+def _said_to(log: Path | None) -> Iterator[None]:
+    """Send what lm-eval and the programs it starts print on stderr to a file, or nowhere."""
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(log or os.devnull).open("ab") as target:
+        os.dup2(target.fileno(), 2)
+        try:
+            with target, TextIOWrapper(FileIO(os.dup(2), "w"), write_through=True) as stream, redirect_stderr(stream):
+                yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -36,7 +36,10 @@ class Constant:
 
     def override(self, neurons: Mapping[int, Tensor], statistics: Statistics | None) -> Override:
         return Override(
-            {layer: LayerOverride(indices, torch.full(indices.shape, self.value)) for layer, indices in neurons.items()}
+            {
+                layer: LayerOverride(indices, torch.full(indices.shape, self.value, dtype=torch.float32))
+                for layer, indices in neurons.items()
+            }
         )
 
 
@@ -67,13 +70,16 @@ def _needed(statistics: Statistics | None, name: str) -> Statistics:
 def _write(neurons: Mapping[int, Tensor], values: Tensor) -> Override:
     """The override that sets each neuron to its entry of ``values``, ``[layers, width]``."""
     layers, width = values.shape
+    written = {}
     for layer, indices in neurons.items():
-        if not 0 <= layer < layers or (indices.numel() and int(indices.max()) >= width):
+        indices = indices.cpu()
+        if not 0 <= layer < layers or (indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < width):
             raise LnbenchError(
                 f"the neurons of layer {layer} do not exist in these Statistics of {layers} layers x {width}: they "
                 "belong to another model"
             )
-    return Override({layer: LayerOverride(indices, values[layer][indices]) for layer, indices in neurons.items()})
+        written[layer] = LayerOverride(indices, values[layer, indices])
+    return Override(written)
 
 
 @hookimpl

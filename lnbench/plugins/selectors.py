@@ -44,7 +44,7 @@ class Lape:
         entropy = activation_entropy(rates).flatten()
         above = (rates > bar).view(-1, len(statistics))
         candidates = above.any(1).nonzero().squeeze(1)
-        # Rounding makes neurons whose probabilities differ only in the order of languages truly equal.
+        # Entropies that are equal by their formula differ in their last bits; rounding makes them equal again.
         order = entropy[candidates].mul(1e12).round().argsort(stable=True)
         chosen = torch.zeros(layers * width, dtype=torch.bool)
         chosen[candidates[order[: round(self.top_fraction * layers * width)]]] = True
@@ -63,12 +63,16 @@ def activation_entropy(rates: Tensor) -> Tensor:
     Returns:
         ``[...]``; 0 for a neuron that no language activates.
     """
+    # In order of size, so that the sum does not depend on the order of the languages.
+    rates = rates.sort(-1).values
     shares = rates / rates.sum(-1, keepdim=True).clamp_min(torch.finfo(rates.dtype).tiny)
-    return -torch.special.xlogy(shares, shares).sum(-1)
+    entropy: Tensor = -torch.special.xlogy(shares, shares).sum(-1)
+    return entropy
 
 
 def _kth_smallest(values: Tensor, quantile: float) -> Tensor:
-    return values.kthvalue(max(1, round(quantile * values.numel()))).values
+    smallest: Tensor = values.kthvalue(max(1, round(quantile * values.numel()))).values
+    return smallest
 
 
 @dataclass
@@ -108,8 +112,9 @@ class ActProb:
         kept = statistics.batch_quantiles.get(statistics.site, {})
         if self.level not in kept:
             raise LnbenchError(
-                f"act_prob:preset=paper needs the mean of the batches' {self.level:g}-quantiles, which these Statistics "
-                f"of {statistics.language!r} lack; collect them with lnbench stats --batch-level {self.level:g}"
+                f"act_prob:preset=paper needs the mean of the batches' {self.level:g}-quantiles, which these "
+                f"Statistics of {statistics.language!r} lack; collect them with "
+                f"lnbench stats --batch-level {self.level:g}"
             )
         return kept[self.level]
 
@@ -123,7 +128,7 @@ class Random:
 
     like: str | None = Field(default=None, description="NeuronSet file to match per layer and language")
     fraction: float = Field(default=0.01, gt=0, le=1, description="share of each layer, without a file to match")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32, description="another seed draws other neurons")
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         model, layers, width = check_same_model(statistics)

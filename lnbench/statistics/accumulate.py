@@ -1,7 +1,7 @@
 """The running account of one layer: exact moments of both sites, and a histogram of the pre-activation.
 
-The post-activation is a fixed function of the pre-activation, so one histogram serves both sites: mapping the middle
-of every bin through the non-linearity gives the distribution behind it.
+The post-activation is a fixed function of the pre-activation, so one histogram serves both sites: mapping the edges of
+the bins through the non-linearity gives the distribution behind it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lnbench.statistics.kernels import BINS, add_tokens, bin_edges
 from lnbench.statistics.values import LEVELS, SiteValues
@@ -18,6 +19,7 @@ CALIBRATION = 1024
 """Tokens kept as they are before the bins are fixed. Up to here, quantiles are those of the sample itself."""
 
 _SCALED_ON = 256
+_FINISHED_AT_ONCE = 256
 _INT32 = torch.iinfo(torch.int32).max
 
 
@@ -65,7 +67,7 @@ class LayerAccumulator:
         # A few hundred tokens tell a scale; sorting more would take longer than reading them.
         some = sample[:: max(1, len(sample) // _SCALED_ON)]
         ordered = some.T.contiguous().sort(dim=1).values
-        places = [int(level * (ordered.shape[1] - 1)) for level in (0.01, 0.25, 0.5, 0.75, 0.99)]
+        places = [int(level * (ordered.shape[1] - 1)) for level in (0.02, 0.25, 0.5, 0.75, 0.98)]
         lowest, low, centre, high, highest = ordered[:, places].T
         reach = torch.maximum(highest - centre, centre - lowest)
         unit = torch.maximum((high - low) / 4, reach / 128)
@@ -82,20 +84,14 @@ class LayerAccumulator:
         """The values of the pre and the post site, tensors ``[width]`` and quantiles ``[levels, width]``.
 
         Args:
-            activation: The non-linearity, applied to the middles of the bins.
+            activation: The non-linearity, applied to the edges of the bins.
         """
         if self.counts is None:
             pre, post = (torch.cat(parts) for parts in zip(*self.sample, strict=True))
             quantiles = [sample_quantiles(pre, LEVELS), sample_quantiles(post, LEVELS)]
         else:
-            middles = self._middles()
-            weights = self.counts.double()
-            mapped = activation(middles.float()).float()
-            order = mapped.argsort(dim=1, stable=True)
-            quantiles = [
-                weighted_quantiles(middles, weights),
-                weighted_quantiles(mapped.gather(1, order), weights.gather(1, order)),
-            ]
+            parts = [self._binned_quantiles(activation, start) for start in range(0, self.width, _FINISHED_AT_ONCE)]
+            quantiles = [torch.cat(site, dim=1) for site in zip(*parts, strict=True)]
         mean = self.sums / self.tokens
         std = (self.squares / self.tokens - mean.square()).clamp_min(0).sqrt()
         # Rounding leaves a constant neuron with a little spread.
@@ -112,20 +108,29 @@ class LayerAccumulator:
             for site in (0, 1)
         )
 
-    def _middles(self) -> Tensor:
-        """The middle of each bin, ``[width, bins]`` (float64); the open bins reach to the extremes seen."""
-        assert self.centre is not None and self.scale is not None
-        inner = bin_edges()[1:-1].to(self.centre.device) / self.scale.double().unsqueeze(1)
-        low, high = self.min[0].double().unsqueeze(1), self.max[0].double().unsqueeze(1)
-        edges = torch.cat([low, self.centre.double().unsqueeze(1) + inner, high], dim=1).clamp(low, high)
-        return (edges[:, 1:] + edges[:, :-1]) / 2
+    def _binned_quantiles(self, activation: Callable[[Tensor], Tensor], start: int) -> tuple[Tensor, Tensor]:
+        """Quantiles of the pre and the post site, ``[levels, neurons]``, of some neurons from ``start`` on."""
+        assert self.centre is not None and self.scale is not None and self.counts is not None
+        part = slice(start, start + _FINISHED_AT_ONCE)
+        low, high = self.min[0, part].double().unsqueeze(1), self.max[0, part].double().unsqueeze(1)
+        inner = bin_edges()[1:-1].to(low.device) / self.scale[part].double().unsqueeze(1)
+        inner += self.centre[part].double().unsqueeze(1)
+        # The open bins reach to the extremes seen.
+        edges = torch.cat([low, inner, high], dim=1).clamp_(low, high)
+        weights = self.counts[part].double()
+        pre = binned_quantiles(edges, weights)
+        post = mapped_quantiles(activation(edges.float()).double(), weights)
+        # Where all below maps below and all above maps above, quantiles pass through the non-linearity as they are.
+        passed = activation(pre.float()).double()
+        alone = (passed >= passed.cummax(0).values) & (passed <= passed.flip(0).cummin(0).values.flip(0))
+        return pre, torch.where(alone, passed, post)
 
     def _pin(self, quantiles: Tensor, site: int) -> Tensor:
         """Quantiles within the exact extremes, which are the outermost levels."""
         low, high = self.min[site], self.max[site]
         pinned = quantiles.float().clamp(low, high)
         pinned[0], pinned[-1] = low, high
-        return pinned.contiguous()
+        return pinned.cummax(0).values.contiguous()
 
 
 def sample_quantiles(sample: Tensor, levels: Tensor) -> Tensor:
@@ -136,23 +141,49 @@ def sample_quantiles(sample: Tensor, levels: Tensor) -> Tensor:
     return torch.lerp(ordered[:, below], ordered[:, above], place - below).T
 
 
-def weighted_quantiles(values: Tensor, weights: Tensor) -> Tensor:
-    """Quantiles of weighted points at :data:`LEVELS`.
-
-    Every point's weight is taken as spread evenly around it, so the distribution function passes its middle there.
+def binned_quantiles(edges: Tensor, weights: Tensor) -> Tensor:
+    """Quantiles at :data:`LEVELS` of values spread evenly within bins: ``[levels, width]``.
 
     Args:
-        values: ``[width, points]``, ascending along the points.
-        weights: ``[width, points]``, counts.
-
-    Returns:
-        ``[levels, width]``.
+        edges: ``[width, bins + 1]`` (float64), ascending.
+        weights: ``[width, bins]`` (float64), counts.
     """
-    total = weights.sum(1, keepdim=True)
-    rank = (weights.cumsum(1) - weights / 2) / total
-    levels = LEVELS.to(rank.device).expand(len(rank), -1).contiguous()
-    upper = torch.searchsorted(rank.contiguous(), levels).clamp(1, rank.shape[1] - 1)
-    r0, r1 = rank.gather(1, upper - 1), rank.gather(1, upper)
-    y0, y1 = values.double().gather(1, upper - 1), values.double().gather(1, upper)
-    share = ((levels - r0) / (r1 - r0).clamp_min(1e-300)).clamp(0, 1)
-    return torch.lerp(y0, y1, share).T
+    rank = pad(weights.cumsum(1), (1, 0))
+    return _inverted(edges, rank, rank)
+
+
+def mapped_quantiles(edges: Tensor, weights: Tensor) -> Tensor:
+    """As :func:`binned_quantiles`, of bins that a function may have folded over each other or squeezed to a point.
+
+    Args:
+        edges: ``[width, bins + 1]`` (float64), the function's values at the edges of the bins, in any order.
+        weights: ``[width, bins]`` (float64), counts.
+    """
+    spread = edges.diff(dim=1)
+    reach = edges.amax(1, keepdim=True) - edges.amin(1, keepdim=True)
+    # Narrower than this, a bin is a point: as a slope it would drown the others' last digits.
+    point = spread.abs() <= 1e-9 * reach
+    slope = torch.where(point, 0, weights / spread)
+    # Where a bin begins the density rises, where it ends it falls; a falling function swaps its ends and the sign.
+    change = pad(slope, (0, 1)) - pad(slope, (1, 0))
+    jump = pad(torch.where(point, weights, 0), (0, 1))
+    edges, order = edges.sort(dim=1)
+    density = change.gather(1, order).cumsum(1)[:, :-1].clamp_min_(0)
+    jump = jump.gather(1, order)
+    rank = pad((density * edges.diff(dim=1)).cumsum(1), (1, 0)) + jump.cumsum(1)
+    return _inverted(edges, rank - jump, rank)
+
+
+def _inverted(values: Tensor, below: Tensor, upto: Tensor) -> Tensor:
+    """Where a distribution function reaches :data:`LEVELS`.
+
+    Args:
+        values: ``[width, points]``, ascending.
+        below: The function just below each of them, in any unit.
+        upto: The function at each of them.
+    """
+    levels = LEVELS.to(values.device) * upto[:, -1:]
+    right = torch.searchsorted(upto, levels).clamp_(1, upto.shape[1] - 1)
+    r0, r1 = upto.gather(1, right - 1), below.gather(1, right)
+    share = ((levels - r0) / (r1 - r0).clamp_min(1e-300)).clamp_(0, 1)
+    return torch.lerp(values.gather(1, right - 1), values.gather(1, right), share).T

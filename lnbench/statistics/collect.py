@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lnbench.architectures import Sites, locate, unwrap
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
-from lnbench.statistics.accumulate import LayerAccumulator
+from lnbench.statistics.accumulate import LayerAccumulator, sample_quantiles
 from lnbench.statistics.values import SiteValues, Statistics
 
 Block = Tensor | tuple[Tensor, Tensor]
 _SITES = ("pre", "post")
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 log = logging.getLogger(__name__)
 
 
@@ -54,42 +55,49 @@ def collect_statistics(
     Raises:
         LnbenchError: unsupported model, no token counted, activations that are not finite numbers.
     """
+    if site not in _SITES:
+        raise unknown("site", site, _SITES)
     sites = locate(model)
     observer = _Observer(sites, batch_levels)
     body = transformer_body(sites.model)
     device = next(sites.model.parameters()).device
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
-    training = sites.model.training
-    sites.model.eval()
-    try:
-        with observer.attached(), torch.inference_mode(), bar:
-            for block in blocks:
-                ids, mask = block if isinstance(block, tuple) else (block, None)
-                observer.rows = _counted(ids, mask, skip)
-                body(
-                    input_ids=ids.to(device),
-                    attention_mask=mask.to(device) if mask is not None else None,
-                    use_cache=False,
-                )
-                bar.update(len(observer.rows))
-    finally:
-        sites.model.train(training)
-    tokens = observer.accumulators[0].tokens if observer.accumulators else 0
-    if tokens == 0:
+    counted = 0
+    with _evaluating(sites.model), observer.attached(), torch.inference_mode(), bar:
+        for block in blocks:
+            ids, mask = block if isinstance(block, tuple) else (block, None)
+            observer.rows = _counted(ids, mask, skip)
+            if len(observer.rows) == 0:
+                continue
+            body(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device) if mask is not None else None,
+                use_cache=False,
+            )
+            counted += len(observer.rows)
+            observer.check(counted, language)
+            bar.update(len(observer.rows))
+    if counted == 0:
         raise LnbenchError(
-            f"no token of language {language!r} was counted: its text is empty, or shorter than {skip + 1} tokens"
+            f"no token of language {language!r} was counted: its text is empty, or its blocks are shorter than "
+            f"{skip + 1} tokens"
         )
     with torch.inference_mode():
         values = observer.finish()
-    for layer, finite in enumerate(torch.isfinite(values["pre"].mean).all(1).tolist()):
-        if not finite:
-            raise LnbenchError(
-                f"layer {layer} gave activations that are not finite numbers on {language!r} text; "
-                "load the model in float32 or bfloat16"
-            )
-    return Statistics(
-        language, tokens, site, values, describe_model(model) | (provenance or {}), observer.batch_means()
-    )
+    known = describe_model(model) | (provenance or {})
+    return Statistics(language, counted, site, values, known, observer.batch_means())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off, and back on where it was on."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _Observer:
@@ -114,8 +122,6 @@ class _Observer:
         def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             width = self.sites.width
             pre, post = args[0].reshape(-1, width), output.reshape(-1, width)
-            if len(self.rows) == 0:
-                return
             if len(self.rows) != len(pre):
                 rows = self.rows.to(pre.device)
                 pre, post = pre[rows], post[rows]
@@ -130,11 +136,27 @@ class _Observer:
         if not self.batch_levels:
             return
         self._batches += layer == 0
-        levels = torch.tensor(self.batch_levels, dtype=torch.float32, device=pre.device)
+        levels = torch.tensor(self.batch_levels, dtype=torch.float64)
         for site, values in zip(_SITES, (pre, post), strict=True):
-            for level, quantile in zip(self.batch_levels, values.float().quantile(levels, dim=0), strict=True):
+            for level, quantile in zip(self.batch_levels, sample_quantiles(values.float(), levels), strict=True):
                 key = (site, level, layer)
-                self._batch_sums[key] = self._batch_sums.get(key, 0) + quantile.double().cpu()
+                self._batch_sums[key] = self._batch_sums.get(key, 0) + quantile.cpu()
+
+    def check(self, tokens: int, language: str) -> None:
+        """Raise unless every layer has counted ``tokens`` tokens and seen finite numbers only."""
+        for layer in range(self.sites.layers):
+            account = self.accumulators.get(layer)
+            if account is None or account.tokens != tokens:
+                seen = account.tokens if account else 0
+                raise LnbenchError(
+                    f"layer {layer} saw {seen} tokens of {tokens}: this model does not run every layer's non-linearity "
+                    "once a forward pass, so its neurons cannot be observed"
+                )
+            if not torch.isfinite(account.sums).all():
+                raise LnbenchError(
+                    f"layer {layer} gave activations that are not finite numbers on {language!r} text; "
+                    "load the model in float32 or bfloat16"
+                )
 
     def batch_means(self) -> dict[str, dict[float, Tensor]]:
         layers = range(self.sites.layers)
@@ -147,11 +169,8 @@ class _Observer:
         }
 
     def finish(self) -> dict[str, SiteValues]:
-        missing = set(range(self.sites.layers)) - set(self.accumulators)
-        if missing:
-            raise LnbenchError(f"layers {sorted(missing)} never ran in the forward pass, so nothing is known of them")
         finished = [
-            self.accumulators[layer].finish(self.sites.activations[layer]) for layer in range(self.sites.layers)
+            self.accumulators[layer].finish(activation) for layer, activation in enumerate(self.sites.activations)
         ]
         return {
             site: SiteValues(
@@ -192,7 +211,7 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     described = {
         "model": getattr(config, "_name_or_path", "") or type(base).__name__,
         "revision": getattr(config, "_commit_hash", None),
-        "weights": weights_fingerprint(model),
+        "weights": weights_fingerprint(base),
         "dtype": str(base.dtype).removeprefix("torch."),
         "quantization": str(getattr(method, "value", method)) if method else None,
     }
@@ -204,8 +223,9 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
 def weights_fingerprint(model: nn.Module) -> str:
     """16 hexadecimal digits that change with any parameter of ``model``, its adapters included.
 
-    Every parameter enters with its name, shape, type, exact sum and up to 256 of its elements, which is enough to tell
-    apart models that were trained differently without reading gigabytes through a hash.
+    Every parameter enters with its name, shape, type, the sum of its bit patterns and up to 256 of its elements: enough
+    to tell apart models that were trained differently without reading gigabytes through a hash, and the same whatever
+    the device and the number of threads.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
@@ -213,10 +233,10 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(data.shape)} {data.dtype}".encode())
         if data.is_meta or data.numel() == 0:
             continue
-        flat = data.flatten()
-        picked = flat[:: max(1, flat.numel() // 256)][:256]
-        digest.update(flat.sum(dtype=torch.float64).cpu().numpy().tobytes())
-        digest.update(picked.double().cpu().numpy().tobytes())
+        bits = data.contiguous().flatten().view(_INTEGERS[data.element_size()])
+        picked = bits[:: max(1, bits.numel() // 256)][:256]
+        digest.update(int(bits.sum(dtype=torch.int64)).to_bytes(8, "big", signed=True))
+        digest.update(picked.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

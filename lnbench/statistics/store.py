@@ -17,6 +17,7 @@ from lnbench.statistics.values import LEVELS, MOMENTS, SiteValues, Statistics
 
 FORMAT = "lnbench.statistics/1"
 MANIFEST = "manifest.json"
+_BATCH = "batch_quantile"
 _SHARED = ("model", "revision", "weights", "dtype", "quantization", "tokenizer", "layers", "width")
 
 
@@ -28,44 +29,57 @@ def save(statistics: Statistics, folder: Path) -> Path:
     Raises:
         LnbenchError: the folder holds Statistics of another model, or cannot be written.
     """
-    target = folder / f"{statistics.language}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
+    language = statistics.language
+    if not language or Path(language).name != language or language.startswith("."):
+        raise LnbenchError(f"{language!r} cannot be a language code: it names the file of its Statistics")
+    target = folder / f"{language}.safetensors"
     shared = {name: statistics.provenance.get(name) for name in _SHARED}
     shared |= {"layers": statistics.layers, "width": statistics.width}
-    with FileLock(folder / ".lock"):
-        manifest = _manifest(folder) if (folder / MANIFEST).exists() else {"languages": {}}
-        for name, value in shared.items():
-            if manifest["languages"] and manifest.get(name) != value:
-                raise LnbenchError(
-                    f"{folder} holds Statistics of another model ({name} is {manifest.get(name)!r} there and {value!r} "
-                    "here); choose another folder"
-                )
-        tensors = {}
-        for site, values in statistics.sites.items():
-            prefix = "" if site == statistics.site else f"{site}."
-            tensors |= {prefix + name: tensor.contiguous() for name, tensor in values.tensors().items()}
-        for site, levels in statistics.batch_quantiles.items():
-            tensors |= {f"{site}.batch_quantile.{level:g}": tensor.contiguous() for level, tensor in levels.items()}
-        with atomic_path(target) as path:
-            save_file(tensors, path, metadata={"format": FORMAT, "language": statistics.language})
-        rest = {key: value for key, value in statistics.provenance.items() if key not in _SHARED}
-        manifest["languages"][statistics.language] = {
-            **rest,
-            "tokens": statistics.tokens,
-            "site": statistics.site,
-            "fingerprint": statistics.fingerprint,
-        }
-        write_json(
-            folder / MANIFEST,
-            {
-                "format": FORMAT,
-                "lnbench": lnbench.__version__,
-                **shared,
-                "levels": LEVELS.tolist(),
-                "languages": dict(sorted(manifest["languages"].items())),
-            },
-        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            known = _manifest(folder)["languages"] if _alike(folder, shared) else {}
+            with atomic_path(target) as path:
+                metadata = {"format": FORMAT, "language": language, "fingerprint": statistics.fingerprint}
+                save_file(_tensors(statistics), path, metadata=metadata)
+            known[language] = _entry(statistics)
+            head = {"format": FORMAT, "lnbench": lnbench.__version__, **shared, "levels": LEVELS.tolist()}
+            write_json(folder / MANIFEST, head | {"languages": dict(sorted(known.items()))})
+    except (OSError, SafetensorError) as error:
+        raise LnbenchError(f"cannot write Statistics to {folder}: {error}") from error
     return target
+
+
+def _alike(folder: Path, shared: dict[str, Any]) -> bool:
+    """Whether ``folder`` holds Statistics already; an error if they are another model's."""
+    if not (folder / MANIFEST).exists():
+        return False
+    manifest = _manifest(folder)
+    for name, value in shared.items():
+        if manifest["languages"] and manifest.get(name) != value:
+            raise LnbenchError(
+                f"{folder} holds Statistics of another model ({name} is {manifest.get(name)!r} there and {value!r} "
+                "here); choose another folder"
+            )
+    return True
+
+
+def _tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for site, values in statistics.sites.items():
+        prefix = "" if site == statistics.site else f"{site}."
+        tensors |= {prefix + name: tensor.contiguous() for name, tensor in values.tensors().items()}
+    for site, levels in statistics.batch_quantiles.items():
+        # repr keeps every digit of a level, by which it is found again.
+        tensors |= {f"{site}.{_BATCH}.{level!r}": tensor.contiguous() for level, tensor in levels.items()}
+    return tensors
+
+
+def _entry(statistics: Statistics) -> dict[str, Any]:
+    """What the manifest says of one language."""
+    rest = {key: value for key, value in statistics.provenance.items() if key not in _SHARED}
+    own = {"tokens": statistics.tokens, "site": statistics.site, "fingerprint": statistics.fingerprint}
+    return rest | own
 
 
 def languages(folder: Path) -> list[str]:
@@ -88,30 +102,33 @@ def load(folder: Path, language: str) -> Statistics:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = (file.metadata() or {}).get("fingerprint")
     except FileNotFoundError as error:
         raise LnbenchError(f"{path} is missing though {folder / MANIFEST} lists it; collect it anew") from error
     except (SafetensorError, OSError) as error:
         raise LnbenchError(f"{path} cannot be read ({error}); it may be truncated: collect it anew") from error
+    site, tokens, known = entry.pop("site"), entry.pop("tokens"), entry.pop("fingerprint", None)
+    if written is not None and written != known:
+        raise LnbenchError(f"{path} is not the file that {folder / MANIFEST} describes; collect it anew")
 
-    site, tokens = entry.pop("site"), entry.pop("tokens")
-    entry.pop("fingerprint", None)
-    other = "pre" if site == "post" else "post"
     shape = (manifest["layers"], manifest["width"])
+    other = "pre" if site == "post" else "post"
     sites = {}
     for name, prefix in ((site, ""), (other, f"{other}.")):
         wanted = {part: tensors.get(prefix + part) for part in (*MOMENTS, "quantiles")}
-        if all(tensor is None for tensor in wanted.values()):
+        if name == other and all(tensor is None for tensor in wanted.values()):
             continue
-        bad = [part for part, tensor in wanted.items() if tensor is None or tuple(tensor.shape[-2:]) != shape]
+        shapes = {part: (len(LEVELS), *shape) if part == "quantiles" else shape for part in wanted}
+        bad = [part for part, tensor in wanted.items() if tensor is None or tuple(tensor.shape) != shapes[part]]
         if bad:
             raise LnbenchError(f"{path} lacks {', '.join(bad)} of shape {shape} for site {name!r}; collect it anew")
         sites[name] = SiteValues(**{part: tensor for part, tensor in wanted.items() if tensor is not None})
     batch: dict[str, dict[float, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         where, kind, level = (*key.split(".", 2), "", "")[:3]
-        if kind == "batch_quantile":
+        if kind == _BATCH:
             batch.setdefault(where, {})[float(level)] = tensor
-    provenance = {name: manifest.get(name) for name in _SHARED if manifest.get(name) is not None}
+    provenance = {name: manifest.get(name) for name in _SHARED[:-2] if manifest.get(name) is not None}
     return Statistics(language, tokens, site, sites, provenance | entry, batch)
 
 
@@ -123,4 +140,17 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise LnbenchError(
             f"{folder / MANIFEST} is not of format {FORMAT}; this folder is not one of lnbench's Statistics"
         )
+    entries = manifest.get("languages")
+    whole = (
+        isinstance(entries, dict)
+        and all(isinstance(manifest.get(name), int) for name in ("layers", "width"))
+        and all(
+            isinstance(entry, dict) and entry.get("site") in ("pre", "post") and isinstance(entry.get("tokens"), int)
+            for entry in entries.values()
+        )
+    )
+    if not whole:
+        raise LnbenchError(f"{folder / MANIFEST} lacks entries that every manifest has; collect these Statistics anew")
+    if manifest.get("levels") != LEVELS.tolist():
+        raise LnbenchError(f"{folder / MANIFEST} keeps quantiles at other levels than this lnbench; collect them anew")
     return manifest

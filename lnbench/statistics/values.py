@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -130,8 +130,9 @@ class Statistics:
 
     @property
     def fingerprint(self) -> str:
-        """What these numbers were computed from, in 16 hexadecimal digits."""
-        return fingerprint([self.language, self.tokens, dict(self.provenance)])
+        """What these numbers were computed from and the site they show, in 16 hexadecimal digits."""
+        known = {name: value for name, value in self.provenance.items() if value is not None}
+        return fingerprint([self.language, self.tokens, self.site, known])
 
     def quantile(self, q: float) -> Tensor:
         """The ``q``-quantile of every neuron, ``[layers, width]``; linear between the kept levels.
@@ -139,8 +140,7 @@ class Statistics:
         Raises:
             LnbenchError: ``q`` is not between 0 and 1.
         """
-        if not 0 <= q <= 1:
-            raise LnbenchError(f"a quantile's level lies between 0 and 1, got {q}")
+        _check_level(q)
         kept = self.values.quantiles
         upper = int(torch.searchsorted(LEVELS, torch.tensor(q, dtype=torch.float64) - 1e-12))
         upper = min(upper, len(LEVELS) - 1)
@@ -156,16 +156,11 @@ class Statistics:
         Args:
             threshold: A number, or a tensor that broadcasts to ``[layers, width]``.
         """
-        grid = self.values.quantiles.permute(1, 2, 0).contiguous()
-        point = torch.as_tensor(threshold, dtype=grid.dtype).broadcast_to(grid.shape[:2]).contiguous().unsqueeze(-1)
-        # right=True counts the levels whose quantile does not exceed the threshold, so ties do not exceed it.
-        above = torch.searchsorted(grid, point, right=True)
-        upper = above.clamp(1, len(LEVELS) - 1)
-        y0, y1 = grid.gather(-1, upper - 1), grid.gather(-1, upper)
-        share = ((point - y0).double() / (y1 - y0).double().clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
-        below = LEVELS[upper - 1] + share * (LEVELS[upper] - LEVELS[upper - 1])
-        below = torch.where(above == 0, 0.0, torch.where(above == len(LEVELS), 1.0, below))
-        return (1 - below).squeeze(-1)
+        return _exceedance(self._grid(), torch.as_tensor(threshold))
+
+    def _grid(self) -> Tensor:
+        """The quantile function of every neuron, ``[layers, width, levels]``."""
+        return self.values.quantiles.permute(1, 2, 0).contiguous()
 
     def pooled_quantile(self, q: float, scope: Scope = "model") -> Tensor:
         """The ``q``-quantile of values pooled over neurons; broadcasts to ``[layers, width]``.
@@ -174,18 +169,24 @@ class Statistics:
             q: Level, between 0 and 1.
             scope: ``neuron`` (nothing is pooled, ``[layers, width]``), ``layer`` (``[layers, 1]``) or ``model``
                 (``[1, 1]``).
+
+        Raises:
+            LnbenchError: ``q`` is not between 0 and 1, or an unknown scope.
         """
+        if scope not in get_args(Scope):
+            raise unknown("scope", scope, get_args(Scope))
         if scope == "neuron":
             return self.quantile(q)
-        if scope not in ("layer", "model"):
-            raise unknown("scope", scope, ("neuron", "layer", "model"))
+        _check_level(q)
+        grid = self._grid()
         axes = (1,) if scope == "layer" else (0, 1)
         low = self.min.double().amin(axes, keepdim=True)
         high = self.max.double().amax(axes, keepdim=True)
         # The pooled distribution is the mean of the neurons' own, so bisect its exceedance.
-        for _ in range(60):
-            middle = (low + high) / 2
-            too_low = self.exceedance(middle.float()).mean(axes, keepdim=True) > 1 - q
+        for step in range(50):
+            # First the lowest value itself: where most values tie there, it is the quantile.
+            middle = (low + high) / 2 if step else low
+            too_low = _exceedance(grid, middle.float()).mean(axes, keepdim=True) > 1 - q
             low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
         return high.float()
 
@@ -207,18 +208,41 @@ class Statistics:
         return load(Path(folder), language)
 
 
+def _check_level(q: float) -> None:
+    if not 0 <= q <= 1:
+        raise LnbenchError(f"a quantile's level lies between 0 and 1, got {q}")
+
+
+def _exceedance(grid: Tensor, threshold: Tensor) -> Tensor:
+    """Share of tokens above ``threshold``, ``[layers, width]``, by quantile functions ``[layers, width, levels]``."""
+    point = threshold.to(grid.dtype).broadcast_to(grid.shape[:2]).contiguous().unsqueeze(-1)
+    # right=True counts the levels whose quantile does not exceed the threshold, so ties do not exceed it.
+    above = torch.searchsorted(grid, point, right=True)
+    upper = above.clamp(1, len(LEVELS) - 1)
+    y0, y1 = grid.gather(-1, upper - 1), grid.gather(-1, upper)
+    share = ((point - y0).double() / (y1 - y0).double().clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
+    below = LEVELS[upper - 1] + share * (LEVELS[upper] - LEVELS[upper - 1])
+    below = torch.where(above == 0, 0.0, torch.where(above == len(LEVELS), 1.0, below))
+    return (1 - below).squeeze(-1)
+
+
 def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, int]:
     """The model, layers and width that several languages' Statistics share.
 
     Raises:
-        LnbenchError: there are none, or they come from different models.
+        LnbenchError: there are none, or they come from different models or show different sites.
     """
     if not statistics:
         raise LnbenchError("no Statistics given: name at least one language")
-    shapes = {language: (one.model, one.layers, one.width) for language, one in statistics.items()}
-    if len(set(shapes.values())) > 1:
-        listed = "; ".join(
-            f"{language}: {model} ({layers}x{width})" for language, (model, layers, width) in shapes.items()
-        )
-        raise LnbenchError(f"these Statistics come from different models: {listed}")
-    return next(iter(shapes.values()))
+    first = next(iter(statistics.values()))
+    for language, one in statistics.items():
+        for what in ("model", "weights", "layers", "width", "site"):
+            here, there = (
+                each.provenance.get(what) if what == "weights" else getattr(each, what) for each in (one, first)
+            )
+            if here != there:
+                raise LnbenchError(
+                    f"these Statistics come from different models or sites: {what} is {there!r} for "
+                    f"{first.language!r} and {here!r} for {language!r}; collect them alike"
+                )
+    return first.model, first.layers, first.width
