@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-stats = typer.Typer(help="Statistics of every neuron, by language.", invoke_without_command=True)
+stats = typer.Typer(invoke_without_command=True)
 neurons = typer.Typer(help="Look into NeuronSet files, and convert them.", no_args_is_help=True)
 app.add_typer(stats, name="stats")
 app.add_typer(neurons, name="neurons")

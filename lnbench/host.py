@@ -7,20 +7,30 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import inspect
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from dataclasses import dataclass
+from typing import Any
 
 import pluggy
 
 from lnbench import __version__, hookspecs
 from lnbench.errors import LnbenchError, unknown
 from lnbench.hookspecs import PROJECT, hookimpl
+from lnbench.parameters import (
+    Parameter,
+    as_json,
+    attributes,
+    from_text,
+    is_pydantic,
+    made_by,
+    parameters_of,
+    summary,
+    target_of,
+    validated,
+)
 from lnbench.plugins import BUILTINS
 
 __all__ = ["Broken", "Host", "Parameter", "PluginError", "Row", "get_host", "hookimpl", "kinds", "plugin_errors"]
@@ -91,29 +101,6 @@ class Broken:
 
     def __str__(self) -> str:
         return f"plugin {self.name!r} ({self.distribution}) could not be loaded: {_told(self.error)}"
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a factory, as ``lnbench plugins`` prints it."""
-
-    name: str
-    annotation: Any
-    default: Any = inspect.Parameter.empty
-    """``inspect.Parameter.empty`` where a value must be given."""
-
-    @property
-    def required(self) -> bool:
-        """Whether a value must be given."""
-        return self.default is inspect.Parameter.empty
-
-    @property
-    def type(self) -> str:
-        """The annotation as text."""
-        return inspect.formatannotation(self.annotation)
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.type}" + ("" if self.required else f" = {self.default!r}")
 
 
 @dataclass(frozen=True)
@@ -223,18 +210,18 @@ class Host:
         """
         if isinstance(choice, str | Mapping):
             entry, arguments, _ = self._built(kind, choice)
-            return {"name": entry.name, "parameters": _json(arguments)}
+            return {"name": entry.name, "parameters": as_json(arguments)}
         target = type(self.resolve(kind, choice))
-        makers = [entry for entry in self._of(kind).values() if _made_by(choice, entry.factory)]
+        makers = [entry for entry in self._of(kind).values() if made_by(choice, entry.factory)]
         # A preset says more than the factory it is a preset of.
         maker = max(makers, key=lambda entry: isinstance(entry.factory, functools.partial), default=None)
         name, factory = (maker.name, maker.factory) if maker else (f"{target.__module__}.{target.__qualname__}", target)
         try:
-            parameters = _parameters(factory)
+            parameters = parameters_of(factory)
         except (NameError, TypeError, ValueError):
             # A class that was never registered need not have a signature that can be read.
             parameters = {}
-        return {"name": name, "parameters": _json(_attributes(parameters, choice))}
+        return {"name": name, "parameters": as_json(attributes(parameters, choice))}
 
     def describe(self) -> list[Row]:
         """Every name of every kind, for people. Numbered presets of one factory share a row: ``p1 … p99``."""
@@ -279,12 +266,12 @@ class Host:
         name, given = _parsed(choice) if isinstance(choice, str) else _unpacked(kind, choice)
         entry = self._entry(kind, name)
         method = self._kind(kind).method
-        parameters = {} if method is None else _parameters(entry.factory)
+        parameters = {} if method is None else parameters_of(entry.factory)
         _check_names(entry, parameters, given)
         if method is None:
             return entry, {}, entry.factory
         values = {
-            key: _from_text(parameters[key].annotation, value) if isinstance(value, str) else value
+            key: from_text(parameters[key].annotation, value) if isinstance(value, str) else value
             for key, value in given.items()
         }
         arguments, built = _make(entry, parameters, values)
@@ -396,7 +383,7 @@ def _check_entry(entry: _Entry) -> None:
         raise LnbenchError(
             f"{entry.source} registers the {entry.kind} {entry.name!r} with {entry.factory!r}: not callable"
         )
-    _parameters(entry.factory)
+    parameters_of(entry.factory)
 
 
 def _check_names(entry: _Entry, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
@@ -417,10 +404,10 @@ def _make(entry: _Entry, parameters: Mapping[str, Parameter], values: dict[str, 
 
     with plugin_errors(entry.kind, entry.name):
         try:
-            if _is_pydantic(entry.factory):
+            if is_pydantic(entry.factory):
                 built = entry.factory(**values)
-                return _attributes(parameters, built), built
-            values = _validated(parameters, values)
+                return attributes(parameters, built), built
+            values = validated(parameters, values)
             defaults = {name: parameter.default for name, parameter in parameters.items() if not parameter.required}
             return defaults | values, entry.factory(**values)
         except ValidationError as error:
@@ -431,102 +418,6 @@ def _make(entry: _Entry, parameters: Mapping[str, Parameter], values: dict[str, 
                 for problem in error.errors()
             )
             raise LnbenchError(f"{entry.kind} {entry.name!r}: {problems}; {_listing(parameters)}") from error
-
-
-def _validated(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    from pydantic import ConfigDict, create_model
-
-    annotations = {name: (parameters[name].annotation, ...) for name in values}
-    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
-    model = create_model("Parameters", __config__=config, **annotations)(**values)  # type: ignore[call-overload]
-    return {name: getattr(model, name) for name in values}
-
-
-def _from_text(annotation: Any, text: str) -> Any:
-    """What pydantic cannot know of our notation: ``none``, and ``a+b+c`` for a list. The rest stays text."""
-    members = set(_members(annotation))
-    if text == "none" and type(None) in members:
-        return None
-    lists = {member for member in members if _is_list(member)}
-    if lists and ("+" in text or not members - lists - {type(None)}):
-        return text.split("+") if text else []
-    return text
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _members(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _members(member)
-    else:
-        yield annotation
-
-
-def _is_list(annotation: Any) -> bool:
-    origin = get_origin(annotation) or annotation
-    return isinstance(origin, type) and issubclass(origin, Collection) and not issubclass(origin, str | bytes | Mapping)
-
-
-def _target(factory: Any) -> Any:
-    return factory.func if isinstance(factory, functools.partial) else factory
-
-
-def _is_pydantic(factory: Any) -> bool:
-    return hasattr(_target(factory), "__pydantic_fields__")
-
-
-def _declared(factory: Any) -> dict[str, Parameter]:
-    target = _target(factory)
-    return {parameter.name: parameter for parameter in (_fields if _is_pydantic(target) else _signature)(target)}
-
-
-def _bound(factory: Any) -> dict[str, Any]:
-    """The arguments that a partial has fixed."""
-    if not isinstance(factory, functools.partial):
-        return {}
-    return dict(zip(_declared(factory), factory.args, strict=False)) | factory.keywords
-
-
-def _parameters(factory: Any) -> dict[str, Parameter]:
-    """The parameters of a factory by name; those that a partial has fixed are none any more."""
-    bound = _bound(factory)
-    return {name: parameter for name, parameter in _declared(factory).items() if name not in bound}
-
-
-def _fields(target: Any) -> Iterator[Parameter]:
-    for name, field in target.__pydantic_fields__.items():
-        if field.init is not False:
-            default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-            yield Parameter(name, field.annotation, default)
-
-
-def _signature(target: Any) -> Iterator[Parameter]:
-    made = {}
-    if is_dataclass(target):
-        made = {field.name: field.default_factory() for field in fields(target) if field.default_factory is not MISSING}
-    for name, parameter in inspect.signature(target, eval_str=True).parameters.items():
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-            yield Parameter(name, annotation, made.get(name, parameter.default))
-
-
-def _attributes(parameters: Mapping[str, Parameter], built: Any) -> dict[str, Any]:
-    values = {name: getattr(built, name, parameter.default) for name, parameter in parameters.items()}
-    return {name: value for name, value in values.items() if value is not inspect.Parameter.empty}
-
-
-def _made_by(built: Any, factory: Any) -> bool:
-    return _target(factory) is type(built) and all(
-        getattr(built, key, None) == value for key, value in _bound(factory).items()
-    )
-
-
-def _json(values: Mapping[str, Any]) -> dict[str, Any]:
-    from pydantic_core import to_jsonable_python
-
-    return {name: to_jsonable_python(value, fallback=str) for name, value in values.items()}
 
 
 def _continues(before: _Entry, entry: _Entry) -> bool:
@@ -553,13 +444,7 @@ def _row(run: list[_Entry]) -> Row:
     if _KINDS[entry.kind].method is None:
         parameters, doc = {}, ""
     else:
-        parameters, doc = _parameters(entry.factory), _summary(_target(entry.factory))
+        parameters, doc = parameters_of(entry.factory), summary(target_of(entry.factory))
     return Row(
         entry.kind, _label(run), tuple(parameters.values()), doc, entry.source.distribution, entry.source.version
     )
-
-
-def _summary(target: Any) -> str:
-    doc = inspect.cleandoc(target.__doc__ or "")
-    # A dataclass without a docstring gets its signature for one.
-    return "" if doc.startswith(f"{getattr(target, '__name__', '')}(") else doc.split("\n")[0]

@@ -24,7 +24,7 @@ class _Silent(SqliteDict):  # type: ignore[misc]
         return
 
 
-class Answers(CacheHook):
+class Answers(CacheHook):  # type: ignore[misc]
     """Answers by configuration, language and request, in a table of their own inside lm-eval's cache file."""
 
     def __init__(self, store: SqliteDict | None) -> None:

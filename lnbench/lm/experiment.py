@@ -17,7 +17,6 @@ from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, fingerprint
 from lnbench.host import get_host
-from lnbench.lm.head import ClassificationHead
 from lnbench.lm.languages import AUTO
 from lnbench.neurons import NeuronSet
 from lnbench.overrides import Override, plan
@@ -173,10 +172,6 @@ class Artifacts:
         change = plan(neurons[language], experiment.intervention, statistics)
         change.check(self.layers, self.width)
         return change, statistics
-
-    def head(self, experiment: Experiment) -> ClassificationHead | None:
-        """The classification head, if there is one."""
-        return ClassificationHead.load(experiment.head) if experiment.head else None
 
     def _batch_levels(self, experiment: Experiment) -> tuple[float, ...]:
         if experiment.neurons is not None:

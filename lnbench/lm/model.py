@@ -6,7 +6,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +13,15 @@ from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
+from lnbench import __version__
 from lnbench.architectures import TENSOR_PARALLEL, Sites, locate
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
+from lnbench.host import get_host
+from lnbench.lm.account import Account
 from lnbench.lm.answers import Answers
 from lnbench.lm.experiment import Artifacts, Experiment
+from lnbench.lm.head import ClassificationHead
 from lnbench.lm.languages import AUTO, language_of
 from lnbench.lm.scoring import Batch, Request, Row, collate, keeps_logits, length_for_batch_size, read_scores
 from lnbench.models import resolve
@@ -28,36 +31,6 @@ from lnbench.statistics.collect import transformer_body
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "gemma-3-270m"
 _CPU_BATCH_TOKENS = 2048
-
-
-@dataclass
-class Account:
-    """What was done to one language's requests, for the results JSON."""
-
-    neurons: int = 0
-    layers: int = 0
-    tokens: int = 0
-    values: int = 0
-    outside: float = 0.0
-    cached_answers: int = 0
-
-    def add(self, applied: Applied) -> None:
-        """Add one context's account."""
-        self.neurons, self.layers = applied.neurons, applied.layers
-        written = applied.tokens * applied.neurons
-        self.tokens += applied.tokens
-        self.values += written
-        self.outside += applied.outside_range * written if written else 0.0
-
-    def summary(self) -> dict[str, Any]:
-        """The account as it appears in the results."""
-        return {
-            "neurons": self.neurons,
-            "layers": self.layers,
-            "tokens_overridden": self.tokens,
-            "share_outside_observed_range": self.outside / self.values if self.values else None,
-            "answers_from_cache": self.cached_answers,
-        }
 
 
 class LNBenchLM(HFLM):  # type: ignore[misc]
@@ -135,11 +108,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         self.experiment = experiment
         self.accounts: dict[str, Account] = defaultdict(Account)
         self._plans: dict[str, Any] = {}
-        self._classifier = None
-        if experiment.head:
-            from lnbench.lm.head import ClassificationHead
-
-            self._classifier = ClassificationHead.load(experiment.head)
+        self._classifier = ClassificationHead.load(experiment.head) if experiment.head else None
         if experiment.site == "paper" and experiment.changes_model:
             log.warning(
                 "site=paper reads values before the non-linearity and writes them after it, as the published code "
@@ -193,18 +162,14 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's model information, and under ``lnbench`` what was applied and to what."""
-        import lnbench
-
         info: dict[str, Any] = super().get_model_info()
         experiment = self.experiment
         described: dict[str, Any] = {
-            "version": lnbench.__version__,
+            "version": __version__,
             "pretrained": self._named,
             **{name: value for name, value in experiment.model_dump().items() if value not in (None, ())},
         }
         if experiment.changes_model:
-            from lnbench.host import get_host
-
             neurons = self.artifacts.neurons(experiment)
             described |= {
                 "model": self.artifacts.described,
@@ -321,7 +286,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         size = override_bs or (0 if auto else self.batch_size)
         schedule = self._batch_scheduler if auto and not override_bs and requests else None
         if schedule is not None:
-            self.batch_sizes = {}
+            self.batch_sizes: dict[int, int] = {}
         answers = []
         bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
         with bar:
@@ -402,13 +367,8 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         parts: list[Any] = [self.artifacts.described, self.max_length, self.add_bos_token, str(self.softmax_dtype)]
         parts += [str(self.mixed_precision_dtype), self._classifier.sha256 if self._classifier else None]
         if experiment.changes_model:
-            from lnbench.host import get_host
-
             neurons = self.artifacts.neurons(experiment)
             parts += [get_host().canonical("intervention", experiment.intervention), neurons.fingerprint]
             parts += [experiment.site, experiment.positions]
             parts += [self.artifacts.statistics(experiment, language).fingerprint for language in neurons.languages]
         self.cache_hook.configuration = fingerprint(parts)
-
-
-__all__ = ["DEFAULT_MODEL", "Account", "LNBenchLM"]

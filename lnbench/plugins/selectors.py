@@ -128,7 +128,7 @@ class Random:
 
     like: str | None = Field(default=None, description="NeuronSet file to match per layer and language")
     fraction: float = Field(default=0.01, gt=0, le=1, description="share of each layer, without a file to match")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="another seed draws other neurons")
+    seed: int = Field(default=0, ge=0, description="another seed draws other neurons")
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         model, layers, width = check_same_model(statistics)
@@ -153,7 +153,8 @@ class Random:
 
     def _draw(self, language: str, counts: Tensor, avoid: Tensor) -> Tensor:
         # A language's draw depends on itself and the seed alone, not on which languages stand beside it.
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(language.encode()))
+        # Torch reads 32 bits of a seed, so both go into these.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {language}".encode()))
         drawn = torch.zeros_like(avoid)
         for layer, count in enumerate(counts.tolist()):
             order = torch.randperm(avoid.shape[1], generator=generator)

@@ -151,12 +151,12 @@ class Statistics:
         return torch.lerp(kept[upper - 1], kept[upper], (q - low) / (high - low))
 
     def exceedance(self, threshold: float | Tensor) -> Tensor:
-        """Share of tokens whose value exceeds ``threshold``, ``[layers, width]``.
+        """Share of tokens whose value exceeds ``threshold``, ``[layers, width]``; exact for 0.
 
         Args:
             threshold: A number, or a tensor that broadcasts to ``[layers, width]``.
         """
-        return _exceedance(self._grid(), torch.as_tensor(threshold))
+        return _exceedance(self._grid(), self.positive_rate, torch.as_tensor(threshold))
 
     def _grid(self) -> Tensor:
         """The quantile function of every neuron, ``[layers, width, levels]``."""
@@ -186,7 +186,7 @@ class Statistics:
         for step in range(50):
             # First the lowest value itself: where most values tie there, it is the quantile.
             middle = (low + high) / 2 if step else low
-            too_low = _exceedance(grid, middle.float()).mean(axes, keepdim=True) > 1 - q
+            too_low = _exceedance(grid, self.positive_rate, middle.float()).mean(axes, keepdim=True) > 1 - q
             low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
         return high.float()
 
@@ -213,7 +213,7 @@ def _check_level(q: float) -> None:
         raise LnbenchError(f"a quantile's level lies between 0 and 1, got {q}")
 
 
-def _exceedance(grid: Tensor, threshold: Tensor) -> Tensor:
+def _exceedance(grid: Tensor, positive_rate: Tensor, threshold: Tensor) -> Tensor:
     """Share of tokens above ``threshold``, ``[layers, width]``, by quantile functions ``[layers, width, levels]``."""
     point = threshold.to(grid.dtype).broadcast_to(grid.shape[:2]).contiguous().unsqueeze(-1)
     # right=True counts the levels whose quantile does not exceed the threshold, so ties do not exceed it.
@@ -223,7 +223,11 @@ def _exceedance(grid: Tensor, threshold: Tensor) -> Tensor:
     share = ((point - y0).double() / (y1 - y0).double().clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
     below = LEVELS[upper - 1] + share * (LEVELS[upper] - LEVELS[upper - 1])
     below = torch.where(above == 0, 0.0, torch.where(above == len(LEVELS), 1.0, below))
-    return (1 - below).squeeze(-1)
+    share = (1 - below).squeeze(-1)
+    # At 0, where values of many neurons tie, the share is known exactly, and bounds it on either side.
+    point = point.squeeze(-1)
+    share = torch.where(point >= 0, torch.minimum(share, positive_rate), torch.maximum(share, positive_rate))
+    return torch.where(point == 0, positive_rate, share)
 
 
 def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, int]:

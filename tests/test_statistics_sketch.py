@@ -1,0 +1,243 @@
+"""The account of one layer: exact moments, and quantiles within a few thousandths of a rank at both sites."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import accumulated, normal, rank_error, statistics_of
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lnbench.statistics.accumulate import CALIBRATION, LayerAccumulator, mapped_quantiles
+from lnbench.statistics.kernels import BINS, add_tokens, bin_edges
+from lnbench.statistics.values import LEVELS
+
+TOKENS, WIDTH = 30_000, 5
+ACTIVATIONS = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": nn.GELU(approximate="tanh"),
+    "relu": torch.relu,
+    "relu2": lambda x: torch.relu(x).square(),
+    "tanh": torch.tanh,
+    "falling": lambda x: -x,
+}
+ASKED = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+def mixture(share: float, first: Tensor, second: Tensor) -> Tensor:
+    chosen = torch.rand(first.shape, generator=torch.Generator().manual_seed(9)) < share
+    return torch.where(chosen, first, second)
+
+
+def student(tokens: int) -> Tensor:
+    return normal(tokens, WIDTH) / normal(tokens, WIDTH, 2, seed=1).square().mean(-1).sqrt()
+
+
+SAMPLES = {
+    "normal": lambda n: normal(n, WIDTH) * torch.tensor([0.01, 0.1, 1, 3, 10]),
+    "shifted": lambda n: normal(n, WIDTH) + torch.tensor([-5.0, -2, 0.5, 3, 40]),
+    "cauchy": lambda n: normal(n, WIDTH) / normal(n, WIDTH, seed=1),
+    "student": student,
+    "negative": lambda n: -normal(n, WIDTH).abs() - 0.5,
+    "lognormal": lambda n: (2 * normal(n, WIDTH)).exp(),
+    "bimodal": lambda n: mixture(0.5, normal(n, WIDTH) / 2 - 3, normal(n, WIDTH, seed=1) / 2 + 3),
+    "massive": lambda n: mixture(0.01, normal(n, WIDTH) * 100 + 1000, normal(n, WIDTH, seed=1)),
+    "constant": lambda n: torch.tensor([-3.0, -1e-8, 0, 0.7, 1e4]).repeat(n, 1),
+    "bfloat16": lambda n: normal(n, WIDTH).bfloat16().float(),
+    "large offset": lambda n: 1000 + normal(n, WIDTH) / 100,
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_quantiles_and_exceedance(kind, activation):
+    function = ACTIVATIONS[activation]
+    pre = SAMPLES[kind](TOKENS)
+    values = {"pre": pre, "post": function(pre)}
+    statistics = statistics_of(pre.unsqueeze(1), function, chunk=7_000 if kind == "student" else 700)
+    for site, sample in values.items():
+        seen = statistics.at(site)
+        for q in ASKED:
+            assert rank_error(sample, seen.quantile(q)[0], q) <= 0.0021
+        for level in (0.003, 0.12, 0.345, 0.5, 0.678, 0.905, 0.997):
+            threshold = sample.quantile(level, dim=0)
+            share = (sample > threshold).double().mean(0)
+            assert ((seen.exceedance(threshold)[0] - share).abs() <= 0.012).all()
+        assert torch.equal(seen.quantile(0)[0], sample.amin(0))
+        assert torch.equal(seen.quantile(1)[0], sample.amax(0))
+        assert (seen.values.quantiles.diff(dim=0) >= 0).all()
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_small_sample_keeps_its_own_quantiles(kind):
+    pre = SAMPLES[kind](CALIBRATION - 1)
+    statistics = statistics_of(pre.unsqueeze(1), chunk=100)
+    for site, sample in (("pre", pre), ("post", functional.silu(pre))):
+        wanted = np.quantile(sample.double().numpy(), LEVELS.numpy(), axis=0)
+        np.testing.assert_allclose(statistics.at(site).values.quantiles[:, 0].numpy(), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, CALIBRATION, CALIBRATION + 1])
+def test_any_number_of_tokens(tokens):
+    statistics = statistics_of(normal(tokens, 1, WIDTH))
+    sample = functional.silu(normal(tokens, WIDTH))
+    for q in (0, 0.005, 0.5, 1):
+        assert rank_error(sample, statistics.quantile(q)[0], q) <= (1 / tokens if tokens < CALIBRATION else 0.003)
+
+
+def test_ties_are_found_to_a_fraction_of_the_spread():
+    """Of values that repeat, the bins know the place to within their own width."""
+    steps = (normal(TOKENS, WIDTH) * 4).round() / 4
+    gap = mixture(0.5, normal(TOKENS, WIDTH) / 50 - 3, normal(TOKENS, WIDTH, seed=1) / 50 + 3)
+    zeros = mixture(0.5, torch.zeros(TOKENS, WIDTH), normal(TOKENS, WIDTH, seed=1))
+    for pre, slack in ((steps, 0.03), (gap, 0.1), (zeros, 0.01)):
+        for name in ("silu", "relu"):
+            function = ACTIVATIONS[name]
+            statistics = statistics_of(pre.unsqueeze(1), function)
+            for site, sample in (("pre", pre), ("post", function(pre))):
+                for q in ASKED:
+                    assert rank_error(sample, statistics.at(site).quantile(q)[0], q, slack) <= 0.002
+
+
+def test_dead_neurons_of_a_relu_are_zero_to_the_last_level_below_the_rest():
+    pre = normal(TOKENS, WIDTH) - 1
+    statistics = statistics_of(pre.unsqueeze(1), torch.relu)
+    dead = 1 - statistics.positive_rate
+    for level in LEVELS.tolist():
+        zero = statistics.quantile(level) == 0
+        assert zero[dead > level + 0.002].all()
+        assert not zero[dead < level - 0.002].any()
+    assert ((statistics.exceedance(0.0) - statistics.positive_rate).abs() <= 0.011).all()
+
+
+def test_sorted_text_costs_resolution_only():
+    """The bins are fixed on the first tokens; what comes later may lie far outside and still finds one."""
+    for pre in (normal(TOKENS, WIDTH).sort(dim=0).values, normal(TOKENS, WIDTH).sort(dim=0, descending=True).values):
+        for function in (functional.silu, torch.relu):
+            statistics = statistics_of(pre.unsqueeze(1), function)
+            for site, sample in (("pre", pre), ("post", function(pre))):
+                seen = statistics.at(site)
+                assert torch.equal(seen.min[0], sample.amin(0))
+                assert torch.equal(seen.max[0], sample.amax(0))
+                for q in ASKED:
+                    assert rank_error(sample, seen.quantile(q)[0], q) <= 0.002
+
+
+def test_a_jump_out_of_all_bins_keeps_what_is_exact():
+    pre = torch.cat([normal(2000, WIDTH), 1e6 + normal(2000, WIDTH), -1e6 + normal(2000, WIDTH)])
+    statistics = statistics_of(pre.unsqueeze(1)).at("pre")
+    assert torch.equal(statistics.min[0], pre.amin(0))
+    assert torch.equal(statistics.max[0], pre.amax(0))
+    torch.testing.assert_close(statistics.mean[0], pre.double().mean(0).float())
+    assert (statistics.quantile(0.5).abs() < 4).all()
+    assert (statistics.quantile(0.1) < -100).all()
+    assert (statistics.quantile(0.9) > 100).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("width", [1, 63, 64, 300, 700])
+def test_compiled_and_torch_count_alike(width, threads):
+    hard = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e4, -1e4, 1e-8, 255.0, -255.0])
+    pre = torch.cat([normal(300, width) * torch.linspace(0.01, 50, width), hard[:, None].expand(-1, width)])
+    post = functional.silu(pre)
+    accounts = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for compiled in (True, False):
+            account = LayerAccumulator(width, pre.device)
+            account.centre, account.scale = normal(width, seed=2), normal(width, seed=3).abs() * 4 + 0.01
+            account.counts = torch.zeros(width, BINS, dtype=torch.int32)
+            for part in pre.split(200):
+                add_tokens(part, functional.silu(part), account, compiled=compiled)
+            accounts.append(account)
+    finally:
+        torch.set_num_threads(before)
+    one, other = accounts
+    for name in ("counts", "positive", "min", "max"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    torch.testing.assert_close(one.sums, other.sums, rtol=1e-12, atol=1e-9)
+    torch.testing.assert_close(one.squares, other.squares, rtol=1e-12, atol=1e-9)
+    assert (one.counts.sum(1) == len(pre)).all()
+    assert torch.equal(one.positive, torch.stack([(pre > 0).sum(0), (post > 0).sum(0)]))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_values_that_are_no_numbers_stay_inside_the_histogram(compiled):
+    account = LayerAccumulator(3, torch.device("cpu"))
+    account.centre, account.scale = torch.tensor([0.0, torch.nan, torch.inf]), torch.ones(3)
+    account.counts = torch.zeros(3, BINS, dtype=torch.int32)
+    bad = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf])[:, None].repeat(1, 3)
+    add_tokens(bad, bad, account, compiled=compiled)
+    assert account.counts.sum(1).tolist() == [4, 4, 4]
+    assert not torch.isfinite(account.sums).any()
+
+
+def test_values_fall_into_the_bins_that_the_edges_bound():
+    edges = bin_edges()
+    assert len(edges) == BINS + 1
+    assert (edges.diff() > 0).all()
+    assert edges[0] == -edges[-1] == -255
+    account = LayerAccumulator(1, torch.device("cpu"))
+    account.centre, account.scale = torch.zeros(1), torch.ones(1)
+    account.counts = torch.zeros(1, BINS, dtype=torch.int32)
+    middles = ((edges[1:] + edges[:-1]) / 2).float().unsqueeze(1)
+    add_tokens(middles, None, account)
+    assert (account.counts == 1).all()
+
+
+def test_counts_outgrow_32_bits():
+    account = accumulated(normal(2 * CALIBRATION, 4), functional.silu)
+    assert account.counts is not None and account.counts.dtype == torch.int32
+    account.counts[:, BINS // 2] = torch.iinfo(torch.int32).max
+    account.tokens = 2**31
+    account.add(torch.cat([account.centre.unsqueeze(0)] * 10), torch.zeros(10, 4))
+    assert account.counts.dtype == torch.int64
+    assert (account.counts[:, BINS // 2] == 2**31 + 9).all()
+
+
+def test_a_constant_neuron_has_no_spread():
+    pre = torch.full((5000, 2), 0.1)
+    statistics = statistics_of(pre.unsqueeze(1))
+    assert (statistics.std == 0).all()
+    assert torch.equal(statistics.quantile(0.3), statistics.max)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_counting_goes_on_in_a_forked_process():
+    pre = normal(1000, 300)
+    accumulated(pre, torch.relu, chunk=1000)
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(2)
+        account = LayerAccumulator(300, pre.device)
+        add_tokens(pre, pre, account)
+        os._exit(0 if torch.equal(account.max[0], torch.from_numpy(pre.numpy().max(0))) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    edges=st.lists(st.integers(-4, 4), min_size=2, max_size=9),
+    seed=st.integers(0, 1000),
+)
+def test_folded_bins_equal_points_spread_by_hand(edges, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randint(0, 4, (1, len(edges) - 1), generator=generator).double()
+    weights[0, 0] += 1
+    ends = torch.tensor([edges], dtype=torch.float64)
+    found = mapped_quantiles(ends, weights)[:, 0]
+    points = [
+        np.linspace(low, high, 2002)[1:-1].repeat(int(weight))
+        for low, high, weight in zip(edges[:-1], edges[1:], weights[0].tolist(), strict=True)
+        if weight
+    ]
+    sample = torch.from_numpy(np.concatenate(points)).unsqueeze(1)
+    for level, value in zip(LEVELS.tolist(), found, strict=True):
+        assert rank_error(sample, value.unsqueeze(0), level, slack=1e-3) <= 1e-3
