@@ -111,8 +111,9 @@ def collect(
     from lnbench.lm import LNBenchLM
     from lnbench.statistics.corpus import collect_corpus
 
+    chosen = _languages(corpus, languages)  # before minutes are spent on loading
     lm = LNBenchLM(model, **_arguments(model_args))
-    for language in _languages(corpus, languages):
+    for language in chosen:
         collected = collect_corpus(
             lm.model,
             lm.tokenizer,

@@ -79,12 +79,13 @@ def run(
     """
     console = console or Console(stderr=True)
     started = time.monotonic()
-    console.print(f"[bold]1/4[/] Loading {model}")
-    lm = LNBenchLM(model, **({"batch_size": 8} | dict(model_args or {})))
     # Indexing the thousands of tasks that lm-eval brings takes longer than a cell.
     manager = TaskManager(include_path=str(tasks_dir()), include_defaults=not task.startswith("lnbench_"))
     if unknown := [name for language in languages if (name := task.format(lang=language)) not in manager.all_tasks]:
         raise LnbenchError(f"there is no task {', '.join(unknown)}; the demo has tasks for {', '.join(demo.LANGUAGES)}")
+
+    console.print(f"[bold]1/4[/] Loading {model}")
+    lm = LNBenchLM(model, **({"batch_size": 8} | dict(model_args or {})))
 
     console.print(f"[bold]2/4[/] Reading {corpus_tokens:,} tokens of text in each of {', '.join(languages)}")
     experiment = Experiment(corpus=corpus, corpus_tokens=corpus_tokens, languages=tuple(languages))
@@ -114,9 +115,8 @@ def run(
     rows = leaderboard.build(measured)
     console.print(results_table(rows, languages))
     write_json(out / "versions.json", measured[0].versions)
-    console.print(
-        f"Done in {time.monotonic() - started:.0f} s. Everything is in [bold]{out}[/]: leaderboard.json, cells/, neurons/, statistics/"
-    )
+    took = time.monotonic() - started
+    console.print(f"Done in {took:.0f} s. In [bold]{out}[/]: leaderboard.json, cells/, neurons/, statistics/")
     return rows
 
 

@@ -131,7 +131,11 @@ def environment(own_cache: Path) -> dict[str, str]:
 
 
 def _knows_lnbench() -> bool:
-    code = "import lm_eval.models as _; from lm_eval.api.registry import model_registry as r; raise SystemExit('lnbench' not in r)"
+    code = (
+        "import lm_eval.models\n"
+        "from lm_eval.api.registry import model_registry\n"
+        "raise SystemExit('lnbench' not in model_registry)"
+    )
     return subprocess.run([sys.executable, "-c", code], check=False, cwd="/").returncode == 0
 
 
@@ -160,8 +164,10 @@ def test_the_command_works_as_typed(
     words = f"{arguments},intervention=p10"
     words = words if ours else words.replace("{lang}", "*")
     run = subprocess.run(
-        [*program, *model, "--model_args", words, "--tasks", "lnbench_demo", "--limit", "1", "--batch_size", "4"]
-        + ["--output_path", str(tmp_path), "--log_samples"],
+        [
+            *(*program, *model, "--model_args", words, "--tasks", "lnbench_demo", "--limit", "1"),
+            *("--batch_size", "4", "--output_path", str(tmp_path), "--log_samples"),
+        ],
         check=False,
         capture_output=True,
         text=True,
@@ -183,8 +189,10 @@ def test_json_model_args_take_a_pattern_with_braces(
 ) -> None:
     given = dict(part.split("=", 1) for part in f"{arguments},intervention=p10".split(","))
     run = subprocess.run(
-        [BIN / "lm_eval", "--model", "lnbench", "--model_args", json.dumps(given), "--include_path", str(tasks_dir())]
-        + ["--tasks", "lnbench_demo_nli_hi", "--limit", "1"],
+        [
+            *(BIN / "lm_eval", "--model", "lnbench", "--model_args", json.dumps(given)),
+            *("--include_path", str(tasks_dir()), "--tasks", "lnbench_demo_nli_hi", "--limit", "1"),
+        ],
         check=False,
         capture_output=True,
         text=True,
