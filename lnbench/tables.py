@@ -95,7 +95,7 @@ def counts_table(neurons: Mapping[str, NeuronSet], languages: Sequence[str]) -> 
 def results_table(rows: Sequence[Row], languages: Sequence[str]) -> Table:
     """Accuracy and the change in bits per byte of every selector, intervention and language."""
     table = _table(
-        "True continuation against another text's: accuracy (change in bits per byte of the true one)",
+        "Which of two texts goes on like this? Accuracy (change in the continuation's bits per byte)",
         "neurons",
         "intervention",
         *languages,

@@ -33,7 +33,7 @@ from lnbench.errors import LnbenchError, unknown
 
 DATA_VARIABLE = "LNBENCH_DATA"
 DISTRACTORS = 1
-"""How many wrong continuations stand beside the true one."""
+"""How many wrong texts stand beside the true one in the continuation task."""
 XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
 """Values of the metadata key ``xquad_part``: its start and end in fifths (952 and 238 of XQuAD's 1,190 rows)."""
 
@@ -161,38 +161,47 @@ def demo_qa(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
 
 
 def demo_continuation(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
-    """The embedded continuation items as split ``test``: columns ``context``, ``choices``, ``label``, ``language``."""
+    """The embedded continuations as split ``test``: columns ``contexts``, ``label``, ``continuation``, ``language``.
+
+    The question is which text a continuation belongs to. Scoring one continuation after several texts, and not several
+    after one, leaves out how likely a continuation is by itself, which would drown what the text tells of it.
+    """
     rows = _demo("continuation", lnbench_language, ContinuationRow)["test"]
-    choices = continuation_choices(rows["continuation"])
+    contexts = contexts_with_distractors(rows["context"])
     return datasets.DatasetDict(
         test=datasets.Dataset.from_list(
             [
-                {"context": row["context"], "choices": texts, "label": label, "language": lnbench_language}
-                for row, (texts, label) in zip(rows, choices, strict=True)
+                {
+                    "contexts": texts,
+                    "label": label,
+                    "continuation": row["continuation"],
+                    "language": lnbench_language,
+                }
+                for row, (texts, label) in zip(rows, contexts, strict=True)
             ]
         )
     )
 
 
-def continuation_choices(continuations: Iterable[str]) -> list[tuple[list[str], int]]:
-    """For each text, the choices it is scored against and its place among them.
+def contexts_with_distractors(contexts: Iterable[str]) -> list[tuple[list[str], int]]:
+    """For each text, the texts that its continuation is scored after, and its own place among them.
 
-    The wrong choices of row ``i`` are the first :data:`DISTRACTORS` different texts after it (the last row is followed
-    by the first). The true one stands at place ``i mod (DISTRACTORS + 1)``, so that no place is right more often.
+    The wrong texts of row ``i`` are the first :data:`DISTRACTORS` different ones after it (the last row is followed by
+    the first). The true one stands at place ``i mod (DISTRACTORS + 1)``, so that no place is right more often.
 
     Raises:
         LnbenchError: there are fewer than ``DISTRACTORS + 1`` different texts.
     """
-    texts = list(continuations)
+    texts = list(contexts)
     if len(set(texts)) <= DISTRACTORS:
-        raise LnbenchError(f"a continuation task needs at least {DISTRACTORS + 1} different continuations")
+        raise LnbenchError(f"a continuation task needs at least {DISTRACTORS + 1} different texts")
     result = []
     for index, true in enumerate(texts):
         others = dict.fromkeys(text for text in texts[index + 1 :] + texts[:index] if text != true)
         label = index % (DISTRACTORS + 1)
-        choices = list(others)[:DISTRACTORS]
-        choices.insert(label, true)
-        result.append((choices, label))
+        placed = list(others)[:DISTRACTORS]
+        placed.insert(label, true)
+        result.append((placed, label))
     return result
 
 

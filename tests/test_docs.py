@@ -139,6 +139,9 @@ def test_every_environment_variable() -> None:
     assert "LNBENCH_CACHE" in found
     for name in found:
         assert docs.row("cli.md", name, "## Environment variables")
+    tests = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.rglob("*.py"))
+    switches = set(re.findall(r'environ\.get\("(LNBENCH_\w+)"', tests))
+    assert [name for name in switches if name not in docs.everything()] == []
 
 
 def test_every_file_format() -> None:

@@ -45,10 +45,11 @@ def test_continuation(language: str) -> None:
 
     first = task_data.demo_continuation(lnbench_language=language)["test"]
     assert first.to_list() == task_data.demo_continuation(lnbench_language=language)["test"].to_list()
-    assert first.column_names == ["context", "choices", "label", "language"]
+    assert first.column_names == ["contexts", "label", "continuation", "language"]
     for row, item in zip(first, items, strict=True):
-        assert len(set(row["choices"])) == len(row["choices"]) == task_data.DISTRACTORS + 1
-        assert row["choices"][row["label"]] == item["continuation"]
+        assert len(set(row["contexts"])) == len(row["contexts"]) == task_data.DISTRACTORS + 1
+        assert row["contexts"][row["label"]] == item["context"]
+        assert row["continuation"] == item["continuation"]
     counts = Counter(first["label"]).values()
     assert max(counts) - min(counts) <= 1
 

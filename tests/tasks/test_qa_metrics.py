@@ -105,7 +105,7 @@ def test_tokens_hold_no_space(language: str, text: str) -> None:
 
 
 def test_continuation_metrics() -> None:
-    doc = {"choices": ["été", "no", "yes"], "label": 0}
+    doc = {"contexts": ["a", "b", "c"], "continuation": "été", "label": 0}
     likelihoods = [(-5 * math.log(2), False), (-9.0, False), (-8.0, False)]
     assert continuation.process_results(doc, likelihoods) == {"acc": 1, "bits_per_byte": pytest.approx(1)}
     assert continuation.process_results({**doc, "label": 1}, likelihoods)["acc"] == 0

@@ -201,14 +201,12 @@ def test_missing_demo_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         task_data.demo_qa(lnbench_language="en")
 
 
-def test_continuation_choices() -> None:
-    choices = task_data.continuation_choices(["a", "b", "b", "c", "d"])
-    assert choices == [
-        (["a", "b", "c"], 0),
-        (["c", "b", "d"], 1),
-        (["c", "d", "b"], 2),
-        (["c", "d", "a"], 0),
-        (["a", "d", "b"], 1),
+def test_contexts_with_distractors() -> None:
+    assert task_data.contexts_with_distractors(["a", "b", "b", "c"]) == [
+        (["a", "b"], 0),
+        (["c", "b"], 1),
+        (["b", "c"], 0),
+        (["a", "c"], 1),
     ]
-    with pytest.raises(LnbenchError, match="at least 3 different"):
-        task_data.continuation_choices(["a", "b", "a"])
+    with pytest.raises(LnbenchError, match="at least 2 different"):
+        task_data.contexts_with_distractors(["a", "a"])
