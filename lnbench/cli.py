@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,14 @@ stats = typer.Typer(invoke_without_command=True)
 neurons = typer.Typer(help="Look into NeuronSet files, and convert them.", no_args_is_help=True)
 app.add_typer(stats, name="stats")
 app.add_typer(neurons, name="neurons")
+
+
+class Site(StrEnum):
+    """Where a neuron is read."""
+
+    POST = "post"
+    PRE = "pre"
+
 
 Model = Annotated[str, typer.Option("--model", help="Packaged model, hub name or folder, as lm-eval's hf takes it.")]
 ModelArgs = Annotated[
@@ -57,8 +66,8 @@ def demo(
     corpus: Corpus = None,
     languages: Languages = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all results.")] = Path("runs/demo"),
-    limit: Annotated[int, typer.Option(help="Documents in each cell; 0 for all.", min=0)] = 16,
-    tokens: Annotated[int, typer.Option(help="Tokens of text read in each language.", min=1)] = 5_000,
+    limit: Annotated[int, typer.Option(help="Documents in each cell; 0 for all.", min=0)] = 10,
+    tokens: Annotated[int, typer.Option(help="Tokens of text read in each language, at most.", min=1)] = 10_000,
     task: Annotated[str, typer.Option(help="Task to measure, with {lang}.")] = "lnbench_demo_continuation_{lang}",
     model_args: ModelArgs = "",
 ) -> None:
@@ -93,7 +102,7 @@ def collect(
     batch_size: Annotated[int | None, typer.Option(help="Blocks in a forward pass.", min=1)] = None,
     skip: Annotated[int, typer.Option(help="Positions not counted at the start of a block.", min=0)] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order.")] = 0,
-    site: Annotated[str, typer.Option(help="Site shown first, post or pre; both are collected.")] = "post",
+    site: Annotated[Site, typer.Option(help="Site shown first; both are collected.")] = Site.POST,
     batch_level: Annotated[
         list[float] | None, typer.Option(help="Also keep the mean of the batches' quantiles at this level.")
     ] = None,
@@ -147,7 +156,7 @@ def select(
     statistics: Annotated[Path, typer.Option("--statistics", help="Statistics folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
     languages: Languages = None,
-    site: Annotated[str | None, typer.Option(help="Site to read, post or pre; the folder's own by default.")] = None,
+    site: Annotated[Site | None, typer.Option(help="Site to read; the folder's own by default.")] = None,
 ) -> None:
     """Select language-specific neurons from Statistics.
 

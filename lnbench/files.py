@@ -28,11 +28,11 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
-        # mkstemp makes files private; a result is as readable as any other file of the user's.
+        yield temporary
+        # Temporary files are private; a result is as readable as any other file of the user's.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        yield temporary
         temporary.replace(target)
     except OSError as error:
         raise LnbenchError(f"cannot write {target}: {error.strerror or error}") from error

@@ -84,14 +84,17 @@ def cell_values(results: Mapping[str, Any]) -> tuple[dict[str, dict[str, list[fl
 def build(cells: Sequence[Cell]) -> list[Row]:
     """Rows of all cells; each is compared with the cell of the same model and language without intervention."""
     baselines = {cell.paired_with: cell for cell in cells if cell.intervention == "none"}
+    return [row for cell in cells for row in rows_of(cell, baselines.get(cell.paired_with))]
+
+
+def rows_of(cell: Cell, baseline: Cell | None) -> list[Row]:
+    """The rows of one cell, compared with ``baseline`` where both saw the same documents."""
     rows = []
-    for cell in cells:
-        baseline = baselines.get(cell.paired_with)
-        for task, metrics in cell.tasks.items():
-            same = baseline is not None and baseline.documents.get(task) == cell.documents[task]
-            for metric, values in metrics.items():
-                before = baseline.tasks[task].get(metric) if baseline is not None and same else None
-                rows.append(_row(cell, task, metric, values, before if cell is not baseline else None))
+    for task, metrics in cell.tasks.items():
+        same = baseline is not None and baseline.documents.get(task) == cell.documents[task]
+        for metric, values in metrics.items():
+            before = baseline.tasks[task].get(metric) if baseline is not None and same else None
+            rows.append(_row(cell, task, metric, values, before if cell is not baseline else None))
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from lnbench.leaderboard import Row
@@ -12,12 +13,13 @@ from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics, store
 
 _SURPRISE = "bits_per_byte"
+_SHOWN = ("acc", "exact_match", "f1")
 _PERCENTS = (5, 10, 25, 50, 75, 90, 95)
 
 
 def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:
     """A table whose first column is text and whose others are numbers."""
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column(first)
     for heading in others:
         table.add_column(heading, justify="right")
@@ -93,28 +95,31 @@ def counts_table(neurons: Mapping[str, NeuronSet], languages: Sequence[str]) -> 
 
 
 def results_table(rows: Sequence[Row], languages: Sequence[str]) -> Table:
-    """Accuracy and the change in bits per byte of every selector, intervention and language."""
+    """Accuracy and the change in surprise (or else in accuracy) of every selector, intervention and language."""
+    metrics = {row.metric for row in rows}
+    shown = next((metric for metric in _SHOWN if metric in metrics), min(metrics))
+    compared = _SURPRISE if _SURPRISE in metrics else shown
     table = _table(
-        "Which of two texts goes on like this? Accuracy (change in the continuation's bits per byte)",
+        f"{shown} (change in {compared})",
         "neurons",
         "intervention",
         *languages,
-        caption="* p < 0.05, paired permutation test over documents, uncorrected. More bits per byte: the model is "
-        "more surprised by that language. random-like: as many random neurons in the same layers, a control.",
+        caption="* p < 0.05, paired over documents, uncorrected. More bits per byte: the model is more surprised by "
+        "that language. random-like-…: as many random neurons in the same layers, a control.",
     )
     by_cell: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:
         by_cell.setdefault((row.selector, row.intervention), {})[row.language, row.metric] = row
     for (selector, intervention), found in by_cell.items():
-        cells = []
-        for language in languages:
-            accuracy, bits = found.get((language, "acc")), found.get((language, _SURPRISE))
-            text = f"{accuracy.value:.2f}" if accuracy else "–"
-            if bits and bits.delta is not None:
-                star = "*" if (bits.p_value or 1) < 0.05 else " "
-                text += f" ({bits.delta:+.2f}{star})"
-            elif bits:
-                text += f" ({bits.value:.2f})"
-            cells.append(text)
+        cells = [_result(found.get((one, shown)), found.get((one, compared))) for one in languages]
         table.add_row(selector, intervention, *cells, style="dim" if selector.startswith("random") else None)
     return table
+
+
+def _result(value: Row | None, change: Row | None) -> str:
+    if value is None or change is None:
+        return "–"
+    if change.delta is None:
+        return f"{value.value:.2f} ({change.value:.2f}) "
+    star = "*" if change.p_value is not None and change.p_value < 0.05 else " "
+    return f"{value.value:.2f} ({change.delta:+.2f}){star}"

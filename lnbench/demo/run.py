@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lm_eval
+import torch
+import transformers
 from lm_eval.tasks import TaskManager
 from rich.console import Console
 from tqdm import tqdm
@@ -15,7 +18,6 @@ from tqdm import tqdm
 import lnbench
 from lnbench import demo, leaderboard
 from lnbench.errors import LnbenchError
-from lnbench.files import write_json
 from lnbench.lm import LNBenchLM
 from lnbench.lm.experiment import Experiment
 from lnbench.lm.results import command, evaluate
@@ -53,8 +55,8 @@ def run(
     corpus: str = demo.CORPUS,
     languages: Sequence[str] = demo.LANGUAGES,
     task: str = TASK,
-    limit: int | None = 16,
-    corpus_tokens: int = 5_000,
+    limit: int | None = 10,
+    corpus_tokens: int = 10_000,
     model_args: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> list[leaderboard.Row]:
@@ -85,7 +87,8 @@ def run(
         raise LnbenchError(f"there is no task {', '.join(unknown)}; the demo has tasks for {', '.join(demo.LANGUAGES)}")
 
     console.print(f"[bold]1/4[/] Loading {model}")
-    lm = LNBenchLM(model, **({"batch_size": 8} | dict(model_args or {})))
+    hf = dict(model_args or {})
+    lm = LNBenchLM(model, batch_size=hf.pop("batch_size", 8), **hf)
 
     console.print(f"[bold]2/4[/] Reading {corpus_tokens:,} tokens of text in each of {', '.join(languages)}")
     experiment = Experiment(corpus=corpus, corpus_tokens=corpus_tokens, languages=tuple(languages))
@@ -97,24 +100,31 @@ def run(
     neurons = dict(_select(statistics, out))
     console.print(counts_table(neurons, languages))
 
-    cells = list(_cells(model, neurons, languages, out))
+    cells = list(_cells({"pretrained": model, **hf}, neurons, languages, out))
     console.print(f"[bold]4/4[/] Measuring {len(cells)} cells through lm-eval, {limit or 'all'} documents each")
-    measured = []
+    baselines: dict[str, leaderboard.Cell] = {}
+    rows: list[leaderboard.Row] = []
     with tqdm(cells, unit="cell", desc="cells") as bar:
         for cell in bar:
             bar.set_postfix_str(f"{cell.language} {cell.selector} {cell.intervention}")
             tasks = [task.format(lang=cell.language)]
-            given = {key: value for key, value in cell.arguments.items() if key != "pretrained"}
+            experiment_arguments = {
+                key: value for key, value in cell.arguments.items() if key not in hf and key != "pretrained"
+            }
             results = evaluate(
-                lm, tasks, given, task_manager=manager, limit=limit, output_path=out / "cells" / cell.slug
+                lm,
+                tasks,
+                experiment_arguments,
+                task_manager=manager,
+                limit=limit,
+                output_path=out / "cells" / cell.slug,
             )
-            measured.append(
-                _measured(cell, results, command(tasks, cell.arguments, limit=limit, batch_size=lm.batch_size))
-            )
-            leaderboard.save(leaderboard.build(measured), out / "leaderboard.json")
-    rows = leaderboard.build(measured)
+            measured = _measured(cell, results, command(tasks, cell.arguments, limit=limit, batch_size=lm.batch_size))
+            if cell.intervention == "none":
+                baselines[cell.language] = measured
+            rows += leaderboard.rows_of(measured, baselines[cell.language])
+            leaderboard.save(rows, out / "leaderboard.json")
     console.print(results_table(rows, languages))
-    write_json(out / "versions.json", measured[0].versions)
     took = time.monotonic() - started
     console.print(f"Done in {took:.0f} s. In [bold]{out}[/]: leaderboard.json, cells/, neurons/, statistics/")
     return rows
@@ -133,17 +143,19 @@ def _select(statistics: Mapping[str, Statistics], out: Path) -> Iterator[tuple[s
         yield f"random-like-{name}", control
 
 
-def _cells(model: str, neurons: Mapping[str, NeuronSet], languages: Sequence[str], out: Path) -> Iterator[DemoCell]:
+def _cells(
+    given: Mapping[str, Any], neurons: Mapping[str, NeuronSet], languages: Sequence[str], out: Path
+) -> Iterator[DemoCell]:
     """{no intervention} ∪ {selector × interventions, and its control zeroed}, for each language."""
     for language in languages:
-        yield DemoCell("-", "none", language, {"pretrained": model, "intervention": "none"})
+        yield DemoCell("-", "none", language, {**given, "intervention": "none"})
         for name, found in neurons.items():
             if found.count(language) == 0:
                 continue
             chosen = ("zero",) if name.startswith("random") else INTERVENTIONS[1:]
             for intervention in chosen:
                 arguments = {
-                    "pretrained": model,
+                    **given,
                     "intervention": intervention,
                     "neurons": str(out / "neurons" / f"{name}.json"),
                     "statistics": str(out / "statistics"),
@@ -153,10 +165,6 @@ def _cells(model: str, neurons: Mapping[str, NeuronSet], languages: Sequence[str
 
 def _measured(cell: DemoCell, results: Mapping[str, Any], shell: str) -> leaderboard.Cell:
     values, documents = leaderboard.cell_values(results)
-    import lm_eval
-    import torch
-    import transformers
-
     return leaderboard.Cell(
         model=str(cell.arguments["pretrained"]),
         selector=cell.selector,

@@ -23,6 +23,7 @@ from lnbench.overrides import Override, plan
 from lnbench.selection import select
 from lnbench.statistics import Statistics, describe_model, store
 from lnbench.statistics.corpus import collect_corpus, provenance
+from lnbench.statistics.values import PLACES
 
 log = logging.getLogger(__name__)
 Site = Literal["post", "pre"]
@@ -45,7 +46,8 @@ class Experiment(BaseModel):
     )
     corpus: str = Field(default=CORPUS, description="corpus pattern; the default is the embedded text")
     languages: tuple[str, ...] = Field(
-        default=(), description="languages the selector compares, as en+hi+…; the default is those of the corpus"
+        default=(),
+        description="languages the selector compares, as en+hi+…; all of statistics or corpus by default",
     )
     language: str = Field(default=AUTO, description="whose neurons are overridden; auto: each task's own language")
     site: Literal["post", "pre", "paper"] = Field(
@@ -199,12 +201,15 @@ class Artifacts:
         """Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
         reading: dict[str, Any] = {"tokens": experiment.corpus_tokens, "length": experiment.corpus_length}
         made_from = provenance(experiment.corpus, language, skip=1, seed=0, **reading)
-        keyed = {name: value for name, value in self.described.items() if name != "model"}
-        folder = cache_dir("statistics", fingerprint([keyed, made_from, levels]))
+        keyed = {name: value for name, value in (self.described | made_from).items() if name not in PLACES}
+        folder = cache_dir("statistics", fingerprint([keyed, levels]))
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".collecting"):
             if (folder / f"{language}.safetensors").exists():
-                return Statistics.load(folder, language)
+                try:
+                    return Statistics.load(folder, language)
+                except LnbenchError as error:
+                    log.warning("%s; collecting these Statistics again", error)
             collected = collect_corpus(
                 self.model, self.tokenizer, experiment.corpus, language, batch_levels=levels, **reading
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -14,10 +15,14 @@ from typing import Any
 import lm_eval
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
+from torch.utils import collect_env
 
 from lnbench.lm.experiment import Experiment
 from lnbench.lm.model import LNBenchLM
 from lnbench.paths import tasks_dir
+
+# lm-eval asks pip and the hardware at every invocation, though neither changes between cells.
+collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
 
 
 def evaluate(

@@ -25,6 +25,9 @@ LEVELS: Tensor = torch.cat(
 )
 """The levels at which quantiles are kept; between them the quantile function is linear."""
 
+PLACES = ("model", "corpus_pattern")
+"""Entries of the provenance that say where something lies and not what it is."""
+
 MOMENTS = ("positive_rate", "mean", "std", "min", "max")
 
 
@@ -130,8 +133,11 @@ class Statistics:
 
     @property
     def fingerprint(self) -> str:
-        """What these numbers were computed from and the site they show, in 16 hexadecimal digits."""
-        known = {name: value for name, value in self.provenance.items() if value is not None}
+        """What these numbers were computed from and the site they show, in 16 hexadecimal digits.
+
+        Content counts, not where it lies: the weights and not the model's name, the text and not the corpus's path.
+        """
+        known = {name: value for name, value in self.provenance.items() if value is not None and name not in PLACES}
         return fingerprint([self.language, self.tokens, self.site, known])
 
     def quantile(self, q: float) -> Tensor:
