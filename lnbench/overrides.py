@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lnbench.architectures import Sites, locate
 from lnbench.errors import LnbenchError, unknown
+from lnbench.files import fingerprint
 
 if TYPE_CHECKING:
     from lnbench.statistics import Statistics
@@ -67,6 +68,15 @@ class Override:
     def neurons(self) -> int:
         """The number of neurons changed."""
         return sum(layer.indices.numel() for layer in self.layers.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Which neurons get which values, in 16 hexadecimal digits."""
+        parts = [
+            [layer, part.operation, part.indices.tolist(), part.values.double().tolist()]
+            for layer, part in sorted(self.layers.items())
+        ]
+        return fingerprint(parts)
 
     def check(self, layers: int, width: int) -> None:
         """Check that every neuron exists in a model of ``layers × width`` neurons.

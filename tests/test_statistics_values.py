@@ -119,13 +119,14 @@ def test_unknown_scope_and_site():
         CONTINUOUS.at("gate")
 
 
-def test_fingerprint_follows_what_the_numbers_come_from():
+def test_fingerprint_follows_the_numbers_and_not_where_they_lie():
     one = with_rates([[0.5]])
     others = [
         replace(one, language="hi"),
         replace(one, tokens=7),
-        replace(one, provenance={"model": "tiny", "corpus": "x"}),
+        with_rates([[0.25]]),
     ]
+    assert replace(one, provenance={"model": "elsewhere"}).fingerprint == one.fingerprint
     assert len({each.fingerprint for each in (one, *others)}) == 4
     assert replace(one, provenance={"model": "tiny", "revision": None}).fingerprint == one.fingerprint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,9 @@ class Account:
         self.neurons, self.layers = applied.neurons, applied.layers
         written = applied.tokens * applied.neurons
         self.tokens += applied.tokens
-        self.values += written
-        self.outside += applied.outside_range * written if written else 0.0
+        if not math.isnan(applied.outside_range):
+            self.values += written
+            self.outside += applied.outside_range * written
 
     def summary(self) -> dict[str, Any]:
         """The account as it appears in the results."""

@@ -7,6 +7,7 @@ neurons are overridden.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,15 +26,16 @@ class _Silent(SqliteDict):  # type: ignore[misc]
 
 
 class Answers(CacheHook):  # type: ignore[misc]
-    """Answers by configuration, language and request, in a table of their own inside lm-eval's cache file."""
+    """Answers by configuration and request, in a table of their own inside lm-eval's cache file."""
 
     def __init__(self, store: SqliteDict | None) -> None:
         super().__init__(None)
         self.configuration = ""
-        self.language: str | None = None
         self._table: SqliteDict | None = None
         if store is not None:
-            self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True)
+            # JSON, as a file that someone hands over must not be able to run code; sqlitedict's default is pickle.
+            codec = {"encode": json.dumps, "decode": json.loads}
+            self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True, **codec)
             store.__class__ = _Silent
 
     @property
@@ -42,8 +44,9 @@ class Answers(CacheHook):  # type: ignore[misc]
         return self._table is not None
 
     def find(self, kind: str, request: Iterable[Any]) -> Any | None:
-        """The answer kept for a request under the present configuration and language, or None."""
-        return self._table.get(self._key(kind, request)) if self._table is not None else None
+        """The answer kept for a request under the present configuration, or None."""
+        found = self._table.get(self._key(kind, request)) if self._table is not None else None
+        return tuple(found) if isinstance(found, list) else found
 
     def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
         """Keep an answer; lm-eval's models call this as they go."""
@@ -51,4 +54,4 @@ class Answers(CacheHook):  # type: ignore[misc]
             self._table[self._key(attr, req)] = res
 
     def _key(self, kind: str, request: Iterable[Any]) -> str:
-        return str(hash_args(kind, [self.configuration, self.language, *request]))
+        return str(hash_args(kind, [self.configuration, *request]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,16 +11,17 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
-from lnbench.corpora import choose_languages
+from lnbench.corpora import choose_languages, open_corpus
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
-from lnbench.files import cache_dir, fingerprint
+from lnbench.files import cache_dir, file_sha256, fingerprint
 from lnbench.host import get_host
+from lnbench.lm.head import ClassificationHead
 from lnbench.lm.languages import AUTO
 from lnbench.neurons import NeuronSet
 from lnbench.overrides import Override, plan
 from lnbench.selection import select
-from lnbench.statistics import Statistics, describe_model, store
+from lnbench.statistics import Statistics, store
 from lnbench.statistics.corpus import collect_corpus, provenance
 from lnbench.statistics.values import PLACES
 
@@ -75,10 +75,12 @@ class Experiment(BaseModel):
     @field_validator("languages", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        parts = value.split("+") if isinstance(value, str) else value
         if value is None:
             return ()
-        if isinstance(parts, Sequence) and len(set(parts)) != len(parts):
+        parts = value.split("+") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            raise ValueError("expected languages as en+hi+zh")
+        if len(set(parts)) != len(parts):
             raise ValueError("a language is named twice")
         return tuple(part.strip() for part in parts)
 
@@ -86,6 +88,21 @@ class Experiment(BaseModel):
     @classmethod
     def _auto(cls, value: Any) -> Any:
         return AUTO if value is None else value
+
+    def check_files(self) -> None:
+        """Look at every file that is named, before minutes are spent on loading a model.
+
+        Raises:
+            LnbenchError: one is missing or unreadable.
+        """
+        if self.head is not None:
+            ClassificationHead.load(self.head)
+        if self.neurons is not None:
+            NeuronSet.load(self.neurons)
+        if self.statistics is not None:
+            store.languages(Path(self.statistics))
+        elif self.changes_model and self.neurons is None:
+            choose_languages(self.corpus, self.languages or None)
 
     @property
     def changes_model(self) -> bool:
@@ -103,6 +120,15 @@ class Experiment(BaseModel):
         return "post" if self.site == "paper" else self.site
 
 
+def _content(path: str | None) -> str | None:
+    """What a file holds now, so that one that was rewritten is read again."""
+    return file_sha256(path) if path is not None and Path(path).is_file() else path
+
+
+def _manifest(folder: str | None) -> list[str | None] | None:
+    return None if folder is None else [folder, _content(str(Path(folder) / store.MANIFEST))]
+
+
 @dataclass
 class Artifacts:
     """The Statistics and NeuronSets of one loaded model: found or made when first needed, then kept.
@@ -115,16 +141,10 @@ class Artifacts:
     tokenizer: Any
     layers: int
     width: int
+    described: dict[str, Any]
+    """See :func:`lnbench.statistics.describe_model`."""
     _statistics: dict[str, Statistics] = field(default_factory=dict)
     _neurons: dict[str, NeuronSet] = field(default_factory=dict)
-    _described: dict[str, Any] | None = None
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """See :func:`lnbench.statistics.describe_model`."""
-        if self._described is None:
-            self._described = describe_model(self.model, self.tokenizer)
-        return self._described
 
     def languages(self, experiment: Experiment) -> tuple[str, ...]:
         """The languages that the selector compares."""
@@ -136,8 +156,9 @@ class Artifacts:
 
     def neurons(self, experiment: Experiment) -> NeuronSet:
         """The NeuronSet of an experiment: its file, or what its selector finds."""
-        named = ["neurons", "selector", "statistics", "corpus", "languages", "site", "corpus_tokens", "corpus_length"]
-        key = fingerprint([str(getattr(experiment, name)) for name in named])
+        named = ["selector", "corpus", "languages", "site", "corpus_tokens", "corpus_length"]
+        made_from = [str(getattr(experiment, name)) for name in named]
+        key = fingerprint([*made_from, _content(experiment.neurons), _manifest(experiment.statistics)])
         if key not in self._neurons:
             if experiment.neurons is not None:
                 found = NeuronSet.load(experiment.neurons)
@@ -145,13 +166,20 @@ class Artifacts:
             else:
                 compared = {language: self.statistics(experiment, language) for language in self.languages(experiment)}
                 found = select(experiment.selector, compared)
+                found.save(self.neurons_file(experiment, found))
             self._neurons[key] = found
         return self._neurons[key]
 
     def statistics(self, experiment: Experiment, language: str) -> Statistics:
         """One language's Statistics at the experiment's read site: from its folder, the cache, or a pass over text."""
         levels = self._batch_levels(experiment)
-        named = [experiment.statistics, experiment.corpus, experiment.corpus_tokens, experiment.corpus_length, levels]
+        named: list[Any] = [
+            _manifest(experiment.statistics),
+            experiment.corpus,
+            experiment.corpus_tokens,
+            experiment.corpus_length,
+            levels,
+        ]
         key = fingerprint([*named, language])
         if key not in self._statistics:
             if experiment.statistics is not None:
@@ -162,18 +190,37 @@ class Artifacts:
             self._statistics[key] = found
         return self._statistics[key].at(experiment.read_site)
 
-    def override(self, experiment: Experiment, language: str) -> tuple[Override, Statistics]:
-        """What the experiment's intervention comes to for one language, and the Statistics it is measured against."""
+    @staticmethod
+    def neurons_file(experiment: Experiment, neurons: NeuronSet) -> Path:
+        """Where a NeuronSet can be found again: the file that was given, or a copy in the cache."""
+        return Path(experiment.neurons or cache_dir("neurons", f"{neurons.fingerprint}.json"))
+
+    def override(self, experiment: Experiment, language: str) -> tuple[Override, Statistics | None]:
+        """What the experiment's intervention comes to for one language, and the Statistics it is measured against.
+
+        The Statistics are None where neurons are given and the corpus has no text of their language.
+        """
         neurons = self.neurons(experiment)
         if neurons.count(language) == 0:
             raise LnbenchError(
                 f"language {language!r} has no neurons in this NeuronSet, so intervention {experiment.intervention!r} "
                 "would change nothing; select more neurons (e.g. lape:top_fraction=0.02) or use intervention=none"
             )
-        statistics = self.statistics(experiment, language)
+        statistics = self.statistics(experiment, language) if self._readable(experiment, language) else None
         change = plan(neurons[language], experiment.intervention, statistics)
         change.check(self.layers, self.width)
         return change, statistics
+
+    def _readable(self, experiment: Experiment, language: str) -> bool:
+        """Whether Statistics of ``language`` can be had; they must be, unless neurons are given."""
+        if experiment.neurons is None or experiment.statistics is not None:
+            return True
+        try:
+            open_corpus(experiment.corpus, language)
+        except LnbenchError as error:
+            log.warning("%s; so the range of %r neurons is not known", error, language)
+            return False
+        return True
 
     def _batch_levels(self, experiment: Experiment) -> tuple[float, ...]:
         if experiment.neurons is not None:

@@ -12,6 +12,7 @@ import torch
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
+from transformers import BitsAndBytesConfig
 
 from lnbench import __version__
 from lnbench.architectures import TENSOR_PARALLEL, Sites, locate
@@ -26,11 +27,18 @@ from lnbench.lm.languages import AUTO, language_of
 from lnbench.lm.scoring import Batch, Request, Row, collate, keeps_logits, length_for_batch_size, read_scores
 from lnbench.models import resolve
 from lnbench.overrides import Applied, override
+from lnbench.statistics import describe_model
 from lnbench.statistics.collect import transformer_body
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "gemma-3-270m"
 _CPU_BATCH_TOKENS = 2048
+_BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
+_ANSWER_SETTINGS = (
+    *("max_length", "add_bos_token", "prefix_token_id", "truncation", "softmax_dtype", "mixed_precision_dtype"),
+    *("think_end_token", "chat_template_args"),
+)
+"""Attributes of lm-eval's ``hf`` that its answers depend on."""
 
 
 class LNBenchLM(HFLM):  # type: ignore[misc]
@@ -85,6 +93,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 f"{', '.join(ignored)} cannot be applied to a model object; load it into the model first, or pass "
                 "pretrained as a name"
             )
+        experiment.check_files()
         self._named = pretrained if isinstance(pretrained, str) else None
         if hf.get("device") is None:
             # hf's own default is CUDA whether there is one or not.
@@ -92,11 +101,20 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         super().__init__(pretrained=resolve(pretrained) if isinstance(pretrained, str) else pretrained, **hf)
         if self.backend != "causal":
             raise LnbenchError("lnbench works on causal language models; this one is an encoder-decoder")
+        if experiment.changes_model and any(
+            getattr(one, "is_prompt_learning", False) for one in getattr(self.model, "peft_config", {}).values()
+        ):
+            raise LnbenchError(
+                "this PEFT adapter prepends virtual tokens (prompt or prefix tuning), which are no tokens of any "
+                "language; overrides work with adapters that change weights, such as LoRA"
+            )
+        self.batch_schedule: float
         self._keeps_logits = keeps_logits(self.model)
         self._applied: Applied | None = None
         self._longest: int | None = None
         self._sites: Sites | None = None
         self._artifacts: Artifacts | None = None
+        self._described: dict[str, Any] | None = None
         self.configure(experiment)
 
     def configure(self, experiment: Experiment) -> None:
@@ -120,7 +138,6 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 if experiment.language not in neurons.languages:
                     raise unknown("language", experiment.language, neurons.languages, "This NeuronSet has no others")
                 self._plan(experiment.language)
-        self._stamp_answers()
 
     @property
     def sites(self) -> Sites:
@@ -133,8 +150,15 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
     def artifacts(self) -> Artifacts:
         """The Statistics and NeuronSets of the loaded model."""
         if self._artifacts is None:
-            self._artifacts = Artifacts(self.model, self.tokenizer, self.sites.layers, self.sites.width)
+            self._artifacts = Artifacts(self.model, self.tokenizer, self.sites.layers, self.sites.width, self.described)
         return self._artifacts
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """See :func:`lnbench.statistics.describe_model`."""
+        if self._described is None:
+            self._described = describe_model(self.model, self.tokenizer)
+        return self._described
 
     # What lm-eval asks for
 
@@ -172,14 +196,18 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         if experiment.changes_model:
             neurons = self.artifacts.neurons(experiment)
             described |= {
-                "model": self.artifacts.described,
+                "model": self.described,
                 "intervention_parameters": get_host().canonical("intervention", experiment.intervention),
                 "neuron_set": {
                     "fingerprint": neurons.fingerprint,
                     "selector": neurons.selector,
+                    "file": str(self.artifacts.neurons_file(experiment, neurons)),
                     "neurons": {language: neurons.count(language) for language in neurons.languages},
                 },
-                "statistics_fingerprints": {language: plan[1].fingerprint for language, plan in self._plans.items()},
+                "statistics_fingerprints": {
+                    language: statistics.fingerprint if statistics is not None else None
+                    for language, (_, statistics) in self._plans.items()
+                },
                 "read_site": experiment.read_site,
                 "write_site": experiment.write_site,
                 "applied": {language: account.summary() for language, account in sorted(self.accounts.items())},
@@ -191,7 +219,6 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take lm-eval's ``--use_cache`` file, and keep this model's answers apart in it."""
         self.cache_hook = Answers(cache_hook.dbdict)
-        self._stamp_answers()
 
     # How it is done
 
@@ -226,9 +253,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
     ) -> list[int]:
         """Fill in what ``--use_cache`` kept; return the requests that are left."""
         hook = self.cache_hook
-        if not isinstance(hook, Answers):
+        if not isinstance(hook, Answers) or not hook.enabled:
             return numbers
-        hook.language = language
+        hook.configuration = self._configuration(language)
         left = []
         for number in numbers:
             arguments = requests[number].args
@@ -327,6 +354,8 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 self._applied.real = batch.real(self.experiment.positions)
             with torch.no_grad(), self._precision():
                 hidden = transformer_body(self.sites.model)(batch.ids, use_cache=False).last_hidden_state
+            if self._applied is not None:
+                self._applied.real = None
             last = torch.tensor([len(row.tokens) - 1 for row in batch.rows], device=hidden.device)
             pooled = hidden[torch.arange(len(some), device=hidden.device), last]
             scores |= dict(zip(some, self._classifier.log_probabilities(pooled).cpu(), strict=True))
@@ -359,16 +388,26 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         with self._applied.paused() if self._applied is not None else nullcontext():
             return int(super()._detect_batch_size([(None, [0] * longest, [0])], 0))
 
-    def _stamp_answers(self) -> None:
-        """Tell the answer cache everything besides the request that an answer depends on."""
-        if not isinstance(self.cache_hook, Answers) or not self.cache_hook.enabled:
-            return
-        experiment = self.experiment
-        parts: list[Any] = [self.artifacts.described, self.max_length, self.add_bos_token, str(self.softmax_dtype)]
-        parts += [str(self.mixed_precision_dtype), self._classifier.sha256 if self._classifier else None]
-        if experiment.changes_model:
-            neurons = self.artifacts.neurons(experiment)
-            parts += [get_host().canonical("intervention", experiment.intervention), neurons.fingerprint]
-            parts += [experiment.site, experiment.positions]
-            parts += [self.artifacts.statistics(experiment, language).fingerprint for language in neurons.languages]
-        self.cache_hook.configuration = fingerprint(parts)
+    def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
+        """As lm-eval, which divides by zero where there are fewer requests than batch sizes to try."""
+        steps: float = self.batch_schedule
+        self.batch_schedule = min(steps, len(n_reordered_requests))
+        try:
+            return int(super()._batch_scheduler(pos, n_reordered_requests))
+        finally:
+            self.batch_schedule = steps
+
+    def _create_model(self, *args: Any, **options: Any) -> None:
+        """As lm-eval, whose quantisation arguments transformers no longer takes one by one."""
+        quantization = {name: options.pop(name) for name in list(options) if name.startswith(_BITSANDBYTES)}
+        if quantization.get("load_in_4bit") or quantization.get("load_in_8bit"):
+            options["quantization_config"] = BitsAndBytesConfig(**quantization)
+        super()._create_model(*args, **options)
+
+    def _configuration(self, language: str | None) -> str:
+        """Everything besides the request that an answer depends on, as a fingerprint for the answer cache."""
+        settings = [str(getattr(self, name, None)) for name in _ANSWER_SETTINGS]
+        parts: list[Any] = [self.described, settings, self._classifier.sha256 if self._classifier else None]
+        if language is not None:
+            parts += [self._plan(language)[0].fingerprint, self.experiment.write_site, self.experiment.positions]
+        return fingerprint(parts)

@@ -16,6 +16,7 @@ import torch
 from lm_eval.models.utils import Collator
 from torch import Tensor
 
+from lnbench.errors import LnbenchError
 from lnbench.overrides import Positions
 
 Request = tuple[Any, list[int], list[int]]
@@ -35,8 +36,16 @@ class Row:
 
     @classmethod
     def of(cls, request: Request, max_length: int) -> Row:
-        """Cut a request to the model's length from the left, as lm-eval does."""
+        """Cut a request to the model's length from the left, as lm-eval does.
+
+        Raises:
+            LnbenchError: the continuation alone is longer.
+        """
         _, context, continuation = request
+        if len(continuation) > max_length:
+            raise LnbenchError(
+                f"a continuation of {len(continuation)} tokens does not fit the model's max_length={max_length}"
+            )
         return cls((context + continuation)[-(max_length + 1) :][:-1], len(continuation))
 
     @property

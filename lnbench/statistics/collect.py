@@ -21,6 +21,7 @@ from lnbench.statistics.values import SiteValues, Statistics
 
 Block = Tensor | tuple[Tensor, Tensor]
 _SITES = ("pre", "post")
+_INCIDENTAL = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def collect_statistics(
     sites = locate(model)
     observer = _Observer(sites, batch_levels)
     body = transformer_body(sites.model)
-    device = next(sites.model.parameters()).device
+    device = input_device(sites.model)
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
     counted = 0
     with _evaluating(sites.model), observer.attached(), torch.inference_mode(), bar:
@@ -199,8 +200,9 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     """What a model is, for provenance and cache keys.
 
     Returns:
-        ``model`` (name), ``revision``, ``weights`` (fingerprint of the parameters, adapters included), ``dtype``,
-        ``quantization`` and ``tokenizer`` (fingerprint, where one is given).
+        ``model`` (name), ``revision``, ``weights`` (fingerprint of the parameters, adapters included), ``config``
+        (fingerprint of the configuration, quantisation included), ``adapter`` (fingerprint of the PEFT configuration,
+        if any), ``dtype``, ``quantization`` and ``tokenizer`` (fingerprint, where one is given).
     """
     base = unwrap(model)
     config = base.config
@@ -208,16 +210,49 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     method = getattr(quantization, "quant_method", None) or (
         quantization.get("quant_method") if isinstance(quantization, dict) else None
     )
+    name, revision = getattr(config, "_name_or_path", "") or type(base).__name__, getattr(config, "_commit_hash", None)
+    weights = weights_fingerprint(base)
+    if any(parameter.is_meta for parameter in base.parameters()):
+        # Offloaded weights are not here to be read, so their source stands for them.
+        weights = fingerprint([weights, name, revision])
     described = {
-        "model": getattr(config, "_name_or_path", "") or type(base).__name__,
-        "revision": getattr(config, "_commit_hash", None),
-        "weights": weights_fingerprint(base),
+        "model": name,
+        "revision": revision,
+        "weights": weights,
+        "config": fingerprint({key: value for key, value in config.to_dict().items() if key not in _INCIDENTAL}),
+        "adapter": _adapter_fingerprint(model, base),
         "dtype": str(base.dtype).removeprefix("torch."),
         "quantization": str(getattr(method, "value", method)) if method else None,
     }
     if tokenizer is not None:
         described["tokenizer"] = tokenizer_fingerprint(tokenizer)
     return described
+
+
+def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:
+    """What PEFT adds beyond the parameters inside ``base``: its configuration (scaling), and virtual tokens."""
+    configs = getattr(model, "peft_config", None)
+    if not configs:
+        return None
+    inside = {id(parameter) for parameter in base.parameters()}
+    outside = nn.ParameterDict(
+        {
+            name.replace(".", "/"): parameter
+            for name, parameter in model.named_parameters()
+            if id(parameter) not in inside
+        }
+    )
+    described = {name: {**one.to_dict(), "base_model_name_or_path": None} for name, one in configs.items()}
+    return fingerprint([described, str(model.active_adapters), weights_fingerprint(outside)])
+
+
+def input_device(model: Any) -> torch.device:
+    """The device that token ids go to, also where the weights are offloaded."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    if (device := getattr(hook, "execution_device", None)) is not None:
+        return torch.device(device)
+    here = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
+    return next(here, torch.device("cpu"))
 
 
 def weights_fingerprint(model: nn.Module) -> str:

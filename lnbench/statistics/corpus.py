@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from lnbench.architectures import unwrap
 from lnbench.corpora import blocks, expand, open_corpus
-from lnbench.statistics.collect import collect_statistics, tokenizer_fingerprint
+from lnbench.statistics.collect import collect_statistics, input_device, tokenizer_fingerprint
 from lnbench.statistics.values import Statistics
 
 _BATCH_TOKENS = {"cpu": 1024}
@@ -62,7 +63,7 @@ def collect_corpus(
     Raises:
         LnbenchError: missing corpus, empty text, unsupported model.
     """
-    device = next(model.parameters()).device.type
+    device = input_device(unwrap(model)).type
     size = batch_size or max(1, _BATCH_TOKENS.get(device, _BATCH_TOKENS_ACCELERATOR) // length)
     text = open_corpus(corpus, language, seed=seed)
     return collect_statistics(

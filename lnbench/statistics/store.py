@@ -18,7 +18,7 @@ from lnbench.statistics.values import LEVELS, MOMENTS, SiteValues, Statistics
 FORMAT = "lnbench.statistics/1"
 MANIFEST = "manifest.json"
 _BATCH = "batch_quantile"
-_SHARED = ("model", "revision", "weights", "dtype", "quantization", "tokenizer", "layers", "width")
+_SHARED = ("model", "revision", "weights", "config", "adapter", "dtype", "quantization", "tokenizer", "layers", "width")
 
 
 def save(statistics: Statistics, folder: Path) -> Path:

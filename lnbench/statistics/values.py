@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,6 +47,14 @@ class SiteValues:
     min: Tensor
     max: Tensor
     quantiles: Tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of all numbers, in hexadecimal."""
+        sha256 = hashlib.sha256()
+        for tensor in self.tensors().values():
+            sha256.update(tensor.contiguous().numpy().tobytes())
+        return sha256.hexdigest()
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name, as they are stored."""
@@ -133,12 +143,9 @@ class Statistics:
 
     @property
     def fingerprint(self) -> str:
-        """What these numbers were computed from and the site they show, in 16 hexadecimal digits.
-
-        Content counts, not where it lies: the weights and not the model's name, the text and not the corpus's path.
-        """
-        known = {name: value for name, value in self.provenance.items() if value is not None and name not in PLACES}
-        return fingerprint([self.language, self.tokens, self.site, known])
+        """These numbers, their language and the site they show, in 16 hexadecimal digits."""
+        digests = sorted((site, values.digest) for site, values in self.sites.items())
+        return fingerprint([self.language, self.tokens, self.site, digests])
 
     def quantile(self, q: float) -> Tensor:
         """The ``q``-quantile of every neuron, ``[layers, width]``; linear between the kept levels.

@@ -13,7 +13,7 @@ import lm_eval
 import pytest
 from lm_eval.tasks import TaskManager
 
-from lnbench.lm import LNBenchLM
+from lnbench.lm import LNBenchLM, command_line
 from lnbench.paths import tasks_dir
 
 MODEL_ARGS = "corpus_tokens=400,selector=act_prob:fraction=0.15"
@@ -60,8 +60,10 @@ def test_one_invocation_overrides_each_task_with_its_own_language(manager: TaskM
         assert responses(alone)[task] == responses(together)[task]
 
 
-def test_the_language_in_a_tasks_metadata_counts(arguments: str, tmp_path: Path) -> None:
-    (tmp_path / "task.yaml").write_text(
+def write_task(folder: Path) -> None:
+    """A task whose language stands in its metadata alone."""
+    folder.mkdir(exist_ok=True)
+    (folder / "task.yaml").write_text(
         "task: no_language_in_this_name\n"
         "custom_dataset: !function rows.rows\n"
         "output_type: loglikelihood\n"
@@ -71,12 +73,16 @@ def test_the_language_in_a_tasks_metadata_counts(arguments: str, tmp_path: Path)
         "metric_list: [{metric: perplexity}]\n"
         "metadata: {version: 1, language: zh}\n"
     )
-    (tmp_path / "rows.py").write_text(
+    (folder / "rows.py").write_text(
         "import datasets\n"
         "def rows(**_):\n"
         "    rows = [{'question': 'A river', 'answer': ' runs'}]\n"
         "    return datasets.DatasetDict(test=datasets.Dataset.from_list(rows))\n"
     )
+
+
+def test_the_language_in_a_tasks_metadata_counts(arguments: str, tmp_path: Path) -> None:
+    write_task(tmp_path)
     found = evaluate(
         TaskManager(include_path=str(tmp_path), include_defaults=False),
         "lnbench",
@@ -143,6 +149,13 @@ installed = pytest.mark.skipif(not _knows_lnbench(), reason="lnbench is on the p
 BIN = Path(sys.executable).parent
 
 
+def run(words: list[str], environment: dict[str, str], folder: Path) -> str:
+    """What a command prints to stdout."""
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @installed
 @pytest.mark.parametrize(
     "program",
@@ -158,25 +171,15 @@ BIN = Path(sys.executable).parent
 def test_the_command_works_as_typed(
     program: list[str], arguments: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    printed = subprocess.run([BIN / "lnbench", "tasks"], check=True, capture_output=True, text=True, env=environment)
     ours = program[-1] == "eval"
-    model = [] if ours else ["--model", "lnbench", "--include_path", printed.stdout.strip()]
+    tasks = run([str(BIN / "lnbench"), "tasks"], environment, tmp_path).strip()
+    model = [] if ours else ["--model", "lnbench", "--include_path", tasks]
     words = f"{arguments},intervention=p10"
     words = words if ours else words.replace("{lang}", "*")
-    run = subprocess.run(
-        [
-            *(*program, *model, "--model_args", words, "--tasks", "lnbench_demo", "--limit", "1"),
-            *("--batch_size", "4", "--output_path", str(tmp_path), "--log_samples"),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "lnbench_demo_continuation_hi" in run.stdout
+    command = [*program, *model, "--model_args", words, "--tasks", "lnbench_demo", "--limit", "1"]
+    command += ["--batch_size", "4", "--output_path", str(tmp_path), "--log_samples"]
+    printed = run(command, environment, tmp_path)
+    assert "lnbench_demo_continuation_hi" in printed
     results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())
     applied = results["config"]["lnbench"]["applied"]
     assert set(applied) == {"en", "hi", "ur", "vi", "zh"}
@@ -188,16 +191,18 @@ def test_json_model_args_take_a_pattern_with_braces(
     arguments: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     given = dict(part.split("=", 1) for part in f"{arguments},intervention=p10".split(","))
-    run = subprocess.run(
-        [
-            *(BIN / "lm_eval", "--model", "lnbench", "--model_args", json.dumps(given)),
-            *("--include_path", str(tasks_dir()), "--tasks", "lnbench_demo_nli_hi", "--limit", "1"),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    command = [str(BIN / "lm_eval"), "--model", "lnbench", "--model_args", json.dumps(given)]
+    command += ["--include_path", str(tasks_dir()), "--tasks", "lnbench_demo_nli_hi", "--limit", "1"]
+    run(command, environment, tmp_path)
+
+
+def test_the_users_tasks_stand_beside_ours(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.chdir(tmp_path)
+    construct = TaskManager.__init__
+    write_task(tmp_path / "mine")
+    chosen = {"no_language_in_this_name", "lnbench_demo_nli_hi"}
+    words = ["--include_path", "mine", "--tasks", ",".join(chosen), "--limit", "1", "--output_path", str(tmp_path)]
+    command_line.run(["--model_args", f"{arguments},intervention=zero", "--device", "cpu", *words])
+    assert set(json.loads(next(tmp_path.rglob("results_*.json")).read_text())["results"]) == chosen
+    assert TaskManager.__init__ is construct
