@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback as tracebacks
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from lnbench import __version__
 from lnbench.errors import LnbenchError
+from lnbench.models import DEFAULT_MODEL
 
-DEFAULT_MODEL = "gemma-3-270m"
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="lnbench",
@@ -82,7 +84,7 @@ def demo(
         model,
         out,
         corpus=corpus or embedded.CORPUS,
-        languages=_languages(corpus, languages),
+        languages=_languages(corpus, languages) if languages else None,
         task=task,
         limit=limit or None,
         corpus_tokens=tokens,
@@ -104,7 +106,8 @@ def collect(
     seed: Annotated[int, typer.Option(help="Seed of the documents' order.")] = 0,
     site: Annotated[Site, typer.Option(help="Site shown first; both are collected.")] = Site.POST,
     batch_level: Annotated[
-        list[float] | None, typer.Option(help="Also keep the mean of the batches' quantiles at this level.")
+        list[float] | None,
+        typer.Option(help="Also keep the mean of the batches' quantiles at this level.", min=0, max=1),
     ] = None,
     model_args: ModelArgs = "",
 ) -> None:
@@ -297,6 +300,8 @@ def _languages(corpus: str | None, languages: str | None) -> list[str]:
 
 
 def _arguments(text: str) -> dict[str, Any]:
+    if wrong := [part for part in text.split(",") if part.strip() and not part.partition("=")[1]]:
+        raise LnbenchError(f"--model-args takes key=value,key=value …, not {wrong[0].strip()!r}")
     from lm_eval.utils import simple_parse_args_string
 
     return dict(simple_parse_args_string(text))
@@ -311,12 +316,44 @@ def _print(table: Any) -> None:
 def main() -> None:
     """Entry point: errors are one line on stderr and exit code 2."""
     try:
-        app()
-    except LnbenchError as error:
-        if os.environ.get("LNBENCH_TRACEBACK"):
-            raise
-        typer.echo(f"lnbench: {error}", err=True)
-        sys.exit(2)
+        # Typer would frame usage errors, over several lines; this way it raises them.
+        code = app(standalone_mode=False)
+    except typer.Abort as stop:
+        # Typer makes one of Ctrl-C, in some releases, and of the end of a file that is cut off.
+        if isinstance(stop.__cause__, Exception):
+            _fail(stop.__cause__)
+        code = _INTERRUPTED
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Exception as error:
+        _fail(error)
+    if code == _INTERRUPTED:
+        _say("interrupted")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: Exception) -> NoReturn:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+    elif os.environ.get("LNBENCH_TRACEBACK"):
+        tracebacks.print_exception(error)
+    else:
+        _say(_line(error))
+    sys.exit(2)
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, in one line."""
+    usage = getattr(error, "format_message", None)  # of click's errors, wherever this release of typer keeps them
+    if usage or isinstance(error, LnbenchError):
+        return " ".join(str(usage() if usage else error).split("\n"))
+    lines = str(error).strip().splitlines() or [""]
+    named = lines[0] and not isinstance(error, KeyError)  # a KeyError's text is the bare key
+    return f"{lines[0] if named else repr(error)} (run with --traceback for details)"
+
+
+def _say(message: str) -> None:
+    typer.echo(f"lnbench: {message}", err=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir
 
+DEFAULT_MODEL = "gemma-3-270m"
 _COPY_BYTES = 1 << 20
 # Part of the folder's name: raise it when the conversion changes, so that no older folder is taken for a current one.
 _RECIPE = 1

@@ -95,17 +95,18 @@ def counts_table(neurons: Mapping[str, NeuronSet], languages: Sequence[str]) -> 
 
 
 def results_table(rows: Sequence[Row], languages: Sequence[str]) -> Table:
-    """Accuracy and the change in surprise (or else in accuracy) of every selector, intervention and language."""
+    """Accuracy and the change in surprise of every selector, intervention and language; else the task's own metric."""
     metrics = {row.metric for row in rows}
-    shown = next((metric for metric in _SHOWN if metric in metrics), min(metrics))
+    shown = next((metric for metric in _SHOWN if metric in metrics), min(metrics, default="no metric"))
     compared = _SURPRISE if _SURPRISE in metrics else shown
+    surprise = "More bits per byte: the model is more surprised by that language. " if compared == _SURPRISE else ""
     table = _table(
         f"{shown} (change in {compared})",
         "neurons",
         "intervention",
         *languages,
-        caption="* p < 0.05, paired over documents, uncorrected. More bits per byte: the model is more surprised by "
-        "that language. random-like-…: as many random neurons in the same layers, a control.",
+        caption=f"* p < 0.05, paired over documents, uncorrected. {surprise}random-like-…: as many random neurons in "
+        "the same layers, a control.",
     )
     by_cell: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from lnbench.cli import app, main
+from lnbench.errors import LnbenchError
 from lnbench.files import read_json
 from lnbench.lm.command_line import complete
 from lnbench.neurons import NeuronSet
@@ -121,6 +123,15 @@ def test_doctor_names_versions() -> None:
         (["stats", "--corpus", "/nowhere/{lang}.jsonl", "--out", "x"], "/nowhere"),
         (["neurons", "show", "/nowhere.json"], "/nowhere.json"),
         (["demo", "--languages", "xx"], "xx"),
+        (["stats", "--model", "/nope/x", "--out", "x"], "(run with --traceback for details)"),
+        (["stats", "--model-args", "foo", "--out", "x"], "--model-args takes key=value,key=value …, not 'foo'"),
+        (["stats", "--batch-level", "2", "--out", "x"], "--batch-level"),
+        (["stats", "--tokens", "many"], "--tokens"),
+        (["stats", "--nope"], "--nope"),
+        (["nope"], "nope"),
+        (["select"], "Missing argument 'selector'"),
+        (["demo", "--languages", "en+hi", "--task", "lnbench_nope_{lang}"], "pass --languages that have one (none)"),
+        (["demo", "--task", "lnbench_nope_{lang}"], "or another --task"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_two(
@@ -130,18 +141,102 @@ def test_errors_are_one_line_and_exit_code_two(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["lnbench", *(part.replace("{stats}", str(work / "stats")) for part in arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == 2
-    printed = capsys.readouterr().err.strip()
+    code, printed = failed([part.replace("{stats}", str(work / "stats")) for part in arguments], monkeypatch, capsys)
+    assert code == 2
+    assert printed.startswith("lnbench: ")
     assert message in printed
     assert len(printed.splitlines()) == 1
 
 
+def failed(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[object, str]:
+    """Exit code and stderr of one call that fails."""
+    monkeypatch.setenv("LNBENCH_TRACEBACK", "")  # so that what --traceback sets is taken back
+    monkeypatch.setattr(sys, "argv", ["lnbench", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return exit_.value.code, capsys.readouterr().err.strip()
+
+
+@pytest.mark.slow
+def test_errors_of_the_model_and_of_lm_eval_end_in_one_line(
+    tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bogus = ["stats", "--model", tiny_model, "--model-args", "bogus=1", "--out", str(tmp_path)]
+    for arguments, message in ((bogus, "'bogus'"), (["eval", "--tasks", "nope"], "Tasks not found: nope")):
+        code, printed = failed(arguments, monkeypatch, capsys)
+        assert code == 2
+        assert "Traceback" not in printed
+        last = printed.splitlines()[-1]
+        assert last.startswith("lnbench: ") and message in last and last.endswith("(run with --traceback for details)")
+
+
+def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = failed(["--traceback", "neurons", "show", "/nowhere.json"], monkeypatch, capsys)
+    assert code == 2
+    assert "Traceback (most recent call last)" in printed and "/nowhere.json" in printed.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "lnbench: interrupted"),
+        (EOFError("file is cut off"), 2, "lnbench: file is cut off (run with --traceback for details)"),
+        (ValueError("first\nsecond"), 2, "lnbench: first (run with --traceback for details)"),
+        (LnbenchError("first\nsecond"), 2, "lnbench: first second"),
+        (KeyError("key"), 2, "lnbench: KeyError('key') (run with --traceback for details)"),
+        (RuntimeError(), 2, "lnbench: RuntimeError() (run with --traceback for details)"),
+    ],
+)
+def test_whatever_is_raised_is_one_line(
+    raised: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def tasks_dir() -> Path:
+        raise raised
+
+    monkeypatch.setattr("lnbench.paths.tasks_dir", tasks_dir)
+    assert failed(["tasks"], monkeypatch, capsys) == (code, message)
+
+
+def test_no_command_prints_help_and_success_is_code_zero(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lnbench"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    printed = capsys.readouterr()
+    assert exit_.value.code == 2 and "Usage" in printed.out + printed.err
+    monkeypatch.setattr(sys, "argv", ["lnbench", "tasks"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 0
+
+
+def test_the_demo_takes_the_languages_that_corpus_and_task_have(
+    tiny_model: str, tiny_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lnbench.demo.run.SELECTORS", ("act_prob:fraction=0.1",))
+    monkeypatch.setattr("lnbench.demo.run.INTERVENTIONS", ("none", "zero"))
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for language, source in (("hi", "hi"), ("zh", "zh"), ("xx", "en"), ("yy", "vi")):
+        shutil.copy(tiny_corpus.replace("{lang}", source), corpus / f"{language}.jsonl")
+    arguments = ["demo", "--model", tiny_model, "--corpus", str(corpus), "--limit", "2", "--tokens", "200"]
+    printed = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")], catch_exceptions=False).stderr
+    assert "for them: xx, yy" in " ".join(printed.split())
+    assert {row["language"] for row in read_json(tmp_path / "out" / "leaderboard.json")["rows"]} == {"hi", "zh"}
+    (corpus / "zh.jsonl").unlink()
+    with pytest.raises(LnbenchError, match="pass other --languages, or another --task"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
 def test_eval_adds_what_is_missing_and_nothing_else() -> None:
-    tasks = str(tasks_dir())
-    assert complete(["--tasks", "a"]) == ["run", "--model", "lnbench", "--include_path", tasks, "--tasks", "a"]
+    assert complete(["--tasks", "a"]) == ["run", "--model", "lnbench", "--tasks", "a"]
     assert complete(["run", "--model", "hf", "--include_path=x"]) == ["run", "--model", "hf", "--include_path=x"]
     assert "corpus=d/*.txt" in complete(["--model_args", "corpus=d/{lang}.txt"])
     assert complete(["--model_args", '{"corpus": "{lang}"}'])[-1] == '{"corpus": "{lang}"}'

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import lnbench
 from lnbench import demo, leaderboard
+from lnbench.corpora import languages_of
 from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM
 from lnbench.lm.experiment import Experiment
@@ -53,7 +54,7 @@ def run(
     out: Path,
     *,
     corpus: str = demo.CORPUS,
-    languages: Sequence[str] = demo.LANGUAGES,
+    languages: Sequence[str] | None = None,
     task: str = TASK,
     limit: int | None = 10,
     corpus_tokens: int = 10_000,
@@ -66,7 +67,7 @@ def run(
         model: A packaged model's name, or anything that lm-eval's ``hf`` takes as ``pretrained``.
         out: Folder for Statistics, NeuronSets, lm-eval's results by cell and ``leaderboard.json``.
         corpus: Corpus pattern.
-        languages: Languages to compare; each must have a demo task.
+        languages: Languages to compare; by default, those that the corpus and the task both have.
         task: Task name with ``{lang}``.
         limit: Documents a cell.
         corpus_tokens: Tokens of text a language.
@@ -83,8 +84,7 @@ def run(
     started = time.monotonic()
     # Indexing the thousands of tasks that lm-eval brings takes longer than a cell.
     manager = TaskManager(include_path=str(tasks_dir()), include_defaults=not task.startswith("lnbench_"))
-    if unknown := [name for language in languages if (name := task.format(lang=language)) not in manager.all_tasks]:
-        raise LnbenchError(f"there is no task {', '.join(unknown)}; the demo has tasks for {', '.join(demo.LANGUAGES)}")
+    languages = _languages(languages, corpus, task, manager, console)
 
     console.print(f"[bold]1/4[/] Loading {model}")
     hf = dict(model_args or {})
@@ -107,7 +107,7 @@ def run(
     with tqdm(cells, unit="cell", desc="cells") as bar:
         for cell in bar:
             bar.set_postfix_str(f"{cell.language} {cell.selector} {cell.intervention}")
-            tasks = [task.format(lang=cell.language)]
+            tasks = [task.replace("{lang}", cell.language)]
             experiment_arguments = {
                 key: value for key, value in cell.arguments.items() if key not in hf and key != "pretrained"
             }
@@ -128,6 +128,35 @@ def run(
     took = time.monotonic() - started
     console.print(f"Done in {took:.0f} s. In [bold]{out}[/]: leaderboard.json, cells/, neurons/, statistics/")
     return rows
+
+
+def _languages(
+    given: Sequence[str] | None, corpus: str, task: str, manager: TaskManager, console: Console
+) -> list[str]:
+    """The languages asked for, which must have the task; or those of the corpus that have it."""
+    wanted = given or (demo.LANGUAGES if corpus == demo.CORPUS else languages_of(corpus))
+    found = [language for language in wanted if task.replace("{lang}", language) in manager.all_tasks]
+    left_out = [language for language in wanted if language not in found]
+    if given and left_out:
+        raise LnbenchError(
+            f"there is no task {', '.join(task.replace('{lang}', language) for language in left_out)}; pass "
+            f"--languages that have one ({_having(task, manager)}), or another --task"
+        )
+    if len(found) < 2:
+        raise LnbenchError(
+            f"the corpus has {', '.join(wanted)}, and the task {task} has {_having(task, manager)}: two languages in "
+            "common are needed; pass other --languages, or another --task"
+        )
+    if left_out:
+        console.print(f"Left out, as there is no task {task} for them: {', '.join(left_out)}")
+    return found
+
+
+def _having(task: str, manager: TaskManager) -> str:
+    """The languages that a task exists in, in words."""
+    before, _, after = task.partition("{lang}")
+    names = [one for one in manager.all_subtasks if one.startswith(before) and one.endswith(after)]
+    return ", ".join(one[len(before) : len(one) - len(after)] for one in names) or "none"
 
 
 def _select(statistics: Mapping[str, Statistics], out: Path) -> Iterator[tuple[str, NeuronSet]]:
