@@ -14,6 +14,7 @@ from lnbench.corpora import blocks, open_corpus
 from lnbench.lm import LNBenchLM
 from lnbench.statistics.corpus import collect_corpus
 
+CACHE = os.environ.get("LNBENCH_CACHE")
 LANGUAGES = ("en", "es", "vi", "zh", "hi")
 
 pytestmark = [
@@ -42,9 +43,10 @@ def nats_per_token(lm: LNBenchLM, batches: list[torch.Tensor]) -> float:
 @pytest.fixture(autouse=True)
 def users_cache(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     """Converting the model takes a minute; use the one in the user's cache."""
-    monkeypatch.delenv("LNBENCH_CACHE")
-    if cache := os.environ.get("LNBENCH_TEST_CACHE"):
-        monkeypatch.setenv("LNBENCH_CACHE", cache)
+    if CACHE is None:
+        monkeypatch.delenv("LNBENCH_CACHE")
+    else:
+        monkeypatch.setenv("LNBENCH_CACHE", CACHE)
     torch.set_num_threads(os.cpu_count() or 1)
 
 

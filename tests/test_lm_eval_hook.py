@@ -38,7 +38,14 @@ def site(tmp_path: Path) -> Path:
 
 def start(site: Path, code: str, *options: str, variables: Mapping[str, str] | None = None) -> str:
     """What a fresh Python prints that treats ``site`` as a site folder, and runs ``code`` then."""
-    code = f"import site; site.addsitedir({str(site)!r}, set())\n{code}"
+    # An lnbench that is installed beside the tests must not answer in place of the one in the folder.
+    wanted = (variables or {}).get("PYTHONPATH")
+    forget = (
+        "import sys\n"
+        f"sys.path[:] = [path for path in sys.path if path != {str(CHECKOUT)!r} or path == {wanted!r}]\n"
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'nbench' not in repr(finder)]\n"
+    )
+    code = f"{forget}import site; site.addsitedir({str(site)!r}, set())\n{code}"
     # Away from the checkout, so that lnbench is found in the site folder or not at all.
     done = subprocess.run(
         [sys.executable, *options, "-c", code],

@@ -25,13 +25,12 @@ from lnbench.lm.experiment import Artifacts, Experiment
 from lnbench.lm.head import ClassificationHead
 from lnbench.lm.languages import AUTO, language_of
 from lnbench.lm.scoring import Batch, Request, Row, collate, keeps_logits, length_for_batch_size, read_scores
-from lnbench.models import resolve
+from lnbench.models import DEFAULT_MODEL, resolve
 from lnbench.overrides import Applied, override
 from lnbench.statistics import describe_model
 from lnbench.statistics.collect import transformer_body
 
 log = logging.getLogger(__name__)
-DEFAULT_MODEL = "gemma-3-270m"
 _CPU_BATCH_TOKENS = 2048
 _BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
 _ANSWER_SETTINGS = (
