@@ -59,7 +59,6 @@ def evaluate(
             batch_size=lm.batch_size,
             log_samples=True,
             evaluation_tracker=tracker,
-            bootstrap_iters=0,
         )
         if output_path is not None:
             samples = results["samples"]
