@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
+
+
+SELECTOR = "act_prob:fraction=0.15"
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +55,15 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
         rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
         (folder / f"{language}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return str(folder / "{lang}.jsonl")
+
+
+@pytest.fixture
+def given(tiny_model: str, tiny_corpus: str) -> dict[str, Any]:
+    """Arguments of an lnbench model that is ready for any intervention."""
+    return {
+        "pretrained": tiny_model,
+        "corpus": tiny_corpus,
+        "corpus_tokens": 400,
+        "selector": SELECTOR,
+        "batch_size": 4,
+    }

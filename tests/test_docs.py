@@ -76,9 +76,8 @@ def test_every_global_option() -> None:
 @pytest.mark.parametrize("argument", ["pretrained", *Experiment.model_fields])
 def test_every_model_argument_with_its_default(argument: str) -> None:
     default, meaning = docs.row("arguments.md", argument)
-    actual = inspect.signature(LNBenchLM).parameters[argument].default
-    if actual is None and argument in Experiment.model_fields:
-        actual = Experiment.model_fields[argument].default
+    own = Experiment.model_fields.get(argument)
+    actual = own.default if own else inspect.signature(LNBenchLM).parameters[argument].default
     spoken = {"corpus": "the embedded text", "languages": "those of the Statistics folder or corpus"}
     assert default == spoken.get(argument, "–" if actual is None else f"`{actual}`")
     assert meaning

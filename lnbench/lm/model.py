@@ -51,38 +51,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             answering, an intervention that changed no token.
     """
 
-    def __init__(
-        self,
-        pretrained: Any = DEFAULT_MODEL,
-        intervention: str = "none",
-        neurons: str | None = None,
-        selector: str = "lape",
-        statistics: str | None = None,
-        corpus: str | None = None,
-        languages: str | Sequence[str] | None = None,
-        language: str = AUTO,
-        site: str = "post",
-        positions: str = "all",
-        head: str | None = None,
-        corpus_tokens: int | None = None,
-        corpus_length: int | None = None,
-        **hf: Any,
-    ) -> None:
-        given = {
-            "intervention": intervention,
-            "neurons": neurons,
-            "selector": selector,
-            "statistics": statistics,
-            "corpus": corpus,
-            "languages": languages,
-            "language": language,
-            "site": site,
-            "positions": positions,
-            "head": head,
-            "corpus_tokens": corpus_tokens,
-            "corpus_length": corpus_length,
-        }
-        experiment = Experiment(**{name: value for name, value in given.items() if value is not None})
+    def __init__(self, pretrained: Any = DEFAULT_MODEL, **options: Any) -> None:
+        own = {name: options.pop(name) for name in Experiment.model_fields if name in options}
+        experiment, hf = Experiment(**{name: value for name, value in own.items() if value is not None}), options
         if experiment.changes_model and hf.get("tp_plan") is not None:
             raise LnbenchError(TENSOR_PARALLEL)
         if not isinstance(pretrained, str) and (
@@ -327,15 +298,9 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         """``[batch, kept, vocabulary]``: at least the last positions that a row is scored at."""
-        if self._applied is not None:
-            self._applied.real = batch.real(self.experiment.positions)
         keep = {"logits_to_keep": batch.keep} if self._keeps_logits else {}
-        try:
-            with torch.no_grad(), self._precision():
-                return self.model(batch.ids, **keep).logits  # type: ignore[no-any-return]
-        finally:
-            if self._applied is not None:
-                self._applied.real = None
+        with self._reading(batch):
+            return self.model(batch.ids, **keep).logits  # type: ignore[no-any-return]
 
     def _classify(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Score each document's choices by the classification head, on the last token of their shared context."""
@@ -349,12 +314,8 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         ):
             some = contexts[start : start + size]
             batch = Batch.of([Row(encoded[text], 1) for text in some], self.device)
-            if self._applied is not None:
-                self._applied.real = batch.real(self.experiment.positions)
-            with torch.no_grad(), self._precision():
+            with self._reading(batch):
                 hidden = transformer_body(self.sites.model)(batch.ids, use_cache=False).last_hidden_state
-            if self._applied is not None:
-                self._applied.real = None
             last = torch.tensor([len(row.tokens) - 1 for row in batch.rows], device=hidden.device)
             pooled = hidden[torch.arange(len(some), device=hidden.device), last]
             scores |= dict(zip(some, self._classifier.log_probabilities(pooled).cpu(), strict=True))
@@ -371,10 +332,19 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             answers.append(answer)
         return answers
 
-    def _precision(self) -> Any:
-        if self.mixed_precision_dtype is None:
-            return nullcontext()
-        return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype)
+    @contextmanager
+    def _reading(self, batch: Batch) -> Iterator[None]:
+        """Forward passes in this block read ``batch``: the override learns which of its tokens to change."""
+        dtype = self.mixed_precision_dtype
+        precision = nullcontext() if dtype is None else torch.autocast(device_type=self.device.type, dtype=dtype)
+        if self._applied is not None:
+            self._applied.real = batch.real(self.experiment.positions)
+        try:
+            with torch.no_grad(), precision:
+                yield
+        finally:
+            if self._applied is not None:
+                self._applied.real = None
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """As lm-eval, but by the longest request in place of the model's full length, and by rule on a CPU."""

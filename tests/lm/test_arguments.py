@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import save_tiny
+from conftest import SELECTOR, save_tiny
 from lm_eval.api.instance import Instance
 from safetensors.torch import save_file
 
@@ -17,19 +17,6 @@ from lnbench.lm import LNBenchLM
 from lnbench.lm.head import FORMAT, ClassificationHead
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics
-
-SELECTOR = "act_prob:fraction=0.15"
-
-
-@pytest.fixture
-def given(tiny_model: str, tiny_corpus: str) -> dict[str, Any]:
-    return {
-        "pretrained": tiny_model,
-        "corpus": tiny_corpus,
-        "corpus_tokens": 400,
-        "selector": SELECTOR,
-        "batch_size": 4,
-    }
 
 
 @pytest.fixture

@@ -18,19 +18,7 @@ from lnbench.lm import LNBenchLM
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import describe_model
 
-SELECTOR = "act_prob:fraction=0.15"
 PAIRS = [("The river", " is wide"), ("नदी चौड़ी", " है")]
-
-
-@pytest.fixture
-def given(tiny_model: str, tiny_corpus: str) -> dict[str, Any]:
-    return {
-        "pretrained": tiny_model,
-        "corpus": tiny_corpus,
-        "corpus_tokens": 300,
-        "selector": SELECTOR,
-        "batch_size": 4,
-    }
 
 
 def requests(task: str = "task_hi") -> list[Instance]:
