@@ -1,0 +1,81 @@
+"""The command line: parse, call, print. What a command does lives in the module that it imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback as tracebacks
+from typing import Annotated, NoReturn
+
+import typer
+
+from lnbench import __version__
+from lnbench.cli import environment, evaluation, neurons, statistics
+from lnbench.errors import LnbenchError
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="lnbench",
+    help="Find language-specific neurons in a multilingual LLM, override them, and measure the effect with lm-eval.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (evaluation, statistics, neurons, environment):
+    group.add_to(app)
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    if traceback:
+        os.environ["LNBENCH_TRACEBACK"] = "1"
+
+
+def main() -> None:
+    """Entry point: errors are one line on stderr and exit code 2."""
+    try:
+        # Typer would frame usage errors, over several lines; this way it raises them.
+        code = app(standalone_mode=False)
+    except typer.Abort as stop:
+        # Typer makes one of Ctrl-C, in some releases, and of the end of a file that is cut off.
+        if isinstance(stop.__cause__, Exception):
+            _fail(stop.__cause__)
+        code = _INTERRUPTED
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Exception as error:
+        _fail(error)
+    if code == _INTERRUPTED:
+        _say("interrupted")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: Exception) -> NoReturn:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+    elif os.environ.get("LNBENCH_TRACEBACK"):
+        tracebacks.print_exception(error)
+    else:
+        _say(_line(error))
+    sys.exit(2)
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, in one line."""
+    usage = getattr(error, "format_message", None)  # of click's errors, wherever this release of typer keeps them
+    if usage or isinstance(error, LnbenchError):
+        return " ".join(str(usage() if usage else error).split("\n"))
+    lines = str(error).strip().splitlines() or [""]
+    named = lines[0] and not isinstance(error, KeyError)  # a KeyError's text is the bare key
+    return f"{lines[0] if named else repr(error)} (run with --traceback for details)"
+
+
+def _say(message: str) -> None:
+    typer.echo(f"lnbench: {message}", err=True)

@@ -1,0 +1,5 @@
+"""``python -m lnbench.cli``."""
+
+from lnbench.cli import main
+
+main()

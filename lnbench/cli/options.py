@@ -1,0 +1,57 @@
+"""What several commands take, and how they read and print it."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from lnbench.errors import LnbenchError
+
+
+class Site(StrEnum):
+    """Where a neuron is read."""
+
+    POST = "post"
+    PRE = "pre"
+
+
+Model = Annotated[str, typer.Option("--model", help="Packaged model, hub name or folder, as lm-eval's hf takes it.")]
+ModelArgs = Annotated[
+    str, typer.Option("--model-args", help="More of lm-eval's model arguments: dtype=bfloat16,load_in_4bit=True,peft=…")
+]
+Languages = Annotated[str | None, typer.Option("--languages", help="Languages, as en+hi+zh; all by default.")]
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus", help="Path with {lang}, folder, or hub dataset repo:config; the embedded text by default."
+    ),
+]
+
+
+def chosen_languages(corpus: str | None, languages: str | None) -> list[str]:
+    """The languages asked for, or all that the corpus has."""
+    from lnbench import demo as embedded
+    from lnbench.corpora import choose_languages
+
+    if corpus is None and languages is None:
+        return list(embedded.LANGUAGES)
+    return choose_languages(corpus or embedded.CORPUS, languages.split("+") if languages else None)
+
+
+def model_arguments(text: str) -> dict[str, Any]:
+    """``key=value,key=value`` as lm-eval reads it."""
+    if wrong := [part for part in text.split(",") if part.strip() and not part.partition("=")[1]]:
+        raise LnbenchError(f"--model-args takes key=value,key=value …, not {wrong[0].strip()!r}")
+    from lm_eval.utils import simple_parse_args_string
+
+    return dict(simple_parse_args_string(text))
+
+
+def show(table: Any) -> None:
+    """Print a table, in full width where there is no terminal to fit."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
