@@ -37,18 +37,26 @@ class Architecture:
     """In a gated block, the projection that the neurons are multiplied with."""
     fused: bool = False
     """``before`` computes gate and up in one matrix, the gate in its first ``width`` rows."""
+    attention: tuple[str, ...] = ()
+    """The attention's query, key, value and output projections, which LoRA adapts."""
+
+
+_QKVO = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+_QKV_OUT = (*_QKVO[:3], "self_attn.out_proj")
 
 
 def _gated(blocks: str = "model.layers") -> Architecture:
-    return Architecture(blocks, "mlp.act_fn", "mlp.gate_proj", "mlp.down_proj", up="mlp.up_proj")
+    return Architecture(blocks, "mlp.act_fn", "mlp.gate_proj", "mlp.down_proj", up="mlp.up_proj", attention=_QKVO)
 
 
-def _fused(blocks: str = "model.layers") -> Architecture:
-    return Architecture(blocks, "mlp.activation_fn", "mlp.gate_up_proj", "mlp.down_proj", fused=True)
+def _fused(*attention: str) -> Architecture:
+    return Architecture(
+        "model.layers", "mlp.activation_fn", "mlp.gate_up_proj", "mlp.down_proj", fused=True, attention=attention
+    )
 
 
-def _plain(blocks: str, activation: str, before: str, after: str) -> Architecture:
-    return Architecture(blocks, activation, before, after)
+def _plain(blocks: str, activation: str, before: str, after: str, *attention: str) -> Architecture:
+    return Architecture(blocks, activation, before, after, attention=attention)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -69,19 +77,34 @@ ARCHITECTURES: dict[str, Architecture] = {
     "olmo3": _gated(),
     "smollm3": _gated(),
     "stablelm": _gated(),
-    "phi3": _fused(),
-    "glm": _fused(),
-    "glm4": _fused(),
-    "gpt2": _plain("transformer.h", "mlp.act", "mlp.c_fc", "mlp.c_proj"),
-    "gpt_neo": _plain("transformer.h", "mlp.act", "mlp.c_fc", "mlp.c_proj"),
-    "gptj": _plain("transformer.h", "mlp.act", "mlp.fc_in", "mlp.fc_out"),
-    "gpt_neox": _plain("gpt_neox.layers", "mlp.act", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    "bloom": _plain("transformer.h", "mlp.gelu_impl", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    "falcon": _plain("transformer.h", "mlp.act", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    "opt": _plain("model.decoder.layers", "activation_fn", "fc1", "fc2"),
-    "xglm": _plain("model.layers", "activation_fn", "fc1", "fc2"),
-    "phi": _plain("model.layers", "mlp.activation_fn", "mlp.fc1", "mlp.fc2"),
-    "starcoder2": _plain("model.layers", "mlp.act", "mlp.c_fc", "mlp.c_proj"),
+    "phi3": _fused("self_attn.qkv_proj", "self_attn.o_proj"),
+    "glm": _fused(*_QKVO),
+    "glm4": _fused(*_QKVO),
+    "gpt2": _plain("transformer.h", "mlp.act", "mlp.c_fc", "mlp.c_proj", "attn.c_attn", "attn.c_proj"),
+    "gpt_neo": _plain(
+        *("transformer.h", "mlp.act", "mlp.c_fc", "mlp.c_proj"),
+        *(f"attn.attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
+    ),
+    "gptj": _plain(
+        *("transformer.h", "mlp.act", "mlp.fc_in", "mlp.fc_out"),
+        *("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.out_proj"),
+    ),
+    "gpt_neox": _plain(
+        *("gpt_neox.layers", "mlp.act", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+        *("attention.query_key_value", "attention.dense"),
+    ),
+    "bloom": _plain(
+        *("transformer.h", "mlp.gelu_impl", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+        *("self_attention.query_key_value", "self_attention.dense"),
+    ),
+    "falcon": _plain(
+        *("transformer.h", "mlp.act", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+        *("self_attention.query_key_value", "self_attention.dense"),
+    ),
+    "opt": _plain("model.decoder.layers", "activation_fn", "fc1", "fc2", *_QKV_OUT),
+    "xglm": _plain("model.layers", "activation_fn", "fc1", "fc2", *_QKV_OUT),
+    "phi": _plain("model.layers", "mlp.activation_fn", "mlp.fc1", "mlp.fc2", *_QKVO[:3], "self_attn.dense"),
+    "starcoder2": _plain("model.layers", "mlp.act", "mlp.c_fc", "mlp.c_proj", *_QKVO),
 }
 
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from lnbench.errors import LnbenchError
 
@@ -78,6 +81,38 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep every other process that asks for the same out of ``folder``, for as long as the block runs.
+
+    The lock goes with the process, also when it is killed.
+
+    Raises:
+        LnbenchError: another process has the folder, which the message names; or it cannot be written.
+    """
+    folder = Path(folder)
+    owner = folder / ".running"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".running.lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        with suppress(OSError):
+            raise LnbenchError(
+                f"another run is writing to {folder} ({owner.read_text().strip()}); wait for it, or choose another "
+                "folder"
+            ) from error
+        raise LnbenchError(f"another run is writing to {folder}; wait for it, or choose another folder") from error
+    except OSError as error:
+        raise LnbenchError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def cache_dir(*parts: str) -> Path:

@@ -6,7 +6,7 @@ distribution names it in the entry-point group ``lnbench``::
     [project.entry-points.lnbench]
     my-plugin = "my_package.my_module"
 
-lnbench's own selectors, interventions and architectures are registered through these same functions.
+lnbench's own selectors, interventions, fine-tuners and architectures are registered through these same functions.
 
 A *factory* is a small dataclass (``pydantic.dataclasses.dataclass``), a ``pydantic.BaseModel``, a
 ``functools.partial`` of one, or any callable with an annotated signature. Its fields are its parameters: their types
@@ -64,7 +64,19 @@ class FineTuner(Protocol):
     """Trains an adapter, restricted to a NeuronSet."""
 
     def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
-        """Train on ``data`` and save the adapter in ``output_dir``; return the folder to load it from."""
+        """Train an adapter and save it in ``output_dir``.
+
+        Args:
+            model: A Hugging Face causal LM without an adapter, on its device; it may be changed in place.
+            tokenizer: Its tokenizer.
+            neurons: The user's NeuronSet, of this model; None if none was given.
+            data: An :class:`lnbench.finetuning.data.TrainingData`: tokenised examples, and the training's settings.
+                ``lnbench.finetuning.training.train_adapter`` runs the training loop on it.
+            output_dir: An existing folder, which holds an interrupted training's checkpoints if there was one.
+
+        Returns:
+            The folder to load the adapter from (``peft=`` in model arguments), ``output_dir`` or one inside it.
+        """
         ...
 
 

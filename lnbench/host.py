@@ -58,7 +58,8 @@ kinds: tuple[str, ...] = tuple(_KINDS)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
-_BEFORE_PARAMETER = re.compile(r":(?=[A-Za-z_]\w*=)")
+# Not inside square brackets, which hold a choice within a choice.
+_BEFORE_PARAMETER = re.compile(r":(?=[A-Za-z_]\w*=)(?![^\[]*\])")
 
 
 class PluginError(LnbenchError):

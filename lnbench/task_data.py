@@ -116,8 +116,8 @@ def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object)
     Raises:
         LnbenchError: unknown language, missing or damaged file, invalid row, or the hub cannot be reached.
     """
-    folder = _folder(lnbench_data)
-    test = _load(XNLI, lnbench_language, "test", folder)
+    folder = data_folder(lnbench_data)
+    test = load_rows(XNLI, lnbench_language, "test", folder)
     if folder and not _files(XNLI, lnbench_language, "validation", folder):
         logger.warning(
             "%s has no %s.jsonl.gz: few-shot examples for XNLI need it",
@@ -126,7 +126,7 @@ def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object)
         )
         validation = test.select(range(0))
     else:
-        validation = _load(XNLI, lnbench_language, "validation", folder)
+        validation = load_rows(XNLI, lnbench_language, "validation", folder)
     return datasets.DatasetDict(test=test, validation=validation)
 
 
@@ -143,7 +143,7 @@ def xquad(
     """
     if xquad_part not in XQUAD_PARTS:
         raise unknown("xquad_part", xquad_part, XQUAD_PARTS)
-    rows = _load(XQUAD, lnbench_language, "validation", _folder(lnbench_data))
+    rows = load_rows(XQUAD, lnbench_language, "validation", data_folder(lnbench_data))
     first, last = (fifth * len(rows) // 5 for fifth in XQUAD_PARTS[xquad_part])
     if first == last:
         raise LnbenchError(f"xquad_part={xquad_part} of {len(rows)} XQuAD rows is empty; use xquad_part=all")
@@ -205,7 +205,12 @@ def contexts_with_distractors(contexts: Iterable[str]) -> list[tuple[list[str], 
     return result
 
 
-def _folder(lnbench_data: str | None) -> Path | None:
+def data_folder(lnbench_data: str | None = None) -> Path | None:
+    """The folder with the benchmarks: the given one, else ``$LNBENCH_DATA``; None: the hub.
+
+    Raises:
+        LnbenchError: it is not a folder.
+    """
     name, value = ("lnbench_data", lnbench_data) if lnbench_data else (DATA_VARIABLE, os.environ.get(DATA_VARIABLE))
     if not value:
         return None
@@ -220,7 +225,12 @@ def _files(source: Source, language: str, split: str, folder: Path) -> list[Path
     return [path for suffix in (".jsonl.gz", ".jsonl") if (path := folder / f"{stem}{suffix}").is_file()]
 
 
-def _load(source: Source, language: str, split: str, folder: Path | None) -> datasets.Dataset:
+def load_rows(source: Source, language: str, split: str, folder: Path | None) -> datasets.Dataset:
+    """One split of a benchmark in one language, from ``folder`` or the hub.
+
+    Raises:
+        LnbenchError: unknown language, missing or damaged file, invalid row, or the hub cannot be reached.
+    """
     if language not in source.languages:
         raise unknown(f"{source.hub} language", language, source.languages)
     if folder is None:

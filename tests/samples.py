@@ -50,7 +50,7 @@ def with_rates(
     """Statistics of which only the activation probabilities ``[layers, width]`` matter."""
     rate = torch.as_tensor(rates, dtype=torch.float64)
     zero = torch.zeros(rate.shape)
-    values = SiteValues(rate, zero, zero, zero, zero, torch.zeros(len(LEVELS), *rate.shape))
+    values = SiteValues(rate, zero, zero, zero, zero, torch.zeros(len(LEVELS), *rate.shape), zero)
     return Statistics(language, tokens, site, {site: values}, {"model": model})
 
 
@@ -59,9 +59,14 @@ def rank_error(sample: Tensor, value: Tensor, q: float, slack: float = 0.0) -> f
 
     Ties are an interval of ranks; so is all that lies within ``slack`` of the value.
     """
+    return float(rank_errors(sample, value, q, slack).max())
+
+
+def rank_errors(sample: Tensor, value: Tensor, q: float, slack: float = 0.0) -> Tensor:
+    """:func:`rank_error` of every neuron, ``[width]``."""
     below = (sample < value - slack).double().mean(0)
     upto = (sample <= value + slack).double().mean(0)
-    return float(torch.maximum(below - q, q - upto).clamp_min(0).max())
+    return torch.maximum(below - q, q - upto).clamp_min(0)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

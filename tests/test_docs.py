@@ -91,7 +91,7 @@ def test_the_readme_counts_the_arguments() -> None:
 
 
 @pytest.mark.parametrize("choice", [row for row in BUILTIN if row.kind != "architecture"], ids=lambda row: row.name)
-def test_every_selector_and_intervention_with_its_parameters(choice: Any) -> None:
+def test_every_selector_intervention_and_finetuner_with_its_parameters(choice: Any) -> None:
     if choice.kind == "intervention":
         names = " … ".join(f"`{name}`" for name in choice.name.split(" … "))
         assert f"| {names} |" in docs.section("method.md", "Interventions")
@@ -100,8 +100,13 @@ def test_every_selector_and_intervention_with_its_parameters(choice: Any) -> Non
     heading = f"### `{choice.name}`"
     for parameter in choice.parameters:
         default, meaning = docs.row("method.md", parameter.name, heading)
-        assert default.strip("`") == str("none" if parameter.default is None else parameter.default)
+        assert default.strip("`") == ("–" if parameter.required else as_typed(parameter.default))
         assert meaning
+
+
+def as_typed(value: Any) -> str:
+    """A parameter's value as users write it."""
+    return "none" if value is None else "+".join(value) if isinstance(value, tuple) else str(value)
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
@@ -150,9 +155,9 @@ def test_every_file_format() -> None:
 
 
 def test_every_kind_of_corpus_file() -> None:
-    from lnbench.corpora import _READERS
+    from lnbench.corpora.readers import READERS
 
-    assert [suffix for suffix in _READERS if f"`{suffix}`" not in docs.read("corpora.md")] == []
+    assert [suffix for suffix in READERS if f"`{suffix}`" not in docs.read("corpora.md")] == []
 
 
 def test_every_page_is_reached_from_the_readme_and_the_index() -> None:

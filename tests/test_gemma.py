@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from samples import rank_errors
 
 import lnbench
+from lnbench.architectures import locate
 from lnbench.corpora import blocks, open_corpus
 from lnbench.lm import LNBenchLM
-from lnbench.statistics.corpus import collect_corpus
+from lnbench.statistics import collect_statistics
+from lnbench.statistics.corpus import Reading, collect_corpus
+from lnbench.statistics.values import ASKED
 
 CACHE = os.environ.get("LNBENCH_CACHE")
 LANGUAGES = ("en", "es", "vi", "zh", "hi")
@@ -54,7 +59,7 @@ def test_a_languages_text_is_harmed_most_by_zeroing_its_own_neurons() -> None:
     pattern = str(Path(os.environ["LNBENCH_DATA"]) / "corpus" / "{lang}.jsonl.gz")
     lm = LNBenchLM("gemma-3-270m", batch_size=8)
     statistics = {
-        language: collect_corpus(lm.model, lm.tokenizer, pattern, language, tokens=6_000, length=128)
+        language: collect_corpus(lm.model, lm.tokenizer, language, Reading(pattern, tokens=6_000, length=128))
         for language in LANGUAGES
     }
     neurons = lnbench.select("lape", statistics)
@@ -78,3 +83,40 @@ def test_a_languages_text_is_harmed_most_by_zeroing_its_own_neurons() -> None:
         assert max(harm, key=harm.__getitem__) == language, (language, harm)
     assert rise["hi"]["hi"] > 2
     assert abs(rise["en"]["en"]) < 0.2
+
+
+@pytest.mark.parametrize("language", ["hi", "zh"])
+def test_quantiles_of_real_text_are_right_to_2_in_1000(language: str) -> None:
+    """Against every activation of one neuron in sixteen, of all layers, on more than 65,000 tokens."""
+    pattern = str(Path(os.environ["LNBENCH_DATA"]) / "corpus" / "{lang}.jsonl.gz")
+    lm = LNBenchLM("gemma-3-270m", batch_size=8)
+    batches = list(blocks(open_corpus(pattern, language), lm.tokenizer, 512, 2, 66_000))
+    sites = locate(lm.model)
+    seen: dict[str, list[list[torch.Tensor]]] = {site: [[] for _ in range(sites.layers)] for site in ("pre", "post")}
+
+    def keep(layer: int) -> Any:
+        def hook(_module: torch.nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            for site, values in (("pre", args[0]), ("post", output)):
+                seen[site][layer].append(values[:, 1:, ::16].reshape(-1, sites.width // 16).clone())
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(layer)) for layer, module in enumerate(sites.activations)]
+    try:
+        statistics = collect_statistics(lm.model, batches, language=language)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert statistics.tokens >= 65_000
+    worst = {}
+    for site, layers in seen.items():
+        for layer, parts in enumerate(layers):
+            sample = torch.cat(parts)
+            bound = statistics.at(site).rank_error[layer, ::16]
+            for q in ASKED:
+                error = rank_errors(sample, statistics.at(site).quantile(q)[layer, ::16], q)
+                assert (error <= bound + 1e-7).all()
+                worst[site, layer, q] = float(error.max())
+    print({site: max(error for (one, _, _), error in worst.items() if one == site) for site in seen})
+    print("bounds", {site: float(statistics.at(site).rank_error.max()) for site in seen})
+    assert max(worst.values()) <= 0.002

@@ -384,7 +384,9 @@ def made_up_statistics(layers: int = LAYERS, width: int = WIDTH) -> Statistics:
         high = low + 0.2 + torch.rand(layers, width, generator=torch.Generator().manual_seed(2))
         middle = (low + high) / 2
         levels = LEVELS.float().reshape(-1, 1, 1)
-        return SiteValues(torch.full_like(low, 0.5), middle, high - low, low, high, torch.lerp(low, high, levels))
+        return SiteValues(
+            torch.full_like(low, 0.5), middle, high - low, low, high, torch.lerp(low, high, levels), torch.zeros_like(low)
+        )
 
     return Statistics("xx", 1000, "post", {"pre": values(0.3), "post": values(0.6)})
 

@@ -31,7 +31,7 @@ from lnbench.statistics import SiteValues
 
 def one(language):
     rate = torch.rand(3, 40, generator=torch.Generator().manual_seed(ord(language[0])))
-    values = SiteValues(rate, rate, rate, rate, rate, rate.expand(2, 3, 40))
+    values = SiteValues(rate, rate, rate, rate, rate, rate.expand(2, 3, 40), rate)
     return Statistics(language, 10, "post", {"post": values}, {"model": "tiny"})
 
 statistics = {language: one(language) for language in ("aa", "bb")}

@@ -16,7 +16,7 @@ from lnbench import LnbenchError
 from lnbench.architectures import locate
 from lnbench.statistics import LEVELS, Statistics, collect_statistics, describe_model
 from lnbench.statistics.accumulate import CALIBRATION
-from lnbench.statistics.collect import weights_fingerprint
+from lnbench.statistics.describe import weights_fingerprint
 
 Blocks = list[Tensor | tuple[Tensor, Tensor]]
 

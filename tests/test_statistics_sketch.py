@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import accumulated, normal, rank_error, statistics_of
+from samples import accumulated, normal, rank_error, rank_errors, statistics_of
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lnbench.statistics.accumulate import CALIBRATION, LayerAccumulator, mapped_quantiles
-from lnbench.statistics.kernels import BINS, add_tokens, bin_edges
+from lnbench.statistics.accumulate import CALIBRATION, Histogram, LayerAccumulator
+from lnbench.statistics.bins import BINS, Bins, quantiles
+from lnbench.statistics.kernels import add_histogram, add_moments
 from lnbench.statistics.values import LEVELS
 
 TOKENS, WIDTH = 30_000, 5
@@ -61,10 +62,13 @@ def test_quantiles_and_exceedance(kind, activation):
     pre = SAMPLES[kind](TOKENS)
     values = {"pre": pre, "post": function(pre)}
     statistics = statistics_of(pre.unsqueeze(1), function, chunk=7_000 if kind == "student" else 700)
+    # Around -5 a float32 has digits left for a handful of this function's values only.
+    limit = 0.0025 if (kind, activation) == ("shifted", "gelu") else 0.002
     for site, sample in values.items():
         seen = statistics.at(site)
         for q in ASKED:
-            assert rank_error(sample, seen.quantile(q)[0], q) <= 0.0021
+            assert rank_error(sample, seen.quantile(q)[0], q) <= limit
+            assert (rank_errors(sample, seen.quantile(q)[0], q) <= seen.rank_error[0] + 1e-9).all()
         for level in (0.003, 0.12, 0.345, 0.5, 0.678, 0.905, 0.997):
             threshold = sample.quantile(level, dim=0)
             share = (sample > threshold).double().mean(0)
@@ -126,7 +130,8 @@ def test_sorted_text_costs_resolution_only():
                 assert torch.equal(seen.min[0], sample.amin(0))
                 assert torch.equal(seen.max[0], sample.amax(0))
                 for q in ASKED:
-                    assert rank_error(sample, seen.quantile(q)[0], q) <= 0.002
+                    assert rank_error(sample, seen.quantile(q)[0], q) <= 0.005
+                    assert (rank_errors(sample, seen.quantile(q)[0], q) <= seen.rank_error[0] + 1e-9).all()
 
 
 def test_a_jump_out_of_all_bins_keeps_what_is_exact():
@@ -140,66 +145,109 @@ def test_a_jump_out_of_all_bins_keeps_what_is_exact():
     assert (statistics.quantile(0.9) > 100).all()
 
 
+def bins(width: int, seed: int = 2) -> Bins:
+    below, above = (normal(width, seed=seed + side).abs() * 4 + 0.01 for side in (1, 2))
+    return Bins(normal(width, seed=seed), below, above)
+
+
+def empty(where: Bins) -> Histogram:
+    return Histogram(where, torch.zeros(len(where.centre), BINS, dtype=torch.int32))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("width", [1, 63, 64, 300, 700])
 def test_compiled_and_torch_count_alike(width, threads):
-    hard = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e4, -1e4, 1e-8, 255.0, -255.0])
+    hard = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e4, -1e4, 1e-8, 255.0, -255.0, 3e5])
     pre = torch.cat([normal(300, width) * torch.linspace(0.01, 50, width), hard[:, None].expand(-1, width)])
     post = functional.silu(pre)
-    accounts = []
+    rows = torch.randperm(len(pre), generator=torch.Generator().manual_seed(0))[:250]
+    found = []
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for compiled in (True, False):
-            account = LayerAccumulator(width, pre.device)
-            account.centre, account.scale = normal(width, seed=2), normal(width, seed=3).abs() * 4 + 0.01
-            account.counts = torch.zeros(width, BINS, dtype=torch.int32)
-            for part in pre.split(200):
-                add_tokens(part, functional.silu(part), account, compiled=compiled)
-            accounts.append(account)
+            account, histogram = LayerAccumulator(width, pre.device), empty(bins(width))
+            for part in rows.split(200):
+                add_moments(pre, post, part, account, compiled=compiled)
+                add_histogram(pre, part, histogram, compiled=compiled)
+            found.append((account, histogram.counts))
     finally:
         torch.set_num_threads(before)
-    one, other = accounts
-    for name in ("counts", "positive", "min", "max"):
+    (one, counts), (other, others) = found
+    assert torch.equal(counts, others)
+    for name in ("positive", "min", "max"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     torch.testing.assert_close(one.sums, other.sums, rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(one.squares, other.squares, rtol=1e-12, atol=1e-9)
-    assert (one.counts.sum(1) == len(pre)).all()
-    assert torch.equal(one.positive, torch.stack([(pre > 0).sum(0), (post > 0).sum(0)]))
+    assert (counts.sum(1) == len(rows)).all()
+    assert torch.equal(one.positive, torch.stack([(pre[rows] > 0).sum(0), (post[rows] > 0).sum(0)]))
 
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_values_that_are_no_numbers_stay_inside_the_histogram(compiled):
-    account = LayerAccumulator(3, torch.device("cpu"))
-    account.centre, account.scale = torch.tensor([0.0, torch.nan, torch.inf]), torch.ones(3)
-    account.counts = torch.zeros(3, BINS, dtype=torch.int32)
+    centre = torch.tensor([0.0, torch.nan, torch.inf])
+    account, histogram = LayerAccumulator(3, torch.device("cpu")), empty(Bins(centre, torch.ones(3), torch.ones(3)))
     bad = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf])[:, None].repeat(1, 3)
-    add_tokens(bad, bad, account, compiled=compiled)
-    assert account.counts.sum(1).tolist() == [4, 4, 4]
+    add_moments(bad, bad, torch.arange(4), account, compiled=compiled)
+    add_histogram(bad, torch.arange(4), histogram, compiled=compiled)
+    assert histogram.counts.sum(1).tolist() == [4, 4, 4]
     assert not torch.isfinite(account.sums).any()
 
 
 def test_values_fall_into_the_bins_that_the_edges_bound():
-    edges = bin_edges()
-    assert len(edges) == BINS + 1
-    assert (edges.diff() > 0).all()
-    assert edges[0] == -edges[-1] == -255
-    account = LayerAccumulator(1, torch.device("cpu"))
-    account.centre, account.scale = torch.zeros(1), torch.ones(1)
-    account.counts = torch.zeros(1, BINS, dtype=torch.int32)
-    middles = ((edges[1:] + edges[:-1]) / 2).float().unsqueeze(1)
-    add_tokens(middles, None, account)
-    assert (account.counts == 1).all()
+    where = bins(3)
+    edges = where.edges()
+    assert edges.shape == (3, BINS - 1)
+    assert (edges.diff(dim=1) > 0).all()
+    histogram = empty(where)
+    middles = ((edges[:, 1:] + edges[:, :-1]) / 2).float().T.contiguous()
+    ends = torch.stack([edges[:, 0] - 1, edges[:, -1] + 1]).float()
+    values = torch.cat([middles, ends])
+    add_histogram(values, torch.arange(len(values)), histogram)
+    assert (histogram.counts == 1).all()
+
+
+def test_bins_hold_nearly_as_many_of_a_bell_shaped_distribution():
+    sample = normal(200_000, 3) * torch.tensor([0.1, 1.0, 30.0]) + torch.tensor([0.0, -2.0, 7.0])
+    histogram = empty(Bins.on(sample[:CALIBRATION]))
+    add_histogram(sample, torch.arange(len(sample)), histogram)
+    assert float(histogram.counts.max()) / len(sample) < 0.003
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_values_of_16_bits_are_found_among_those_that_there_are(dtype, scale):
+    """A quantile between two neighbouring numbers would be off by all the tokens that have one of them."""
+    pre = (normal(60_000, WIDTH) * scale - scale).to(dtype)
+    for name in ("silu", "relu", "gelu_tanh"):
+        function = ACTIVATIONS[name]
+        statistics = statistics_of(pre.unsqueeze(1), function)
+        for site, sample in (("pre", pre.float()), ("post", function(pre).float())):
+            seen = statistics.at(site)
+            for q in ASKED:
+                assert (rank_errors(sample, seen.quantile(q)[0], q) <= seen.rank_error[0] + 1e-9).all()
+                assert rank_error(sample, seen.quantile(q)[0], q) <= 0.002
+                assert torch.equal(seen.quantile(q), seen.quantile(q).to(dtype).float())
 
 
 def test_counts_outgrow_32_bits():
     account = accumulated(normal(2 * CALIBRATION, 4), functional.silu)
-    assert account.counts is not None and account.counts.dtype == torch.int32
-    account.counts[:, BINS // 2] = torch.iinfo(torch.int32).max
+    (histogram,) = account.histograms
+    assert histogram.counts.dtype == torch.int32
+    centre = int(histogram.bins.places(histogram.bins.centre)[0])
+    histogram.counts[:, centre] = torch.iinfo(torch.int32).max
     account.tokens = 2**31
-    account.add(torch.cat([account.centre.unsqueeze(0)] * 10), torch.zeros(10, 4))
-    assert account.counts.dtype == torch.int64
-    assert (account.counts[:, BINS // 2] == 2**31 + 9).all()
+    account.add(torch.cat([histogram.bins.centre.unsqueeze(0)] * 10), torch.zeros(10, 4))
+    assert histogram.counts.dtype == torch.int64
+    assert (histogram.counts[:, centre] == 2**31 + 9).all()
+
+
+def test_memory_stays_under_4_kib_a_neuron():
+    width = 8
+    for tokens in (CALIBRATION // 2, CALIBRATION, 5000):
+        account = accumulated(normal(tokens, width), functional.silu, chunk=700)
+        kept = sum(tensor.numel() * tensor.element_size() for tensor in account.tensors().values())
+        assert kept <= 4096 * width
 
 
 def test_a_constant_neuron_has_no_spread():
@@ -217,7 +265,7 @@ def test_counting_goes_on_in_a_forked_process():
     if child == 0:
         torch.set_num_threads(2)
         account = LayerAccumulator(300, pre.device)
-        add_tokens(pre, pre, account)
+        add_moments(pre, pre, torch.arange(len(pre)), account)
         os._exit(0 if torch.equal(account.max[0], torch.from_numpy(pre.numpy().max(0))) else 1)
     assert os.waitpid(child, 0)[1] == 0
 
@@ -232,7 +280,8 @@ def test_folded_bins_equal_points_spread_by_hand(edges, seed):
     weights = torch.randint(0, 4, (1, len(edges) - 1), generator=generator).double()
     weights[0, 0] += 1
     ends = torch.tensor([edges], dtype=torch.float64)
-    found = mapped_quantiles(ends, weights)[:, 0]
+    found, bound = quantiles(ends, weights, LEVELS)
+    found, bound = found[:, 0], bound[:, 0]
     points = [
         np.linspace(low, high, 2002)[1:-1].repeat(int(weight))
         for low, high, weight in zip(edges[:-1], edges[1:], weights[0].tolist(), strict=True)
@@ -241,3 +290,4 @@ def test_folded_bins_equal_points_spread_by_hand(edges, seed):
     sample = torch.from_numpy(np.concatenate(points)).unsqueeze(1)
     for level, value in zip(LEVELS.tolist(), found, strict=True):
         assert rank_error(sample, value.unsqueeze(0), level, slack=1e-3) <= 1e-3
+    assert ((bound >= 0) & (bound <= 1 + 1e-9)).all()

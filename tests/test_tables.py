@@ -22,7 +22,7 @@ def printed(rows: list[Row]) -> str:
 
 
 def test_accuracy_and_the_change_in_surprise() -> None:
-    shown = printed([row("acc", 0.5, delta=-0.25), row("bits_per_byte", 2.0, delta=0.125, p_value=0.01)])
+    shown = printed([row("acc", 0.5, delta=-0.25), row("bits_per_byte", 2.0, delta=0.125, significant=True)])
     assert "acc (change in bits_per_byte)" in shown
     assert "More bits per byte" in shown
     assert "0.50 (+0.12)*" in shown
@@ -36,11 +36,20 @@ def test_a_task_with_other_metrics_shows_its_own() -> None:
     assert "More bits per byte" not in shown
 
 
-@pytest.mark.parametrize(
-    ("p_value", "starred"), [(0.0, True), (0.049, True), (0.05, False), (1.0, False), (None, False)]
-)
-def test_stars(p_value: float | None, starred: bool) -> None:
-    assert ("0.50 (-0.25)*" in printed([row("acc", 0.5, delta=-0.25, p_value=p_value)])) == starred
+@pytest.mark.parametrize("significant", [True, False, None])
+def test_stars(significant: bool | None) -> None:
+    assert ("0.50 (-0.25)*" in printed([row("acc", 0.5, delta=-0.25, significant=significant)])) == bool(significant)
+
+
+def test_controls_and_failures() -> None:
+    shown = printed(
+        [
+            row("acc", 0.5, delta=-0.25, selector="random:like=lape:seed=0", control_of="lape"),
+            row("acc", 0.5).model_copy(update={"metric": None, "value": None, "status": "failed", "language": "zh"}),
+        ]
+    )
+    assert "random like lape" in shown
+    assert "seed=0" not in shown
 
 
 def test_without_rows_there_is_still_a_table() -> None:

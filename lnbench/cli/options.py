@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -48,6 +50,27 @@ def model_arguments(text: str) -> dict[str, Any]:
     from lm_eval.utils import simple_parse_args_string
 
     return dict(simple_parse_args_string(text))
+
+
+@contextmanager
+def tell() -> Iterator[None]:
+    """Print what lnbench logs, beside the progress bars and not through them."""
+    import logging
+
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    logger = logging.getLogger("lnbench")
+    handler, level = logging.StreamHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = True
 
 
 def show(table: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,11 +26,28 @@ def collect(
     model: Model = DEFAULT_MODEL,
     corpus: Corpus = None,
     languages: Languages = None,
-    tokens: Annotated[int | None, typer.Option(help="Tokens a language; all of the corpus by default.", min=1)] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="Tokens a language, as 100M or en=2M+hi=500k; all of the corpus by default."),
+    ] = None,
     length: Annotated[int, typer.Option(help="Tokens in a block, BOS included.", min=2)] = 512,
-    batch_size: Annotated[int | None, typer.Option(help="Blocks in a forward pass.", min=1)] = None,
+    mode: Annotated[
+        Literal["pack", "truncate"],
+        typer.Option(help="Documents joined and cut into blocks, or each cut off at the length of one."),
+    ] = "pack",
+    batch_size: Annotated[
+        int | None, typer.Option(help="Blocks in a forward pass; what fits the memory by default.", min=1)
+    ] = None,
     skip: Annotated[int, typer.Option(help="Positions not counted at the start of a block.", min=0)] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order.")] = 0,
+    dedup: Annotated[bool, typer.Option("--dedup", help="Drop documents that repeat an earlier one.")] = False,
+    drop_wrong_script: Annotated[
+        bool, typer.Option("--drop-wrong-script", help="Drop documents mostly in another script than the language's.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="Count only this part, as 3/8; lnbench stats merge puts them together.")
+    ] = None,
+    save_every: Annotated[float, typer.Option(help="Seconds after which progress is kept.", min=0)] = 60.0,
     site: Annotated[Site, typer.Option(help="Site shown first; both are collected.")] = Site.POST,
     batch_level: Annotated[
         list[float] | None,
@@ -40,38 +57,85 @@ def collect(
 ) -> None:
     """Read text in every language and write each neuron's statistics to a folder.
 
-    Example: lnbench stats --model gemma-3-270m --corpus data/{lang}.jsonl.gz --languages en+hi --out stats
+    After an interruption the same command goes on where it was; languages that are done stay. Started by torchrun or
+    accelerate launch, the processes share every language.
+
+    Example: lnbench stats --model gemma-3-270m --corpus data/{lang}.jsonl.gz --languages en+hi --tokens 1M --out stats
     """
     if context.invoked_subcommand is not None:
         return
     if out is None:
         raise LnbenchError("pass --out FOLDER for the Statistics, or see lnbench stats --help")
     from lnbench import demo as embedded
-    from lnbench.lm import LNBenchLM
-    from lnbench.statistics.corpus import collect_corpus
+    from lnbench.cli.options import tell
+    from lnbench.corpora import parse_shard, parse_tokens
 
     chosen = chosen_languages(corpus, languages)  # before minutes are spent on loading
-    lm = LNBenchLM(model, **model_arguments(model_args))
-    for language in chosen:
-        collected = collect_corpus(
+    budgets = parse_tokens(tokens, chosen)
+    part = parse_shard(shard) if shard is not None else (0, 1)
+
+    from lnbench.lm import LNBenchLM
+    from lnbench.statistics.corpus import Reading
+    from lnbench.statistics.run import collect_folder
+
+    readings = {
+        language: Reading(
+            corpus or embedded.CORPUS,
+            budgets[language],
+            length,
+            mode,
+            skip,
+            seed,
+            dedup,
+            drop_wrong_script,
+            tuple(batch_level or ()),
+        )
+        for language in chosen
+    }
+    with tell():
+        lm = LNBenchLM(model, **model_arguments(model_args))
+        collect_folder(
             lm.model,
             lm.tokenizer,
-            corpus or embedded.CORPUS,
-            language,
-            tokens=tokens,
-            length=length,
-            batch_size=batch_size,
-            skip=skip,
-            seed=seed,
+            out,
+            readings,
+            shard=part,
             site=site,
-            batch_levels=tuple(batch_level or ()),
+            say=typer.echo,
+            batch_size=batch_size,
+            save_every=save_every,
         )
-        typer.echo(f"{language}: {collected.tokens:,} tokens → {collected.save(out)}")
+
+
+@stats.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that lnbench stats --shard wrote, or copies of them.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Statistics folder to write; the first folder by default.")
+    ] = None,
+    site: Annotated[Site, typer.Option(help="Site shown first.")] = Site.POST,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Needed only where transformers does not know the non-linearity.")
+    ] = None,
+    model_args: ModelArgs = "",
+) -> None:
+    """Put the shards of every language together; the counts are those of one pass over the whole.
+
+    Example: lnbench stats merge machine1/stats machine2/stats --out stats
+    """
+    from lnbench.statistics.run import merge_folders
+
+    activations = None
+    if model is not None:
+        from lnbench.lm import LNBenchLM
+
+        activations = LNBenchLM(model, **model_arguments(model_args)).sites.activations
+    merge_folders(folders, out or folders[0], site=site, activations=activations, say=typer.echo)
 
 
 @stats.command("show")
 def show_statistics(folder: Annotated[Path, typer.Argument(help="Statistics folder.")]) -> None:
-    """Averages over all neurons, by language and site: mean, percentiles, share positive.
+    """Averages over all neurons, by language and site: mean, percentiles, share positive; and how exact they are.
 
     Example: lnbench stats show stats
     """

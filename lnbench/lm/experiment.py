@@ -22,8 +22,7 @@ from lnbench.neurons import NeuronSet
 from lnbench.overrides import Override, plan
 from lnbench.selection import select
 from lnbench.statistics import Statistics, store
-from lnbench.statistics.corpus import collect_corpus, provenance
-from lnbench.statistics.values import PLACES
+from lnbench.statistics.corpus import Reading, collect_corpus, request_key
 
 log = logging.getLogger(__name__)
 Site = Literal["post", "pre"]
@@ -246,10 +245,10 @@ class Artifacts:
 
     def _collected(self, experiment: Experiment, language: str, levels: tuple[float, ...]) -> Statistics:
         """Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
-        reading: dict[str, Any] = {"tokens": experiment.corpus_tokens, "length": experiment.corpus_length}
-        made_from = provenance(experiment.corpus, language, skip=1, seed=0, **reading)
-        keyed = {name: value for name, value in (self.described | made_from).items() if name not in PLACES}
-        folder = cache_dir("statistics", fingerprint([keyed, levels]))
+        reading = Reading(
+            experiment.corpus, experiment.corpus_tokens, length=experiment.corpus_length, batch_levels=levels
+        )
+        folder = cache_dir("statistics", request_key(self.described | reading.provenance(language)))
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".collecting"):
             if (folder / f"{language}.safetensors").exists():
@@ -257,8 +256,10 @@ class Artifacts:
                     return Statistics.load(folder, language)
                 except LnbenchError as error:
                     log.warning("%s; collecting these Statistics again", error)
+            state = folder / "unfinished.safetensors"
             collected = collect_corpus(
-                self.model, self.tokenizer, experiment.corpus, language, batch_levels=levels, **reading
+                self.model, self.tokenizer, language, reading, state=state, described=self.described
             )
             collected.save(folder)
+            state.unlink(missing_ok=True)
             return collected

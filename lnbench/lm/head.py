@@ -2,17 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from lnbench.errors import LnbenchError
-from lnbench.files import file_sha256
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import atomic_path, file_sha256
 
 FORMAT = "lnbench.head/1"
+FILE = "head.safetensors"
+"""Its name in an adapter's folder."""
+POOLINGS = ("last", "paper")
+
+
+class LaidOut(NamedTuple):
+    """Texts as one batch."""
+
+    ids: Tensor
+    """``LongTensor[batch, length]``, padded on the right."""
+    mask: Tensor | None
+    """``LongTensor[batch, length]``, 1 at real tokens; None where padding cannot be seen from what is read."""
+    read: Tensor
+    """``LongTensor[batch]``: the position that the head reads."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Which position of a text the head reads.
+
+    ``last``: the last real token. ``paper``: the last position of the text padded to ``length``, as in the published
+    code of *Language-specific Neurons Do Not Facilitate Cross-Lingual Transfer*, which reads a padding token that
+    attends to the real ones.
+
+    Args:
+        name: One of :data:`POOLINGS`.
+        length: Tokens that texts are padded and cut to; ``paper`` only.
+        pad: Token id of the padding; ``paper`` only.
+    """
+
+    name: Literal["last", "paper"] = "last"
+    length: int | None = None
+    pad: int | None = None
+
+    def lay_out(self, texts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> LaidOut:
+        """Texts as the model is to read them.
+
+        Args:
+            texts: Token ids; for ``paper`` at most ``length`` of them.
+            device: Where the tensors go.
+        """
+        ends = torch.tensor([len(text) for text in texts], device=device)
+        length = self.length or max(map(len, texts))
+        ids = torch.full((len(texts), length), self.pad or 0)
+        for row, text in zip(ids, texts, strict=True):
+            row[: len(text)] = torch.tensor(text)
+        ids = ids.to(device)
+        if self.name == "last":
+            return LaidOut(ids, None, ends - 1)
+        mask = (torch.arange(length, device=device) < ends[:, None]).long()
+        return LaidOut(ids, mask, torch.full_like(ends, length - 1))
+
+    def metadata(self) -> dict[str, str]:
+        """As text, for a file."""
+        values = {"pooling": self.name, "length": self.length, "pad": self.pad}
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+    @classmethod
+    def of(cls, metadata: dict[str, str], path: Path) -> Pooling:
+        """The pooling that a file's metadata names; ``last`` where it names none.
+
+        Raises:
+            LnbenchError: an unknown one, or one whose length or padding is missing.
+        """
+        name = metadata.get("pooling", "last")
+        if name not in POOLINGS:
+            raise unknown("pooling", name, POOLINGS, f"{path} names it")
+        if name == "last":
+            return cls()
+        try:
+            return cls("paper", int(metadata["length"]), int(metadata["pad"]))
+        except (KeyError, ValueError) as error:
+            raise LnbenchError(f"{path}: pooling=paper needs the metadata length and pad, as whole numbers") from error
+
+
+def read_hidden(body: Any, texts: LaidOut) -> Tensor:
+    """``[batch, hidden]``: the final hidden state at the position that the head reads.
+
+    Args:
+        body: The model without its output head.
+        texts: What :meth:`Pooling.lay_out` made.
+    """
+    hidden: Tensor = body(texts.ids, attention_mask=texts.mask, use_cache=False).last_hidden_state
+    return hidden[torch.arange(len(hidden), device=hidden.device), texts.read.to(hidden.device)]
+
+
+def cut_left(tokens: list[int], length: int, first: int) -> list[int]:
+    """The last ``length`` tokens; if the text begins with the token ``first`` (BOS), it still does."""
+    if len(tokens) <= length:
+        return tokens
+    return tokens[:1] + tokens[len(tokens) - length + 1 :] if tokens[0] == first else tokens[-length:]
 
 
 @dataclass(frozen=True)
@@ -23,11 +117,13 @@ class ClassificationHead:
         weight: ``[classes, hidden]``.
         bias: ``[classes]``.
         sha256: Of the file it came from.
+        pooling: Which position it reads.
     """
 
     weight: Tensor
     bias: Tensor
     sha256: str
+    pooling: Pooling = Pooling()
 
     @classmethod
     def load(cls, path: str | Path) -> ClassificationHead:
@@ -40,7 +136,7 @@ class ClassificationHead:
             LnbenchError: missing, truncated or not a head.
         """
         path = Path(path)
-        path = path / "head.safetensors" if path.is_dir() else path
+        path = path / FILE if path.is_dir() else path
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -55,7 +151,7 @@ class ClassificationHead:
         bias = tensors.get("bias", torch.zeros(weight.shape[0]))
         if bias.shape != weight.shape[:1]:
             raise LnbenchError(f"{path}: bias of shape {tuple(bias.shape)} does not fit {weight.shape[0]} classes")
-        return cls(weight, bias, file_sha256(path))
+        return cls(weight, bias, file_sha256(path), Pooling.of(metadata, path))
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """``[batch, classes]`` from hidden states ``[batch, hidden]``.
@@ -70,3 +166,17 @@ class ClassificationHead:
             )
         weight, bias = self.weight.to(hidden.device), self.bias.to(hidden.device)
         return torch.nn.functional.linear(hidden.float(), weight, bias).log_softmax(-1)
+
+
+def save_head(path: Path, head: nn.Linear, pooling: Pooling) -> None:
+    """Write a trained head as :meth:`ClassificationHead.load` reads it.
+
+    Raises:
+        LnbenchError: the disk is full or the folder cannot be written.
+    """
+    tensors = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": FORMAT, **pooling.metadata()})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error

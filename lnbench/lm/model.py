@@ -22,9 +22,9 @@ from lnbench.host import get_host
 from lnbench.lm.account import Account
 from lnbench.lm.answers import Answers
 from lnbench.lm.experiment import Artifacts, Experiment
-from lnbench.lm.head import ClassificationHead
+from lnbench.lm.head import ClassificationHead, cut_left, read_hidden
 from lnbench.lm.languages import AUTO, language_of
-from lnbench.lm.scoring import Batch, Request, Row, collate, keeps_logits, length_for_batch_size, read_scores
+from lnbench.lm.scoring import Batch, Request, Row, collate, length_for_batch_size, logits_at, read_scores
 from lnbench.models import DEFAULT_MODEL, resolve
 from lnbench.overrides import Applied, override
 from lnbench.statistics import describe_model
@@ -79,7 +79,6 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 "language; overrides work with adapters that change weights, such as LoRA"
             )
         self.batch_schedule: float
-        self._keeps_logits = keeps_logits(self.model)
         self._applied: Applied | None = None
         self._longest: int | None = None
         self._sites: Sites | None = None
@@ -289,35 +288,34 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         with bar:
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
                 batch = Batch.of([Row.of(request, self.max_length) for request in chunk], self.device)
-                for strings, answer in read_scores(collator, chunk, batch, self._logits(batch), self.softmax_dtype):
+                with self._reading(batch):
+                    logits = logits_at(self.model, batch)
+                for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
                     answers.append(answer)
                     if strings is not None:
                         self.cache_hook.add_partial("loglikelihood", strings, answer)
                     bar.update(1)
         return list(collator.get_original(answers))
 
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        """``[batch, kept, vocabulary]``: at least the last positions that a row is scored at."""
-        keep = {"logits_to_keep": batch.keep} if self._keeps_logits else {}
-        with self._reading(batch):
-            return self.model(batch.ids, **keep).logits  # type: ignore[no-any-return]
-
     def _classify(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Score each document's choices by the classification head, on the last token of their shared context."""
+        """Score each document's choices by the classification head, on one position of their shared context."""
         assert self._classifier is not None
+        pooling = self._classifier.pooling
+        limit = pooling.length or self.max_length
         contexts = sorted({request.args[0] for request in requests}, key=lambda text: (-len(text), text))
-        encoded = {text: self.tok_encode(text)[-self.max_length :] or [self.prefix_token_id] for text in contexts}
+        encoded = {
+            text: cut_left(self.tok_encode(text), limit, self.prefix_token_id) or [self.prefix_token_id]
+            for text in contexts
+        }
         size = self._detect_batch_size() if self.batch_size == "auto" else self.batch_size
         scores: dict[str, torch.Tensor] = {}
         for start in tqdm(
             range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0
         ):
             some = contexts[start : start + size]
-            batch = Batch.of([Row(encoded[text], 1) for text in some], self.device)
-            with self._reading(batch):
-                hidden = transformer_body(self.sites.model)(batch.ids, use_cache=False).last_hidden_state
-            last = torch.tensor([len(row.tokens) - 1 for row in batch.rows], device=hidden.device)
-            pooled = hidden[torch.arange(len(some), device=hidden.device), last]
+            texts = pooling.lay_out([encoded[text] for text in some], self.device)
+            with self._reading(Batch([Row(encoded[text], 1) for text in some], texts.ids), texts.read):
+                pooled = read_hidden(transformer_body(self.sites.model), texts)
             scores |= dict(zip(some, self._classifier.log_probabilities(pooled).cpu(), strict=True))
         answers = []
         for request in requests:
@@ -333,12 +331,18 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         return answers
 
     @contextmanager
-    def _reading(self, batch: Batch) -> Iterator[None]:
-        """Forward passes in this block read ``batch``: the override learns which of its tokens to change."""
+    def _reading(self, batch: Batch, pooled: torch.Tensor | None = None) -> Iterator[None]:
+        """Forward passes in this block read ``batch``: the override learns which of its tokens to change.
+
+        A classification head can read a padding token (``pooled``, a position a row), which then counts as real.
+        """
         dtype = self.mixed_precision_dtype
         precision = nullcontext() if dtype is None else torch.autocast(device_type=self.device.type, dtype=dtype)
         if self._applied is not None:
-            self._applied.real = batch.real(self.experiment.positions)
+            real = batch.real(self.experiment.positions)
+            if pooled is not None and self.experiment.positions != "generated":
+                real[torch.arange(len(real), device=real.device), pooled] = True
+            self._applied.real = real
         try:
             with torch.no_grad(), precision:
                 yield

@@ -1,28 +1,112 @@
-"""Run one cell through lm-eval on a loaded model, and keep lm-eval's own files of it."""
+"""Run lm-eval in this process on a model that is loaded already, and keep lm-eval's own files of it."""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import copy
 from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import lm_eval
+from lm_eval import evaluator
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
+from lm_eval.loggers import utils as loggers
 from lm_eval.tasks import TaskManager
 from torch.utils import collect_env
 
+from lnbench.errors import LnbenchError
+from lnbench.files import fingerprint
 from lnbench.lm.experiment import Experiment
 from lnbench.lm.model import LNBenchLM
+from lnbench.lm.scoring import Row
 from lnbench.paths import tasks_dir
 
-# lm-eval asks pip and the hardware at every invocation, though neither changes between cells.
+# lm-eval asks pip, the hardware and git at every invocation, though none of them changes between cells.
 collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
+evaluator.get_git_commit_hash = functools.cache(loggers.get_git_commit_hash)
+
+
+class UnwrittenError(LnbenchError):
+    """Results could not be written, as on a full disk; going on would lose more."""
+
+
+class Tasks(TaskManager):  # type: ignore[misc]
+    """lm-eval's tasks, each loaded, prompted and tokenised once, for as many invocations as there are.
+
+    The tasks that come with lm-eval are indexed when one of them is first asked for, as that takes longer than a small
+    cell.
+
+    Args:
+        include_path: The user's folder of tasks, beside ours; of one name, the user's is taken.
+        metadata: As lm-eval's ``--metadata``.
+    """
+
+    def __init__(self, include_path: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
+        self._index: dict[str, Any] = {
+            "include_path": [str(tasks_dir()), *([include_path] if include_path else [])],
+            "metadata": dict(metadata or {}),
+        }
+        super().__init__(**self._index, include_defaults=False)
+        self._loaded: dict[tuple[str, ...], Any] = {}
+
+    def load(self, task_list: Any) -> Any:
+        """As lm-eval; the same tasks are handed out again."""
+        key = tuple(task_list)
+        if key not in self._loaded:
+            if any(name not in self.task_index for name in key):
+                super().__init__(**self._index)
+            found = super().load(task_list)
+            for task in found["tasks"].values():
+                _keep_requests(task)
+            self._loaded[key] = found
+        return self._loaded[key]
+
+
+def _keep_requests(task: Task) -> None:
+    """Make ``task`` build its prompts once for the same options, and hand out blank copies of them."""
+    build = task.build_all_requests
+    kept: dict[str, list[Instance]] = {}
+
+    @functools.wraps(build)
+    def build_all_requests(**options: Any) -> None:
+        settings = {name: str(value) for name, value in options.items() if not callable(value)}
+        drawing = task.fewshot_rnd.getstate() if task.fewshot_rnd is not None else None
+        key = fingerprint([settings, task.config.num_fewshot, drawing])
+        if key not in kept:
+            build(**options)
+            kept[key] = task.instances
+        task._instances = [_blank(instance) for instance in kept[key]]
+
+    task.build_all_requests = build_all_requests
+
+
+def _blank(instance: Instance) -> Instance:
+    """A request without its answers."""
+    fresh = copy(instance)
+    fresh.resps, fresh.filtered_resps = [], {}
+    return fresh
+
+
+def remember(lm: LNBenchLM) -> None:
+    """Make ``lm`` tokenise each text, and find a batch size for each length, once: a sweep's cells ask for the same."""
+    lm._encode_pair = functools.lru_cache(maxsize=1 << 16)(lm._encode_pair)
+    detect, sizes = lm._detect_batch_size, {}
+
+    def detect_once(requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        longest = len(Row.of(requests[pos], lm.max_length).tokens) if requests else lm._longest
+        if longest not in sizes:
+            sizes[longest] = detect(requests, pos)
+        return int(sizes[longest])
+
+    lm._detect_batch_size = detect_once
 
 
 def evaluate(
@@ -31,8 +115,9 @@ def evaluate(
     arguments: Mapping[str, Any],
     *,
     task_manager: TaskManager,
-    limit: int | None = None,
     output_path: Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """One lm-eval invocation, in this process and on a model that is loaded already.
 
@@ -41,24 +126,28 @@ def evaluate(
         tasks: Task names.
         arguments: The lnbench part of ``--model_args``.
         task_manager: Where lm-eval finds the tasks; shared by all invocations.
-        limit: Documents a task, as lm-eval's ``--limit``.
         output_path: Where lm-eval writes its results and samples, and ``lm_eval.log`` what it says.
+        model_args: All of ``--model_args``, for the results; by default ``arguments``.
+        options: Of ``lm_eval.simple_evaluate``, as ``limit``.
 
     Returns:
         lm-eval's results, with samples.
+
+    Raises:
+        UnwrittenError: lm-eval's files did not come out whole.
     """
     lm.configure(Experiment(**arguments))
     tracker = EvaluationTracker(output_path=str(output_path) if output_path is not None else None)
     with _said_to(output_path / "lm_eval.log" if output_path is not None else None):
         results: dict[str, Any] = lm_eval.simple_evaluate(
             model=lm,
-            model_args=dict(arguments),
+            model_args=dict(model_args or arguments),
             tasks=list(tasks),
-            limit=limit,
             task_manager=task_manager,
             batch_size=lm.batch_size,
             log_samples=True,
             evaluation_tracker=tracker,
+            **options,
         )
         if output_path is not None:
             samples = results["samples"]
@@ -66,29 +155,43 @@ def evaluate(
             tracker.save_results_aggregated(results=shown, samples=samples)
             for task, rows in samples.items():
                 tracker.save_results_samples(task_name=task, samples=rows)
+    if output_path is not None:
+        _check_written(output_path, {task: len(rows) for task, rows in results["samples"].items()})
     return results
 
 
-def command(
-    tasks: Sequence[str], arguments: Mapping[str, Any], *, limit: int | None, batch_size: int | str | None
-) -> str:
-    """The shell command that gives the same numbers by hand."""
-    parts = [
-        "lm_eval",
-        "--model",
-        "lnbench",
-        "--model_args",
-        ",".join(f"{key}={value}" for key, value in arguments.items()),
-    ]
-    parts += ["--include_path", str(tasks_dir()), "--tasks", ",".join(tasks)]
-    parts += ["--limit", str(limit)] if limit is not None else []
-    parts += ["--batch_size", str(batch_size)] if batch_size is not None else []
-    return shlex.join(parts)
+def results_file(folder: Path) -> Path:
+    """lm-eval's results in the output path of one invocation.
+
+    Raises:
+        UnwrittenError: there are none.
+    """
+    found = sorted(folder.glob("*/results_*.json"))
+    if not found:
+        raise UnwrittenError(f"lm-eval left no results in {folder}: the disk may be full, or the folder not writable")
+    return found[-1]
+
+
+def samples_file(folder: Path, task: str) -> Path:
+    """lm-eval's samples of a task in the output path of one invocation."""
+    results = results_file(folder)
+    return results.with_name(f"samples_{task}_{results.stem.removeprefix('results_')}.jsonl")
+
+
+def _check_written(folder: Path, samples: Mapping[str, int]) -> None:
+    """lm-eval only warns when it cannot write its files."""
+    try:
+        json.loads(results_file(folder).read_bytes())
+        for task, rows in samples.items():
+            if samples_file(folder, task).read_bytes().count(b"\n") != rows:
+                raise UnwrittenError(f"lm-eval's samples of {task} in {folder} are cut off: the disk may be full")
+    except (OSError, json.JSONDecodeError) as error:
+        raise UnwrittenError(f"lm-eval's results in {folder} are cut off ({error}): the disk may be full") from error
 
 
 @contextmanager
 def _said_to(log: Path | None) -> Iterator[None]:
-    """Send what lm-eval and the programs it starts print on stderr to a file, or nowhere."""
+    """Send what lm-eval prints, and what the programs it starts print on stderr, to a file, or nowhere."""
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
@@ -96,7 +199,12 @@ def _said_to(log: Path | None) -> Iterator[None]:
     with Path(log or os.devnull).open("ab") as target:
         os.dup2(target.fileno(), 2)
         try:
-            with target, TextIOWrapper(FileIO(os.dup(2), "w"), write_through=True) as stream, redirect_stderr(stream):
+            with (
+                target,
+                TextIOWrapper(FileIO(os.dup(2), "w"), encoding="utf-8", write_through=True) as stream,
+                redirect_stderr(stream),
+                redirect_stdout(stream),
+            ):
                 yield
         finally:
             os.dup2(kept, 2)

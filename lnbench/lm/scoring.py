@@ -1,13 +1,12 @@
 """Likelihoods of continuations, with logits computed only where they are read.
 
 Batches are composed as lm-eval's ``hf`` model composes them, so that both give the same numbers; what differs is that
-the output head, which costs more than the transformer body at 262,144 words of vocabulary, skips the positions that
-no request scores.
+the output head, which costs more than the transformer body at 262,144 words of vocabulary, is run at no other positions
+than those that a request scores.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +21,9 @@ from lnbench.overrides import Positions
 Request = tuple[Any, list[int], list[int]]
 """``(strings, context tokens, continuation tokens)``, as lm-eval's ``_loglikelihood_tokens`` takes them."""
 
-_EXACT_ROWS = 64
-"""The head is never run on fewer positions a batch than this: on a handful of rows matrix libraries sum in another
-order, and the last digit of the result would depend on what was skipped."""
+_EXACT_ROWS = 32
+"""The head is never run on fewer positions a batch than this: on a handful of rows (below 8, in float32 on a CPU)
+matrix libraries sum in another order, and the last digit of the result would depend on what was skipped."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,18 @@ class Batch:
         return cls(rows, ids.to(device))
 
     @property
-    def keep(self) -> int:
-        """How many of the last positions' logits are enough for all rows."""
-        length = self.ids.shape[1]
-        first = min(len(row.tokens) - row.scored for row in self.rows)
-        return min(length, max(length - first, -(-_EXACT_ROWS // len(self.rows))))
+    def read(self) -> tuple[Tensor, Tensor]:
+        """``LongTensor[positions]`` twice: rows, and places in them, whose logits are needed.
+
+        The scored positions, row after row; then as many others as the head needs to be exact.
+        """
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        ends = torch.tensor([len(row.tokens) for row in self.rows], device=self.ids.device).unsqueeze(1)
+        scored = torch.tensor([row.scored for row in self.rows], device=self.ids.device).unsqueeze(1)
+        wanted = (places < ends) & (places >= ends - scored)
+        needed, others = wanted.nonzero(), (~wanted).nonzero()
+        chosen = torch.cat([needed, others[: max(0, _EXACT_ROWS - len(needed))]])
+        return chosen[:, 0], chosen[:, 1]
 
     def real(self, positions: Positions) -> Tensor:
         """``BoolTensor[batch, length]``: the real tokens at the positions that an override changes."""
@@ -90,9 +96,34 @@ class Batch:
         return real
 
 
-def keeps_logits(model: Any) -> bool:
-    """Whether ``model`` can be asked for the logits of the last positions alone."""
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
+def logits_at(model: Any, batch: Batch) -> Tensor:
+    """``[positions, vocabulary]``: the logits at :attr:`Batch.read`, of a forward pass that computes no others.
+
+    The output head is handed the hidden states of those positions alone, so whatever a model does to its logits
+    afterwards (scaling, capping) stays the model's own. A model without a head of its own computes all, and they are
+    picked from what it returns.
+    """
+    rows, places = batch.read
+    picked = False
+
+    def pick(values: Tensor) -> Tensor:
+        # A model with virtual tokens (prompt tuning) has more positions than it was given tokens.
+        added = values.shape[1] - batch.ids.shape[1]
+        return values[rows.to(values.device), places.to(values.device) + added]
+
+    def before_head(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal picked
+        picked = True
+        return (pick(inputs[0]).unsqueeze(0), *inputs[1:])
+
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(before_head) if head is not None else None
+    try:
+        logits: Tensor = model(batch.ids).logits
+    finally:
+        if handle is not None:
+            handle.remove()
+    return logits[0] if picked else pick(logits)
 
 
 def collate(requests: Sequence[Request], *, share: bool) -> Any:
@@ -114,20 +145,18 @@ def read_scores(
         collator: What :func:`collate` made; it knows which requests share a row.
         chunk: The requests of the batch.
         batch: Their rows.
-        logits: ``[batch, kept, vocabulary]``, the last positions' logits.
+        logits: ``[positions, vocabulary]``, as :func:`logits_at` gives them.
         softmax_dtype: Precision of the softmax, as in lm-eval.
 
     Returns:
         ``(strings, (log-likelihood in nats, whether greedy decoding would say so))`` per request, in batch order.
     """
-    log_probabilities = torch.nn.functional.log_softmax(logits, dim=-1, dtype=softmax_dtype)
-    # A model with virtual tokens (prompt tuning) returns more positions than it was given tokens.
-    dropped = batch.ids.shape[1] - logits.shape[1]
+    scored = [row.scored for row in batch.rows]
+    log_probabilities = torch.nn.functional.log_softmax(logits[: sum(scored)], dim=-1, dtype=softmax_dtype)
     answers = []
-    for request, row, scores in zip(chunk, batch.rows, log_probabilities, strict=True):
+    for request, scores in zip(chunk, torch.split(log_probabilities, scored), strict=True):
         strings, context, continuation = request
-        end = len(row.tokens) - dropped
-        own = scores[end - row.scored : end].unsqueeze(0)
+        own = scores.unsqueeze(0)
         greedy = own.argmax(-1)
         for asked, tokens, shared in collator.get_cache(strings, context, continuation, own):
             target = torch.tensor(tokens, device=own.device).unsqueeze(0)

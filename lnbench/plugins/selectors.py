@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.hookspecs import hookimpl
+from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.values import check_same_model
 
@@ -123,10 +125,14 @@ class ActProb:
 class Random:
     """Random neurons, a control: as many per layer and language as a NeuronSet has, or a fraction of every layer.
 
-    Beside a NeuronSet, a language's own neurons are not drawn, unless they leave too few in a layer.
+    Beside a NeuronSet, a language's own neurons are not drawn, unless they leave too few in a layer. The NeuronSet is a
+    file's, or what another selector finds in the same Statistics.
     """
 
-    like: str | None = Field(default=None, description="NeuronSet file to match per layer and language")
+    like: str | None = Field(
+        default=None,
+        description="NeuronSet file to match by layer and language, or a selector: name or [name:key=value]",
+    )
     fraction: float = Field(default=0.01, gt=0, le=1, description="share of each layer, without a file to match")
     seed: int = Field(default=0, ge=0, description="another seed draws other neurons")
 
@@ -136,9 +142,9 @@ class Random:
             none = torch.zeros(layers, width, dtype=torch.bool)
             counts = torch.full((layers,), round(self.fraction * width))
             return NeuronSet.from_masks(
-                model, {language: self._draw(language, counts, none) for language in statistics}
+                model, {language: draw_random(language, counts, none, self.seed) for language in statistics}
             )
-        matched = NeuronSet.load(self.like)
+        matched = self._matched(statistics)
         matched.check(model, layers, width)
         missing = [language for language in statistics if language not in matched.languages]
         if missing:
@@ -146,21 +152,50 @@ class Random:
         return NeuronSet.from_masks(
             model,
             {
-                language: self._draw(language, matched.per_layer(language), matched.mask(language))
+                language: draw_random(language, matched.per_layer(language), matched.mask(language), self.seed)
                 for language in statistics
             },
         )
 
-    def _draw(self, language: str, counts: Tensor, avoid: Tensor) -> Tensor:
-        # A language's draw depends on itself and the seed alone, not on which languages stand beside it.
-        # Torch reads 32 bits of a seed, so both go into these.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {language}".encode()))
-        drawn = torch.zeros_like(avoid)
-        for layer, count in enumerate(counts.tolist()):
-            order = torch.randperm(avoid.shape[1], generator=generator)
-            preferred = order[avoid[layer][order].long().argsort(stable=True)]
-            drawn[layer, preferred[:count]] = True
-        return drawn
+    @property
+    def batch_levels(self) -> tuple[float, ...]:
+        """What the selector that is matched needs."""
+        inner = self._selector
+        return tuple(getattr(get_host().resolve("selector", inner), "batch_levels", ())) if inner else ()
+
+    @property
+    def _selector(self) -> str | None:
+        """The selector to match, where it is no file."""
+        inner = (self.like or "").removeprefix("[").removesuffix("]")
+        return inner if inner.partition(":")[0] in get_host().names("selector") and not Path(inner).exists() else None
+
+    def _matched(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
+        from lnbench.selection import select
+
+        return select(self._selector, statistics) if self._selector else NeuronSet.load(str(self.like))
+
+
+def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tensor:
+    """Random neurons, which depend on ``language`` and ``seed`` alone.
+
+    Args:
+        language: Whose they are called.
+        counts: ``LongTensor[layers]``, how many to draw.
+        avoid: ``BoolTensor[layers, width]``, neurons to draw only where the others are too few.
+        seed: Another one draws other neurons.
+
+    Returns:
+        ``BoolTensor[layers, width]``.
+    """
+    # A language's draw does not depend on which languages stand beside it.
+    # Torch reads 32 bits of a seed, so both go into these.
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {language}".encode()))
+    drawn = torch.zeros_like(avoid)
+    for layer, count in enumerate(counts.tolist()):
+        order = torch.randperm(avoid.shape[1], generator=generator)
+        preferred = order[avoid[layer][order].long().argsort(stable=True)]
+        drawn[layer, preferred[:count]] = True
+    return drawn
 
 
 @hookimpl

@@ -6,25 +6,51 @@ the bins through the non-linearity gives the distribution behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from lnbench.statistics.kernels import BINS, add_tokens, bin_edges
-from lnbench.statistics.values import LEVELS, SiteValues
+from lnbench.statistics.bins import BINS, Bins, outline, quantiles
+from lnbench.statistics.kernels import add_histogram, add_moments
+from lnbench.statistics.values import LEVELS, RANKED, SiteValues
 
-CALIBRATION = 1024
-"""Tokens kept as they are before the bins are fixed. Up to here, quantiles are those of the sample itself."""
+CALIBRATION = 960
+"""Tokens kept as they are before the bins are laid out. Up to here, quantiles are those of the sample itself."""
 
-_SCALED_ON = 256
+Activation = Callable[[Tensor], Tensor]
 _FINISHED_AT_ONCE = 256
 _INT32 = torch.iinfo(torch.int32).max
+_MOMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "positive": torch.add,
+    "sums": torch.add,
+    "squares": torch.add,
+    "min": torch.minimum,
+    "max": torch.maximum,
+}
+"""Moments, and how those of two accounts become one."""
+
+
+@dataclass
+class Histogram:
+    """Counts ``[width, BINS]`` (int32 while they fit) in bins of their own."""
+
+    bins: Bins
+    counts: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, as they are stored."""
+        return {
+            "centre": self.bins.centre,
+            "below": self.bins.below,
+            "above": self.bins.above,
+            "counts": self.counts,
+        }
 
 
 class LayerAccumulator:
-    """One layer's counts, for any number of tokens in memory that does not grow.
+    """One layer's counts, for any number of tokens in memory that does not grow: under 4 KiB a neuron.
 
     Args:
         width: Neurons of the layer.
@@ -33,65 +59,115 @@ class LayerAccumulator:
 
     def __init__(self, width: int, device: torch.device) -> None:
         self.width = width
+        self.device = device
+        self.dtype = torch.float32
         self.tokens = 0
         self.positive = torch.zeros(2, width, dtype=torch.int64, device=device)
         self.sums = torch.zeros(2, width, dtype=torch.float64, device=device)
         self.squares = torch.zeros(2, width, dtype=torch.float64, device=device)
         self.min = torch.full((2, width), torch.inf, dtype=torch.float32, device=device)
         self.max = torch.full((2, width), -torch.inf, dtype=torch.float32, device=device)
-        self.sample: list[tuple[Tensor, Tensor]] = []
-        self.centre: Tensor | None = None
-        self.scale: Tensor | None = None
-        self.counts: Tensor | None = None
+        self.sample: list[Tensor] = []
+        self.histograms: list[Histogram] = []
+        """One, unless accounts with different bins were merged; the first is counted into."""
 
-    def add(self, pre: Tensor, post: Tensor) -> None:
+    def add(self, pre: Tensor, post: Tensor, rows: Tensor | None = None) -> None:
         """Count the tokens of one forward pass.
 
         Args:
-            pre: ``[tokens, width]``, inputs of the non-linearity.
-            post: ``[tokens, width]``, its outputs.
+            pre: ``[positions, width]``, inputs of the non-linearity.
+            post: ``[positions, width]``, its outputs.
+            rows: ``LongTensor[tokens]``, the positions that count; all if None.
         """
-        pre, post = pre.float().contiguous(), post.float().contiguous()
-        self.tokens += len(pre)
-        if self.counts is None:
-            self.sample.append((pre.clone(), post.clone()))
-        elif self.tokens > _INT32 and self.counts.dtype == torch.int32:
-            self.counts = self.counts.long()
-        add_tokens(pre, post, self)
-        if self.counts is None and self.tokens >= CALIBRATION:
-            self._calibrate()
+        rows = _all(pre) if rows is None else rows
+        self.dtype = pre.dtype
+        self.tokens += len(rows)
+        add_moments(pre, post, rows, self)
+        self._spread(pre, rows)
 
-    def _calibrate(self) -> None:
-        """Fix the bins on the sample: fine ones over its middle half, coarser ones to far beyond its ends."""
-        sample = torch.cat([pre for pre, _ in self.sample])
-        # A few hundred tokens tell a scale; sorting more would take longer than reading them.
-        some = sample[:: max(1, len(sample) // _SCALED_ON)]
-        ordered = some.T.contiguous().sort(dim=1).values
-        places = [int(level * (ordered.shape[1] - 1)) for level in (0.02, 0.25, 0.5, 0.75, 0.98)]
-        lowest, low, centre, high, highest = ordered[:, places].T
-        reach = torch.maximum(highest - centre, centre - lowest)
-        unit = torch.maximum((high - low) / 4, reach / 128)
-        # Below a neuron's own precision bins tell nothing apart; a constant neuron has no scale at all.
-        unit = torch.maximum(unit, 1e-6 * centre.abs()).clamp_min(1e-30)
-        self.centre = centre.contiguous()
-        self.scale = (1 / unit).contiguous()
-        self.counts = torch.zeros(self.width, BINS, dtype=torch.int32, device=sample.device)
-        self.sample.clear()
-        # The moments hold these tokens already; only the histogram does not.
-        add_tokens(sample, None, self)
+    def take_bins(self, other: LayerAccumulator) -> None:
+        """Count into bins like those of ``other``, if it has seen enough to have some; only before the first token."""
+        self.histograms = [self._empty(histogram.bins) for histogram in other.histograms[:1]]
 
-    def finish(self, activation: Callable[[Tensor], Tensor]) -> tuple[SiteValues, SiteValues]:
+    def merge(self, other: LayerAccumulator) -> None:
+        """Count what ``other`` has counted, as if it had been added here. ``other`` is of no use afterwards."""
+        self.dtype = other.dtype
+        self.tokens += other.tokens
+        for name, combine in _MOMENTS.items():
+            setattr(self, name, combine(getattr(self, name), getattr(other, name).to(self.device)))
+        for histogram in other.histograms:
+            for own in self.histograms:
+                if own.bins.same(histogram.bins):
+                    self._widen(own)
+                    own.counts += histogram.counts.to(self.device)
+                    break
+            else:
+                self.histograms.append(histogram)
+        waiting, self.sample = self.sample, []
+        for part in [*waiting, *other.sample]:
+            self._spread(part.to(self.device), _all(part))
+
+    def _spread(self, pre: Tensor, rows: Tensor) -> None:
+        """Put values into the histogram or, as long as there is none, into the sample that it will be laid out on."""
+        if not self.histograms:
+            room = CALIBRATION - sum(map(len, self.sample))
+            self.sample.append(pre[rows[:room]])
+            rows = rows[room:]
+            if len(rows) == 0:
+                return
+            sample = torch.cat(self.sample)
+            self.sample.clear()
+            self.histograms.append(self._empty(Bins.on(sample.float())))
+            self._count(sample, _all(sample))
+        self._count(pre, rows)
+
+    def _empty(self, bins: Bins) -> Histogram:
+        return Histogram(bins, torch.zeros(self.width, BINS, dtype=torch.int32, device=self.device))
+
+    def _count(self, pre: Tensor, rows: Tensor) -> None:
+        histogram = self.histograms[0]
+        self._widen(histogram)
+        add_histogram(pre, rows, histogram)
+
+    def _widen(self, histogram: Histogram) -> None:
+        if self.tokens > _INT32 and histogram.counts.dtype == torch.int32:
+            histogram.counts = histogram.counts.long()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, by name, as it is stored."""
+        kept = {name: getattr(self, name) for name in _MOMENTS}
+        if self.sample:
+            kept["sample"] = torch.cat(self.sample)
+        for number, histogram in enumerate(self.histograms):
+            kept |= {f"{number}.{name}": tensor for name, tensor in histogram.tensors().items()}
+        return kept
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Tensor], tokens: int, dtype: torch.dtype, device: torch.device) -> LayerAccumulator:
+        """The account that :meth:`tensors` was of."""
+        account = cls(kept["positive"].shape[1], device)
+        account.tokens, account.dtype = tokens, dtype
+        for name in _MOMENTS:
+            setattr(account, name, kept[name].to(device))
+        if "sample" in kept:
+            account.sample = [kept["sample"].to(device)]
+        while f"{len(account.histograms)}.counts" in kept:
+            part = {
+                name: kept[f"{len(account.histograms)}.{name}"].to(device)
+                for name in ("centre", "below", "above", "counts")
+            }
+            counts = part.pop("counts")
+            account.histograms.append(Histogram(Bins(**part), counts))
+        return account
+
+    def finish(self, activation: Activation) -> tuple[SiteValues, SiteValues]:
         """The values of the pre and the post site, tensors ``[width]`` and quantiles ``[levels, width]``.
 
         Args:
             activation: The non-linearity, applied to the edges of the bins.
         """
-        if self.counts is None:
-            pre, post = (torch.cat(parts) for parts in zip(*self.sample, strict=True))
-            quantiles = [sample_quantiles(pre, LEVELS), sample_quantiles(post, LEVELS)]
-        else:
-            parts = [self._binned_quantiles(activation, start) for start in range(0, self.width, _FINISHED_AT_ONCE)]
-            quantiles = [torch.cat(site, dim=1) for site in zip(*parts, strict=True)]
+        parts = [self._quantiles(activation, start) for start in range(0, self.width, _FINISHED_AT_ONCE)]
+        found = [[torch.cat(each, dim=1) for each in zip(*site, strict=True)] for site in zip(*parts, strict=True)]
         mean = self.sums / self.tokens
         std = (self.squares / self.tokens - mean.square()).clamp_min(0).sqrt()
         # Rounding leaves a constant neuron with a little spread.
@@ -103,34 +179,47 @@ class LayerAccumulator:
                 std=std[site].float().cpu(),
                 min=self.min[site].cpu(),
                 max=self.max[site].cpu(),
-                quantiles=self._pin(quantiles[site], site).cpu(),
+                quantiles=self._pin(found[site][0], site).cpu(),
+                rank_error=found[site][1].index_select(0, RANKED.to(self.device)).amax(0).float().cpu(),
             )
             for site in (0, 1)
         )
 
-    def _binned_quantiles(self, activation: Callable[[Tensor], Tensor], start: int) -> tuple[Tensor, Tensor]:
-        """Quantiles of the pre and the post site, ``[levels, neurons]``, of some neurons from ``start`` on."""
-        assert self.centre is not None and self.scale is not None and self.counts is not None
+    def _quantiles(self, activation: Activation, start: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Quantiles and bounds on their rank error, ``[levels, neurons]``, of some neurons, at both sites."""
         part = slice(start, start + _FINISHED_AT_ONCE)
-        low, high = self.min[0, part].double().unsqueeze(1), self.max[0, part].double().unsqueeze(1)
-        inner = bin_edges()[1:-1].to(low.device) / self.scale[part].double().unsqueeze(1)
-        inner += self.centre[part].double().unsqueeze(1)
-        # The open bins reach to the extremes seen.
-        edges = torch.cat([low, inner, high], dim=1).clamp_(low, high)
-        weights = self.counts[part].double()
-        pre = binned_quantiles(edges, weights)
-        post = mapped_quantiles(activation(edges.float()).double(), weights)
-        # Where all below maps below and all above maps above, quantiles pass through the non-linearity as they are.
-        passed = activation(pre.float()).double()
-        alone = (passed >= passed.cummax(0).values) & (passed <= passed.flip(0).cummin(0).values.flip(0))
-        return pre, torch.where(alone, passed, post)
 
-    def _pin(self, quantiles: Tensor, site: int) -> Tensor:
+        def through(values: Tensor) -> Tensor:
+            return activation(values.to(self.dtype)).double()
+
+        if not self.histograms:
+            sample = torch.cat(self.sample)[:, part]
+            return _sampled(sample), _sampled(through(sample))
+        low, high = self.min[0, part], self.max[0, part]
+        lines = [outline(one.bins[part], one.counts[part], low, high, self.dtype) for one in self.histograms]
+        edges = torch.cat([line for line, _ in lines], dim=1)
+        # Nothing lies between the end of one histogram and the start of the next.
+        gap = torch.zeros(len(low), 1, dtype=torch.float64, device=low.device)
+        weights = torch.cat([each for _, counts in lines for each in (counts, gap)][:-1], dim=1)
+        pre, error = quantiles(edges, weights, LEVELS)
+        post, post_error = quantiles(through(edges), weights, LEVELS)
+        # What came in 16 bits has no values in between.
+        pre, post = pre.to(self.dtype).double(), post.to(self.dtype).double()
+        # Where all below maps below and all above maps above, quantiles pass through the non-linearity as they are.
+        passed = through(pre)
+        alone = (passed >= passed.cummax(0).values) & (passed <= passed.flip(0).cummin(0).values.flip(0))
+        return (pre, error), (torch.where(alone, passed, post), torch.where(alone, error, post_error))
+
+    def _pin(self, found: Tensor, site: int) -> Tensor:
         """Quantiles within the exact extremes, which are the outermost levels."""
         low, high = self.min[site], self.max[site]
-        pinned = quantiles.float().clamp(low, high)
+        pinned = found.float().clamp(low, high)
         pinned[0], pinned[-1] = low, high
         return pinned.cummax(0).values.contiguous()
+
+
+def _all(values: Tensor) -> Tensor:
+    return torch.arange(len(values), device=values.device)
 
 
 def sample_quantiles(sample: Tensor, levels: Tensor) -> Tensor:
@@ -141,49 +230,7 @@ def sample_quantiles(sample: Tensor, levels: Tensor) -> Tensor:
     return torch.lerp(ordered[:, below], ordered[:, above], place - below).T
 
 
-def binned_quantiles(edges: Tensor, weights: Tensor) -> Tensor:
-    """Quantiles at :data:`LEVELS` of values spread evenly within bins: ``[levels, width]``.
-
-    Args:
-        edges: ``[width, bins + 1]`` (float64), ascending.
-        weights: ``[width, bins]`` (float64), counts.
-    """
-    rank = pad(weights.cumsum(1), (1, 0))
-    return _inverted(edges, rank, rank)
-
-
-def mapped_quantiles(edges: Tensor, weights: Tensor) -> Tensor:
-    """As :func:`binned_quantiles`, of bins that a function may have folded over each other or squeezed to a point.
-
-    Args:
-        edges: ``[width, bins + 1]`` (float64), the function's values at the edges of the bins, in any order.
-        weights: ``[width, bins]`` (float64), counts.
-    """
-    spread = edges.diff(dim=1)
-    reach = edges.amax(1, keepdim=True) - edges.amin(1, keepdim=True)
-    # Narrower than this, a bin is a point: as a slope it would drown the others' last digits.
-    point = spread.abs() <= 1e-9 * reach
-    slope = torch.where(point, 0, weights / spread)
-    # Where a bin begins the density rises, where it ends it falls; a falling function swaps its ends and the sign.
-    change = pad(slope, (0, 1)) - pad(slope, (1, 0))
-    jump = pad(torch.where(point, weights, 0), (0, 1))
-    edges, order = edges.sort(dim=1)
-    density = change.gather(1, order).cumsum(1)[:, :-1].clamp_min_(0)
-    jump = jump.gather(1, order)
-    rank = pad((density * edges.diff(dim=1)).cumsum(1), (1, 0)) + jump.cumsum(1)
-    return _inverted(edges, rank - jump, rank)
-
-
-def _inverted(values: Tensor, below: Tensor, upto: Tensor) -> Tensor:
-    """Where a distribution function reaches :data:`LEVELS`.
-
-    Args:
-        values: ``[width, points]``, ascending.
-        below: The function just below each of them, in any unit.
-        upto: The function at each of them.
-    """
-    levels = LEVELS.to(values.device) * upto[:, -1:]
-    right = torch.searchsorted(upto, levels).clamp_(1, upto.shape[1] - 1)
-    r0, r1 = upto.gather(1, right - 1), below.gather(1, right)
-    share = ((levels - r0) / (r1 - r0).clamp_min(1e-300)).clamp_(0, 1)
-    return torch.lerp(values.gather(1, right - 1), values.gather(1, right), share).T
+def _sampled(sample: Tensor) -> tuple[Tensor, Tensor]:
+    found = sample_quantiles(sample, LEVELS)
+    # Between two tokens next to each other in rank, interpolation is at most one off.
+    return found, torch.full_like(found, 1 / len(sample))

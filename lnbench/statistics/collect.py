@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lnbench.architectures import Sites, locate, unwrap
+from lnbench.architectures import Sites, locate
 from lnbench.errors import LnbenchError, unknown
-from lnbench.files import fingerprint
-from lnbench.statistics.accumulate import LayerAccumulator, sample_quantiles
+from lnbench.statistics.account import SITES, Account
+from lnbench.statistics.accumulate import CALIBRATION, Activation
+from lnbench.statistics.describe import describe_model
 from lnbench.statistics.values import SiteValues, Statistics
 
 Block = Tensor | tuple[Tensor, Tensor]
-_SITES = ("pre", "post")
-_INCIDENTAL = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+Read = Callable[[Block], int]
 log = logging.getLogger(__name__)
+_TOLERATED = 0.01
+"""Rank error above which quantiles are worth a warning: five times what text of one kind leaves."""
+_CHECKED_EVERY = 8
+"""Batches between two looks at whether all numbers are finite: on a GPU, each look waits for it."""
 
 
 def collect_statistics(
@@ -56,37 +57,102 @@ def collect_statistics(
     Raises:
         LnbenchError: unsupported model, no token counted, activations that are not finite numbers.
     """
-    if site not in _SITES:
-        raise unknown("site", site, _SITES)
+    if site not in SITES:
+        raise unknown("site", site, SITES)
     sites = locate(model)
-    observer = _Observer(sites, batch_levels)
-    body = transformer_body(sites.model)
-    device = input_device(sites.model)
+    account = Account(sites.layers, sites.width, batch_levels)
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
-    counted = 0
-    with _evaluating(sites.model), observer.attached(), torch.inference_mode(), bar:
+    with observing(sites, account, language, skip=skip) as read, bar:
         for block in blocks:
-            ids, mask = block if isinstance(block, tuple) else (block, None)
-            observer.rows = _counted(ids, mask, skip)
-            if len(observer.rows) == 0:
-                continue
-            body(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device) if mask is not None else None,
-                use_cache=False,
-            )
-            counted += len(observer.rows)
-            observer.check(counted, language)
-            bar.update(len(observer.rows))
-    if counted == 0:
-        raise LnbenchError(
-            f"no token of language {language!r} was counted: its text is empty, or its blocks are shorter than "
-            f"{skip + 1} tokens"
-        )
-    with torch.inference_mode():
-        values = observer.finish()
+            bar.update(read(block))
     known = describe_model(model) | (provenance or {})
-    return Statistics(language, counted, site, values, known, observer.batch_means())
+    return statistics_of(account, sites.activations, language, site=site, provenance=known)
+
+
+def statistics_of(
+    account: Account, activations: Sequence[Activation], language: str, *, site: str, provenance: dict[str, Any]
+) -> Statistics:
+    """What an account comes to. Warns where the text has drifted away from what the bins were laid out for.
+
+    Args:
+        account: The counts.
+        activations: The non-linearity of each layer.
+        language: Language code.
+        site: Site shown first.
+        provenance: What the counts come from.
+
+    Raises:
+        LnbenchError: nothing was counted.
+    """
+    if account.tokens == 0:
+        raise LnbenchError(
+            f"no token of language {language!r} was counted: its text is empty, or its blocks have no positions left "
+            "after the skipped ones"
+        )
+    values = account.finish(activations)
+    _warn_of_drift(account, language, values)
+    return Statistics(language, account.tokens, site, values, provenance, account.batch_means())
+
+
+def _warn_of_drift(account: Account, language: str, values: Mapping[str, SiteValues]) -> None:
+    error = torch.stack([one.rank_error for one in values.values()])
+    many = int((error > _TOLERATED).any(0).sum())
+    if many and account.tokens > CALIBRATION:
+        log.warning(
+            "%s: quantiles of %d of %d neurons may be off by up to %.3f of the tokens: their values are not like those "
+            "of the first %d tokens, on which the bins were laid out. Shuffle a corpus that is sorted by topic",
+            *(language, many, error[0].numel(), float(error.max()), CALIBRATION),
+        )
+
+
+@contextmanager
+def observing(sites: Sites, account: Account, language: str, *, skip: int) -> Iterator[Read]:
+    """Observe all non-linearities: a function that runs one block through the body and returns the tokens counted.
+
+    Args:
+        sites: Of the model, see :func:`lnbench.architectures.locate`.
+        account: Where to count.
+        language: The text's language, for messages.
+        skip: Positions at the start of every row that are not counted.
+
+    Raises:
+        LnbenchError: from the function and at the end of the block, when a layer did not run once a forward pass or
+            gave numbers that are not finite.
+    """
+    body, device = transformer_body(sites.model), input_device(sites.model)
+    rows: dict[torch.device, Tensor] = {}
+
+    def hook(layer: int) -> Any:
+        def observe(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            pre, post = args[0].reshape(-1, sites.width), output.reshape(-1, sites.width)
+            if pre.device not in rows:
+                rows[pre.device] = rows[torch.device("cpu")].to(pre.device)
+            account.add(layer, pre, post, rows[pre.device])
+
+        return observe
+
+    def read(block: Block) -> int:
+        ids, mask = block if isinstance(block, tuple) else (block, None)
+        counted = _counted(ids, mask, skip)
+        if len(counted) == 0:
+            return 0
+        rows.clear()
+        rows[torch.device("cpu")] = counted
+        body(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device) if mask is not None else None,
+            use_cache=False,
+        )
+        account.tokens += len(counted)
+        account.batches += 1
+        account.check(language, numbers=account.batches % _CHECKED_EVERY == 0)
+        return len(counted)
+
+    with _evaluating(sites.model), ExitStack() as hooks, torch.inference_mode():
+        for layer, module in enumerate(sites.activations):
+            hooks.callback(module.register_forward_hook(hook(layer)).remove)
+        yield read
+        account.check(language)
 
 
 @contextmanager
@@ -101,89 +167,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-class _Observer:
-    """Hooks on all non-linearities that feed one accumulator a layer."""
-
-    def __init__(self, sites: Sites, batch_levels: Sequence[float]) -> None:
-        self.sites = sites
-        self.accumulators: dict[int, LayerAccumulator] = {}
-        self.rows: Tensor = torch.empty(0, dtype=torch.long)
-        self.batch_levels = tuple(batch_levels)
-        self._batch_sums: dict[tuple[str, float, int], Tensor] = {}
-        self._batches = 0
-
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for layer, module in enumerate(self.sites.activations):
-                stack.callback(module.register_forward_hook(self._hook(layer)).remove)
-            yield
-
-    def _hook(self, layer: int) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            width = self.sites.width
-            pre, post = args[0].reshape(-1, width), output.reshape(-1, width)
-            if len(self.rows) != len(pre):
-                rows = self.rows.to(pre.device)
-                pre, post = pre[rows], post[rows]
-            if layer not in self.accumulators:
-                self.accumulators[layer] = LayerAccumulator(width, pre.device)
-            self.accumulators[layer].add(pre, post)
-            self._add_batch_quantiles(layer, pre, post)
-
-        return hook
-
-    def _add_batch_quantiles(self, layer: int, pre: Tensor, post: Tensor) -> None:
-        if not self.batch_levels:
-            return
-        self._batches += layer == 0
-        levels = torch.tensor(self.batch_levels, dtype=torch.float64)
-        for site, values in zip(_SITES, (pre, post), strict=True):
-            for level, quantile in zip(self.batch_levels, sample_quantiles(values.float(), levels), strict=True):
-                key = (site, level, layer)
-                self._batch_sums[key] = self._batch_sums.get(key, 0) + quantile.cpu()
-
-    def check(self, tokens: int, language: str) -> None:
-        """Raise unless every layer has counted ``tokens`` tokens and seen finite numbers only."""
-        for layer in range(self.sites.layers):
-            account = self.accumulators.get(layer)
-            if account is None or account.tokens != tokens:
-                seen = account.tokens if account else 0
-                raise LnbenchError(
-                    f"layer {layer} saw {seen} tokens of {tokens}: this model does not run every layer's non-linearity "
-                    "once a forward pass, so its neurons cannot be observed"
-                )
-            if not torch.isfinite(account.sums).all():
-                raise LnbenchError(
-                    f"layer {layer} gave activations that are not finite numbers on {language!r} text; "
-                    "load the model in float32 or bfloat16"
-                )
-
-    def batch_means(self) -> dict[str, dict[float, Tensor]]:
-        layers = range(self.sites.layers)
-        return {
-            site: {
-                level: torch.stack([self._batch_sums[site, level, layer] for layer in layers]).float() / self._batches
-                for level in self.batch_levels
-            }
-            for site in (_SITES if self.batch_levels else ())
-        }
-
-    def finish(self) -> dict[str, SiteValues]:
-        finished = [
-            self.accumulators[layer].finish(activation) for layer, activation in enumerate(self.sites.activations)
-        ]
-        return {
-            site: SiteValues(
-                **{
-                    part.name: torch.stack([getattr(layer[number], part.name) for layer in finished], dim=-2)
-                    for part in fields(SiteValues)
-                }
-            )
-            for number, site in enumerate(_SITES)
-        }
-
-
 def _counted(ids: Tensor, mask: Tensor | None, skip: int) -> Tensor:
     """The flat positions of the tokens that count: real, and past the first ``skip`` real ones of their row."""
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
@@ -196,56 +179,6 @@ def transformer_body(model: Any) -> nn.Module:
     return body if isinstance(body, nn.Module) else model
 
 
-def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
-    """What a model is, for provenance and cache keys.
-
-    Returns:
-        ``model`` (name), ``revision``, ``weights`` (fingerprint of the parameters, adapters included), ``config``
-        (fingerprint of the configuration, quantisation included), ``adapter`` (fingerprint of the PEFT configuration,
-        if any), ``dtype``, ``quantization`` and ``tokenizer`` (fingerprint, where one is given).
-    """
-    base = unwrap(model)
-    config = base.config
-    quantization = getattr(config, "quantization_config", None)
-    method = getattr(quantization, "quant_method", None) or (
-        quantization.get("quant_method") if isinstance(quantization, dict) else None
-    )
-    name, revision = getattr(config, "_name_or_path", "") or type(base).__name__, getattr(config, "_commit_hash", None)
-    weights = weights_fingerprint(base)
-    if any(parameter.is_meta for parameter in base.parameters()):
-        # Offloaded weights are not here to be read, so their source stands for them.
-        weights = fingerprint([weights, name, revision])
-    described = {
-        "model": name,
-        "revision": revision,
-        "weights": weights,
-        "config": fingerprint({key: value for key, value in config.to_dict().items() if key not in _INCIDENTAL}),
-        "adapter": _adapter_fingerprint(model, base),
-        "dtype": str(base.dtype).removeprefix("torch."),
-        "quantization": str(getattr(method, "value", method)) if method else None,
-    }
-    if tokenizer is not None:
-        described["tokenizer"] = tokenizer_fingerprint(tokenizer)
-    return described
-
-
-def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:
-    """What PEFT adds beyond the parameters inside ``base``: its configuration (scaling), and virtual tokens."""
-    configs = getattr(model, "peft_config", None)
-    if not configs:
-        return None
-    inside = {id(parameter) for parameter in base.parameters()}
-    outside = nn.ParameterDict(
-        {
-            name.replace(".", "/"): parameter
-            for name, parameter in model.named_parameters()
-            if id(parameter) not in inside
-        }
-    )
-    described = {name: {**one.to_dict(), "base_model_name_or_path": None} for name, one in configs.items()}
-    return fingerprint([described, str(model.active_adapters), weights_fingerprint(outside)])
-
-
 def input_device(model: Any) -> torch.device:
     """The device that token ids go to, also where the weights are offloaded."""
     hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
@@ -253,29 +186,3 @@ def input_device(model: Any) -> torch.device:
         return torch.device(device)
     here = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
     return next(here, torch.device("cpu"))
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with any parameter of ``model``, its adapters included.
-
-    Every parameter enters with its name, shape, type, the sum of its bit patterns and up to 256 of its elements: enough
-    to tell apart models that were trained differently without reading gigabytes through a hash, and the same whatever
-    the device and the number of threads.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        data = parameter.detach()
-        digest.update(f"{name} {tuple(data.shape)} {data.dtype}".encode())
-        if data.is_meta or data.numel() == 0:
-            continue
-        bits = data.contiguous().flatten().view(_INTEGERS[data.element_size()])
-        picked = bits[:: max(1, bits.numel() // 256)][:256]
-        digest.update(int(bits.sum(dtype=torch.int64)).to_bytes(8, "big", signed=True))
-        digest.update(picked.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """16 hexadecimal digits of a tokenizer's vocabulary and of what it makes of a line of several scripts."""
-    probe = "lnbench 1234 – naïve, हिन्दी, اردو, 中文, Tiếng Việt\n\n  x"
-    return fingerprint([sorted(tokenizer.get_vocab().items()), tokenizer(probe)["input_ids"]])

@@ -4,14 +4,13 @@ On the CPU a compiled loop walks a block of neurons at a time, so that their acc
 histograms in the cache; elsewhere torch does the same in whole-tensor steps. Counts are equal to the last one; sums may
 differ in the last bits.
 
-Bins are even near a neuron's centre and grow with the distance from it, 64 to every doubling: narrow where most values
-are, and wide enough at the ends for outliers hundreds of times the spread. A value's bin is read off the bits of a
-float32, whose exponent and leading digits are just that scale.
+Where the bins lie is told in :mod:`lnbench.statistics.bins`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,86 +20,87 @@ import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lnbench.statistics.accumulate import LayerAccumulator
+from lnbench.statistics.bins import BINS, FAR, HALF
 
-BINS = 1024
-_SIDE = BINS // 2
-_SHIFT = 17
-"""Bits of a float32 that do not tell bins apart: all but the exponent and 6 digits."""
-_ONE = 0x3F800000
-"""The bits of 1.0."""
+if TYPE_CHECKING:
+    from lnbench.statistics.accumulate import Histogram, LayerAccumulator
+
 _BLOCK = 64
+_TOKENS = 128
+"""A block's bins for so many tokens fit into the fastest cache beside the counts of one neuron."""
 _SHARE = 256
 """Neurons that a thread takes at a time."""
 _CHUNK = 1 << 24
 
 
-def bin_edges() -> Tensor:
-    """The edges of the bins around centre 0 in units of 1, ``[BINS + 1]`` (float64); values beyond go to the last."""
-    bits = _ONE + (torch.arange(_SIDE + 1, dtype=torch.int32) << _SHIFT)
-    side = bits.view(torch.float32).double() - 1
-    return torch.cat([-side.flip(0), side[1:]])
-
-
-def add_tokens(pre: Tensor, post: Tensor | None, layer: LayerAccumulator, *, compiled: bool | None = None) -> None:
-    """Add tokens to a layer's moments (unless ``post`` is None) and, once its bins are fixed, to its histogram.
+def add_moments(
+    pre: Tensor, post: Tensor, rows: Tensor, layer: LayerAccumulator, *, compiled: bool | None = None
+) -> None:
+    """Add tokens to a layer's moments.
 
     Args:
-        pre: ``FloatTensor[tokens, width]``, contiguous float32.
-        post: The same shape; None where the moments have these tokens already.
+        pre: ``[positions, width]``.
+        post: The same shape.
+        rows: ``LongTensor[tokens]``, the positions that count.
         layer: The account to add to.
         compiled: Force (or forbid) the compiled loop; None chooses it on the CPU.
     """
-    if compiled if compiled is not None else pre.device.type == "cpu":
-        _add_compiled(pre, post, layer)
-    else:
-        # Whole-tensor steps take several times the memory of what they are given.
-        rows = max(1, _CHUNK // layer.width)
-        for start in range(0, len(pre), rows):
-            part = slice(start, start + rows)
-            _add_torch(pre[part], None if post is None else post[part], layer)
-
-
-def _add_torch(pre: Tensor, post: Tensor | None, layer: LayerAccumulator) -> None:
-    if post is not None:
-        for site, values in enumerate((pre, post)):
-            exact = values.double()
-            layer.positive[site] += (values > 0).sum(0)
+    moments = (layer.positive, layer.sums, layer.squares, layer.min, layer.max)
+    for site, values in enumerate((pre, post)):
+        if _compiled(values, compiled):
+            accounts = tuple(tensor[site].numpy() for tensor in moments)
+            _shared(_moments, values, rows, accounts)
+            continue
+        for part in _chunks(values, rows):
+            exact = part.double()
+            layer.positive[site] += (part > 0).sum(0)
             layer.sums[site] += exact.sum(0)
             layer.squares[site] += exact.square().sum(0)
-            layer.min[site] = torch.minimum(layer.min[site], values.amin(0))
-            layer.max[site] = torch.maximum(layer.max[site], values.amax(0))
-    if layer.counts is not None:
-        assert layer.centre is not None and layer.scale is not None
-        offset = (pre - layer.centre) * layer.scale
-        step = (((offset.abs() + 1).view(torch.int32) - _ONE) >> _SHIFT).clamp_(0, _SIDE - 1)
-        place = torch.where(offset >= 0, _SIDE + step, _SIDE - 1 - step).long()
-        place += torch.arange(layer.width, device=pre.device) * BINS
-        ones = torch.ones((), dtype=layer.counts.dtype, device=pre.device).expand(place.numel())
-        layer.counts.view(-1).scatter_add_(0, place.view(-1), ones)
+            layer.min[site] = torch.minimum(layer.min[site], part.amin(0))
+            layer.max[site] = torch.maximum(layer.max[site], part.amax(0))
 
 
-def _add_compiled(pre: Tensor, post: Tensor | None, layer: LayerAccumulator) -> None:
-    width = layer.width
-    moments = (layer.positive, layer.sums, layer.squares, layer.min, layer.max)
-    tasks: list[tuple[Any, ...]] = []
-    for start in range(0, width, _SHARE):
-        stop = min(width, start + _SHARE)
-        if post is not None:
-            for site, values in enumerate((pre, post)):
-                accounts = (tensor[site].numpy() for tensor in moments)
-                tasks.append((_moments, values.numpy(), *accounts, start, stop))
-        if layer.counts is not None:
-            assert layer.centre is not None and layer.scale is not None
-            bins = (layer.centre.numpy(), layer.scale.numpy(), layer.counts.numpy())
-            tasks.append((_histogram, pre.numpy(), *bins, start, stop))
+def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, compiled: bool | None = None) -> None:
+    """Count values in their bins.
+
+    Args:
+        pre: ``[positions, width]``.
+        rows: ``LongTensor[tokens]``, the positions that count.
+        histogram: Where to count.
+        compiled: As in :func:`add_moments`.
+    """
+    bins, counts = histogram.bins, histogram.counts
+    if _compiled(pre, compiled):
+        _shared(_histogram, pre, rows, tuple(each.numpy() for each in (bins.centre, bins.below, bins.above, counts)))
+        return
+    for part in _chunks(pre, rows):
+        place = bins.places(part)
+        place += torch.arange(part.shape[1], device=part.device) * BINS
+        ones = torch.ones((), dtype=counts.dtype, device=part.device).expand(place.numel())
+        counts.view(-1).scatter_add_(0, place.view(-1), ones)
+
+
+def _compiled(values: Tensor, asked: bool | None) -> bool:
+    return asked if asked is not None else values.device.type == "cpu"
+
+
+def _chunks(values: Tensor, rows: Tensor) -> Iterator[Tensor]:
+    """The rows that count in float32, some at a time: whole-tensor steps take several times the memory of theirs."""
+    for some in torch.split(rows, max(1, _CHUNK // values.shape[1])):
+        yield values[some].float()
+
+
+def _shared(kernel: Any, values: Tensor, rows: Tensor, accounts: tuple[Any, ...]) -> None:
+    """Run a kernel over all neurons, some at a time in each thread."""
+    width, array = values.shape[1], values.float().contiguous().numpy()
+    accounts = (rows.numpy(), *accounts)
+    shares = [(start, min(width, start + _SHARE)) for start in range(0, width, _SHARE)]
     threads = torch.get_num_threads()
-    if threads == 1 or pre.numel() < 1 << 16:
-        for kernel, *arguments in tasks:
-            kernel(*arguments)
+    if threads == 1 or values.numel() < 1 << 16:
+        for share in shares:
+            kernel(array, *accounts, *share)
     else:
-        list(_pool(os.getpid(), threads).map(lambda task: task[0](*task[1:]), tasks))
+        list(_pool(os.getpid(), threads).map(lambda share: kernel(array, *accounts, *share), shares))
 
 
 @cache
@@ -111,7 +111,7 @@ def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _moments(
-    values: Any, positive: Any, sums: Any, squares: Any, low: Any, high: Any, begin: int, end: int
+    values: Any, rows: Any, positive: Any, sums: Any, squares: Any, low: Any, high: Any, begin: int, end: int
 ) -> None:  # pragma: no cover
     for start in range(begin, end, _BLOCK):
         size = min(_BLOCK, end - start)
@@ -121,7 +121,7 @@ def _moments(
         square = np.zeros(_BLOCK, np.float64)
         least = np.full(_BLOCK, np.inf, np.float32)
         most = np.full(_BLOCK, -np.inf, np.float32)
-        for token in range(len(values)):
+        for token in rows:
             row = values[token, start : start + size]
             for neuron in range(size):
                 value = row[neuron]
@@ -139,20 +139,31 @@ def _moments(
             high[start + neuron] = max(high[start + neuron], most[neuron])
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _histogram(values: Any, centre: Any, scale: Any, counts: Any, begin: int, end: int) -> None:  # pragma: no cover
-    none, one, last = np.int32(0), np.float32(1), np.int32(_SIDE - 1)
-    middle, bits_of_one, shift = np.int32(_SIDE), np.int32(_ONE), np.int32(_SHIFT)
-    place = np.empty(_BLOCK, np.int32)
+@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _histogram(
+    values: Any, rows: Any, centre: Any, below: Any, above: Any, counts: Any, begin: int, end: int
+) -> None:  # pragma: no cover
+    zero, one, half = np.float32(0), np.float32(1), np.float32(HALF)
+    last, far = np.float32(BINS - 1), np.float32(FAR)
+    place = np.empty((_TOKENS, _BLOCK), np.uint16)
     for start in range(begin, end, _BLOCK):
         size = min(_BLOCK, end - start)
-        centres, scales = centre[start : start + size], scale[start : start + size]
-        for token in range(len(values)):
-            row = values[token, start : start + size]
+        centres = centre[start : start + size]
+        belows, aboves = below[start : start + size], above[start : start + size]
+        for first in range(0, len(rows), _TOKENS):
+            tokens = min(_TOKENS, len(rows) - first)
+            for token in range(tokens):
+                row, here = values[rows[first + token], start : start + size], place[token]
+                for neuron in range(size):
+                    offset = row[neuron] - centres[neuron]
+                    x = offset * (belows[neuron] if offset < zero else aboves[neuron])
+                    x = min(max(x, -far), far)
+                    bin_ = (x / (abs(x) + one) + one) * half
+                    # The first comparison also takes what is no number.
+                    bin_ = bin_ if bin_ > zero else zero
+                    here[neuron] = np.uint16(np.int32(min(bin_, last)))
             for neuron in range(size):
-                offset = (row[neuron] - centres[neuron]) * scales[neuron]
-                step = (np.float32(abs(offset) + one).view(np.int32) - bits_of_one) >> shift
-                step = min(max(step, none), last)
-                place[neuron] = middle + step if offset >= 0 else last - step
-            for neuron in range(size):
-                counts[start + neuron, place[neuron]] += 1
+                own = counts[start + neuron]
+                for token in range(tokens):
+                    # An unsigned place needs no look at whether it counts from the end.
+                    own[np.uint64(place[token, neuron])] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from safetensors.torch import save_file
 import lnbench
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, read_json, write_json
-from lnbench.statistics.values import LEVELS, MOMENTS, SiteValues, Statistics
+from lnbench.statistics.values import LEVELS, TENSORS, SiteValues, Statistics
 
 FORMAT = "lnbench.statistics/1"
 MANIFEST = "manifest.json"
 _BATCH = "batch_quantile"
+_ABOUT = "statistics"
 _SHARED = ("model", "revision", "weights", "config", "adapter", "dtype", "quantization", "tokenizer", "layers", "width")
 
 
@@ -40,8 +42,9 @@ def save(statistics: Statistics, folder: Path) -> Path:
         with FileLock(folder / ".lock"):
             known = _manifest(folder)["languages"] if _alike(folder, shared) else {}
             with atomic_path(target) as path:
-                metadata = {"format": FORMAT, "language": language, "fingerprint": statistics.fingerprint}
-                save_file(_tensors(statistics), path, metadata=metadata)
+                about = {"format": FORMAT, "language": language, "fingerprint": statistics.fingerprint}
+                # Several entries would be written in another order each time.
+                save_file(_tensors(statistics), path, metadata={_ABOUT: json.dumps(about)})
             known[language] = _entry(statistics)
             head = {"format": FORMAT, "lnbench": lnbench.__version__, **shared, "levels": LEVELS.tolist()}
             write_json(folder / MANIFEST, head | {"languages": dict(sorted(known.items()))})
@@ -102,10 +105,10 @@ def load(folder: Path, language: str) -> Statistics:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            written = (file.metadata() or {}).get("fingerprint")
+            written = json.loads((file.metadata() or {}).get(_ABOUT, "{}")).get("fingerprint")
     except FileNotFoundError as error:
         raise LnbenchError(f"{path} is missing though {folder / MANIFEST} lists it; collect it anew") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise LnbenchError(f"{path} cannot be read ({error}); it may be truncated: collect it anew") from error
     site, tokens, known = entry.pop("site"), entry.pop("tokens"), entry.pop("fingerprint", None)
     if written is not None and written != known:
@@ -115,7 +118,7 @@ def load(folder: Path, language: str) -> Statistics:
     other = "pre" if site == "post" else "post"
     sites = {}
     for name, prefix in ((site, ""), (other, f"{other}.")):
-        wanted = {part: tensors.get(prefix + part) for part in (*MOMENTS, "quantiles")}
+        wanted = {part: tensors.get(prefix + part) for part in TENSORS}
         if name == other and all(tensor is None for tensor in wanted.values()):
             continue
         shapes = {part: (len(LEVELS), *shape) if part == "quantiles" else shape for part in wanted}

@@ -1,50 +1,22 @@
-"""Corpora: files of every kind to texts, texts to blocks, and errors that say what to do."""
+"""Corpus files of every kind: patterns, languages, readers, order, and errors that say what to do."""
 
 from __future__ import annotations
 
 import gzip
-import json
+import hashlib
 import sys
 from collections import Counter
-from pathlib import Path
+from unittest import mock
 
 import pytest
-import torch
-from hypothesis import given, settings
+from corpus_helpers import TEXTS, WRITERS, as_jsonl
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from lnbench import corpora
-from lnbench.corpora import blocks, choose_languages, fingerprint, languages_of, open_corpus
+from lnbench import files
+from lnbench.corpora import choose_languages, fingerprint, languages_of, open_corpus, shuffle
+from lnbench.corpora.readers import READERS
 from lnbench.errors import LnbenchError
-
-TEXTS = ["नमस्ते दुनिया", "second text", "третий текст", "第四", "five\u2028still five"]
-BOS, EOS = 0, 1
-
-
-def write_parquet(path: Path, texts: list[str]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"text": texts, "id": list(range(len(texts)))}), path)
-
-
-def as_jsonl(texts: list[str]) -> bytes:
-    return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
-
-
-def as_lines(texts: list[str]) -> bytes:
-    return "".join(text + "\r\n" for text in texts).encode("utf-8-sig")
-
-
-WRITERS = {
-    ".jsonl": lambda path, texts: path.write_bytes(as_jsonl(texts)),
-    ".jsonl.gz": lambda path, texts: path.write_bytes(gzip.compress(as_jsonl(texts))),
-    ".txt": lambda path, texts: path.write_bytes(as_lines(texts)),
-    ".txt.gz": lambda path, texts: path.write_bytes(gzip.compress(as_lines(texts))),
-    ".parquet": write_parquet,
-}
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -53,14 +25,14 @@ def test_every_kind_of_file(suffix, tmp_path):
     pattern = f"{tmp_path}/{{lang}}{suffix}"
     corpus = open_corpus(pattern, "hi", shuffle=False)
     assert list(corpus) == TEXTS
-    assert corpus.skipped == 2
-    assert list(corpus) == TEXTS and corpus.skipped == 2
+    assert corpus.report.empty == 2
+    assert list(corpus) == TEXTS and corpus.report.empty == 2
     assert languages_of(pattern) == ["hi"]
     assert list(open_corpus(f"{tmp_path}/hi{suffix}", "hi", shuffle=False)) == TEXTS
 
 
 def test_every_reader_has_a_test():
-    assert set(WRITERS) == set(corpora._READERS)
+    assert set(WRITERS) == set(READERS)
 
 
 def test_order_depends_on_the_seed_alone(tmp_path, monkeypatch):
@@ -72,7 +44,7 @@ def test_order_depends_on_the_seed_alone(tmp_path, monkeypatch):
     assert first != list(open_corpus(pattern, "hi", seed=1))
     assert first[:3] == ["text 42", "text 37", "text 20"]
     # A corpus longer than the window is still shuffled, and whole.
-    monkeypatch.setattr(corpora, "SHUFFLE_WINDOW", 7)
+    monkeypatch.setattr(shuffle, "SHUFFLE_WINDOW", 7)
     window = list(open_corpus(pattern, "hi"))
     assert Counter(window) == Counter(texts) and window != texts
     assert window == list(open_corpus(pattern, "hi"))
@@ -182,124 +154,42 @@ def test_fingerprints_follow_the_content(tmp_path):
     assert unshuffled[0] == unshuffled[1] != corpus.fingerprint
 
 
-def test_hub_dataset(monkeypatch):
-    import datasets
-
-    asked = []
-
-    def load(*args, **kwargs):
-        asked.append((args, kwargs))
-        return datasets.Dataset.from_dict({"text": [*TEXTS, " "]}).to_iterable_dataset()
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(corpora, "_hub_revision", lambda repo: "c0ffee")
-    pattern = "wikimedia/wikipedia:20231101.{lang}"
-    corpus = open_corpus(pattern, "hi", seed=3)
-    assert Counter(corpus) == Counter(TEXTS) and corpus.skipped == 1
-    assert list(corpus) == list(open_corpus(pattern, "hi", seed=3))
-    assert list(open_corpus(pattern, "hi", shuffle=False)) == TEXTS
-    assert asked[0] == (
-        ("wikimedia/wikipedia", "20231101.hi"),
-        {"split": "train", "streaming": True, "revision": "c0ffee"},
-    )
-    known = fingerprint(pattern, "hi")
-    assert known != fingerprint(pattern, "en")
-    monkeypatch.setattr(corpora, "_hub_revision", lambda repo: None)
-    assert known != fingerprint(pattern, "hi")
-
-    def fail(*args, **kwargs):
-        raise ConnectionError("offline\nmore")
-
-    monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(LnbenchError, match=r"cannot read 20231101.hi of .*wikipedia \(offline\); files can") as caught:
-        list(open_corpus(pattern, "hi"))
-    assert "\n" not in str(caught.value)
+def test_a_file_is_hashed_once_as_long_as_it_stays(tmp_path, monkeypatch):
+    hashed = []
+    taken = files.file_sha256
+    monkeypatch.setattr(files, "file_sha256", lambda path: hashed.append(path) or taken(path))
+    path = tmp_path / "hi.txt"
+    path.write_text("text")
+    first = open_corpus(str(path), "hi", seed=1).provenance()
+    assert first["sha256"] == hashlib.sha256(b"text").hexdigest()
+    assert open_corpus(str(path), "hi", seed=2).provenance()["sha256"] == first["sha256"]
+    assert len(hashed) == 1
+    path.write_text("more text")
+    assert open_corpus(str(path), "hi").provenance()["sha256"] == hashlib.sha256(b"more text").hexdigest()
+    assert len(hashed) == 2
 
 
-def test_hub_revision_is_unknown_offline(monkeypatch):
-    import huggingface_hub
-
-    def fail(self, *args, **kwargs):
-        raise OSError("offline")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
-    assert corpora._hub_revision("wikimedia/wikipedia") is None
+LONGEST = 9
 
 
-def make_tokenizer(bos: bool = True, eos: bool = True) -> PreTrainedTokenizerFast:
-    words = ["<bos>", "<eos>", "<unk>", *"abcdefgh"]
-    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"unk_token": "<unk>"} | ({"bos_token": "<bos>"} if bos else {}) | ({"eos_token": "<eos>"} if eos else {})
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+@given(texts=st.lists(st.text("ab", max_size=LONGEST)), characters=st.integers(1, 30), window=st.integers(1, 9))
+def test_shuffling_holds_no_more_than_its_window(texts, characters, window):
+    arrived: list[str] = []
 
+    def arriving():
+        for text in texts:
+            arrived.append(text)
+            yield text
 
-TOKENIZERS = {(bos, eos): make_tokenizer(bos, eos) for bos in (True, False) for eos in (True, False)}
-DOCUMENTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join), max_size=12)
-
-
-def stream_of(texts: list[str], eos: bool) -> list[int]:
-    """The token stream, written down plainly."""
-    stream: list[int] = []
-    for text in texts:
-        if text.strip():
-            stream += [EOS] if eos and stream else []
-            stream += ["abcdefgh".index(word) + 3 for word in text.split()]
-    return stream
-
-
-@given(
-    texts=DOCUMENTS,
-    bos=st.booleans(),
-    eos=st.booleans(),
-    length=st.integers(2, 9),
-    batch_size=st.integers(1, 4),
-    tokens=st.none() | st.integers(1, 40),
-    drop_last=st.booleans(),
-)
-@settings(deadline=None, max_examples=200)
-def test_blocks_hold_the_stream(texts, bos, eos, length, batch_size, tokens, drop_last):
-    stream = stream_of(texts, eos)[:tokens]
-    body = length - bos
-    rest = len(stream) % body
-    if drop_last or rest + bos < 2:
-        stream = stream[: len(stream) - rest]
-    packed = blocks(texts, TOKENIZERS[bos, eos], length, batch_size, tokens, drop_last)
-    if not stream:
-        with pytest.raises(LnbenchError, match="too few for one block"):
-            list(packed)
-        return
-    batches = list(packed)
-    assert all(batch.dtype == torch.long and 1 <= len(batch) <= batch_size for batch in batches)
-    assert all(batch.shape[1] == length for batch in batches[:-1]) and batches[-1].shape[1] >= 2
-    rows = [row for batch in batches for row in batch.tolist()]
-    if bos:
-        assert all(row[0] == BOS for row in rows)
-    assert [token for row in rows for token in row[bos:]] == stream
-    assert len(batches) == -(-(len(stream) // body) // batch_size) + (len(stream) % body > 0)
-
-
-def test_blocks_are_streamed():
-    def endless():
-        while True:
-            yield "a b c d"
-
-    tokenizer = TOKENIZERS[True, True]
-    assert sum(batch.numel() - len(batch) for batch in blocks(endless(), tokenizer, 8, 2, tokens=1001)) == 1001
-    assert next(blocks(endless(), tokenizer, 8, 2)).shape == (2, 8)
-
-
-@pytest.mark.parametrize("argument", [{"length": 1}, {"batch_size": 0}, {"tokens": 0}])
-def test_impossible_blocks_are_refused_at_once(argument):
-    with pytest.raises(LnbenchError, match=f"{next(iter(argument))} must be at least"):
-        blocks(["a"], TOKENIZERS[True, True], **argument)
-
-
-def test_a_corpus_goes_straight_into_blocks(tmp_path):
-    (tmp_path / "hi.txt").write_text("a b c\nd e\nf\n")
-    corpus = open_corpus(f"{tmp_path}/{{lang}}.txt", "hi", shuffle=False)
-    (batch,) = blocks(corpus, TOKENIZERS[True, True], length=9)
-    assert batch.tolist() == [[BOS, 3, 4, 5, EOS, 6, 7, EOS, 8]]
+    with mock.patch.multiple(shuffle, SHUFFLE_CHARACTERS=characters, SHUFFLE_WINDOW=window):
+        given_back = []
+        for text in shuffle.shuffled(arriving(), seed=0):
+            held = Counter(arrived) - Counter(given_back)
+            # The window, of one document at least, and the newcomer that pushes another one out.
+            assert held.total() <= window + 1
+            assert sum(map(len, held.elements())) <= max(characters, LONGEST) + LONGEST
+            given_back.append(text)
+    assert Counter(given_back) == Counter(texts)
 
 
 def test_importing_it_is_light():

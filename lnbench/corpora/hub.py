@@ -1,0 +1,61 @@
+"""Datasets of the Hugging Face hub, streamed at one revision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lnbench.errors import LnbenchError
+
+SPLIT = "train"
+#: Documents held at a time for shuffling a stream.
+SHUFFLE_WINDOW = 10_000
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_resolved: dict[tuple[str, str | None], str] = {}
+
+
+def resolve_revision(repo: str, revision: str | None) -> str | None:
+    """The commit that ``revision`` (the main branch if None) of the hub's dataset ``repo`` stands for.
+
+    It is asked for once in a process, so that all languages of a run are read from the same commit. Where the hub
+    cannot be reached it is ``revision`` itself.
+    """
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    if (repo, revision) not in _resolved:
+        from huggingface_hub import HfApi
+
+        try:
+            commit = HfApi().dataset_info(repo, revision=revision, timeout=10).sha
+        except Exception:  # Offline, private, misspelt: the attempt to read the text says which.
+            return revision
+        if commit is None:
+            return revision
+        _resolved[repo, revision] = commit
+    return _resolved[repo, revision]
+
+
+def read_hub(repo: str, config: str, revision: str | None, seed: int | None) -> Iterator[str]:
+    """The column ``text`` of a streamed hub dataset, shuffled within a moving window unless ``seed`` is None.
+
+    Raises:
+        LnbenchError: the dataset cannot be read, or has no such column.
+    """
+    from datasets import load_dataset
+
+    try:
+        data = load_dataset(repo, config, split=SPLIT, streaming=True, revision=revision)
+        rows = iter(data if seed is None else data.shuffle(seed=seed, buffer_size=SHUFFLE_WINDOW))
+        while (row := next(rows, None)) is not None:
+            if not isinstance(row.get("text"), str | None) or "text" not in row:
+                raise TypeError(f"it needs a column text of strings; it has: {', '.join(row)}")
+            yield row["text"] or ""
+    except Exception as error:  # Half a dozen libraries raise their own kinds here.
+        raise LnbenchError(
+            f"cannot read {config} of the hub dataset {repo} ({_first_line(error)}); files can be named instead, "
+            "as in data/{lang}.jsonl"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,275 @@
+"""Texts to blocks of tokens: packed, or one document a row; all of them, a shard, or from some row on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lnbench.corpora.corpus import Corpus
+from lnbench.corpora.report import Document, TextReport
+from lnbench.errors import LnbenchError, unknown
+
+if TYPE_CHECKING:
+    from numpy import int64
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Row = NDArray[int64]
+
+MODES = ("pack", "truncate")
+
+# What the tokenizer is given in one call: enough to keep its threads busy.
+_CALL_CHARACTERS = 200_000
+_CALL_PIECES = 1_000
+# Tokenizers take time out of proportion to the length of a text, and hundreds of bytes of memory a character.
+_PIECE_CHARACTERS = 100_000
+# More than a token has, averaged over a row.
+_CHARACTERS_PER_TOKEN = 64
+
+
+def blocks(
+    texts: Iterable[str],
+    tokenizer: Any,
+    length: int = 512,
+    batch_size: int = 8,
+    tokens: int | None = None,
+    drop_last: bool = False,
+    *,
+    mode: str = "pack",
+    shard: tuple[int, int] = (0, 1),
+    start: int = 0,
+    on_skip: Callable[[int], None] | None = None,
+) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+    """Cut texts into rows of tokens, and these into batches.
+
+    Documents are tokenised without special tokens. Each row starts with BOS where the tokenizer has one.
+
+    ``pack``: the documents are joined to one stream, with EOS between two of them where the tokenizer has one, and the
+    stream is cut into rows without any padding. Documents of more than 100,000 characters are tokenised in pieces.
+
+    ``truncate``: each document is a row of its own, in the documents' order, cut to ``length``.
+
+    Args:
+        texts: The documents, e.g. :func:`open_corpus`; blank ones are passed over. A :class:`Corpus` has its ``report``
+            filled with the documents that the rows are made of.
+        tokenizer: A Hugging Face tokenizer.
+        length: Positions in a row, BOS included; at least 2.
+        batch_size: Rows in a batch. It does not change the rows.
+        tokens: Stop after as many tokens (EOS counts, BOS and padding do not); all by default.
+        drop_last: Drop rows shorter than ``length``: when packed, that is the rest of the stream.
+        mode: ``pack`` or ``truncate``.
+        shard: ``(index, count)``, from 0: of all rows, only the rows k with k mod count = index. Budget and order are
+            those of the whole, so the shards' rows together are exactly its rows. Each shard reads and tokenises all
+            of the text; its report counts every count-th document, so that the reports add up to that of the whole.
+        start: Rows of the shard to pass over, to go on where an earlier run stopped. The text before them is read and
+            tokenised once more.
+        on_skip: Called as each row is passed over, with their number so far.
+
+    Yields:
+        ``pack``: ``LongTensor[batch_size, length]``; the last full rows may be a smaller batch, and the rest of the
+        stream is a shorter row ``LongTensor[1, n]``.
+        ``truncate``: ``(input_ids, attention_mask)``, both ``LongTensor[batch_size, n]`` with n of the batch's longest
+        row; shorter ones are padded on the right, where the mask is 0.
+        Rows of less than two positions are left out.
+
+    Raises:
+        LnbenchError: an argument is out of range, or there is not enough text for one row.
+    """
+    index, count = shard
+    for name, value, least in (
+        ("length", length, 2),
+        ("batch_size", batch_size, 1),
+        ("tokens", tokens, 1),
+        ("start", start, 0),
+    ):
+        if value is not None and value < least:
+            raise LnbenchError(f"{name} must be at least {least}, not {value}")
+    if not 0 <= index < count:
+        raise LnbenchError(f"shard must be (index, count) with 0 ≤ index < count, not {shard}")
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+
+    head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    shortest = length if drop_last else 2
+    if mode == "pack":
+        pieces = _tokenised(texts, tokenizer, shard, _PIECE_CHARACTERS, whole=True)
+        separator = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        rows = _packed(pieces, head, separator, length, tokens, shortest)
+    else:
+        characters = max(_PIECE_CHARACTERS, length * _CHARACTERS_PER_TOKEN)
+        pieces = _tokenised(texts, tokenizer, shard, characters, whole=False)
+        rows = _truncated(pieces, head, length, tokens, shortest)
+    dealt = _skipped(islice(rows, index, None, count), start, on_skip)
+    return _batches(dealt, batch_size) if mode == "pack" else _padded_batches(dealt, batch_size, tokenizer)
+
+
+class _Piece(NamedTuple):
+    """Part of a document's text; none of it where the document is not used."""
+
+    document: Document
+    text: str
+    first: bool
+
+
+def _tokenised(
+    texts: Iterable[str], tokenizer: Any, shard: tuple[int, int], characters: int, whole: bool
+) -> Iterator[tuple[bool, list[int]]]:
+    """The tokens of each piece of text, and whether it is the first of its document.
+
+    A document is counted when its tokens are asked for: whatever was tokenised ahead leaves no trace in the report.
+    """
+    report = TextReport()
+    if isinstance(texts, Corpus):
+        texts.report = report
+    documents = texts.documents() if isinstance(texts, Corpus) else map(_document, texts)
+    number = -1
+    for call in _calls(_pieces(documents, characters, whole)):
+        used = [piece.text for piece in call if piece.text]
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        encoded = iter(tokenizer(used, **options)["input_ids"] if used else [])
+        for document, text, first in call:
+            number += first
+            if first and number % shard[1] == shard[0]:
+                report.count(document)
+            yield first, next(encoded) if text else []
+
+
+def _document(text: str) -> Document:
+    return Document(text) if text.strip() else Document(text, "empty", used=False)
+
+
+def _pieces(documents: Iterable[Document], characters: int, whole: bool) -> Iterator[_Piece]:
+    """Documents in pieces of up to ``characters``, or only the first piece of each."""
+    for document in documents:
+        if not document.used:
+            yield _Piece(document, "", first=True)
+            continue
+        text = document.text
+        begin, end = 0, _cut(text, 0, characters)
+        yield _Piece(document, text[:end], first=True)
+        while whole and end < len(text):
+            begin, end = end, _cut(text, end, characters)
+            yield _Piece(document, text[begin:end], first=False)
+
+
+def _cut(text: str, begin: int, characters: int) -> int:
+    """Where the piece that begins at ``begin`` ends: before white space, if there is some near its end."""
+    end = begin + characters
+    if end >= len(text):
+        return len(text)
+    for space in "\n ":
+        if (found := text.rfind(space, max(begin + 1, end - 1_000), end)) > 0:
+            return found
+    return end
+
+
+def _calls(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Pieces by the call of the tokenizer that they go into."""
+    call: list[_Piece] = []
+    characters = 0
+    for piece in pieces:
+        call.append(piece)
+        characters += len(piece.text)
+        if characters >= _CALL_CHARACTERS or len(call) == _CALL_PIECES:
+            yield call
+            call, characters = [], 0
+    if call:
+        yield call
+
+
+def _packed(
+    pieces: Iterable[tuple[bool, list[int]]],
+    head: list[int],
+    separator: list[int],
+    length: int,
+    tokens: int | None,
+    shortest: int,
+) -> Iterator[Row]:
+    """The stream in rows of ``length``, and a last one if it has at least ``shortest`` positions."""
+    import numpy as np
+
+    body = length - len(head)
+    begin = np.array(head, dtype=np.int64)
+    pending: list[Row] = []
+    held = seen = 0
+    between = False
+    for first, ids in pieces:
+        between |= first
+        if not ids:
+            continue
+        joined = separator + ids if between and seen else ids
+        between = False
+        taken = joined if tokens is None else joined[: tokens - seen]
+        pending.append(np.asarray(taken, dtype=np.int64))
+        held += len(taken)
+        seen += len(taken)
+        if held >= body:
+            stream = np.concatenate(pending)
+            whole = held // body * body
+            for row in stream[:whole].reshape(-1, body):
+                yield np.concatenate([begin, row])
+            pending, held = [stream[whole:]], held - whole
+        if seen == tokens:
+            break
+    if held and len(head) + held >= shortest:
+        yield np.concatenate([begin, *pending])
+    elif seen < body:
+        raise LnbenchError(f"the text comes to {seen} tokens, too few for one block")
+
+
+def _truncated(
+    pieces: Iterable[tuple[bool, list[int]]], head: list[int], length: int, tokens: int | None, shortest: int
+) -> Iterator[Row]:
+    """The beginning of each document as a row, where it has at least ``shortest`` positions."""
+    import numpy as np
+
+    body = length - len(head)
+    seen = 0
+    for _, ids in pieces:
+        taken = ids[: body if tokens is None else min(body, tokens - seen)]
+        if not taken or len(head) + len(taken) < shortest:
+            continue
+        seen += len(taken)
+        yield np.asarray(head + taken, dtype=np.int64)
+        if tokens is not None and (seen == tokens or len(head) + tokens - seen < shortest):
+            return
+    if not seen:
+        raise LnbenchError(f"no document comes to the {shortest - len(head)} tokens of the shortest block")
+
+
+def _skipped(rows: Iterator[Row], start: int, on_skip: Callable[[int], None] | None) -> Iterator[Row]:
+    for number, _ in enumerate(islice(rows, start), start=1):
+        if on_skip is not None:
+            on_skip(number)
+    yield from rows
+
+
+def _batches(rows: Iterable[Row], size: int) -> Iterator[Tensor]:
+    """Batches of rows of one length."""
+    import numpy as np
+    import torch
+
+    batch: list[Row] = []
+    for row in rows:
+        if batch and (len(batch) == size or len(row) != len(batch[0])):
+            yield torch.from_numpy(np.stack(batch))
+            batch = []
+        batch.append(row)
+    if batch:
+        yield torch.from_numpy(np.stack(batch))
+
+
+def _padded_batches(rows: Iterator[Row], size: int, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of rows of any length, with their masks."""
+    import numpy as np
+    import torch
+
+    known = (one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if one is not None)
+    padding = next(known)
+    while batch := list(islice(rows, size)):
+        lengths = np.array([len(row) for row in batch])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, padding, dtype=np.int64)
+        ids[mask] = np.concatenate(batch)
+        yield torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))

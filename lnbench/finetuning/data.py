@@ -1,0 +1,248 @@
+"""Rows as token lists: the task's own prompt, the right answer, and a count of whatever was left out or cut."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lnbench.errors import LnbenchError
+from lnbench.finetuning.presets import TrainingSettings
+from lnbench.finetuning.sources import Rows, open_rows
+from lnbench.lm.head import cut_left
+
+if TYPE_CHECKING:
+    from lnbench.lm import LNBenchLM
+
+log = logging.getLogger(__name__)
+_ANSWERABLE = ("multiple_choice", "generate_until", "loglikelihood")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text. Of ``tokens`` the last ``answer`` are the answer; a text for a classification head has none."""
+
+    tokens: list[int]
+    answer: int
+    label: int = -1
+    """The class, for a head."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row to measure on: one text a choice, or a single one; ``gold`` is the right choice, for a head the class."""
+
+    choices: tuple[Example, ...]
+    gold: int
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What :func:`lnbench.finetuning.training.train_adapter` trains and measures on."""
+
+    training: Sequence[Example]
+    validation: Sequence[Question]
+    settings: TrainingSettings
+    classes: int | None
+    """Of the classification head; None: the task is answered in text."""
+    pad: int
+    """Token id that fills shorter rows."""
+    account: dict[str, Any]
+    """Where it comes from and what became of it, as JSON data; see docs/files.md."""
+
+
+def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_path: Path | None = None) -> TrainingData:
+    """Read, prompt and tokenise the rows that ``name`` stands for, exactly as ``lm`` is asked them in an evaluation.
+
+    Args:
+        name: See :func:`lnbench.finetuning.sources.open_rows`.
+        lm: The model, for its tokenizer and how lm-eval uses it.
+        settings: How many rows, how long, answered in which way.
+        include_path: Folder with lm-eval tasks of one's own.
+
+    Raises:
+        LnbenchError: unknown name, rows that cannot be had, a task without answers to train on, or nothing left.
+    """
+    rows = open_rows(name, include_path)
+    reader = _Reader(rows, lm, settings)
+    order, held_out = _order(len(rows.training), settings), rows.validation is None
+    # From the end, so that training on the first N is what it says.
+    measured: Iterator[int] = reversed(order) if held_out else iter(range(len(rows.validation)))
+    validation = list(
+        islice(reader.questions(rows.training if held_out else rows.validation, measured), settings.validation_examples)
+    )
+    if held_out:
+        order = list(measured)[::-1]
+    validation_left_out = reader.forget_counts()
+    training = list(islice(reader.examples(rows.training, order), settings.examples))
+    left_out = reader.forget_counts()
+    if not training:
+        raise LnbenchError(f"no row of {name} is left to train on: {_said(left_out) or f'it has {len(rows.training)}'}")
+    if settings.examples is not None and len(training) < settings.examples:
+        log.warning("%s has %d rows to train on, fewer than the %d asked for", name, len(training), settings.examples)
+    if left_out:
+        log.warning("training rows of %s: %s", name, _said(left_out))
+    if len(validation) < settings.validation_examples:
+        log.warning("%s has %d rows to measure on, not %d", name, len(validation), settings.validation_examples)
+    account = {
+        "name": name,
+        "task": rows.task.config.task,
+        "training": len(training),
+        "validation": len(validation),
+        "validation_held_out": held_out,
+        "left_out": left_out,
+        "validation_left_out": validation_left_out,
+        "tokens": sum(len(example.tokens) for example in training),
+        "fingerprint": _fingerprint(training, validation),
+    }
+    tokenizer = lm.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.eot_token_id
+    return TrainingData(training, validation, settings, reader.classes, pad, account)
+
+
+class _Reader:
+    """Turns documents into examples, and counts those that cannot be used."""
+
+    def __init__(self, rows: Rows, lm: LNBenchLM, settings: TrainingSettings) -> None:
+        self._task, self._text, self._lm, self._settings = rows.task, rows.text, lm, settings
+        self._kind = str(rows.task.OUTPUT_TYPE)
+        self.counts: Counter[str] = Counter()
+        self.classes: int | None = None
+        name = rows.task.config.task
+        if self._kind not in _ANSWERABLE:
+            raise LnbenchError(f"task {name} is of type {self._kind}, which has no answer to train on")
+        if settings.answer == "head" and (self._kind != "multiple_choice" or rows.task.multiple_input):
+            raise LnbenchError(
+                f"task {name} has no choices after one prompt, so a classification head cannot answer it: use "
+                "answer=prompt"
+            )
+
+    def forget_counts(self) -> dict[str, int]:
+        """The counts so far, and from here on new ones."""
+        counts, self.counts = dict(self.counts), Counter()
+        return counts
+
+    def examples(self, documents: Any, order: Iterable[int]) -> Iterator[Example]:
+        """The right answers of the documents that can be used."""
+        for texts, gold in self._asked(documents, order):
+            example = self._example(*texts[gold], gold)
+            if example is not None:
+                yield example
+
+    def questions(self, documents: Any, order: Iterable[int]) -> Iterator[Question]:
+        """All choices of the documents that can be used."""
+        for texts, gold in self._asked(documents, order):
+            asked = texts[gold : gold + 1] if self._settings.answer == "head" else texts
+            choices = [self._example(*text, gold) for text in asked]
+            if None not in choices:
+                yield Question(tuple(choice for choice in choices if choice is not None), gold)
+
+    def _asked(self, documents: Any, order: Iterable[int]) -> Iterator[tuple[list[tuple[str, str]], int]]:
+        """``(context, answer)`` of every choice, and which is right."""
+        for number in order:
+            document = documents[number]
+            if any(not str(document[column]).strip() for column in self._text):
+                self.counts["empty"] += 1
+                continue
+            try:
+                texts, gold = self._put(document)
+            except Exception as error:  # a task's own code can raise anything
+                task = self._task.config.task
+                raise LnbenchError(f"task {task}: row {number} cannot be read: {error!r}") from error
+            if gold is None or not texts[gold][1].strip():
+                self.counts["unlabelled"] += 1
+            elif not texts[gold][0].strip():
+                self.counts["empty"] += 1
+            else:
+                yield texts, gold
+
+    def _put(self, document: Any) -> tuple[list[tuple[str, str]], int | None]:
+        """The requests that lm-eval would make of a document."""
+        task = self._task
+        context = task.fewshot_context(document, 0)
+        if self._kind == "multiple_choice":
+            choices = task.doc_to_choice(document)
+            requests = task.construct_requests(document, context)[: len(choices)]
+            gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
+            if self._settings.answer == "head":
+                self._count_classes(len(choices))
+            return [request.args[:2] for request in requests], _index(gold, choices)
+        target = task.doc_to_target(document)
+        answers = target if isinstance(target, list) else [target]
+        answer = next((str(one) for one in answers if one is not None and str(one).strip()), None)
+        if answer is None:
+            return [], None
+        if self._kind == "generate_until":
+            answer = task.config.target_delimiter + answer
+        return [(context, answer)], 0
+
+    def _count_classes(self, choices: int) -> None:
+        self.classes = self.classes or choices
+        if choices != self.classes:
+            raise LnbenchError(f"rows have {self.classes} and {choices} choices; a head needs one number")
+
+    def _example(self, context: str, answer: str, gold: int) -> Example | None:
+        """Tokens as lm-eval's ``hf`` makes them, at most ``max_length``."""
+        lm, longest = self._lm, self._settings.max_length
+        if self._settings.answer == "head":
+            tokens, scored = lm.tok_encode(context), 0
+        else:
+            before, after = lm._encode_pair(context, answer)
+            if self._kind == "generate_until":
+                after = [*after, lm.eot_token_id]
+            tokens, scored = (before or [lm.prefix_token_id]) + after, len(after)
+        if len(tokens) > longest:
+            # One token of the prompt besides BOS, at least.
+            if self._settings.too_long == "drop" or scored > longest - 2:
+                self.counts["too_long"] += 1
+                return None
+            self.counts["cut"] += 1
+            tokens = cut_left(tokens, longest, lm.prefix_token_id)
+        return Example(tokens, scored, gold)
+
+
+def _index(gold: Any, choices: Sequence[str]) -> int | None:
+    """Which choice is right, by lm-eval's rules; None where that is not said."""
+    if isinstance(gold, list):
+        gold = gold[0] if gold else None
+    if isinstance(gold, str):
+        return choices.index(gold) if gold in choices else None
+    return int(gold) if gold is not None and 0 <= gold < len(choices) else None
+
+
+def _order(rows: int, settings: TrainingSettings) -> list[int]:
+    order = list(range(rows))
+    if settings.sample == "random":
+        random.Random(settings.seed).shuffle(order)
+    return order
+
+
+_REASONS = {
+    "empty": "{} without text left out",
+    "unlabelled": "{} without a label left out",
+    "too_long": "{} too long left out",
+    "cut": "{} cut at the start of the prompt",
+}
+
+
+def _said(counts: dict[str, int]) -> str:
+    return ", ".join(_REASONS[reason].format(count) for reason, count in counts.items())
+
+
+def _fingerprint(training: Sequence[Example], validation: Sequence[Question]) -> str:
+    """16 hexadecimal digits that change with any token or label."""
+    digest = hashlib.sha256()
+    for example in training:
+        digest.update(np.asarray([example.label, example.answer, *example.tokens], dtype=np.int64).tobytes())
+    for question in validation:
+        for example in question.choices:
+            digest.update(np.asarray([question.gold, example.answer, *example.tokens], dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]

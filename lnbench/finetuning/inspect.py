@@ -1,0 +1,272 @@
+"""What fine-tuning changed: which neurons' weights, by how much, and whether a selector still finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
+from rich.table import Table
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lnbench.architectures import Sites, locate
+from lnbench.errors import LnbenchError
+from lnbench.finetuning.places import Projection, place
+from lnbench.host import get_host
+from lnbench.neurons import NeuronSet
+from lnbench.selection import select
+from lnbench.statistics.corpus import Reading, collect_corpus
+from lnbench.tables import numeric_table
+
+_PROJECTIONS: tuple[Projection, ...] = ("gate", "up", "down")
+
+
+class NeuronChange(NamedTuple):
+    """One neuron, the relative change of its weights, and whether it is one of the chosen neurons."""
+
+    layer: int
+    neuron: int
+    change: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class WeightDrift:
+    """How far a LoRA adapter moves the weights.
+
+    A neuron's weights are its rows of the gate and up projections and its column of the down projection, as far as
+    these change in its layer; its *change* is the norm of their update divided by their own norm before. All tensors
+    of numbers are float64.
+    """
+
+    projections: tuple[Projection, ...]
+    """The feed-forward projections that change in some layer."""
+    updates: Tensor
+    """``[layers, width]``: squared norm of each neuron's update."""
+    change: Tensor
+    """``[layers, width]``: each neuron's change."""
+    attention: Tensor
+    """``[layers]``: norm of the update of the attention's projections, divided by their own."""
+    chosen: Tensor | None
+    """``BoolTensor[layers, width]``, the neurons that it was restricted to, where they are known."""
+
+    @property
+    def share_on_chosen(self) -> float | None:
+        """The part of the neurons' squared update that falls on the chosen ones; None if there is no update."""
+        if self.chosen is None or not self.updates.any():
+            return None
+        inside, outside = float(self.updates[self.chosen].sum()), float(self.updates[~self.chosen].sum())
+        return inside / (inside + outside)
+
+    def top(self, count: int = 20) -> list[NeuronChange]:
+        """The most changed neurons, the largest change first; neurons that did not change are left out."""
+        width = self.change.shape[1]
+        order = self.change.flatten().argsort(descending=True, stable=True)[:count].tolist()
+        return [
+            NeuronChange(layer, one, float(self.change[layer, one]), self._is_chosen(layer, one))
+            for layer, one in (divmod(number, width) for number in order)
+            if self.change[layer, one] > 0
+        ]
+
+    def _is_chosen(self, layer: int, neuron: int) -> bool:
+        return self.chosen is not None and bool(self.chosen[layer, neuron])
+
+
+def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> WeightDrift:
+    """Measure what a model's active LoRA adapter changes. No large matrix is built: norms come from the factors.
+
+    Args:
+        adapted: A PEFT model with a plain LoRA adapter, of lnbench or of anyone's.
+        neurons: The neurons that it was restricted to (``neurons.json`` in its folder).
+
+    Raises:
+        LnbenchError: no LoRA adapter, a variant of LoRA, or neurons of another model.
+    """
+    sites = locate(adapted)
+    if not any(isinstance(module, LoraLayer) for module in sites.model.modules()):
+        raise LnbenchError("this model has no LoRA adapter to inspect; pass the adapter's folder as peft=")
+    if neurons is not None:
+        neurons.check(neurons.model, sites.layers, sites.width)
+    updates = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
+    own = torch.zeros_like(updates)
+    found: list[Projection] = []
+    for projection in _PROJECTIONS:
+        for layer, update, weights in _neuron_norms(sites, projection):
+            updates[layer] += update
+            own[layer] += weights
+            found.append(projection)
+    chosen = None
+    if neurons is not None:
+        chosen = torch.zeros(sites.layers, sites.width, dtype=torch.bool)
+        for layer, indices in neurons.union(neurons.languages).items():
+            chosen[layer, indices] = True
+    change = (updates / own.clamp_min(torch.finfo(own.dtype).tiny)).sqrt()
+    return WeightDrift(tuple(dict.fromkeys(found)), updates, change, _attention_change(sites), chosen)
+
+
+def _neuron_norms(sites: Sites, projection: Projection) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """``(layer, squared norm of each neuron's update, and of its weights)`` for the layers that change there."""
+    row = sites.architecture
+    if projection == "up" and row.up is None and not row.fused:
+        return
+    one = place(row, sites.width, projection)
+    for layer, block in enumerate(sites.blocks):
+        module = block.get_submodule(one.path)
+        if isinstance(module, LoraLayer):
+            part = slice(one.offset, one.offset + sites.width)
+            update = _update_norms(module, one.dim)[part]
+            if update.any():
+                yield layer, update, _weight(module).square().sum(1 - one.dim)[part].cpu()
+
+
+def _attention_change(sites: Sites) -> Tensor:
+    change = torch.zeros(sites.layers, dtype=torch.float64)
+    for layer, block in enumerate(sites.blocks):
+        modules = [block.get_submodule(path) for path in sites.architecture.attention]
+        update = sum(float(_update_norms(module, 0).sum()) for module in modules if isinstance(module, LoraLayer))
+        if update:
+            change[layer] = (update / sum(float(_weight(module).square().sum()) for module in modules)) ** 0.5
+    return change
+
+
+def _update_norms(module: LoraLayer, dim: int) -> Tensor:
+    """Squared norms of the rows (``dim`` 0) or columns (1) of ``scaling · B A``: of row i, ``bᵢ (A Aᵀ) bᵢᵀ``."""
+    if module.merged or module.lora_variant or any(module.lora_bias.values()) or len(module.active_adapters) != 1:
+        raise LnbenchError("only one plain LoRA adapter that is not merged can be inspected")
+    (name,) = module.active_adapters
+    first, second = (factors[name].weight.detach().double().cpu() for factors in (module.lora_A, module.lora_B))
+    outer, inner = (second, first @ first.T) if dim == 0 else (first.T, second.T @ second)
+    norms: Tensor = torch.einsum("nr,rs,ns->n", outer, inner, outer).clamp_min(0) * module.scaling[name] ** 2
+    return norms
+
+
+def _weight(module: Any) -> Tensor:
+    """A projection's base weight as ``[out, in]``, dequantised."""
+    base = module.get_base_layer() if isinstance(module, LoraLayer) else module
+    weight: Tensor = dequantize_module_weight(base).detach().double()
+    return weight.T if isinstance(base, Conv1D) else weight
+
+
+@dataclass(frozen=True)
+class SelectionDrift:
+    """The neurons that one selector finds on one corpus before and after fine-tuning."""
+
+    before: NeuronSet
+    after: NeuronSet
+    trained: NeuronSet | None
+
+    def still_selected(self, language: str) -> tuple[int, int] | None:
+        """How many of the neurons trained for ``language`` are selected for it before, and after.
+
+        None where none were trained for it.
+        """
+        if self.trained is None or language not in self.trained:
+            return None
+        before, after = (self.trained.compare(one)[language].intersection for one in (self.before, self.after))
+        return before, after
+
+
+def selection_drift(
+    adapted: PeftModel,
+    tokenizer: Any,
+    corpus: str,
+    languages: Sequence[str],
+    *,
+    selector: Any,
+    trained: NeuronSet | None = None,
+    tokens: int | None = None,
+    length: int = 128,
+    seed: int = 0,
+    progress: bool = True,
+) -> SelectionDrift:
+    """Collect Statistics without and with the adapter on the same text, and select neurons from both.
+
+    Args:
+        adapted: A PEFT model.
+        tokenizer: Its tokenizer.
+        corpus: Corpus pattern.
+        languages: The languages that the selector compares.
+        selector: A name such as ``lape:top_fraction=0.01``, the ``selector`` of a NeuronSet, or an object.
+        trained: The neurons that were trained (``neurons.json`` in the adapter's folder).
+        tokens: Budget a language; all of the corpus if None.
+        length: Tokens in a block, BOS included.
+        seed: Seed of the documents' order.
+        progress: Show progress bars.
+
+    Raises:
+        LnbenchError: no adapter, and as :func:`lnbench.statistics.corpus.collect_corpus` and :func:`lnbench.select`.
+    """
+    if not isinstance(adapted, PeftModel):
+        raise LnbenchError("this model has no adapter to inspect; pass the adapter's folder as peft=")
+    chosen = get_host().resolve("selector", selector)
+    levels = tuple(getattr(chosen, "batch_levels", ()))
+    reading = Reading(corpus, tokens=tokens, length=length, seed=seed, batch_levels=levels)
+
+    def selected() -> NeuronSet:
+        return select(
+            chosen,
+            {
+                language: collect_corpus(adapted, tokenizer, language, reading, progress=progress)
+                for language in languages
+            },
+        )
+
+    with adapted.disable_adapter():
+        before = selected()
+    return SelectionDrift(before, selected(), trained)
+
+
+# Tables
+
+
+def layers_table(drift: WeightDrift) -> Table:
+    """Per layer: the attention's change, how many neurons changed, and their mean and largest change."""
+    share = drift.share_on_chosen
+    table = numeric_table(
+        "Change of the weights, relative to their norm before",
+        *("layer", "attention", "neurons", "changed", "mean", "largest", "changed, not chosen"),
+        caption=None if share is None else f"{share:.1%} of the neurons' squared update is on the chosen neurons.",
+    )
+    for layer, change in enumerate(drift.change):
+        changed = change > 0
+        outside = changed if drift.chosen is None else changed & ~drift.chosen[layer]
+        table.add_row(
+            str(layer),
+            f"{float(drift.attention[layer]):.4%}",
+            f"{int(drift.chosen[layer].sum()):,}" if drift.chosen is not None else "–",
+            f"{int(changed.sum()):,}",
+            f"{float(change[changed].mean()):.4%}" if changed.any() else "–",
+            f"{float(change.max()):.4%}",
+            f"{int(outside.sum()):,}" if drift.chosen is not None else "–",
+        )
+    return table
+
+
+def neurons_table(drift: WeightDrift, count: int = 20) -> Table:
+    """The most changed neurons."""
+    over = ", ".join(drift.projections) or "no feed-forward projection"
+    table = numeric_table(f"Most changed neurons ({over})", "layer", "neuron", "change", "chosen")
+    for one in drift.top(count):
+        table.add_row(str(one.layer), str(one.neuron), f"{one.change:.4%}", "yes" if one.chosen else "no")
+    return table
+
+
+def selection_table(drift: SelectionDrift) -> Table:
+    """Per language: neurons selected before and after fine-tuning, those in both, and what became of the trained."""
+    table = numeric_table(
+        "Neurons selected before and after fine-tuning",
+        *("language", "before", "after", "both", "Jaccard", "trained", "selected before", "selected after"),
+    )
+    for language, found in drift.before.compare(drift.after).items():
+        kept = drift.still_selected(language)
+        trained = ("–", "–", "–")
+        if kept is not None and drift.trained is not None:
+            trained = (f"{drift.trained.count(language):,}", f"{kept[0]:,}", f"{kept[1]:,}")
+        counts = (f"{number:,}" for number in (found.own, found.other, found.intersection))
+        table.add_row(language, *counts, f"{found.jaccard:.2f}", *trained)
+    return table

@@ -1,0 +1,203 @@
+"""One fine-tuning, from a request to an adapter in a folder: done once, resumed after an interruption."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lnbench.errors import LnbenchError
+from lnbench.files import fingerprint, read_json
+from lnbench.finetuning import record
+from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
+from lnbench.host import get_host, plugin_errors
+from lnbench.models import DEFAULT_MODEL
+from lnbench.parameters import parameters_of
+
+if TYPE_CHECKING:
+    from lnbench.lm import LNBenchLM
+    from lnbench.neurons import NeuronSet
+
+QUANTIZATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "nf4": {
+        "dtype": "bfloat16",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": "bfloat16",
+    },
+}
+"""Choices of ``quantize``, and the model arguments that each stands for."""
+
+
+class FinetuneJob(BaseModel):
+    """A request for an adapter. :meth:`run` can be repeated: a finished adapter is not trained again.
+
+    Raises:
+        LnbenchError: an unknown field, name or setting, or a value that does not fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    finetuner: str = Field(description="name or name:key=value, e.g. masked_lora:rank=16")
+    out: Path = Field(description="folder of the adapter")
+    model: str = Field(default=DEFAULT_MODEL, description="packaged model, hub name or folder")
+    model_args: dict[str, Any] = Field(default_factory=dict, description="further arguments of lm-eval's hf")
+    quantize: Literal["none", "nf4"] = Field(default="none", description="nf4: 4-bit base weights, bfloat16 compute")
+    neurons: Path | None = Field(default=None, description="NeuronSet file")
+    selector: str | None = Field(default=None, description="in place of a file: name or name:key=value")
+    statistics: Path | None = Field(default=None, description="Statistics folder for the selector")
+    corpus: str | None = Field(default=None, description="corpus for the selector, without a Statistics folder")
+    languages: str | None = Field(default=None, description="whose neurons train: en, en+hi, random, all, none")
+    data: str = Field(default="xnli", description="xnli, xquad, squad, or an lm-eval task with a training split")
+    include_path: Path | None = Field(default=None, description="folder with lm-eval tasks of one's own")
+    preset: str | None = Field(default=None, description="xnli-paper or xquad-paper")
+    settings: dict[str, Any] = Field(default_factory=dict, description="training settings that replace the preset's")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise LnbenchError(f"fine-tuning: {name}={first['input']!r}: {first['msg']}") from error
+        if self.neurons is not None and self.selector is not None:
+            raise LnbenchError("pass neurons or a selector, not both")
+        if "peft" in self.model_args:
+            raise LnbenchError("an adapter is trained on its base model: leave peft= out of the model arguments")
+        settings_of(self.preset, self.settings)
+        get_host().resolve("finetuner", self.choice)
+
+    @property
+    def training(self) -> TrainingSettings:
+        """The preset's settings, with those that were given in their place."""
+        return settings_of(self.preset, self.settings)
+
+    @property
+    def choice(self) -> str:
+        """The fine-tuner in full: what was given, the languages, and what the preset adds.
+
+        Raises:
+            LnbenchError: unknown fine-tuner, or one that takes no languages though they are given.
+        """
+        name = self.finetuner.partition(":")[0]
+        known = parameters_of(get_host().factory("finetuner", name))
+        if self.languages is not None and "languages" not in known:
+            raise LnbenchError(f"fine-tuner {name!r} trains the same whatever the languages: leave languages out")
+        added = {"languages": self.languages} if self.languages is not None else {}
+        for key, value in preset_of(self.preset).adapter.items():
+            if key in known and f":{key}=" not in self.finetuner:
+                added[key] = value
+        return self.finetuner + "".join(f":{key}={value}" for key, value in added.items())
+
+    def request(self) -> dict[str, Any]:
+        """All that decides what the adapter becomes, as JSON data; files by what they hold.
+
+        Raises:
+            LnbenchError: the NeuronSet file or the Statistics folder cannot be read.
+        """
+        from lnbench.neurons import NeuronSet
+        from lnbench.statistics.store import MANIFEST
+
+        return {
+            "finetuner": get_host().canonical("finetuner", self.choice),
+            "model": self.model,
+            "model_args": self._model_arguments(),
+            "neurons": NeuronSet.load(self.neurons).fingerprint if self.neurons else None,
+            "selector": get_host().canonical("selector", self.selector) if self.selector else None,
+            "statistics": fingerprint(read_json(self.statistics / MANIFEST)) if self.statistics else None,
+            "corpus": self.corpus,
+            "data": self.data,
+            "preset": self.preset,
+            "settings": self.training.model_dump(mode="json"),
+        }
+
+    @property
+    def key(self) -> str:
+        """A fingerprint of :meth:`request`."""
+        return fingerprint(self.request())
+
+    def run(self) -> Path:
+        """Train, or go on with an interrupted training, or return what is finished.
+
+        Returns:
+            The adapter's folder, for ``peft=`` (and ``head=``) in model arguments.
+
+        Raises:
+            LnbenchError: another request's training is in the folder, or anything that training raises.
+        """
+        request = self.request()
+        self._claim()
+        with FileLock(self.out / ".training"):
+            before = record.read(self.out)
+            if before is None:
+                record.update(self.out, finished=False, request=request)
+            elif changed := record.differences(before.get("request"), request):
+                raise LnbenchError(
+                    f"{self.out} holds the training of another request ({'; '.join(changed)}): choose another folder, "
+                    "or delete this one"
+                )
+            elif before.get("finished"):
+                return self.out / str(before["adapter"])
+            adapter = self._train()
+            record.update(self.out, finished=True, adapter=os.path.relpath(adapter, self.out))
+            shutil.rmtree(self.out / record.CHECKPOINTS, ignore_errors=True)
+        return adapter
+
+    def _claim(self) -> None:
+        """Make the folder, unless it is somebody else's."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            foreign = [path.name for path in self.out.iterdir() if path.name != ".training"]
+        except OSError as error:
+            raise LnbenchError(f"cannot use {self.out} for the adapter: {error.strerror or error}") from error
+        if foreign and record.read(self.out) is None:
+            raise LnbenchError(f"{self.out} is not empty and holds no training: choose another folder for the adapter")
+
+    def _train(self) -> Path:
+        from transformers import set_seed
+
+        from lnbench.finetuning.data import prepare
+        from lnbench.finetuning.quantized import keep_trainable
+        from lnbench.lm import LNBenchLM
+
+        lm = LNBenchLM(self.model, **self._model_arguments())
+        keep_trainable(lm.model)  # before Statistics are collected, if they are
+        neurons = self._neurons(lm)
+        data = prepare(self.data, lm, self.training, include_path=self.include_path)
+        made_from = {"model": lm.described, "data": data.account}
+        before = record.read(self.out) or {}
+        if changed := [
+            line for name, now in made_from.items() if name in before for line in record.differences(before[name], now)
+        ]:
+            raise LnbenchError(
+                f"{self.out} holds a training that began from something else ({'; '.join(changed)}): restore it, or "
+                "delete the folder"
+            )
+        record.update(self.out, **made_from, neurons=neurons.fingerprint if neurons else None)
+        set_seed(self.training.seed)
+        with plugin_errors("finetuner", self.finetuner):
+            finetuner = get_host().resolve("finetuner", self.choice)
+            return Path(finetuner.train(lm.model, lm.tokenizer, neurons, data, self.out))
+
+    def _model_arguments(self) -> dict[str, Any]:
+        return QUANTIZATIONS[self.quantize] | self.model_args
+
+    def _neurons(self, lm: LNBenchLM) -> NeuronSet | None:
+        from lnbench.lm.experiment import Experiment
+        from lnbench.neurons import NeuronSet
+
+        if self.neurons is not None:
+            found = NeuronSet.load(self.neurons)
+            found.check(lm.described["model"], lm.sites.layers, lm.sites.width)
+            return found
+        if self.selector is None:
+            return None
+        named = {"selector": self.selector, "corpus": self.corpus}
+        named |= {"statistics": str(self.statistics) if self.statistics else None}
+        return lm.artifacts.neurons(Experiment(**{name: value for name, value in named.items() if value is not None}))

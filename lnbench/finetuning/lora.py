@@ -1,0 +1,256 @@
+"""LoRA on the attention and on selected neurons: build the adapter, count it, save it as an ordinary PEFT adapter."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lnbench.architectures import Sites, locate
+from lnbench.errors import LnbenchError
+from lnbench.files import read_json
+from lnbench.finetuning.choice import name_of
+from lnbench.finetuning.factor import RestrictedFactor
+from lnbench.finetuning.places import Factor, Projection, place
+from lnbench.neurons import NeuronSet
+
+NEURONS = "neurons.json"
+"""The file in an adapter's folder that says which neurons were trained."""
+
+_ADAPTER = "default"
+_CONFIG = "adapter_config.json"
+
+
+class Counts(NamedTuple):
+    """How many parameters train, and how many of them are rows or columns of single neurons."""
+
+    trainable: int
+    of_neurons: int
+
+
+def build_adapter(
+    model: nn.Module,
+    neurons: NeuronSet | None = None,
+    *,
+    rank: int = 8,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    attention: bool = True,
+    projections: Sequence[Projection] = ("gate",),
+    seed: int = 0,
+) -> PeftModel:
+    """Put a trainable LoRA adapter (Hu et al. 2022) on ``model``, which is changed in place and otherwise frozen.
+
+    The result is a PEFT model that any training loop takes. Of the feed-forward projections only the rows (of ``down``
+    the columns) that belong to ``neurons`` are parameters: the others have no gradient and no optimiser state. Its
+    ``state_dict`` and ``save_pretrained`` give an ordinary LoRA adapter of full size, and loading one into it (a
+    Trainer's checkpoint) takes the neurons' part back, exactly.
+
+    Args:
+        model: A supported Hugging Face causal LM, in any precision, NF4 included.
+        neurons: Trained are the neurons of all its languages together, see
+            :func:`lnbench.finetuning.choice.chosen_neurons`. None, or a set without neurons: the attention alone.
+        rank: Rank of the update.
+        alpha: The update is scaled by ``alpha / rank``.
+        dropout: Dropout on the update's input.
+        attention: Whether the query, key, value and output projections are trained too.
+        projections: Which feed-forward projections are trained: ``gate``, ``up``, ``down``.
+        seed: Seed of the first factor; the second starts at zero. The global random state is left alone.
+
+    Raises:
+        LnbenchError: an unsupported or already adapted model, neurons of another model, nothing to train.
+    """
+    if isinstance(model, PeftModel):
+        raise LnbenchError("this model has an adapter already; merge it first: model.merge_and_unload()")
+    sites = locate(model)
+    kept = _kept(sites, neurons, projections)
+    targets = [*(_attention(sites) if attention else ()), *kept]
+    if not targets:
+        raise LnbenchError("nothing to train: no neurons are chosen, and attention=False leaves the attention frozen")
+    transposed = {isinstance(sites.model.get_submodule(name), Conv1D) for name in targets}
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=targets,
+        fan_in_fan_out=transposed == {True},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        adapted = get_peft_model(sites.model, config, _ADAPTER)
+        _restrict(sites, kept)
+    return adapted
+
+
+def _attention(sites: Sites) -> list[str]:
+    row = sites.architecture
+    if not row.attention:
+        raise LnbenchError(
+            f"the architecture row of {type(sites.model).__name__} names no attention projections: add attention=(…) "
+            "to it, or fine-tune with attention=False"
+        )
+    return [f"{row.blocks}.{layer}.{path}" for layer in range(sites.layers) for path in row.attention]
+
+
+def _kept(
+    sites: Sites, neurons: NeuronSet | None, projections: Sequence[Projection]
+) -> dict[str, tuple[Factor, Tensor]]:
+    """Module name → the factor to restrict and its rows or columns, for the layers that have neurons."""
+    if neurons is None:
+        return {}
+    neurons.check(name_of(sites.model), sites.layers, sites.width)
+    places = [place(sites.architecture, sites.width, projection) for projection in dict.fromkeys(projections)]
+    kept: dict[str, tuple[Factor, Tensor]] = {}
+    for layer, indices in neurons.union(neurons.languages).items():
+        for one in places:
+            name = f"{sites.architecture.blocks}.{layer}.{one.path}"
+            before = kept[name][1] if name in kept else indices.new_empty(0)
+            kept[name] = (one.factor, torch.cat([before, indices + one.offset]))
+    return kept
+
+
+def _restrict(sites: Sites, kept: dict[str, tuple[Factor, Tensor]]) -> None:
+    for name, (factor, indices) in kept.items():
+        factors = getattr(sites.model.get_submodule(name), factor)
+        dim = 0 if factor == "lora_B" else 1
+        weight = factors[_ADAPTER].weight
+        if len(indices) < weight.shape[dim]:
+            factors[_ADAPTER] = RestrictedFactor(weight, indices, dim)
+
+
+def count_parameters(adapted: nn.Module) -> Counts:
+    """Count an adapter's trainable parameters.
+
+    A neuron's own are those of its row of ``lora_B`` (gate, up) or column of ``lora_A`` (down). The other factor of
+    such a projection, shared by its neurons, counts among the rest.
+    """
+    trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    of_neurons = sum(
+        parameter.numel()
+        for factor in _neuron_factors(adapted)
+        for parameter in factor.parameters()
+        if parameter.requires_grad
+    )
+    return Counts(trainable, of_neurons)
+
+
+def _neuron_factors(adapted: nn.Module) -> Iterator[nn.Module]:
+    """The factors with a row or a column a neuron, of the feed-forward modules that are adapted."""
+    sites = locate(adapted)
+    row = sites.architecture
+    factors: dict[str | None, Factor] = {row.before: "lora_B", row.up: "lora_B", row.after: "lora_A"}
+    for block in sites.blocks:
+        for path, factor in factors.items():
+            if path is not None and isinstance(module := block.get_submodule(path), LoraLayer):
+                yield getattr(module, factor)
+
+
+def merge_adapter(adapted: PeftModel) -> nn.Module:
+    """Add an adapter of :func:`build_adapter` to the weights, and return the plain model.
+
+    PEFT's own ``merge_and_unload`` adds 0 to the weights of other neurons, which turns their -0.0 into 0.0. Here they
+    are not touched, so they keep all their bits.
+
+    Raises:
+        LnbenchError: the weights are quantised: merging would round all of them anew.
+    """
+    modules = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    if any(not module.get_base_layer().weight.is_floating_point() for module in modules):
+        raise LnbenchError("quantised weights cannot be merged exactly; load the base model in bfloat16 or float32")
+    with torch.no_grad():
+        for module in modules:
+            factors = (module.lora_A[_ADAPTER], module.lora_B[_ADAPTER])
+            restricted = next((factor for factor in factors if isinstance(factor, RestrictedFactor)), None)
+            if restricted is None:
+                module.merge()
+                continue
+            base = module.get_base_layer()
+            dim = restricted.dim ^ isinstance(base, Conv1D)
+            old, update = (
+                one.index_select(dim, restricted.kept) for one in (base.weight, module.get_delta_weight(_ADAPTER))
+            )
+            base.weight.index_copy_(dim, restricted.kept, (old + update).to(old.dtype))
+    plain: nn.Module = adapted.unload()
+    return plain
+
+
+def save_adapter(adapted: PeftModel, folder: str | Path, neurons: NeuronSet | None = None) -> Path:
+    """Write an ordinary PEFT adapter, and beside it the trained neurons as ``neurons.json``.
+
+    ``PeftModel.from_pretrained`` and lm-eval's ``--model_args peft=…`` read it without lnbench.
+
+    Raises:
+        LnbenchError: the disk is full or the folder cannot be written; files of an earlier adapter stay whole.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".adapter-", dir=folder) as temporary:
+            # Without the argument PEFT may ask a model hub whether the vocabulary has grown.
+            adapted.save_pretrained(temporary, save_embedding_layers=False)
+            for name in (SAFETENSORS_WEIGHTS_NAME, _CONFIG):
+                (Path(temporary) / name).replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise LnbenchError(f"cannot write the adapter to {folder}: {error}") from error
+    if neurons is None:
+        (folder / NEURONS).unlink(missing_ok=True)
+    else:
+        neurons.save(folder / NEURONS)
+    return folder
+
+
+def load_adapter(
+    model: nn.Module, folder: str | Path, *, projections: Sequence[Projection] = ("gate",), seed: int = 0
+) -> PeftModel:
+    """Load a saved adapter for further training, restricted to the same neurons as before, bit by bit the same.
+
+    Args:
+        model: The causal LM that it was trained on, without an adapter.
+        folder: The adapter's folder.
+        projections: The feed-forward projections that it was trained with.
+        seed: See :func:`build_adapter`.
+
+    Raises:
+        LnbenchError: no or another adapter there, or one that changes more than its neurons and ``projections``.
+    """
+    folder = Path(folder)
+    read_json(folder / _CONFIG)  # before PEFT looks for it elsewhere
+    config: Any = PeftConfig.from_pretrained(str(folder))
+    try:
+        saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+    except (OSError, SafetensorError) as error:
+        raise LnbenchError(f"cannot read {folder / SAFETENSORS_WEIGHTS_NAME}: {error}") from error
+    if not isinstance(config, LoraConfig):
+        raise LnbenchError(f"{folder} holds an adapter of type {config.peft_type}, not LoRA")
+    file = folder / NEURONS
+    neurons = NeuronSet.load(file) if file.is_file() else None
+    row = locate(model).architecture
+    adapted = build_adapter(
+        model,
+        neurons,
+        rank=config.r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        attention=any(f".{path}." in key for key in saved for path in row.attention),
+        projections=projections,
+        seed=seed,
+    )
+    found = set_peft_model_state_dict(adapted, saved, _ADAPTER)
+    missing = [key for key in found.missing_keys if ".lora_" in key]
+    if missing or found.unexpected_keys:
+        raise LnbenchError(
+            f"the adapter in {folder} has other parts than {', '.join(projections)} of its neurons: "
+            f"{(missing or found.unexpected_keys)[0]}; pass the projections that it was trained with"
+        )
+    return adapted

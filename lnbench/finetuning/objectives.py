@@ -1,0 +1,195 @@
+"""What is trained: the likelihood of answers in text, or a classification head. Both know their loss and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lnbench.architectures import locate
+from lnbench.finetuning.data import Example, Question, TrainingData
+from lnbench.lm.head import LaidOut, Pooling, read_hidden
+from lnbench.lm.scoring import Batch, Row, logits_at
+from lnbench.statistics.collect import transformer_body
+
+IGNORED = -100
+"""Label of a position that has no loss."""
+
+
+class Objective(nn.Module):
+    """An adapted model and what it is trained for.
+
+    ``forward`` takes what :meth:`collate` makes, and returns the loss in nats, a mean over the labels of all forward
+    passes that one optimiser step is split into (``num_items_in_batch``).
+    """
+
+    accepts_loss_kwargs = True  # for transformers' Trainer: forward takes num_items_in_batch
+    better = "accuracy"
+    """The measure that says which of two states is better."""
+
+    def __init__(self, adapted: nn.Module) -> None:
+        super().__init__()
+        self.adapted = adapted
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model reads its tokens."""
+        return next(self.adapted.parameters()).device
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Examples as one batch of tensors."""
+        raise NotImplementedError
+
+    def measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
+        """``loss`` (nats, a mean) and ``accuracy`` over questions, without dropout."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self._measure(questions, batch_size)
+        finally:
+            self.train(training)
+
+    def _measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
+        raise NotImplementedError
+
+
+class TextObjective(Objective):
+    """Cross-entropy of the answers' tokens; the prompts have no loss.
+
+    A question counts as answered if its right choice is the likeliest; without choices, if every token of the answer
+    is the model's first choice, given those before it.
+    """
+
+    def __init__(self, adapted: nn.Module, data: TrainingData) -> None:
+        super().__init__(adapted)
+        self._pad = data.pad
+        if any(len(question.choices) == 1 for question in data.validation):
+            self.better = "loss"
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """``input_ids`` and ``labels``, ``[batch, length]``: a label is the token that should follow its position."""
+        length = max(len(example.tokens) for example in examples) - 1
+        ids = torch.full((len(examples), length), self._pad)
+        labels = torch.full((len(examples), length), IGNORED)
+        for row, label, example in zip(ids, labels, examples, strict=True):
+            end = len(example.tokens) - 1
+            row[:end] = torch.tensor(example.tokens[:-1])
+            label[end - example.answer : end] = torch.tensor(example.tokens[-example.answer :])
+        return {"input_ids": ids, "labels": labels}
+
+    def forward(self, input_ids: Tensor, labels: Tensor, num_items_in_batch: Tensor | None = None) -> dict[str, Tensor]:
+        """``loss``, from :meth:`collate`'s tensors."""
+        wanted = labels != IGNORED
+        places = torch.arange(labels.shape[1], device=labels.device)
+        ends = (places * wanted).max(1).values.tolist()
+        rows = [
+            Row(row[: end + 1].tolist(), scored)
+            for row, end, scored in zip(input_ids, ends, wanted.sum(1).tolist(), strict=True)
+        ]
+        targets = labels[wanted]
+        logits = logits_at(self.adapted, Batch(rows, input_ids))[: len(targets)]
+        total = cross_entropy(logits.float(), targets, reduction="sum")
+        return {"loss": total / (len(targets) if num_items_in_batch is None else num_items_in_batch)}
+
+    def _measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
+        scores = self._scores([choice for question in questions for choice in question.choices], batch_size)
+        loss, tokens, right = 0.0, 0, 0
+        for question in questions:
+            own = [next(scores) for _ in question.choices]
+            likelihoods = [likelihood for likelihood, _ in own]
+            loss -= likelihoods[question.gold]
+            tokens += question.choices[question.gold].answer
+            best = max(range(len(own)), key=likelihoods.__getitem__)
+            right += best == question.gold if len(own) > 1 else own[0][1]
+        return {"loss": loss / tokens, "accuracy": right / len(questions)}
+
+    def _scores(self, examples: Sequence[Example], batch_size: int) -> Iterator[tuple[float, bool]]:
+        """Each answer's log-likelihood, and whether greedy decoding would give it.
+
+        Choices of one token after the same prompt share a row.
+        """
+        shared: dict[tuple[int, ...], list[int]] = {}
+        for number, example in enumerate(examples):
+            shared.setdefault((example.answer, *example.tokens[:-1]), []).append(number)
+        found: dict[int, tuple[float, bool]] = {}
+        for some in _batches(sorted(shared, key=len, reverse=True), batch_size):
+            batch = Batch.of([Row(list(key[1:]), key[0]) for key in some], self.device)
+            logits = logits_at(self.adapted, batch)[: sum(key[0] for key in some)].float().log_softmax(-1).cpu()
+            for key, own in zip(some, logits.split([key[0] for key in some]), strict=True):
+                for number in shared[key]:
+                    target = torch.tensor(examples[number].tokens[-key[0] :])
+                    likelihood = own.gather(1, target[:, None]).sum()
+                    found[number] = (float(likelihood), bool((own.argmax(-1) == target).all()))
+        return iter([found[number] for number in range(len(examples))])
+
+
+class HeadObjective(Objective):
+    """Cross-entropy of a linear head's classes, read from one position of each text."""
+
+    def __init__(self, adapted: nn.Module, data: TrainingData) -> None:
+        super().__init__(adapted)
+        assert data.classes is not None
+        self._body = [transformer_body(locate(adapted).model)]  # in a list, or it would be a second submodule
+        settings = data.settings
+        self.pooling = Pooling("paper", settings.max_length, data.pad) if settings.pooling == "paper" else Pooling()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(settings.seed)
+            self.head = nn.Linear(_hidden_size(adapted), data.classes)
+        self.head.to(self.device)
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """``input_ids`` ``[batch, length]``, ``read`` and ``labels`` ``[batch]``, and a mask where padding is seen."""
+        texts = self.pooling.lay_out([example.tokens for example in examples])
+        mask = {} if texts.mask is None else {"attention_mask": texts.mask}
+        labels = torch.tensor([example.label for example in examples])
+        return {"input_ids": texts.ids, "read": texts.read, "labels": labels, **mask}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        read: Tensor,
+        labels: Tensor,
+        attention_mask: Tensor | None = None,
+        num_items_in_batch: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """``loss``, from :meth:`collate`'s tensors."""
+        logits = self._logits(LaidOut(input_ids, attention_mask, read))
+        total = cross_entropy(logits, labels.to(logits.device), reduction="sum")
+        return {"loss": total / (len(labels) if num_items_in_batch is None else num_items_in_batch)}
+
+    def _logits(self, texts: LaidOut) -> Tensor:
+        hidden = read_hidden(self._body[0], texts)
+        # The head is scored in float32, so it is trained in float32, whatever the rest is.
+        with torch.autocast(hidden.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
+            logits: Tensor = self.head(hidden.float().to(self.head.weight.device))
+        return logits
+
+    def _measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
+        loss, right = 0.0, 0
+        ordered = sorted(questions, key=lambda question: -len(question.choices[0].tokens))
+        for some in _batches(ordered, batch_size):
+            texts = self.pooling.lay_out([question.choices[0].tokens for question in some], self.device)
+            gold = torch.tensor([question.gold for question in some])
+            logits = self._logits(texts).cpu()
+            loss += float(cross_entropy(logits, gold, reduction="sum"))
+            right += int((logits.argmax(-1) == gold).sum())
+        return {"loss": loss / len(questions), "accuracy": right / len(questions)}
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _hidden_size(adapted: nn.Module) -> int:
+    config: Any = locate(adapted).model.config
+    return int(config.get_text_config().hidden_size)
+
+
+def objective_of(adapted: nn.Module, data: TrainingData) -> TextObjective | HeadObjective:
+    """The objective that the data is made for."""
+    return TextObjective(adapted, data) if data.classes is None else HeadObjective(adapted, data)

@@ -1,0 +1,166 @@
+"""How an adapter is trained: every number of it, and the paper's two sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lnbench.errors import LnbenchError, unknown
+
+
+class TrainingSettings(BaseModel):
+    """The numbers of one training run. Steps are optimiser steps.
+
+    Raises:
+        LnbenchError: an unknown name, or a value that does not fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    answer: Literal["prompt", "head"] = Field(
+        default="prompt", description="how the task is answered: by the likelihood of text, or by a classification head"
+    )
+    pooling: Literal["last", "paper"] = Field(
+        default="last", description="what the head reads: the last real token, or the last position after padding"
+    )
+    examples: int | None = Field(default=None, ge=1, description="training rows; none: all")
+    sample: Literal["first", "random"] = Field(default="first", description="which rows: the first, or a seeded sample")
+    validation_examples: int = Field(
+        default=500, ge=0, description="rows to measure on; held out of training where the data has no such rows"
+    )
+    max_length: int = Field(default=256, ge=8, description="tokens of prompt and answer")
+    too_long: Literal["cut", "drop"] = Field(
+        default="cut", description="longer examples: cut at the start of the prompt, or left out"
+    )
+    lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
+    batch_size: int = Field(default=8, ge=1, description="examples an optimiser step")
+    accumulation: int = Field(default=1, ge=1, description="forward passes that a batch is split into")
+    epochs: float = Field(default=1, gt=0, description="passes over the training rows")
+    max_steps: int | None = Field(default=None, ge=1, description="steps; wins over epochs")
+    warmup: float = Field(
+        default=0.01, ge=0, lt=1, description="share of the steps in which the rate rises to its peak"
+    )
+    schedule: str = Field(default="linear", description="any lr_scheduler_type of transformers; linear falls to 0")
+    beta1: float = Field(default=0.95, ge=0, lt=1, description="AdamW's decay of the mean")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the variance")
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decoupled weight decay")
+    clip: float = Field(default=10.0, ge=0, description="largest norm of the gradient; 0: any")
+    bf16: bool = Field(default=False, description="bfloat16 mixed precision (autocast)")
+    gradient_checkpointing: bool = Field(default=False, description="less memory, a third more time")
+    eval_steps: int | None = Field(
+        default=None, ge=1, description="steps between two measurements; none: a tenth of all"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after so many measurements without a better accuracy, and keep the best"
+    )
+    log_steps: int = Field(default=10, ge=1, description="steps between two lines of log.jsonl")
+    save_steps: int | None = Field(default=None, ge=1, description="steps between two checkpoints; none: as eval_steps")
+    seed: int = Field(default=0, ge=0, description="of the adapter, the head, dropout and the order of the rows")
+    report_to: tuple[str, ...] = Field(default=(), description="any of Trainer's: tensorboard+wandb …")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _explained(error) from error
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(filter(None, value.split("+"))) if isinstance(value, str) else value
+
+    @field_validator("examples", "max_steps", "eval_steps", "patience", "save_steps", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainingSettings:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size={self.batch_size} cannot be split into accumulation={self.accumulation}")
+        if self.patience is not None and self.validation_examples == 0:
+            raise ValueError("patience needs validation_examples")
+        return self
+
+
+def _explained(error: ValidationError) -> LnbenchError:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return unknown("training setting", name, TrainingSettings.model_fields)
+    message = first["msg"].removeprefix("Value error, ")
+    return LnbenchError(f"training setting {name}={first['input']!r}: {message}" if name else message)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published way to train."""
+
+    adapter: Mapping[str, Any]
+    """Parameters of the fine-tuner."""
+    settings: Mapping[str, Any]
+
+
+_PAPER = {
+    "beta1": 0.95,
+    "beta2": 0.999,
+    "weight_decay": 0.1,
+    "clip": 10.0,
+    "warmup": 0.01,
+    "schedule": "linear",
+    "sample": "first",
+}
+"""What both tasks share (appendix B of *Language-specific Neurons Do Not Facilitate Cross-Lingual Transfer*)."""
+
+PRESETS: dict[str, Preset] = {
+    "xnli-paper": Preset(
+        adapter={"rank": 8, "alpha": 16},
+        settings=_PAPER
+        | {
+            "answer": "head",
+            "lr": 1e-5,
+            "examples": 100_000,
+            "max_length": 256,
+            "batch_size": 8,
+            "epochs": 2,
+        },
+    ),
+    "xquad-paper": Preset(
+        adapter={"rank": 64, "alpha": 128},
+        settings=_PAPER
+        | {
+            "answer": "prompt",
+            "lr": 5e-5,
+            "examples": None,
+            "validation_examples": 0,
+            "max_length": 512,
+            "batch_size": 4,
+            "epochs": 10,
+        },
+    ),
+}
+
+
+def preset_of(name: str | None) -> Preset:
+    """A preset by name; without one, the defaults.
+
+    Raises:
+        LnbenchError: no such preset.
+    """
+    if name is None:
+        return Preset({}, {})
+    if name not in PRESETS:
+        raise unknown("training preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def settings_of(preset: str | None, overrides: Mapping[str, Any]) -> TrainingSettings:
+    """A preset's settings with some of them replaced.
+
+    Raises:
+        LnbenchError: an unknown preset or setting, or a value that does not fit.
+    """
+    return TrainingSettings(**{**preset_of(preset).settings, **overrides})

@@ -1,0 +1,43 @@
+"""``training.json``: what an adapter's folder says of how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lnbench.errors import LnbenchError
+from lnbench.files import read_json, write_json
+
+FORMAT = "lnbench.training/1"
+FILE = "training.json"
+CHECKPOINTS = "checkpoints"
+"""Folder beside it, while training goes on."""
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of a folder; None if nothing was trained there yet.
+
+    Raises:
+        LnbenchError: the file is damaged or something else.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise LnbenchError(f"{path} is not a record of training that this lnbench reads: its format is not {FORMAT}")
+    return found
+
+
+def update(folder: Path, **parts: Any) -> None:
+    """Put parts into the record, and leave its others as they are."""
+    write_json(folder / FILE, {"format": FORMAT, **(read(folder) or {}), **parts})
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two pieces of JSON, as ``name: before → now``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        parts = [differences(before.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys]
+        return [line for part in parts for line in part]
+    return [] if before == now else [f"{name}: {before} → {now}"]

@@ -1,0 +1,264 @@
+"""The training loop: transformers' Trainer on an adapted model, resumed exactly after an interruption."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import EarlyStoppingCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from lnbench.architectures import unwrap
+from lnbench.errors import LnbenchError
+from lnbench.files import read_json, write_json
+from lnbench.finetuning import record
+from lnbench.finetuning.data import TrainingData
+from lnbench.finetuning.lora import count_parameters
+from lnbench.finetuning.objectives import HeadObjective, Objective, objective_of
+from lnbench.finetuning.presets import TrainingSettings
+from lnbench.finetuning.quantized import keep_trainable
+from lnbench.finetuning.training_log import LogFile, plot
+from lnbench.lm.head import FILE as HEAD_FILE
+from lnbench.lm.head import save_head
+
+_WEIGHTS = "trained.safetensors"
+_COMPLETE = "complete.json"
+"""Written last into a checkpoint: one without it was cut off by a kill."""
+_MEASUREMENTS = 10
+_LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbytes")
+
+
+def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output_dir: Path) -> None:
+    """Train what has ``requires_grad`` in an adapted model, in place.
+
+    If ``output_dir`` holds checkpoints of an interrupted training, it goes on from the last one, and on one device ends
+    with the same bits as without the interruption. A fine-tuner calls this, then saves the adapter.
+
+    Args:
+        adapted: A PEFT model, or any causal LM of a supported architecture with trainable parameters.
+        tokenizer: The model's.
+        data: What to train on, and how; see :func:`lnbench.finetuning.data.prepare`.
+        output_dir: Gets ``training.json``, ``log.jsonl``, ``training.png``, ``head.safetensors`` if a head is trained,
+            and ``checkpoints/`` while training goes on.
+
+    Raises:
+        LnbenchError: a loss that is not a number, a full disk, several processes, nothing to train.
+    """
+    started = time.monotonic()
+    settings = data.settings
+    _check_alone()
+    keep_trainable(adapted)
+    objective = objective_of(adapted, data)
+    counts = count_parameters(adapted)
+    if counts.trainable == 0:
+        raise LnbenchError("nothing to train: no parameter of the adapted model requires a gradient")
+    of_head = sum(parameter.numel() for parameter in objective.parameters() if parameter.requires_grad)
+    parameters = {"trainable": counts.trainable, "of_neurons": counts.of_neurons, "head": of_head - counts.trainable}
+    Console(stderr=True).print(
+        f"training {counts.trainable:,} parameters of the adapter, {counts.of_neurons:,} of them of neurons"
+        + (f", and {parameters['head']:,} of the head" if parameters["head"] else "")
+        + f", on {len(data.training):,} examples"
+    )
+    record.update(
+        output_dir,
+        settings=settings.model_dump(mode="json"),
+        data=data.account,
+        parameters=parameters,
+        versions={name: version(name) for name in _LIBRARIES},
+    )
+    log = LogFile(output_dir / "log.jsonl")
+    trainer = _AdapterTrainer(objective, data, _arguments(objective, data, output_dir), log)
+    base = unwrap(adapted)
+    cached, base.config.use_cache = base.config.use_cache, False
+    if settings.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        trainer.run()
+    finally:
+        base.config.use_cache = cached
+        if settings.gradient_checkpointing:
+            base.gradient_checkpointing_disable()
+        adapted.eval()
+    plot(log.rows, output_dir / "training.png")
+    if isinstance(objective, HeadObjective):
+        save_head(output_dir / HEAD_FILE, objective.head, objective.pooling)
+    record.update(output_dir, results=trainer.results() | {"seconds": round(time.monotonic() - started, 1)})
+
+
+class _AdapterTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer that keeps the trained parameters alone, and measures as lm-eval does."""
+
+    def __init__(
+        self, objective: HeadObjective | Any, data: TrainingData, arguments: TrainingArguments, log: LogFile
+    ) -> None:
+        self._data, self._log = data, log
+        self.control: TrainerControl
+        patience = data.settings.patience
+        super().__init__(
+            model=objective,
+            args=arguments,
+            data_collator=objective.collate,
+            train_dataset=data.training,
+            eval_dataset=data.validation or None,
+            callbacks=[log, *([EarlyStoppingCallback(patience)] if patience else [])],
+        )
+
+    def run(self) -> None:
+        """Train, or go on where an earlier process stopped; then measure, if the last step was not measured."""
+        checkpoint = self._last_checkpoint()
+        if checkpoint is not None and read_json(checkpoint / _COMPLETE)["finished"]:
+            self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            self._load_from_checkpoint(str(checkpoint))
+            self._log.start(self.state)
+            if self.args.load_best_model_at_end:
+                self._load_best_model()
+        else:
+            self.args.eval_on_start = bool(self._data.validation) and checkpoint is None
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self._data.validation and (self._measured()["step"] != self.state.global_step or self._is_best_kept()):
+            self.evaluate()
+
+    def results(self) -> dict[str, Any]:
+        """Steps, and the measures before and after, as JSON data."""
+        measures = [row for row in self.state.log_history if "eval_accuracy" in row]
+        best = {"best_step": self.state.best_global_step} if self._is_best_kept() else {}
+        named = {"before": measures[:1], "after": measures[-1:]}
+        return {
+            "steps": self.state.global_step,
+            **best,
+            **{
+                when: {name: row[f"eval_{name}"] for name in ("loss", "accuracy")}
+                for when, rows in named.items()
+                for row in rows
+            },
+        }
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure on the validation questions; no random numbers are drawn, so training goes on as without it."""
+        found = self.model.measure(self._data.validation, self.args.per_device_eval_batch_size)
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _measured(self) -> dict[str, Any]:
+        rows = [row for row in self.state.log_history if "eval_accuracy" in row]
+        return rows[-1] if rows else {"step": None}
+
+    def _is_best_kept(self) -> bool:
+        return bool(self.args.load_best_model_at_end and self.state.best_global_step)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """The model is where it was loaded."""
+
+    # Checkpoints: the trained parameters, exactly, and a mark that they are all there
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        assert output_dir is not None
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in self._trained().items()}
+        save_file(tensors, Path(output_dir) / _WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        found, wanted = load_file(Path(resume_from_checkpoint) / _WEIGHTS), self._trained()
+        if {name: value.shape for name, value in found.items()} != {name: one.shape for name, one in wanted.items()}:
+            raise LnbenchError(f"{resume_from_checkpoint} is of another adapter; delete the folder to start anew")
+        with torch.no_grad():
+            for name, parameter in wanted.items():
+                parameter.copy_(found[name])
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors report a full disk in their own ways
+            raise LnbenchError(
+                f"cannot write {folder}: {' '.join(str(error).split())}. Make room and run the same command again: it "
+                "goes on from the checkpoint before"
+            ) from error
+        finished = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
+        write_json(folder / _COMPLETE, {"finished": finished})
+
+    def _last_checkpoint(self) -> Path | None:
+        folders = {
+            int(path.parent.name.rpartition("-")[2]): path.parent
+            for path in Path(self.args.output_dir).glob(f"checkpoint-*/{_COMPLETE}")
+        }
+        return folders[max(folders)] if folders else None
+
+
+def _check_alone() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LnbenchError(
+            "fine-tuning runs in one process; a model too large for one GPU is spread by --model-args parallelize=True"
+        )
+
+
+def total_steps(examples: int, settings: TrainingSettings) -> int:
+    """Optimiser steps of a training."""
+    return settings.max_steps or math.ceil(settings.epochs * math.ceil(examples / settings.batch_size))
+
+
+def _arguments(objective: Objective, data: TrainingData, output_dir: Path) -> TrainingArguments:
+    """What Trainer is told."""
+    settings = data.settings
+    steps = total_steps(len(data.training), settings)
+    measured = settings.eval_steps or max(1, math.ceil(steps / _MEASUREMENTS))
+    share = settings.batch_size // settings.accumulation
+    arguments = TrainingArguments(
+        output_dir=str(output_dir / record.CHECKPOINTS),
+        learning_rate=settings.lr,
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=max(8, share),
+        gradient_accumulation_steps=settings.accumulation,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        lr_scheduler_type=settings.schedule,
+        optim="adamw_torch",
+        adam_beta1=settings.beta1,
+        adam_beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip,
+        bf16=settings.bf16,
+        use_cpu=objective.device.type == "cpu",
+        eval_strategy="steps" if data.validation else "no",
+        eval_steps=measured,
+        save_strategy="steps",
+        # The best state can only be kept if every measured state is.
+        save_steps=measured if settings.patience or settings.save_steps is None else settings.save_steps,
+        save_total_limit=2,
+        load_best_model_at_end=settings.patience is not None,
+        metric_for_best_model=objective.better,
+        greater_is_better=objective.better == "accuracy",
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=settings.log_steps,
+        logging_nan_inf_filter=False,
+        report_to=list(settings.report_to) or "none",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=objective.device.type == "cuda",
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # or Trainer would split batches over all GPUs that it sees
+    return arguments

@@ -1,0 +1,165 @@
+"""Results → rows: each beside its baseline and its random controls, and corrected for the tests of its table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lnbench.leaderboard.results import Result
+from lnbench.leaderboard.rows import Row
+from lnbench.significance import LEVEL, Comparison, compare, holm
+from lnbench.sweeps.records import Record
+
+_NONE = "none"
+_COPIED = [name for name in Row.model_fields if name in Record.model_fields]
+_UNPAIRED = "measured on other documents or prompts"
+
+
+def build(results: Sequence[Result]) -> list[Row]:
+    """The rows of a leaderboard, in the order of ``results``.
+
+    A cell is compared with the cell of the same model, adapter, seed and task without intervention; an adapter's own
+    cell without intervention with the model without the adapter. A cell of a selector is also compared with the
+    average of its random controls. Only cells with the very same documents and prompts are compared.
+    """
+    peers = _Peers(results)
+    rows = [_row(result, peers) for result in tqdm(results, desc="comparing", unit="row", disable=None)]
+    for p_value, p_holm, significant in (
+        ("p_value", "p_holm", "significant"),
+        ("control_p_value", "control_p_holm", "control_significant"),
+    ):
+        _correct(rows, p_value, p_holm, significant)
+    return rows
+
+
+class _Peers:
+    """What each result is compared with."""
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        self._baselines: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
+        self._without_adapter: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
+        self._controls: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
+        for result in results:
+            record = result.record
+            if record.intervention == _NONE:
+                self._baselines[_loaded(record)].append(result)
+                if record.finetune == _NONE:
+                    self._without_adapter[_asked(record)].append(result)
+            if record.control_of is not None:
+                self._controls[_overridden(record, record.control_of)].append(result)
+
+    def baselines(self, record: Record) -> list[Result]:
+        """The same without intervention; for an adapter's own baseline, the model without the adapter."""
+        if record.intervention == _NONE:
+            return self._without_adapter[_asked(record)]
+        return self._baselines[_loaded(record)]
+
+    def controls(self, record: Record) -> list[Result]:
+        """The same with random neurons in place of the selector's."""
+        return self._controls[_overridden(record, record.selector)]
+
+
+def _asked(record: Record) -> tuple[Any, ...]:
+    return (record.model, record.revision, record.dtype, record.quantization, record.seed, record.task, record.metric)
+
+
+def _loaded(record: Record) -> tuple[Any, ...]:
+    # Weights that were changed in place are another model.
+    return (*_asked(record), record.adapter, record.finetune, record.weights)
+
+
+def _overridden(record: Record, selector: str) -> tuple[Any, ...]:
+    return (*_loaded(record), selector, record.intervention, record.language, record.statistics)
+
+
+def _row(result: Result, peers: _Peers) -> Row:
+    record = result.record
+    notes = [result.problem] if result.problem else []
+    compared: dict[str, Any] = {}
+    if record.metric is not None and not result.problem:
+        compared = _with_baseline(result, peers, notes) | _with_controls(result, peers, notes)
+    return Row.model_validate(
+        {name: getattr(record, name) for name in _COPIED}
+        | {"task_version": result.task_version, "higher_is_better": result.higher_is_better}
+        | compared
+        | {"note": "; ".join(notes) or None}
+    )
+
+
+def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
+    """The comparison with the baseline, where there is one; else the reason is added to ``notes``."""
+    record = result.record
+    if record.intervention == _NONE and record.finetune == _NONE:
+        return {}
+    there = peers.baselines(record)
+    same = _on_same_documents(result, there)
+    if not same:
+        notes.append(f"not compared: {_why(result, there, 'baseline')}")
+        return {}
+    found = compare(*_values(result, same[:1]))
+    return {"baseline": found.before, **_fields(found)}
+
+
+def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
+    """The comparison with the average of the controls, where there are any."""
+    there = peers.controls(result.record)
+    if not there:
+        return {}
+    draws = {one.record.control_seed: one for one in reversed(_on_same_documents(result, there))}
+    if not draws:
+        notes.append(f"not compared with controls: {_why(result, there, 'control')}")
+        return {}
+    before, after = _values(result, list(draws.values()))
+    found, means = compare(before, after), before.mean(axis=1)
+    return {
+        "control": found.before,
+        "control_min": float(means.min()),
+        "control_max": float(means.max()),
+        "n_controls": len(draws),
+        **{f"control_{name}": value for name, value in _fields(found).items()},
+    }
+
+
+def _fields(found: Comparison) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in ("delta", "ci_low", "ci_high", "p_value", "mde")}
+
+
+def _values(result: Result, others: Sequence[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """``[others, n]`` and ``[n]``, documents in one order."""
+    documents = sorted(result.documents, key=repr)
+    before = np.array([[other.documents[document] for document in documents] for other in others])
+    return before, np.array([result.documents[document] for document in documents])
+
+
+def _on_same_documents(result: Result, others: Sequence[Result]) -> list[Result]:
+    return [other for other in others if other.documents.keys() == result.documents.keys()]
+
+
+def _why(result: Result, others: Sequence[Result], kind: str) -> str:
+    """Why none of ``others`` can be paired with ``result``."""
+    if not others:
+        return f"no {kind}"
+    if problems := [other.problem for other in others if other.problem]:
+        return f"in the {kind}, {problems[0]}"
+    if all(other.record.failed for other in others):
+        return f"the {kind} failed"
+    nearest = max(others, key=lambda other: len(other.documents.keys() & result.documents.keys()))
+    common = len(nearest.documents.keys() & result.documents.keys())
+    sizes = f"{len(nearest.documents)} documents there, {len(result.documents)} here, {common} in common"
+    return f"the {kind} was {_UNPAIRED} ({sizes})"
+
+
+def _correct(rows: Sequence[Row], p_value: str, p_holm: str, significant: str) -> None:
+    """Holm's correction over one kind of test, within each table: one model, task and metric."""
+    tables: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if getattr(row, p_value) is not None:
+            tables[*row.measured_on, row.metric].append(row)
+    for table in tables.values():
+        for row, corrected in zip(table, holm([getattr(row, p_value) for row in table]), strict=True):
+            setattr(row, p_holm, corrected)
+            setattr(row, significant, corrected < LEVEL)

@@ -1,0 +1,165 @@
+"""A leaderboard as JSON, CSV or Markdown, and one JSON a model as leaderboards of open models have it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lnbench.errors import unknown
+from lnbench.files import fingerprint, write_json, write_text
+from lnbench.leaderboard.grids import Grid, grids
+from lnbench.leaderboard.rows import Row, save
+
+_VARIANT = (
+    *("model", "revision", "dtype", "quantization", "adapter", "finetune", "selector", "control_of"),
+    *("intervention", "seed", "limit"),
+)
+"""What makes a model of its own in the per-model files."""
+_VERSIONS = ("lnbench_version", "lm_eval_version", "transformers_version", "torch_version", "datasets_version")
+_FINGERPRINTS = ("weights", "neuron_set", "statistics")
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+=-]+")
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Write a leaderboard in the format of the file's suffix.
+
+    Raises:
+        LnbenchError: unknown suffix, or the file cannot be written.
+    """
+    check(path)
+    _WRITERS[path.suffix](rows, path)
+
+
+def check(path: Path) -> None:
+    """Raises:
+    LnbenchError: there is no format of this suffix.
+    """
+    if path.suffix not in _WRITERS:
+        raise unknown("format of a leaderboard", path.suffix or path.name, _WRITERS, "The suffix of the file decides")
+
+
+def _write_csv(rows: Sequence[Row], path: Path) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
+    table.writeheader()
+    table.writerows(row.model_dump() for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _write_markdown(rows: Sequence[Row], path: Path) -> None:
+    write_text(path, "\n\n".join(["# Leaderboard", *map(markdown, grids(rows)), _made_with(rows)]) + "\n")
+
+
+_WRITERS: dict[str, Callable[[Sequence[Row], Path], None]] = {
+    ".json": save,
+    ".csv": _write_csv,
+    ".md": _write_markdown,
+}
+
+
+def markdown(grid: Grid) -> str:
+    """One table in Markdown."""
+    lines = [grid.names + grid.languages, ("---",) * len(grid.names) + ("--:",) * len(grid.languages)]
+    lines += [line.cells for line in grid.lines]
+    table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+    notes = "  \n".join(_escaped(note) for note in grid.notes)
+    return f"## {_escaped(grid.title)}\n\n{table}" + (f"\n\n{notes}" if notes else "")
+
+
+def _made_with(rows: Sequence[Row]) -> str:
+    """The versions, fingerprints and commands behind the tables."""
+    versions = dict.fromkeys(
+        ", ".join(f"{name.removesuffix('_version')} {getattr(row, name)}" for name in _VERSIONS if getattr(row, name))
+        for row in rows
+    )
+    made: dict[str, str] = {}
+    for row in rows:
+        told = [f"{name} {getattr(row, name)}" for name in _FINGERPRINTS if getattr(row, name)]
+        made[row.command] = ", ".join([f"seed {row.seed}", *told])
+    commands = [f"# {told}\n{command}" for command, told in made.items()]
+    # Longer than any run of backticks inside, so that no command ends the block.
+    fence = "`" * (max((len(run) for command in made for run in re.findall("`+", command)), default=2) + 1)
+    fence = fence if len(fence) > 2 else "```"
+    return "\n\n".join(
+        ["## How it was made", "\n".join(f"- {one}" for one in versions), "\n".join([f"{fence}sh", *commands, fence])]
+    )
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write ``FOLDER/{model}/results_{variant}.json``, in the layout of open LLM leaderboards.
+
+    A variant is a model with its adapter, neurons and intervention. ``results`` has lm-eval's names, task → ``metric,
+    filter`` → value.
+
+    Returns:
+        The files.
+
+    Raises:
+        LnbenchError: a file cannot be written.
+    """
+    files = []
+    for variant in _variants([row for row in rows if not row.failed]):
+        first = variant[0]
+        own = {name: getattr(first, name) for name in _VARIANT}
+        readable = [first.finetune, f"random-like-{first.control_of}" if first.control_of else first.selector]
+        readable += [first.intervention, fingerprint([own, sorted({row.language for row in variant})])[:8]]
+        name = "-".join(_slug(part) for part in readable if part not in ("none", "-") or part == first.intervention)
+        path = folder / _slug(first.model) / f"results_{name}.json"
+        write_json(path, _per_model(variant, own))
+        files.append(path)
+    return files
+
+
+def _variants(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[*(getattr(row, name) for name in _VARIANT), row.control_seed].append(row)
+    for group in groups.values():
+        by_language: dict[str, list[Row]] = defaultdict(list)
+        for row in group:
+            by_language[row.language].append(row)
+        # One task under several languages' neurons has several results.
+        clashes = len({(row.task, row.metric) for row in group}) < len(group)
+        yield from by_language.values() if clashes else [group]
+
+
+def _per_model(rows: Sequence[Row], own: dict[str, Any]) -> dict[str, Any]:
+    first = rows[0]
+    results: dict[str, dict[str, Any]] = defaultdict(dict)
+    better: dict[str, dict[str, bool]] = defaultdict(dict)
+    for row in rows:
+        name, _, used = (row.metric or "").partition(",")
+        results[row.task] |= {f"{name},{used or 'none'}": row.value, f"{name}_stderr,{used or 'none'}": row.stderr}
+        if row.higher_is_better is not None:
+            better[row.task][name] = row.higher_is_better
+    return {
+        "results": results,
+        "config": {
+            "model": "lnbench",
+            "model_name": first.model,
+            "model_sha": first.revision,
+            "model_dtype": first.dtype,
+            **own,
+            "control_seed": first.control_seed,
+            "batch_size": first.batch_size,
+            "languages": sorted({row.language for row in rows}),
+            "commands": list(dict.fromkeys(row.command for row in rows)),
+            **{name: getattr(first, name) for name in (*_FINGERPRINTS[:2], *_VERSIONS)},
+        },
+        "versions": {row.task: row.task_version for row in rows},
+        "n-samples": {row.task: {"effective": row.n} for row in rows},
+        "higher_is_better": better,
+    }
+
+
+def _slug(text: str) -> str:
+    return _UNSAFE.sub("_", text).strip("_")[:100]

@@ -1,0 +1,69 @@
+"""The built-in fine-tuners: LoRA on the attention, and LoRA on the attention and on selected neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lnbench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from lnbench.neurons import NeuronSet
+
+
+@dataclass(kw_only=True)
+class Lora:
+    """LoRA on the attention's query, key, value and output projections (Hu et al. 2022)."""
+
+    rank: int = Field(default=8, gt=0, description="rank of the update")
+    alpha: int = Field(default=16, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the update's input")
+    seed: int = Field(default=0, ge=0, description="seed of the first weights and of random neurons")
+
+    def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
+        return self._train(model, tokenizer, None, data, output_dir)
+
+    def _train(
+        self, model: Any, tokenizer: Any, chosen: NeuronSet | None, data: Any, output_dir: Path, **parts: Any
+    ) -> Path:
+        from lnbench.finetuning.lora import build_adapter, save_adapter
+        from lnbench.finetuning.training import train_adapter
+
+        adapted = build_adapter(
+            model, chosen, rank=self.rank, alpha=self.alpha, dropout=self.dropout, seed=self.seed, **parts
+        )
+        train_adapter(adapted, tokenizer, data, output_dir)
+        return save_adapter(adapted, output_dir, chosen)
+
+
+@dataclass(kw_only=True)
+class MaskedLora(Lora):
+    """LoRA on the attention and on the selected neurons' rows of the feed-forward block.
+
+    A gate update has a row a neuron (in a plain block: the update of the projection before the non-linearity), and so
+    has an up update; a down update has a column a neuron. All others stay as they are, exactly.
+    """
+
+    languages: str = Field(description="whose neurons: en, en+hi, random, random-like-en+hi, all or none")
+    attention: bool = Field(default=True, description="whether the attention is trained too")
+    projections: tuple[Literal["gate", "up", "down"], ...] = Field(
+        default=("gate",), min_length=1, description="feed-forward projections to train"
+    )
+
+    def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
+        from lnbench.finetuning.choice import chosen_neurons, no_neurons
+
+        chosen = chosen_neurons(neurons or no_neurons(model), self.languages, seed=self.seed)
+        return self._train(
+            model, tokenizer, chosen, data, output_dir, attention=self.attention, projections=self.projections
+        )
+
+
+@hookimpl
+def lnbench_register_finetuners(register: Callable[[str, Any], None]) -> None:
+    register("lora", Lora)
+    register("masked_lora", MaskedLora)

@@ -1,0 +1,205 @@
+"""Two runs over the same documents: the difference, its interval, whether it could be chance, and what was measurable.
+
+Pure numbers: nothing here knows of models, tasks or files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+from lnbench.errors import LnbenchError
+
+LEVEL = 0.05
+"""Two-sided level of tests; intervals have the confidence 1 − LEVEL."""
+POWER = 0.8
+"""Of :attr:`Comparison.mde`."""
+_RESAMPLES = 5_000
+_PERMUTATIONS = 9_999
+_EXACT = 20_000
+"""All permutations are tried where there are no more than these."""
+_CHUNK = 2**22
+"""Numbers drawn at a time, so that memory does not grow with the documents."""
+_SEED = 0
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one run changed against another over the same documents."""
+
+    before: float
+    """Mean of the run that it is compared with; of the means, where there are several."""
+    delta: float
+    """Mean of after − before."""
+    ci_low: float | None
+    ci_high: float | None
+    """95 % interval of ``delta``; None for a single document whose values are not 0 or 1."""
+    p_value: float
+    """Two-sided."""
+    mde: float | None
+    """The smallest difference that so many documents would have shown with 80 % power at the 5 % level; None where it
+    cannot be told from the sample, or where no difference could have been shown."""
+
+
+def compare(before: ArrayLike, after: ArrayLike) -> Comparison:
+    """The paired difference of two runs; or of one and the average of several.
+
+    Values that are all 0 or 1, in two runs, are tested by McNemar's exact test, and have Tango's score interval.
+    Anything else is tested by :func:`exchange_test`, and has a bootstrap interval.
+
+    Args:
+        before: One value per document, ``[n]``; or one row a run, ``[runs, n]``.
+        after: The same documents' values under what is tested, ``[n]``.
+
+    Raises:
+        LnbenchError: no documents, other numbers of documents, or values that are not finite.
+    """
+    second = np.asarray(after, dtype=float)
+    first = np.atleast_2d(np.asarray(before, dtype=float))
+    if second.ndim != 1 or first.ndim != 2 or first.shape[1] != len(second) or second.size == 0 or first.size == 0:
+        raise LnbenchError(f"cannot pair values of shape {first.shape} with {second.shape}: one a document is needed")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise LnbenchError("cannot compare values that are not finite numbers")
+    difference = second - first.mean(axis=0)
+    low: float | None
+    high: float | None
+    if len(first) == 1 and np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all():
+        gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
+        low, high = tango_interval(gained, lost, len(second))
+        p_value = mcnemar(gained, lost)
+        smallest = detectable_proportion(gained + lost, len(second))
+    else:
+        low, high = bootstrap_interval(difference)
+        p_value = exchange_test(np.vstack([second, first]))
+        smallest = detectable_mean(difference)
+    return Comparison(float(first.mean()), float(difference.mean()), low, high, p_value, smallest)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """McNemar's exact test: the two-sided binomial test of gained against lost documents."""
+    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+
+
+def exchange_test(values: _Floats) -> float:
+    """Whether the first run stands out, if in each document any run's value might have been the first's.
+
+    A permutation test within documents; the statistic is the first run's mean less the mean of all. With two runs it
+    flips the signs of the differences. Exact where there are few permutations, else by random ones.
+
+    Args:
+        values: ``[runs, n]``.
+
+    Returns:
+        The two-sided p-value.
+    """
+    runs = len(values)
+    scores = values - values.mean(axis=0)
+    scores = scores[:, (values != values[0]).any(axis=0)]
+    documents = scores.shape[1]
+    observed = abs(scores[0].sum()) * (1 - 1e-9)
+    flat, first = scores.T.ravel(), np.arange(documents) * runs
+    if runs**documents <= _EXACT:
+        codes = np.arange(runs**documents)[:, None] // runs ** np.arange(documents)
+        return float((np.abs(flat[first + codes % runs].sum(axis=1)) >= observed).mean())
+    random, rows = np.random.default_rng(_SEED), max(1, _CHUNK // documents)
+    extreme = 0
+    for start in range(0, _PERMUTATIONS, rows):
+        chosen = random.integers(runs, size=(min(rows, _PERMUTATIONS - start), documents))
+        extreme += int((np.abs(flat[first + chosen].sum(axis=1)) >= observed).sum())
+    return (extreme + 1) / (_PERMUTATIONS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Holm 1979): p-values that keep the chance of any false one below the level."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
+    return [float(value) for value in corrected]
+
+
+def bootstrap_interval(difference: _Floats) -> tuple[float, float] | tuple[None, None]:
+    """The percentile bootstrap of a mean, its percentiles widened for small samples as Hesterberg (2015) does."""
+    n = len(difference)
+    if n < 2:
+        return None, None
+    if np.ptp(difference) == 0:
+        return float(difference[0]), float(difference[0])
+    tail = stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(LEVEL / 2, n - 1))
+    found = stats.bootstrap(
+        (difference,),
+        np.mean,
+        method="percentile",
+        confidence_level=1 - 2 * tail,
+        n_resamples=_RESAMPLES,
+        batch=max(1, _CHUNK // n),
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def tango_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """Tango's (1998) score interval of the difference of two paired proportions.
+
+    Unlike the bootstrap it has a width where no document changed, and unlike an interval that takes the number of
+    changed documents as given it keeps its coverage.
+    """
+    bound = stats.norm.ppf(1 - LEVEL / 2)
+
+    def score(delta: float) -> float:
+        linear = (2 * n - gained + lost) * delta - gained - lost
+        root = math.sqrt(max(0.0, linear**2 + 8 * n * lost * delta * (1 - delta)))
+        variance = n * ((root - linear) / (2 * n) + delta * (1 - delta))
+        return float((gained - lost - n * delta) / math.sqrt(max(variance, 1e-300)))
+
+    centre, edge = (gained - lost) / n, 1 - 1e-12
+    low, high = -1.0, 1.0
+    if centre > -edge and score(-edge) > bound:
+        low = optimize.brentq(lambda delta: score(delta) - bound, -edge, centre)
+    if centre < edge and score(edge) < -bound:
+        high = optimize.brentq(lambda delta: score(delta) + bound, centre, edge)
+    return float(low), float(high)
+
+
+def detectable_mean(difference: _Floats) -> float | None:
+    """The smallest mean difference that a paired t-test on a sample of this spread and size finds, in most cases."""
+    n = len(difference)
+    if n < 2 or np.ptp(difference) == 0:
+        return None
+    quantiles = stats.t.ppf(1 - LEVEL / 2, n - 1) + stats.t.ppf(POWER, n - 1)
+    return float(quantiles * difference.std(ddof=1) / math.sqrt(n))
+
+
+def detectable_proportion(changed: int, n: int) -> float | None:
+    """The smallest difference of two paired proportions that McNemar's exact test finds, in most cases.
+
+    Documents are taken to change as often as ``changed`` of ``n`` did; or, where that is too seldom for the difference
+    to be possible, just as often as it needs.
+    """
+    if mcnemar_power(1.0, 1.0, n) < POWER:
+        return None
+    rate = changed / n
+    return float(optimize.brentq(lambda delta: mcnemar_power(delta, max(rate, delta), n) - POWER, 1e-9, 1.0, xtol=1e-6))
+
+
+def mcnemar_power(delta: float, discordance: float, n: int) -> float:
+    """How often McNemar's exact test finds a true difference, in its direction.
+
+    Args:
+        delta: The difference of the proportions, above 0.
+        discordance: Share of documents that change, at least ``delta``.
+        n: Documents.
+    """
+    changed = np.arange(n + 1)
+    # The test rejects if the documents that went the other way are no more than this.
+    most = stats.binom.ppf(LEVEL / 2, changed, 0.5)
+    most -= stats.binom.cdf(most, changed, 0.5) > LEVEL / 2
+    against = (discordance - delta) / (2 * discordance)
+    weights = stats.binom.pmf(changed, n, discordance)
+    return float((weights * stats.binom.cdf(most, changed, against)).sum())

@@ -1,0 +1,184 @@
+"""The bins of a neuron's histogram: where they lie, and which quantiles they give.
+
+With x a value's distance from the neuron's centre in the unit of its side, x / (1 + |x|) is cut into even parts. Nearly
+as many values fall into every bin of a bell-shaped or heavy-tailed distribution; no value is out of reach, and where
+the text drifts far from what the bins were laid out for, they widen only with the square of the distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+BINS = 992
+"""With 32-bit counts and the moments, a little under 4 KiB a neuron."""
+HALF = BINS // 2
+FAR = 1e18
+"""Farther than this is as far; it keeps x / (1 + |x|) finite."""
+
+_LAID_OUT_ON = 320
+_QUARTILE, _TAIL = 1.6, 1 / 15
+_SMALLEST = 1e-30
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Where a layer's bins lie, each ``[width]`` float32: their centre, and 1 / unit on either side of it."""
+
+    centre: Tensor
+    below: Tensor
+    above: Tensor
+
+    @classmethod
+    def on(cls, sample: Tensor) -> Bins:
+        """Lay bins out for values like ``sample`` ``[tokens, width]``."""
+        # A few hundred tokens tell a scale; sorting more would take longer than reading them.
+        some = sample[:: max(1, len(sample) // _LAID_OUT_ON)]
+        ordered = some.T.contiguous().sort(dim=1).values
+        places = [round(level * (ordered.shape[1] - 1)) for level in (0.05, 0.25, 0.5, 0.75, 0.95)]
+        lowest, low, centre, high, highest = ordered[:, places].T
+        # Below a neuron's own precision bins tell nothing apart; a constant neuron has no scale at all.
+        least = (1e-6 * centre.abs()).clamp_min(_SMALLEST)
+        below = torch.maximum(_QUARTILE * (centre - low), _TAIL * (centre - lowest))
+        above = torch.maximum(_QUARTILE * (high - centre), _TAIL * (highest - centre))
+        # A side that has no spread in the sample may have some later.
+        below, above = torch.maximum(below, above * _TAIL), torch.maximum(above, below * _TAIL)
+        return cls(
+            centre.contiguous(), (1 / torch.maximum(below, least)).contiguous(), (1 / torch.maximum(above, least))
+        )
+
+    def __getitem__(self, part: slice) -> Bins:
+        return Bins(self.centre[part], self.below[part], self.above[part])
+
+    def same(self, other: Bins) -> bool:
+        """Whether counts in these bins can be added to counts in ``other``."""
+        return all(
+            torch.equal(getattr(self, name), getattr(other, name).to(self.centre.device))
+            for name in ("centre", "below", "above")
+        )
+
+    def places(self, values: Tensor) -> Tensor:
+        """The bin of each value, ``[…, width]`` float32 → int64. The compiled loop does the same, step by step."""
+        offset = values - self.centre
+        x = (offset * torch.where(offset < 0, self.below, self.above)).clamp_(-FAR, FAR)
+        place = (x / (x.abs() + 1) + 1) * HALF
+        return place.nan_to_num_(0.0).clamp_(0, BINS - 1).long()
+
+    def edges(self) -> Tensor:
+        """``[width, BINS - 1]`` (float64): where one bin ends and the next begins."""
+        u = torch.arange(1, BINS, dtype=torch.float64, device=self.centre.device) / HALF - 1
+        x = u / (1 - u.abs())
+        unit = torch.where(u < 0, 1 / self.below.double().unsqueeze(1), 1 / self.above.double().unsqueeze(1))
+        return self.centre.double().unsqueeze(1) + x * unit
+
+
+def outline(bins: Bins, counts: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A histogram as a line of points and the counts between them.
+
+    Args:
+        bins: Of ``width`` neurons.
+        counts: ``[width, BINS]``.
+        low: ``[width]``, the least value seen; the outermost bins reach just to the extremes.
+        high: ``[width]``, the greatest.
+        dtype: What the values came in. Those of 16 bits lie so far apart that a bin holds few of them, or one; there
+            each bin reaches from the least to the greatest that it can hold, and nothing lies between two bins.
+
+    Returns:
+        ``edges [width, points]`` and ``weights [width, points - 1]`` (float64), edges ascending.
+    """
+    edges, weights = bins.edges(), counts.double()
+    low, high = low.double().unsqueeze(1), high.double().unsqueeze(1)
+    if dtype in (torch.bfloat16, torch.float16):
+        starts = _first_in(bins, edges, dtype)
+        ends = torch.maximum(_neighbour(starts, -1, dtype), pad(starts, (1, -1), value=-torch.inf))
+        edges = torch.stack([ends, starts], dim=2).flatten(1)
+        weights = torch.stack([weights, torch.zeros_like(weights)], dim=2).flatten(1)[:, :-1]
+    return torch.cat([low, edges, high], dim=1).clamp(low, high), weights
+
+
+def _first_in(bins: Bins, edges: Tensor, dtype: torch.dtype) -> Tensor:
+    """The least value of ``dtype`` in the bin above each edge, by the arithmetic that counted it."""
+    near = edges.to(dtype).double()
+    wanted = torch.arange(1, BINS, device=edges.device)
+    columns = Bins(bins.centre.unsqueeze(1), bins.below.unsqueeze(1), bins.above.unsqueeze(1))
+    first = _neighbour(near, 1, dtype)
+    for candidate in (near, _neighbour(near, -1, dtype)):
+        first = torch.where(columns.places(candidate.float()) >= wanted, candidate, first)
+    return first
+
+
+def _neighbour(values: Tensor, step: int, dtype: torch.dtype) -> Tensor:
+    """The next greater (``step`` 1) or smaller (-1) number of a 16-bit ``dtype``."""
+    bits = values.to(dtype).view(torch.int16).int()
+    ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFF)) + step
+    bits = torch.where(ordered >= 0, ordered, -ordered | -0x8000)
+    return bits.to(torch.int16).view(dtype).double()
+
+
+def quantiles(edges: Tensor, weights: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantiles of values spread evenly within bins that a function may have folded over each other.
+
+    Args:
+        edges: ``[width, bins + 1]`` (float64), the function's values at the edges of the bins, in any order.
+        weights: ``[width, bins]`` (float64), counts.
+        levels: ``[levels]`` (float64), between 0 and 1.
+
+    Returns:
+        The quantiles and, for each, a bound on its error in ranks (both ``[levels, width]``): a value lies somewhere
+        within its bin, so the share of values below a place is off by no more than the bins over that place hold.
+    """
+    spread = edges.diff(dim=1)
+    if (spread >= 0).all():
+        # Nothing is folded, and nothing needs sorting.
+        upto = pad(weights.cumsum(1), (1, 0))
+        wide = torch.where(spread == 0, 0, weights)
+        return _inverted(edges, upto, upto, wide, torch.zeros_like(upto), levels)
+    reach = edges.amax(1, keepdim=True) - edges.amin(1, keepdim=True)
+    # Narrower than this, a bin is a point: as a slope it would drown the others' last digits.
+    point = spread.abs() <= 1e-9 * reach
+    slope = torch.where(point, 0, weights / spread)
+    over = spread.sign() * weights
+    jump = pad(torch.where(point, weights, 0), (0, 1))
+    blurred = pad(torch.where(point & (spread != 0), weights, 0), (0, 1))
+    edges, order = edges.sort(dim=1)
+    # Where a bin begins the density rises, where it ends it falls; a falling function swaps its ends and the sign.
+    density, cover = (
+        (pad(each, (0, 1)) - pad(each, (1, 0))).gather(1, order).cumsum(1)[:, :-1].clamp_min_(0)
+        for each in (slope, over)
+    )
+    jump, blurred = jump.gather(1, order), blurred.gather(1, order)
+    upto = pad((density * edges.diff(dim=1)).cumsum(1), (1, 0)) + jump.cumsum(1)
+    return _inverted(edges, upto - jump, upto, cover, blurred, levels)
+
+
+def _inverted(
+    values: Tensor, below: Tensor, upto: Tensor, cover: Tensor, blurred: Tensor, levels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where a distribution function reaches ``levels``, and how far its true rank there may be from them.
+
+    Args:
+        values: ``[width, points]``, ascending.
+        below: The function just below each of them, in any unit.
+        upto: The function at each of them.
+        cover: ``[width, points - 1]``, the weight of the bins over the stretch after each of them.
+        blurred: ``[width, points]``, the weight that jumps there though its values are not quite the same.
+        levels: ``[levels]``.
+    """
+    total = upto[:, -1:]
+    wanted = levels.to(values.device) * total
+    right = torch.searchsorted(upto, wanted).clamp_(1, upto.shape[1] - 1)
+    r0, r1 = upto.gather(1, right - 1), below.gather(1, right)
+    share = ((wanted - r0) / (r1 - r0).clamp_min(1e-300)).clamp_(0, 1)
+    found = torch.lerp(values.gather(1, right - 1), values.gather(1, right), share)
+    before = cover.gather(1, right - 1)
+    after = torch.where(right < cover.shape[1], cover.gather(1, right.clamp_max(cover.shape[1] - 1)), 0)
+    # On a jump, only bins that reach over it on both sides leave a doubt.
+    jumped = torch.minimum(before, after) + blurred.gather(1, right)
+    error = torch.where(wanted > r1, jumped, before)
+    # Where one bin alone makes up the stretch, its two ends are nearer than the whole of it.
+    alone = before <= (r1 - r0) * (1 + 1e-12)
+    ends = torch.minimum(before, torch.maximum(wanted - r0, r1 - wanted))
+    return found.T, (torch.where(alone & (wanted <= r1), ends, error) / total).T

@@ -1,0 +1,286 @@
+"""Spec → cells: what each lm-eval invocation of a sweep is given, and the key that tells it from all others."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lnbench import corpora
+from lnbench.corpora import choose_languages
+from lnbench.corpora.patterns import is_hub
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import fingerprint
+from lnbench.host import get_host
+from lnbench.paths import tasks_dir
+from lnbench.statistics import store
+from lnbench.sweeps import contents
+from lnbench.sweeps.commands import written
+from lnbench.sweeps.records import NOT_SPECIFIC
+from lnbench.sweeps.spec import Sweep
+
+_OURS = "lnbench_"
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+_DEFAULTS = ("corpus", "corpus_tokens", "corpus_length", "site", "positions")
+"""Fields of a spec that are model arguments too, with the same defaults."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What is loaded: cells with the same are run on one loaded model."""
+
+    model: str
+    options: Mapping[str, Any]
+    """Further arguments of lm-eval's ``hf``."""
+    finetune: str = "none"
+    adapter: str | None = None
+    head: str | None = None
+    content: Any = None
+    """What stands for the weights in a cell's key."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that decide what is loaded."""
+        return {"pretrained": self.model, **self.options, **({"peft": self.adapter} if self.adapter else {})}
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The options of lm-eval that all cells of a sweep share."""
+
+    limit: float | None
+    num_fewshot: int | None
+    apply_chat_template: bool | str
+    system_instruction: str | None
+    gen_kwargs: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    include_path: str | None
+    batch_size: int | str
+    device: str | None
+
+    @classmethod
+    def of(cls, spec: Sweep) -> Invocation:
+        """The part of a spec that is handed to lm-eval as it is."""
+        given = {name: getattr(spec, name) for name in cls.__dataclass_fields__}
+        # lm-eval takes a float below 1 for a share.
+        whole = spec.limit is not None and spec.limit >= 1
+        return cls(**{**given, "limit": int(spec.limit or 0) if whole else spec.limit})
+
+    def folder_of(self, task: str) -> str | None:
+        """Where a task's YAML is looked for, beside lm-eval's own."""
+        return str(tasks_dir()) if task.startswith(_OURS) else self.include_path
+
+    def words(self, seed: int | None) -> Iterator[str]:
+        """The options on lm_eval's command line."""
+        named: dict[str, Any] = {
+            "--num_fewshot": self.num_fewshot,
+            "--limit": self.limit,
+            "--seed": seed,
+            "--batch_size": self.batch_size,
+            "--device": self.device,
+            "--system_instruction": self.system_instruction,
+            "--gen_kwargs": written(self.gen_kwargs) or None,
+            "--metadata": written(self.metadata) or None,
+        }
+        for option, value in named.items():
+            if value is not None:
+                yield from (option, str(value))
+        if self.apply_chat_template:
+            yield "--apply_chat_template"
+            yield from [] if self.apply_chat_template is True else [self.apply_chat_template]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One lm-eval invocation, and under which names its results are recorded."""
+
+    loading: Loading
+    arguments: Mapping[str, Any]
+    """The lnbench part of ``--model_args``."""
+    invocation: Invocation
+    task: str
+    languages: tuple[str, ...]
+    """Several where nothing tells them apart: the same task without intervention is run once."""
+    intervention: str
+    selector: str = NOT_SPECIFIC
+    control_of: str | None = None
+    control_seed: int | None = None
+    seed: int | None = None
+    content: Any = field(default=None, repr=False)
+    """What the neurons and Statistics are made from, for the key."""
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """All of ``--model_args``."""
+        return {**self.loading.arguments, **self.arguments}
+
+    @property
+    def command(self) -> str:
+        """The shell command that gives the same numbers by hand, without an output path."""
+        folder = self.invocation.folder_of(self.task)
+        words = ["lm_eval", "--model", "lnbench", "--model_args", written(self.model_args)]
+        words += ["--include_path", folder] if folder else []
+        words += ["--tasks", self.task, *self.invocation.words(self.seed)]
+        return shlex.join(words)
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits of all that the numbers depend on; neither batch size nor device do they name."""
+        invocation = asdict(self.invocation)
+        for name in ("batch_size", "device", "include_path"):
+            invocation.pop(name)
+        ours = self.task.startswith(_OURS)
+        folder = self.invocation.include_path
+        tasks = contents.of_tasks(folder) if folder and not ours else None
+        named = [self.task, self.languages, self.intervention, self.selector, self.control_seed, self.seed]
+        return fingerprint([self.loading.content, self.loading.options, self.content, invocation, tasks, named])
+
+    @property
+    def slug(self) -> str:
+        """The name of the cell's folder."""
+        parts = [self.loading.finetune] if self.loading.adapter else []
+        parts += ["+".join(self.languages), self.task, self.selector, self.intervention]
+        readable = "-".join(_UNSAFE.sub("_", part.rpartition("/")[2]).strip("_") for part in parts if part != "-")
+        return f"{readable[:120]}-{self.key[:8]}"
+
+
+def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
+    """The cells of a spec, each once, in an order in which nothing is loaded twice.
+
+    Args:
+        spec: The spec.
+        loadings: What is measured: models, without and with adapters.
+
+    Raises:
+        LnbenchError: an unknown selector, intervention or language; a file that is missing.
+    """
+    invocation = Invocation.of(spec)
+    neurons = list(_neurons(spec))
+    cells: dict[str, Cell] = {}
+    for loading in loadings:
+        for seed in spec.seeds or [None]:
+            blank = Cell(loading, {}, invocation, "", (), "none", seed=seed)
+            for cell in _of_loading(spec, blank, neurons):
+                cells.setdefault(cell.key, cell)
+    return list(cells.values())
+
+
+@dataclass(frozen=True)
+class _Neurons:
+    """Whose effect is measured: a selector's or a file's neurons, or random ones."""
+
+    selector: str
+    arguments: Mapping[str, Any]
+    content: Any
+    control_of: str | None = None
+    control_seed: int | None = None
+
+
+def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[Cell]:
+    tasks: dict[str, list[str]] = {}
+    for language in spec.languages:
+        for task in spec.tasks:
+            name = task[language] if isinstance(task, dict) else task.replace("{lang}", language)
+            tasks.setdefault(name, []).append(language)
+    head = {"head": blank.loading.head} if blank.loading.head else {}
+    shared = {
+        name: getattr(spec, name) for name in _DEFAULTS if getattr(spec, name) != Sweep.model_fields[name].default
+    }
+    for task, languages in tasks.items():
+        if "none" in spec.interventions:
+            yield replace(blank, task=task, languages=tuple(languages), arguments={"intervention": "none", **head})
+        for language in languages:
+            for chosen in neurons:
+                for intervention in [short("intervention", one) for one in spec.changing]:
+                    arguments = {"intervention": intervention, **chosen.arguments, **shared, **head}
+                    yield replace(
+                        blank,
+                        task=task,
+                        languages=(language,),
+                        arguments={**arguments, "language": language},
+                        intervention=intervention,
+                        selector=chosen.selector,
+                        control_of=chosen.control_of,
+                        control_seed=chosen.control_seed,
+                        content=[chosen.content, spec.site, spec.positions],
+                    )
+
+
+def _neurons(spec: Sweep) -> Iterator[_Neurons]:
+    """The selectors and files of a spec, each followed by its controls."""
+    if not spec.changing:
+        return
+    from_folder = {"statistics": spec.statistics} if spec.statistics else {}
+    compared = _compared(spec)
+    read = _read(spec, compared)
+    for given in spec.selectors:
+        name, canonical = short("selector", given), get_host().canonical("selector", given)
+        arguments = {**from_folder, "languages": "+".join(compared)}
+        yield _Neurons(name, {"selector": name, **arguments}, [canonical, read])
+        if canonical["name"] != "random":
+            yield from _controls(spec, name, f"[{name}]" if ":" in name else name, arguments, [canonical, read])
+    for file in spec.neurons:
+        content = [contents.of_file(file), read]
+        yield _Neurons(file, {"neurons": file, **from_folder}, content)
+        arguments = {**from_folder, "languages": "+".join(spec.languages)}
+        yield from _controls(spec, file, file, arguments, content)
+
+
+def _controls(spec: Sweep, name: str, like: str, arguments: Mapping[str, Any], content: Any) -> Iterator[_Neurons]:
+    for seed in range(spec.controls):
+        random = f"random:like={like}:seed={seed}"
+        yield _Neurons(random, {"selector": random, **arguments}, [content, "random", seed], name, seed)
+
+
+def _compared(spec: Sweep) -> list[str]:
+    """The languages whose Statistics are read.
+
+    Raises:
+        LnbenchError: a language that is measured is not among them, or has no text.
+    """
+    if spec.statistics is not None:
+        available, where = store.languages(Path(spec.statistics)), f"the Statistics in {spec.statistics}"
+    else:
+        hub = spec.languages if is_hub(spec.corpus) else None
+        available, where = choose_languages(spec.corpus, spec.compare or hub), "the corpus, or compare,"
+    if not spec.selectors:
+        return [language for language in spec.languages if language in available]
+    compared = spec.compare or available
+    if missing := [one for one in [*compared, *spec.languages] if one not in available or one not in compared]:
+        raise unknown("language", missing[0], compared, f"{where} lacks it: add it there, or leave it out")
+    return list(compared)
+
+
+def _read(spec: Sweep, compared: list[str]) -> Any:
+    """What the Statistics are made from."""
+    if spec.statistics is not None:
+        return [contents.of_statistics(spec.statistics), sorted(compared)]
+    texts = [(language, corpora.fingerprint(spec.corpus, language)) for language in sorted(compared)]
+    return [texts, spec.corpus_tokens, spec.corpus_length]
+
+
+def short(kind: str, choice: str) -> str:
+    """A choice with the parameters that are not at their default, in the order of their definition.
+
+    Raises:
+        LnbenchError: unknown name or parameter.
+    """
+    host = get_host()
+    full = host.canonical(kind, choice)
+    name = full["name"]
+    try:
+        defaults = host.canonical(kind, name)["parameters"]
+    except LnbenchError:  # a parameter has no default
+        defaults = {}
+    given = {key: value for key, value in full["parameters"].items() if defaults.get(key, ...) != value}
+    return ":".join([name, *(f"{key}={_text(value)}" for key, value in given.items())])
+
+
+def _text(value: Any) -> str:
+    """A parameter's value as a choice spells it."""
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return "none" if value is None else str(value)

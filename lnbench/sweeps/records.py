@@ -1,0 +1,197 @@
+"""``records.jsonl``: one flat line a cell, task and metric, appended as each cell ends, and whole after any kill."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lnbench.errors import LnbenchError
+from lnbench.files import atomic_path
+
+log = logging.getLogger(__name__)
+FILE = "records.jsonl"
+NOT_SPECIFIC = "-"
+"""The ``selector`` of a cell without neurons."""
+
+
+class Record(BaseModel):
+    """What one cell measured on one task by one metric; a cell that failed has one such line without a metric."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal["lnbench.record/1"] = "lnbench.record/1"
+    cell: str
+    """16 hexadecimal digits of all that the numbers depend on."""
+    lines: int = 1
+    """How many lines the cell has, so that a cell that was cut off between two of them is noticed."""
+    status: Literal["done", "failed"] = "done"
+    error: str | None = None
+    model: str
+    """As it was named."""
+    revision: str | None = None
+    dtype: str | None = None
+    quantization: str | None = None
+    adapter: str | None = None
+    """Folder of the PEFT adapter."""
+    finetune: str = "none"
+    """Name of the adapter or fine-tuning in the spec."""
+    selector: str = NOT_SPECIFIC
+    """Selector in full, or NeuronSet file; ``-`` where nothing is overridden."""
+    control_of: str | None = None
+    """For random neurons: the ``selector`` that they are a control of."""
+    control_seed: int | None = None
+    """For random neurons: the seed of the draw."""
+    seed: int = 0
+    """lm-eval's ``--seed``."""
+    intervention: str
+    language: str
+    task: str
+    metric: str | None = None
+    """lm-eval's name; ``name,filter`` where the task has filters."""
+    value: float | None = None
+    """None in a failed cell, and where the metric is not a number."""
+    stderr: float | None = None
+    n: int | None = None
+    """Documents."""
+    samples: str | None = None
+    """lm-eval's samples of this task, relative to the folder of the run."""
+    results: str | None = None
+    """lm-eval's results, relative to the folder of the run."""
+    command: str
+    """One line that gives the same numbers by hand."""
+    limit: int | float | None = None
+    batch_size: int | str | None = None
+    neuron_set: str | None = None
+    """Fingerprint."""
+    statistics: str | None = None
+    """Fingerprint of the language's Statistics."""
+    weights: str | None = None
+    """Fingerprint; None where the model could not be loaded."""
+    lnbench_version: str | None = None
+    lm_eval_version: str | None = None
+    transformers_version: str | None = None
+    torch_version: str | None = None
+    datasets_version: str | None = None
+    seconds: float | None = None
+    finished_at: str | None = None
+    """UTC, ISO 8601."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the cell gave no numbers."""
+        return self.status == "failed"
+
+
+def load(path: str | Path) -> list[Record]:
+    """Read the records of a run, as they stand: whole cells only, and of each cell what was recorded last.
+
+    Lines that a kill cut off are left out, with a warning; the sweep runs their cell again.
+
+    Args:
+        path: ``records.jsonl``, or the folder of a run.
+
+    Raises:
+        LnbenchError: there is no such file, or a line before the last is not a record.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    records, cut = _parse(text, path)
+    if cut:
+        log.warning("%s: left out %s", path, cut)
+    return records
+
+
+def repair(path: Path) -> tuple[list[Record], str]:
+    """As :func:`load`, and the file is rewritten without what a kill cut off. Only for the process that appends.
+
+    Returns:
+        The records, and what was taken out, in words; empty if the file was whole. A missing file has no records.
+
+    Raises:
+        LnbenchError: as :func:`load`; the file cannot be written.
+    """
+    if not path.exists():
+        return [], ""
+    records, cut = _parse(path.read_bytes(), path)
+    if cut:
+        replace(path, records)
+    return records, cut
+
+
+def replace(path: Path, records: Iterable[Record]) -> None:
+    """Write a file of records anew.
+
+    Raises:
+        LnbenchError: it cannot be written; it is left as it was.
+    """
+    with atomic_path(path) as whole:
+        whole.write_bytes(_lines(records))
+
+
+def append(path: Path, records: Sequence[Record]) -> None:
+    """Add all lines of one cell, and see them to the disk.
+
+    Raises:
+        LnbenchError: they cannot be written, e.g. because the disk is full; the file is then as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        before, lines = file.tell(), _lines(records)
+        try:
+            while lines:
+                lines = lines[file.write(lines) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(before)
+            raise LnbenchError(f"cannot write {path}: {error.strerror or error}; run the same command again") from error
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    return b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+
+
+def _parse(text: bytes, path: Path) -> tuple[list[Record], str]:
+    """The records of whole cells, and what was cut off, in words."""
+    *whole, rest = text.split(b"\n")
+    records = list(_records(whole, path))
+    latest = _latest(records)
+    counts = Counter(record.cell for record in latest)
+    kept = [record for record in latest if counts[record.cell] == record.lines]
+    parts = ["a half-written line"] if rest else []
+    if torn := {record.cell for record in latest} - {record.cell for record in kept}:
+        parts.append(f"the lines of a cell that was not fully recorded ({', '.join(sorted(torn))})")
+    return kept, " and ".join(parts)
+
+
+def _records(lines: Sequence[bytes], path: Path) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield Record.model_validate_json(line)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(map(str, problem["loc"])) or "line"
+            raise LnbenchError(
+                f"{path}, line {number}, is no record ({where}: {problem['msg']}); delete that line, and the sweep "
+                "runs its cell again"
+            ) from error
+
+
+def _latest(records: Sequence[Record]) -> list[Record]:
+    """Without the failures of cells that were tried again."""
+    succeeded = {record.cell for record in records if not record.failed}
+    last = {record.cell: number for number, record in enumerate(records) if record.failed}
+    return [
+        record
+        for number, record in enumerate(records)
+        if (record.cell not in succeeded and last[record.cell] == number) or not record.failed
+    ]

@@ -1,0 +1,194 @@
+"""What a sweep measures: a YAML file, validated, with a JSON Schema for editors."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lnbench.demo import CORPUS
+from lnbench.errors import LnbenchError
+from lnbench.models import DEFAULT_MODEL
+
+SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+class ModelSpec(BaseModel):
+    """A model and how it is loaded: any argument of lm-eval's ``hf`` may stand beside ``pretrained``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    pretrained: str = Field(description="packaged model, hub name or folder")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments beside ``pretrained``."""
+        return dict(self.model_extra or {})
+
+
+class AdapterSpec(BaseModel):
+    """A PEFT adapter that was trained before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(description="folder, or name on the hub")
+    head: bool = Field(default=True, description="score choices by the folder's head.safetensors, where it has one")
+    model: str | None = Field(default=None, description="the one of the models it belongs to; all of them by default")
+
+
+class Sweep(BaseModel):
+    """A grid of cells: each model and adapter, with each selector's neurons, under each intervention, on each task.
+
+    Raises:
+        LnbenchError: by :func:`load` and :func:`parse`: a field that does not exist, or a value that does not fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: list[ModelSpec] = Field(
+        default=[ModelSpec(pretrained=DEFAULT_MODEL)], min_length=1, description="names, or mappings with pretrained"
+    )
+    base: bool = Field(default=True, description="measure the models also without adapter, where there are adapters")
+    adapters: dict[Name, AdapterSpec] = Field(default={}, description="name: folder, or name: {path, head, model}")
+    finetune: dict[Name, dict[str, Any]] = Field(
+        default={}, description="name: the options of lnbench finetune; each is trained once, for each model"
+    )
+    selectors: list[str] = Field(default=["lape"], description="name or name:key=value")
+    neurons: list[str] = Field(default=[], description="NeuronSet files, measured beside what the selectors find")
+    interventions: list[str] = Field(
+        default=["none", "mean", "p90", "zero", "p10"], min_length=1, description="name or name:key=value"
+    )
+    languages: list[str] = Field(min_length=1, description="languages to measure")
+    tasks: list[str | dict[str, str]] = Field(
+        min_length=1, description="lm-eval tasks, with {lang} where a name has the language; or {language: task}"
+    )
+    controls: int = Field(
+        default=1, ge=0, description="draws of as many random neurons in the same layers, beside every override"
+    )
+    seeds: list[int] = Field(
+        default=[], description="every cell is run with each as lm-eval's --seed; its own defaults without"
+    )
+    limit: float | None = Field(default=None, gt=0, description="documents a task; below 1, share of them")
+    num_fewshot: int | None = Field(default=None, ge=0, description="examples in the prompt; the task's own by default")
+    apply_chat_template: bool | str = Field(default=False, description="as lm-eval's option")
+    system_instruction: str | None = Field(default=None, description="as lm-eval's option")
+    gen_kwargs: dict[str, str | int | float | bool] = Field(default={}, description="as lm-eval's option")
+    metadata: dict[str, Any] = Field(default={}, description="as lm-eval's option")
+    include_path: str | None = Field(default=None, description="folder of your own tasks")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="as lm-eval's option")
+    device: str | None = Field(default=None, description="cpu, cuda, cuda:1 …; a GPU where there is one by default")
+    compare: list[str] = Field(
+        default=[], description="languages that selectors compare; all of Statistics or corpus by default"
+    )
+    statistics: str | None = Field(default=None, description="Statistics folder; collected from the corpus by default")
+    corpus: str = Field(default=CORPUS, description="corpus pattern; the embedded text by default")
+    corpus_tokens: int = Field(default=10_000, ge=1, description="tokens a language, where Statistics are collected")
+    corpus_length: int = Field(default=128, ge=2, description="tokens a block, where Statistics are collected")
+    site: Literal["post", "pre", "paper"] = Field(default="post", description="site of Statistics and override")
+    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="tokens that are changed")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _named_models(cls, value: Any) -> Any:
+        return [{"pretrained": one} if isinstance(one, str) else one for one in value] if _is_list(value) else value
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _named_adapters(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: {"path": one} if isinstance(one, str) else one for name, one in value.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        for name in ("models", "selectors", "neurons", "interventions", "languages", "tasks", "seeds", "compare"):
+            counts = Counter(map(str, getattr(self, name)))
+            if twice := [one for one, count in counts.items() if count > 1]:
+                raise ValueError(f"{name}: {twice[0]} is named twice")
+        if both := set(self.adapters) & set(self.finetune) | ({"none"} & {*self.adapters, *self.finetune}):
+            raise ValueError(f"adapters and finetune: the name {sorted(both)[0]!r} is taken")
+        if not self.base and not self.adapters and not self.finetune:
+            raise ValueError("base: false leaves nothing to measure without adapters or finetune")
+        if self.changing and not self.selectors and not self.neurons:
+            raise ValueError("interventions need neurons: give selectors, or neurons files")
+        named = {model.pretrained for model in self.models}
+        for name, adapter in self.adapters.items():
+            if adapter.model is not None and adapter.model not in named:
+                raise ValueError(f"adapters.{name}.model: {adapter.model!r} is none of the models")
+        for task in self.tasks:
+            if isinstance(task, dict) and (missing := [one for one in self.languages if one not in task]):
+                raise ValueError(f"tasks: {task} names no task for {missing[0]!r}")
+        if self.limit is not None and self.limit > 1 and self.limit != int(self.limit):
+            raise ValueError("limit: a number of documents is a whole one")
+        return self
+
+    @property
+    def changing(self) -> list[str]:
+        """The interventions that override anything."""
+        return [one for one in self.interventions if one != "none"]
+
+
+def load(path: str | Path) -> Sweep:
+    """Read a spec.
+
+    Raises:
+        LnbenchError: the file is missing, is not YAML, or is not a spec.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = re.sub(r"\s+", " ", str(error))
+        raise LnbenchError(f"{path} is not valid YAML: {told}") from error
+    return parse(content, str(path))
+
+
+def parse(content: Any, where: str = "sweep") -> Sweep:
+    """A spec from plain data.
+
+    Args:
+        content: What YAML or JSON holds.
+        where: The file's name, for errors.
+
+    Raises:
+        LnbenchError: it is not a spec.
+    """
+    if not isinstance(content, dict):
+        raise LnbenchError(f"{where}: a sweep is a mapping with languages, tasks, interventions …")
+    try:
+        return Sweep.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        told = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            told = f"there is no such field; known: {', '.join(Sweep.model_fields)}"
+        raise LnbenchError(f"{where}: {place + ': ' if place else ''}{told}") from error
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a spec, for editors."""
+    found = Sweep.model_json_schema()
+    properties = found["properties"]
+    # What may also be written short.
+    properties["models"]["items"] = {"anyOf": [{"type": "string"}, properties["models"]["items"]]}
+    short = properties["adapters"].get("additionalProperties") or next(
+        iter(properties["adapters"]["patternProperties"].values())
+    )
+    either = {"anyOf": [{"type": "string"}, short]}
+    key = "patternProperties" if "patternProperties" in properties["adapters"] else "additionalProperties"
+    properties["adapters"][key] = {_NAME: either} if key == "patternProperties" else either
+    # The default is a place on this machine.
+    properties["corpus"].pop("default")
+    return {"$schema": SCHEMA_ID, "title": "lnbench sweep", **found, "description": "A grid of cells for lnbench sweep"}
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)

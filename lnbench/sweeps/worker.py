@@ -1,0 +1,236 @@
+"""Run cells one after the other in one process: the model, the tasks and the Statistics stay loaded between them."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lnbench.errors import LnbenchError
+from lnbench.lm import LNBenchLM
+from lnbench.lm.results import Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
+from lnbench.sweeps.cells import Cell, Invocation, Loading
+from lnbench.sweeps.records import Record
+
+log = logging.getLogger(__name__)
+CELLS = "cells"
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
+_FIRST_RETRY = 8
+"""Batch size of the first retry where lm-eval had chosen one by itself."""
+_VERSIONS = ("lnbench", "lm_eval", "transformers", "torch", "datasets")
+
+
+class Worker:
+    """Runs cells on one model at a time.
+
+    Args:
+        out: The folder of the run.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._tasks: dict[str, Tasks] = {}
+        self._loading: Loading | None = None
+        self._lm: LNBenchLM | None = None
+        self._refused: LnbenchError | None = None
+
+    def run(self, cell: Cell) -> list[Record]:
+        """Measure one cell; its files are in the run's folder when this returns.
+
+        Returns:
+            The cell's records; where it failed, one that says why.
+
+        Raises:
+            UnwrittenError: the results could not be written; a later run measures the cell anew.
+        """
+        started = time.monotonic()
+        try:
+            records = list(self._measured(cell, self._evaluated(cell)))
+        except UnwrittenError:
+            raise
+        except Exception as error:
+            if full := _disk_error(error):
+                raise UnwrittenError(_told(error if isinstance(error, LnbenchError) else full)) from error
+            log.info("cell %s failed", cell.slug, exc_info=error)
+            records = list(self._records(cell, [{"status": "failed", "error": _told(error)}], {}))
+        took, now = round(time.monotonic() - started, 3), datetime.now(UTC).isoformat(timespec="seconds")
+        told = {"lines": len(records), "seconds": took, "finished_at": now}
+        return [record.model_copy(update=told) for record in records]
+
+    def load(self, loading: Loading, invocation: Invocation) -> LNBenchLM:
+        """The model that is wanted, loaded unless it is there already; one that cannot be loaded is not tried again.
+
+        Raises:
+            LnbenchError: it cannot be loaded.
+        """
+        if self._loading != loading:
+            self._lm = self._refused = None
+            _free_memory()
+            self._loading = loading
+            arguments = {**loading.arguments, "batch_size": invocation.batch_size, "device": invocation.device}
+            try:
+                self._lm = LNBenchLM(**arguments)
+                remember(self._lm)
+            except Exception as error:
+                self._refused = LnbenchError(f"cannot load {loading.model}: {_told(error)}")
+                self._refused.__cause__ = error
+        if self._lm is None:
+            assert self._refused is not None
+            raise self._refused
+        return self._lm
+
+    def _evaluated(self, cell: Cell) -> dict[str, Any]:
+        """lm-eval's results, tried with smaller batches until they fit the memory."""
+        lm = self.load(cell.loading, cell.invocation)
+        size: int | str = cell.invocation.batch_size
+        while True:
+            lm.batch_size_per_gpu = size
+            try:
+                return self._attempt(lm, cell)
+            except (MemoryError, RuntimeError) as error:
+                smaller = _smaller(size)
+                if not _is_out_of_memory(error) or smaller is None:
+                    raise
+                log.warning("out of memory with batch_size=%s, trying %s: %s", size, smaller, cell.slug)
+                size = smaller
+            # Outside the handler, where the error no longer holds what filled the memory.
+            _free_memory()
+
+    def _attempt(self, lm: LNBenchLM, cell: Cell) -> dict[str, Any]:
+        folder = self.out / CELLS / cell.slug
+        # Not the folder itself, in which a kill would leave half of a cell.
+        unfinished = folder.with_name(f".{folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        seeds = {} if cell.seed is None else dict.fromkeys(_SEEDS, cell.seed)
+        given = cell.invocation
+        results = evaluate(
+            lm,
+            [cell.task],
+            cell.arguments,
+            task_manager=self._manager(cell.loading, given),
+            output_path=unfinished,
+            model_args=cell.model_args,
+            limit=given.limit,
+            num_fewshot=given.num_fewshot,
+            apply_chat_template=given.apply_chat_template,
+            system_instruction=given.system_instruction,
+            gen_kwargs=dict(given.gen_kwargs) or None,
+            device=given.device,
+            **seeds,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+        return results
+
+    def _manager(self, loading: Loading, given: Invocation) -> Tasks:
+        if loading.model not in self._tasks:
+            metadata = {"pretrained": loading.model, **given.metadata}
+            self._tasks[loading.model] = Tasks(given.include_path, metadata=metadata)
+        return self._tasks[loading.model]
+
+    def _measured(self, cell: Cell, results: Mapping[str, Any]) -> Iterator[Record]:
+        """One record a task and metric."""
+        folder = self.out / CELLS / cell.slug
+        paths = {"results": str(results_file(folder).relative_to(self.out))}
+        lines = []
+        for task in results["samples"]:
+            samples = {"samples": str(samples_file(folder, task).relative_to(self.out))}
+            count = results["n-samples"][task]["effective"]
+            for metric, value, stderr in _metrics(results["results"][task]):
+                lines.append({"task": task, "metric": metric, "value": value, "stderr": stderr, "n": count, **samples})
+        yield from self._records(cell, [{**line, **paths} for line in lines], results["config"].get("lnbench", {}))
+
+    def _records(self, cell: Cell, lines: list[dict[str, Any]], info: Mapping[str, Any]) -> Iterator[Record]:
+        described = self._lm.described if self._lm is not None else {}
+        size = self._lm.batch_size if self._lm is not None else cell.invocation.batch_size
+        neurons = info.get("neuron_set") or {}
+        for language in cell.languages:
+            shared = {
+                "cell": cell.key,
+                "model": cell.loading.model,
+                "adapter": cell.loading.adapter,
+                "finetune": cell.loading.finetune,
+                "selector": cell.selector,
+                "control_of": cell.control_of,
+                "control_seed": cell.control_seed,
+                "seed": cell.seed or 0,
+                "intervention": cell.intervention,
+                "language": language,
+                "task": cell.task,
+                "command": replace(cell, invocation=replace(cell.invocation, batch_size=size)).command,
+                "limit": cell.invocation.limit,
+                "batch_size": size,
+                "neuron_set": neurons.get("fingerprint"),
+                "statistics": (info.get("statistics_fingerprints") or {}).get(language),
+                **{name: described.get(name) for name in ("revision", "dtype", "quantization", "weights")},
+                **_versions(),
+            }
+            for line in lines:
+                yield Record.model_validate({**shared, **line})
+
+
+_SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+"""What lm_eval's ``--seed`` with one number sets."""
+
+
+def _metrics(found: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
+    """``(metric, value, standard error)`` of one task's results, which lm-eval names ``metric,filter``."""
+    for key, value in found.items():
+        name, comma, chosen = key.partition(",")
+        if not comma or name.endswith("_stderr"):
+            continue
+        named = name if chosen == "none" else key
+        yield named, _number(value), _number(found.get(f"{name}_stderr,{chosen}"))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {f"{name}_version": version(name) for name in _VERSIONS}
+
+
+def _told(error: BaseException) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LnbenchError) else f"{type(error).__name__}: {text}"
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """The error of the disk that another error comes from."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _DISK):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in str(error).lower() for sign in _OUT_OF_MEMORY
+    )
+
+
+def _smaller(size: int | str) -> int | None:
+    if isinstance(size, str):
+        return _FIRST_RETRY
+    return size // 2 if size > 1 else None
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

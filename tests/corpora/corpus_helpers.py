@@ -1,0 +1,48 @@
+"""Texts, files of every kind and word-level tokenizers for the corpus tests."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+TEXTS = ["नमस्ते दुनिया", "second text", "третий текст", "第四", "five\u2028still five"]
+BOS, EOS, PAD = 0, 1, 2
+
+
+def write_parquet(path: Path, texts: list[str]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts, "id": list(range(len(texts)))}), path)
+
+
+def as_jsonl(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+
+
+def as_lines(texts: list[str]) -> bytes:
+    return "".join(text + "\r\n" for text in texts).encode("utf-8-sig")
+
+
+WRITERS = {
+    ".jsonl": lambda path, texts: path.write_bytes(as_jsonl(texts)),
+    ".jsonl.gz": lambda path, texts: path.write_bytes(gzip.compress(as_jsonl(texts))),
+    ".txt": lambda path, texts: path.write_bytes(as_lines(texts)),
+    ".txt.gz": lambda path, texts: path.write_bytes(gzip.compress(as_lines(texts))),
+    ".parquet": write_parquet,
+}
+
+
+def make_tokenizer(bos: bool = True, eos: bool = True) -> PreTrainedTokenizerFast:
+    words = ["<bos>", "<eos>", "<unk>", *"abcdefgh"]
+    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"unk_token": "<unk>"} | ({"bos_token": "<bos>"} if bos else {}) | ({"eos_token": "<eos>"} if eos else {})
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+TOKENIZERS = {(bos, eos): make_tokenizer(bos, eos) for bos in (True, False) for eos in (True, False)}

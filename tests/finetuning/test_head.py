@@ -1,0 +1,177 @@
+"""The classification head: both poolings against code written out by hand, in training and in evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from finetuning_helpers import SETTINGS
+from safetensors.torch import save_file
+from tiny import build
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lnbench.errors import LnbenchError
+from lnbench.finetuning.data import TrainingData, prepare
+from lnbench.finetuning.lora import build_adapter
+from lnbench.finetuning.objectives import HeadObjective
+from lnbench.finetuning.presets import TrainingSettings
+from lnbench.lm import LNBenchLM
+from lnbench.lm.head import ClassificationHead, Pooling, save_head
+from lnbench.neurons import NeuronSet
+from lnbench.overrides import LayerOverride, Override, override
+
+PAPER = Pooling("paper", length=160, pad=2)
+
+
+def by_hand(model: Any, head: ClassificationHead, tokens: list[int]) -> torch.Tensor:
+    """Log-probabilities of one text: ``[classes]``."""
+    pooling = head.pooling
+    if pooling.name == "last":
+        hidden = model.model(torch.tensor([tokens])).last_hidden_state[0, len(tokens) - 1]
+    else:
+        assert pooling.length is not None
+        assert pooling.pad is not None
+        padded = tokens + [pooling.pad] * (pooling.length - len(tokens))
+        mask = [1] * len(tokens) + [0] * (pooling.length - len(tokens))
+        hidden = model.model(torch.tensor([padded]), attention_mask=torch.tensor([mask])).last_hidden_state[0, -1]
+    return torch.log_softmax(head.weight @ hidden + head.bias, -1)
+
+
+def head_file(folder: Path, pooling: Pooling, classes: int = 3) -> Path:
+    torch.manual_seed(4)
+    save_head(folder / "head.safetensors", nn.Linear(16, classes), pooling)
+    return folder
+
+
+@pytest.mark.parametrize("pooling", [Pooling(), PAPER], ids=lambda one: one.name)
+def test_a_file_keeps_the_pooling(tmp_path: Path, pooling: Pooling) -> None:
+    head = nn.Linear(16, 3)
+    save_head(tmp_path / "head.safetensors", head, pooling)
+    found = ClassificationHead.load(tmp_path)
+    assert found.pooling == pooling
+    assert torch.equal(found.weight, head.weight)
+    assert torch.equal(found.bias, head.bias)
+
+
+def test_a_file_without_pooling_reads_the_last_token(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3, 16)}, tmp_path / "head.safetensors", metadata={"format": "lnbench.head/1"})
+    assert ClassificationHead.load(tmp_path).pooling == Pooling()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"pooling": "first"}, "unknown pooling 'first'; known: last, paper"),
+        ({"pooling": "paper", "length": "9"}, "pooling=paper needs the metadata length and pad"),
+        ({"pooling": "paper", "length": "nine", "pad": "0"}, "pooling=paper needs the metadata length and pad"),
+    ],
+)
+def test_a_wrong_pooling(tmp_path: Path, metadata: dict[str, str], message: str) -> None:
+    metadata = {"format": "lnbench.head/1", **metadata}
+    save_file({"weight": torch.zeros(3, 16)}, tmp_path / "head.safetensors", metadata=metadata)
+    with pytest.raises(LnbenchError, match=message):
+        ClassificationHead.load(tmp_path)
+
+
+def requests_for(contexts: list[str]) -> list[Any]:
+    from lm_eval.api.instance import Instance
+
+    return [
+        Instance("loglikelihood", {"language": "en"}, (context, f" {choice}"), choice, metadata=("t_en", number, 1))
+        for number, context in enumerate(contexts)
+        for choice in range(3)
+    ]
+
+
+CONTEXTS = ["the owl", "the sea is deep and the owl is asleep", "a dog", "x" * 300, "a cat is a cat"]
+
+
+@pytest.mark.parametrize("pooling", [Pooling(), PAPER], ids=lambda one: one.name)
+def test_evaluation_reads_the_position_that_the_file_names(tiny_model: str, tmp_path: Path, pooling: Pooling) -> None:
+    folder = head_file(tmp_path, pooling)
+    lm = LNBenchLM(tiny_model, device="cpu", head=str(folder), batch_size=2)
+    model, head = build("llama"), ClassificationHead.load(folder)
+    answers = torch.tensor([one[0] for one in lm.loglikelihood(requests_for(CONTEXTS))]).view(-1, 3)
+    for own, context in zip(answers, CONTEXTS, strict=True):
+        tokens = lm.tok_encode(context)
+        limit = pooling.length or len(tokens)
+        tokens = tokens if len(tokens) <= limit else tokens[:1] + tokens[1 - limit :]
+        torch.testing.assert_close(own, by_hand(model, head, tokens).detach())
+
+
+@pytest.mark.parametrize("pooling", [Pooling(), PAPER], ids=lambda one: one.name)
+def test_an_override_reaches_the_position_that_the_head_reads(
+    tiny_model: str, tiny_corpus: str, neurons_file: Path, tmp_path: Path, pooling: Pooling
+) -> None:
+    folder = head_file(tmp_path, pooling)
+    lm = LNBenchLM(
+        tiny_model,
+        device="cpu",
+        head=str(folder),
+        batch_size=2,
+        intervention="constant:value=1",
+        neurons=str(neurons_file),
+        corpus=tiny_corpus,
+        corpus_tokens=300,
+    )
+    contexts = CONTEXTS[:3]
+    answers = torch.tensor([one[0] for one in lm.loglikelihood(requests_for(contexts))]).view(-1, 3)
+    neurons = NeuronSet.load(neurons_file)["en"]
+    ones = Override({layer: LayerOverride(some, torch.ones(len(some))) for layer, some in neurons.items()})
+    model, head = build("llama"), ClassificationHead.load(folder)
+    lengths = []
+    for own, context in zip(answers, contexts, strict=True):
+        tokens = lm.tok_encode(context)
+        lengths.append(len(tokens))
+        with override(model, ones):
+            # The published code overrides every position; padding that nothing reads is no matter.
+            torch.testing.assert_close(own, by_hand(model, head, tokens).detach())
+    padding_read = len(contexts) if pooling.name == "paper" else 0
+    assert lm.accounts["en"].tokens == sum(lengths) + padding_read
+
+
+def prepared(lm: LNBenchLM, **changes: Any) -> TrainingData:
+    return prepare("xnli", lm, TrainingSettings(**SETTINGS | {"answer": "head"} | changes))
+
+
+@pytest.mark.parametrize("pooling", ["last", "paper"])
+def test_training_reads_the_same_position(lm: LNBenchLM, pooling: str) -> None:
+    made = prepared(lm, pooling=pooling, validation_examples=9)
+    model = build("llama")
+    objective = HeadObjective(build_adapter(model), made)
+    wanted = Pooling("paper", SETTINGS["max_length"], made.pad) if pooling == "paper" else Pooling()
+    assert objective.pooling == wanted
+    head = ClassificationHead(objective.head.weight, objective.head.bias, "", objective.pooling)
+    some = made.training[:5]
+    own = torch.stack([by_hand(model, head, one.tokens) for one in some])
+    gold = torch.tensor([one.label for one in some])
+    batch = objective.collate(some)
+    assert batch["labels"].tolist() == gold.tolist()
+    torch.testing.assert_close(objective(**batch)["loss"], cross_entropy(own, gold))
+    torch.testing.assert_close(
+        objective(**batch, num_items_in_batch=torch.tensor(10))["loss"], cross_entropy(own, gold) / 2
+    )
+    measured = objective.measure(made.validation, 4)
+    own = torch.stack([by_hand(model, head, one.choices[0].tokens) for one in made.validation])
+    gold = torch.tensor([one.gold for one in made.validation])
+    assert measured["loss"] == pytest.approx(float(cross_entropy(own, gold)), rel=1e-5)
+    assert measured["accuracy"] == pytest.approx(float((own.argmax(-1) == gold).float().mean()))
+
+
+def test_the_seed_decides_the_head(lm: LNBenchLM) -> None:
+    heads = [HeadObjective(build_adapter(build("llama")), prepared(lm, seed=seed)).head.weight for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_rows_with_different_numbers_of_choices_are_refused(lm: LNBenchLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = iter([["a", "b"], ["a", "b", "c"], *[["a", "b", "c"]] * 100])
+    monkeypatch.setattr(
+        "lm_eval.api.task.ConfigurableTask.doc_to_choice",
+        lambda self, document, *_: ["a", "b", "c"] if document["premise"] == "" else next(choices),
+    )
+    with pytest.raises(LnbenchError, match="choices"):
+        prepared(lm)

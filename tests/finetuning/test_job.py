@@ -1,0 +1,310 @@
+"""A request for an adapter: done once, resumed, never mixed up; and the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.tasks import TaskManager
+from peft import PeftModel
+from pydantic.dataclasses import dataclass
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Trainer
+from typer.testing import CliRunner
+
+from lnbench.cli import app
+from lnbench.errors import LnbenchError
+from lnbench.files import read_json
+from lnbench.finetuning.job import FinetuneJob
+from lnbench.host import get_host, hookimpl
+from lnbench.neurons import NeuronSet
+from lnbench.paths import tasks_dir
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(folder / "adapter_model.safetensors"))
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_finished_adapter_is_returned_at_once(job_fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FinetuneJob(**job_fields)
+    folder = job.run()
+    assert folder == job_fields["out"]
+    assert not (folder / "checkpoints").exists()
+    found = read_json(folder / "training.json")
+    assert (found["format"], found["finished"]) == ("lnbench.training/1", True)
+    assert found["request"] == job.request()
+    assert found["neurons"] == NeuronSet.load(job_fields["neurons"]).fingerprint
+    assert found["request"]["finetuner"]["parameters"]["languages"] == "en"
+    assert found["data"]["training"] == 30
+    assert found["model"]["dtype"] == "float32"
+    monkeypatch.setattr("lnbench.finetuning.job.FinetuneJob._train", None)
+    assert FinetuneJob(**job_fields).run() == folder
+
+
+def test_the_adapter_is_an_ordinary_one(job_fields: dict[str, Any], tiny_model: str) -> None:
+    folder = FinetuneJob(**job_fields).run()
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), folder)
+    assert any(torch.count_nonzero(one) for name, one in model.named_parameters() if "lora_B" in name)
+
+
+def test_the_same_request_gives_the_same_adapter(job_fields: dict[str, Any], tmp_path: Path) -> None:
+    first = FinetuneJob(**job_fields).run()
+    torch.manual_seed(99)
+    second = FinetuneJob(**job_fields | {"out": tmp_path / "second"})
+    assert second.key == FinetuneJob(**job_fields).key
+    assert same(first, second.run())
+    other = job_fields | {"out": tmp_path / "third", "settings": job_fields["settings"] | {"seed": 5}}
+    assert not same(first, FinetuneJob(**other).run())
+
+
+def test_another_request_into_the_same_folder_is_refused(job_fields: dict[str, Any]) -> None:
+    FinetuneJob(**job_fields).run()
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"languages": "en+hi"}, r"finetuner.parameters.languages: en → en\+hi"),
+        ({"data": "squad"}, "data: xnli → squad"),
+        ({"settings": job_fields["settings"] | {"lr": 0.5}}, r"settings.lr: 0.01 → 0.5"),
+        ({"quantize": "nf4"}, "model_args.load_in_4bit: None → True"),
+    ]
+    for change, message in changes:
+        with pytest.raises(LnbenchError, match=f"holds the training of another request .*{message}.*delete this one"):
+            FinetuneJob(**job_fields | change).run()
+
+
+def test_a_neuron_file_that_changed_is_another_request(job_fields: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "neurons.json"
+    shutil.copy(job_fields["neurons"], file)
+    job = FinetuneJob(**job_fields | {"neurons": file})
+    job.run()
+    assert job.run()
+    mask = torch.zeros(3, 24, dtype=torch.bool)
+    mask[0, 0] = True
+    NeuronSet.from_masks("tiny-llama", {"en": mask}).save(file)
+    with pytest.raises(LnbenchError, match="neurons: "):
+        job.run()
+
+
+def test_somebody_elses_folder_is_left_alone(job_fields: dict[str, Any]) -> None:
+    out = job_fields["out"]
+    out.mkdir()
+    (out / "thesis.tex").write_text("…")
+    with pytest.raises(LnbenchError, match="is not empty and holds no training"):
+        FinetuneJob(**job_fields).run()
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_data_that_changed_under_an_interrupted_training(
+    job_fields: dict[str, Any], training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", interrupted)
+        with pytest.raises(LnbenchError, match="interrupted"):
+            FinetuneJob(**job_fields).run()
+    other = shutil.copytree(training_folder, tmp_path / "other")
+    file = other / "xnli" / "en.train.jsonl"
+    file.write_text(file.read_text().replace("yes", "no"))
+    monkeypatch.setenv("LNBENCH_DATA", str(other))
+    with pytest.raises(LnbenchError, match=r"began from something else \(data.*fingerprint"):
+        FinetuneJob(**job_fields).run()
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise LnbenchError("interrupted")
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_taken_up_where_it_stopped(
+    job_fields: dict[str, Any], tmp_path: Path, training_folder: Path
+) -> None:
+    settings = job_fields["settings"] | {"max_steps": 60, "save_steps": 5, "answer": "head"}
+    undisturbed = FinetuneJob(**job_fields | {"settings": settings}).run()
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "lnbench.cli", "finetune", job_fields["finetuner"], "--out", str(out)]
+    for name in ("model", "neurons", "languages", "data"):
+        command += [f"--{name}", str(job_fields[name])]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    deadline = time.monotonic() + 240
+    while not (out / "checkpoints" / "checkpoint-10" / "complete.json").exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not read_json(out / "training.json")["finished"]
+    FinetuneJob(**job_fields | {"settings": settings, "out": out}).run()
+    assert same(undisturbed, out)
+    heads = [load_file(folder / "head.safetensors") for folder in (undisturbed, out)]
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in ("weight", "bias"))
+
+
+# What can be asked for
+
+
+def test_a_preset_brings_rank_and_settings_and_what_is_given_wins(job_fields: dict[str, Any]) -> None:
+    fields = {**job_fields, "finetuner": "masked_lora", "preset": "xquad-paper", "settings": {"lr": 0.1}}
+    request = FinetuneJob(**fields).request()
+    assert {name: request["finetuner"]["parameters"][name] for name in ("rank", "alpha")} == {"rank": 64, "alpha": 128}
+    assert (request["settings"]["lr"], request["settings"]["batch_size"]) == (0.1, 4)
+    assert "rank=2" in FinetuneJob(**fields | {"finetuner": "masked_lora:rank=2"}).choice
+    assert FinetuneJob(**fields | {"finetuner": "masked_lora:rank=2"}).choice.count("rank") == 1
+
+
+def test_a_selector_in_place_of_a_file(job_fields: dict[str, Any], tiny_corpus: str) -> None:
+    fields = job_fields | {"neurons": None, "selector": "act_prob:fraction=0.1", "corpus": tiny_corpus}
+    folder = FinetuneJob(**fields).run()
+    assert NeuronSet.load(folder / "neurons.json").count("en") == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"finetuner": "full"}, "unknown finetuner 'full'; known: lora, masked_lora"),
+        ({"finetuner": "lora"}, "fine-tuner 'lora' trains the same whatever the languages"),
+        ({"selector": "lape"}, "pass neurons or a selector, not both"),
+        ({"model_args": {"peft": "x"}}, "trained on its base model: leave peft= out"),
+        ({"quantize": "int3"}, "fine-tuning: quantize='int3'"),
+        ({"colour": "red"}, "fine-tuning: colour='red'"),
+        ({"preset": "paper"}, "unknown training preset"),
+        ({"settings": {"lrr": 1}}, "unknown training setting 'lrr'"),
+    ],
+)
+def test_wrong_requests_are_refused_before_anything_is_loaded(
+    job_fields: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LnbenchError, match=message):
+        FinetuneJob(**job_fields | change)
+
+
+def test_wrong_neurons(job_fields: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(LnbenchError, match="unknown language 'sw'; known: en, hi"):
+        FinetuneJob(**job_fields | {"languages": "sw"}).run()
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    NeuronSet.from_masks("other", {"en": mask}).save(tmp_path / "other.json")
+    with pytest.raises(LnbenchError, match="these neurons belong to other"):
+        FinetuneJob(**job_fields | {"neurons": tmp_path / "other.json", "out": tmp_path / "x"}).run()
+
+
+@dataclass
+class Nothing:
+    """A fine-tuner of somebody else's that trains nothing."""
+
+    size: int = 1
+
+    def train(self, model: Any, tokenizer: Any, neurons: Any, data: Any, output_dir: Path) -> Path:
+        (output_dir / "mine").mkdir()
+        (output_dir / "mine" / "size.txt").write_text(f"{self.size} {len(data.training)}")
+        return output_dir / "mine"
+
+
+class Plugin:
+    @hookimpl
+    def lnbench_register_finetuners(self, register: Any) -> None:
+        register("nothing", Nothing)
+
+
+def test_a_plugins_fine_tuner(job_fields: dict[str, Any]) -> None:
+    plugin = Plugin()
+    get_host().register(plugin)
+    try:
+        job = FinetuneJob(**job_fields | {"finetuner": "nothing:size=3", "languages": None, "preset": "xnli-paper"})
+        assert (job.run() / "size.txt").read_text() == "3 30"
+        assert job.run() == job_fields["out"] / "mine"
+    finally:
+        get_host().unregister(plugin)
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("pooling", ["last", "paper"])
+def test_adapter_and_head_through_lm_eval(
+    job_fields: dict[str, Any], tiny_model: str, tiny_corpus: str, pooling: str
+) -> None:
+    settings = {"answer": "head", "pooling": pooling, "max_steps": 60, "lr": 0.02, "batch_size": 8}
+    folder = FinetuneJob(**job_fields | {"settings": job_fields["settings"] | settings}).run()
+    accuracy = read_json(folder / "training.json")["results"]["after"]["accuracy"]
+    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
+
+    def evaluate(**arguments: Any) -> dict[str, Any]:
+        given = {"pretrained": tiny_model, "peft": str(folder), "head": str(folder), **arguments}
+        found = lm_eval.simple_evaluate(
+            "lnbench", model_args=given, tasks=["lnbench_xnli_en"], task_manager=manager, device="cpu", batch_size=4
+        )
+        assert found is not None
+        return dict(found)
+
+    none = evaluate()
+    assert accuracy > 0.7
+    assert none["results"]["lnbench_xnli_en"]["acc,none"] > 0.7
+    assert (
+        none["results"]["lnbench_xnli_en"]["acc_stderr,none"] > 0 or none["results"]["lnbench_xnli_en"]["acc,none"] == 1
+    )
+    for sample in none["samples"]["lnbench_xnli_en"]:
+        likelihoods = torch.tensor([float(answer[0][0]) for answer in sample["resps"]])
+        torch.testing.assert_close(likelihoods.exp().sum(), torch.tensor(1.0))
+    zeroed = evaluate(intervention="zero", neurons=str(job_fields["neurons"]), corpus=tiny_corpus, corpus_tokens=400)
+    applied = zeroed["config"]["lnbench"]["applied"]["en"]
+    assert applied["neurons"] == 15
+    assert applied["tokens_overridden"] > 0
+    assert zeroed["samples"]["lnbench_xnli_en"][0]["resps"] != none["samples"]["lnbench_xnli_en"][0]["resps"]
+
+
+# The command line
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return re.sub(r"\s+", " ", result.output)
+
+
+def test_the_command_line(job_fields: dict[str, Any], tiny_corpus: str) -> None:
+    out = str(job_fields["out"])
+    words = ["--model", job_fields["model"], "--neurons", str(job_fields["neurons"]), "--languages", "en+hi"]
+    for name, value in (job_fields["settings"] | {"answer": "head"}).items():
+        words += ["--set", f"{name}={value}"]
+    printed = run("finetune", "masked_lora:rank=2", *words, "--preset", "xnli-paper", "--out", out)
+    assert re.search(
+        r"training [\d,]+ parameters of the adapter, [\d,]+ of them of neurons, and 51 of the head", printed
+    )
+    assert f"peft={out},head={out}" in printed
+    found = read_json(job_fields["out"] / "training.json")["request"]
+    assert found["finetuner"]["parameters"]["rank"] == 2
+    assert found["settings"]["max_steps"] == 4
+    inspected = run("finetune", "inspect", out, "--top", "3")
+    assert "Most changed neurons" in inspected
+    compared = run("finetune", "inspect", out, "--selector", "act_prob:fraction=0.2", "--corpus", tiny_corpus)
+    assert "Neurons selected before and after fine-tuning" in compared
+
+
+def test_the_command_line_says_what_is_wrong(job_fields: dict[str, Any], tmp_path: Path) -> None:
+    def fail(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["finetune", *arguments])
+        return str(result.exception)
+
+    assert "unknown finetuner 'full'; known: lora, masked_lora" in fail("full", "--out", str(tmp_path / "x"))
+    assert "--set takes name=value, not 'lr'" in fail("lora", "--out", str(tmp_path / "x"), "--set", "lr")
+    (tmp_path / "empty").mkdir()
+    assert "does not say which model it belongs to: pass --model" in fail("inspect", str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["FINETUNER", "masked_lora", "inspect"])
+def test_help_with_an_example(name: str) -> None:
+    assert f"lnbench finetune {name} [OPTIONS]" in run("finetune", name, "--help")
+    assert "Example:" in run("finetune", name, "--help")

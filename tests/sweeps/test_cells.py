@@ -1,0 +1,171 @@
+"""Spec → cells: which there are, what their commands say, and what their keys depend on."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_helpers import spec_of
+
+from lnbench.errors import LnbenchError
+from lnbench.neurons import NeuronSet
+from lnbench.sweeps import contents
+from lnbench.sweeps.cells import Cell, short
+from lnbench.sweeps.commands import written
+from lnbench.sweeps.run import planned
+
+
+def cells_of(given: dict[str, Any], **changes: Any) -> list[Cell]:
+    for function in (contents.of_file, contents.of_model, contents.of_statistics, contents.of_tasks):
+        function.cache_clear()
+    return planned(spec_of(given, **changes), Path("out"))
+
+
+def arguments(cell: Cell) -> dict[str, str]:
+    words = shlex.split(cell.command)
+    return dict(part.split("=", 1) for part in words[words.index("--model_args") + 1].split(","))
+
+
+def test_the_grid(given: dict[str, Any]) -> None:
+    cells = cells_of(given, selectors=["lape", "act_prob"], controls=2)
+    assert len(cells) == 2 * (1 + 2 * 2 * (1 + 2))
+    assert len({cell.key for cell in cells}) == len({cell.slug for cell in cells}) == len(cells)
+    controls = [cell for cell in cells if cell.control_of]
+    assert {(cell.control_of, cell.control_seed) for cell in controls} == {
+        (selector, seed) for selector in ("lape", "act_prob") for seed in (0, 1)
+    }
+    assert all(
+        arguments(cell)["selector"] == f"random:like={cell.control_of}:seed={cell.control_seed}" for cell in controls
+    )
+
+
+def test_cells_that_cannot_differ_are_one(given: dict[str, Any]) -> None:
+    cells = cells_of(given, tasks=["lnbench_demo_nli_en"], selectors=["lape", "lape:top_fraction=0.01"], controls=0)
+    baseline = [cell for cell in cells if cell.intervention == "none"]
+    assert [cell.languages for cell in baseline] == [("en", "hi")]
+    assert len(cells) == 1 + 2 * 2
+    assert {arguments(cell).get("language") for cell in cells} == {None, "en", "hi"}
+
+
+def test_tasks_by_language(given: dict[str, Any]) -> None:
+    cells = cells_of(given, tasks=[{"en": "belebele_eng_Latn", "hi": "belebele_hin_Deva"}], interventions=["none"])
+    assert [(cell.languages, cell.task) for cell in cells] == [
+        (("en",), "belebele_eng_Latn"),
+        (("hi",), "belebele_hin_Deva"),
+    ]
+    assert all("--include_path" not in cell.command for cell in cells)
+
+
+def test_models_are_taken_one_after_the_other(given: dict[str, Any]) -> None:
+    cells = cells_of(given, models=[given["pretrained"], "other/model", {"pretrained": "third", "dtype": "bfloat16"}])
+    models = [cell.loading.model for cell in cells]
+    assert [models.index(model) for model in (given["pretrained"], "other/model", "third")] == [0, 10, 20]
+    assert models == sorted(models, key=models.index)
+    assert "pretrained=third,dtype=bfloat16," in cells[-1].command
+
+
+def test_options_stand_in_the_command(given: dict[str, Any], tmp_path: Path) -> None:
+    options = {
+        "num_fewshot": 3,
+        "seeds": [7],
+        "apply_chat_template": True,
+        "gen_kwargs": {"temperature": 0.5},
+        "metadata": {"xquad_part": "last20"},
+        "system_instruction": "Be brief.",
+        "include_path": str(tmp_path),
+        "tasks": ["own_{lang}", "lnbench_demo_qa_{lang}"],
+    }
+    own, ours = cells_of(given, **options, interventions=["none"])[:2]
+    words = shlex.split(own.command)
+    for option, value in {
+        "--num_fewshot": "3",
+        "--seed": "7",
+        "--limit": "2",
+        "--batch_size": "4",
+        "--gen_kwargs": "temperature=0.5",
+        "--metadata": "xquad_part=last20",
+        "--system_instruction": "Be brief.",
+        "--include_path": str(tmp_path),
+    }.items():
+        assert words[words.index(option) + 1] == value
+    assert "--apply_chat_template" in words
+    assert str(tmp_path) not in ours.command
+
+
+def test_keys_follow_contents_and_not_names(given: dict[str, Any], tmp_path: Path) -> None:
+    def keys(**changes: Any) -> set[str]:
+        return {cell.key for cell in cells_of(given, **changes)}
+
+    before = keys()
+    assert keys(batch_size="auto", device="cpu") == before
+    assert not keys(limit=3) & before
+    assert not keys(num_fewshot=1) & before
+    assert len(keys(corpus_tokens=500) & before) == len(keys(site="pre") & before) == 2, "the baselines stay"
+    assert keys(interventions=["none", "zero"]) < before
+    assert keys(selectors=["act_prob:fraction=0.15", "lape"]) > before
+
+    file = tmp_path / "neurons.json"
+    for indices in ([1], [2]):
+        NeuronSet("m", 3, 24, {"en": {0: indices}, "hi": {0: indices}}).save(file)
+        by_file = keys(selectors=[], neurons=[str(file)])
+        assert len(by_file & before) == 2
+        assert not (by_file - before) & (before - by_file)
+        before |= by_file
+    assert len(before) == 10 + 2 * 8
+
+
+def test_short_choices_are_canonical() -> None:
+    assert short("selector", "lape:top_fraction=0.01") == "lape"
+    assert short("selector", "act_prob:scope=model:fraction=0.004") == "act_prob:scope=model:fraction=0.004"
+    assert short("intervention", "constant:value=0") == "constant"
+    assert short("intervention", "constant:value=1") == "constant:value=1.0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"selectors": ["nonsense"]},
+        {"interventions": ["nonsense"]},
+        {"languages": ["en", "xx"]},
+        {"compare": ["hi", "zh"]},
+        {"statistics": "absent"},
+        {"neurons": ["absent.json"]},
+        {"corpus": "absent/{lang}.txt"},
+        {"include_path": "absent", "tasks": ["own_{lang}"]},
+        {"finetune": {"a": {"nonsense": 1}}},
+        {"finetune": {"a": {"finetuner": "lora", "out": "x"}}},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_what_cannot_be_planned(given: dict[str, Any], change: dict[str, Any]) -> None:
+    with pytest.raises(LnbenchError):
+        _ = [cell.key for cell in cells_of(given, **change)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"pretrained": "a/b", "intervention": "p10", "languages": "en+hi"},
+        {"selector": "random:like=[act_prob:fraction=0.004]:seed=0", "dtype": "bfloat16", "load_in_4bit": True},
+        {"pretrained": "a,b", "x": 1},
+        {"revision": "1234", "y": 0.5},
+        {"revision": "true"},
+        {"pretrained": "a b", "nested": {"a": [1, None]}},
+        {"pretrained": "it's {x}"},
+        {"empty": ""},
+    ],
+)
+def test_lm_eval_reads_back_what_is_written(arguments: dict[str, Any]) -> None:
+    import argparse
+
+    from lm_eval._cli.utils import MergeDictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model_args", nargs="+", action=MergeDictAction)
+    assert parser.parse_args(["--model_args", written(arguments)]).model_args == arguments
+
+
+def test_a_corpus_pattern_is_written_with_a_star() -> None:
+    assert written({"corpus": "data/{lang}.txt"}) == "corpus=data/*.txt"

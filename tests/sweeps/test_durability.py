@@ -1,0 +1,104 @@
+"""What a kill, a full disk and a second process do to a sweep: nothing that the same command does not mend."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_helpers import DISK_WAS_FULL, child, comparable, spec_of, sweep, sweep_with_small_disk
+
+from lnbench.errors import LnbenchError
+from lnbench.sweeps.folder import held
+from lnbench.sweeps.records import FILE, load
+
+SECONDS_OF_A_SWEEP = 3.0
+
+
+def test_killed_five_times_it_ends_with_the_same_records(
+    given: dict[str, Any], undisturbed: Path, tmp_path: Path
+) -> None:
+    out, spec, chance = tmp_path / "out", spec_of(given), random.Random(0)
+    measured = [0]
+    for number in range(5):
+        process = child(sweep, spec, out)
+        # Twice at any moment, then when something is at stake: when the child has measured something.
+        while number > 1 and process.is_alive() and cells_in(out) == measured[-1]:
+            time.sleep(0.01)
+        process.join(chance.uniform(0, SECONDS_OF_A_SWEEP / 3))
+        process.kill()
+        process.join()
+        measured.append(cells_in(out))
+        assert measured[-1] >= measured[-2], "nothing that was recorded is lost"
+    last = sweep(spec, out)
+    assert last.measured == 10 - measured[-1]
+    assert comparable(out) == comparable(undisturbed)
+    folders = [path.name for path in (out / "cells").iterdir() if not path.name.startswith(".")]
+    assert len(folders) == 10
+
+
+def cells_in(out: Path) -> int:
+    return len({record.cell for record in load(out)}) if (out / FILE).exists() else 0
+
+
+@pytest.mark.parametrize("file_bytes", [1_000, 5_000], ids=["lm-eval's files", "the records"])
+def test_on_a_full_disk_it_stops_and_goes_on_later(
+    file_bytes: int, given: dict[str, Any], undisturbed: Path, tmp_path: Path
+) -> None:
+    out, spec = tmp_path / "out", spec_of(given)
+    process = child(sweep_with_small_disk, spec, out, file_bytes)
+    process.join(60)
+    assert process.exitcode == DISK_WAS_FULL
+    before = cells_in(out)
+    assert (before > 0) == (file_bytes > 1_000)
+    assert not before or not [record for record in load(out) if record.failed], "a full disk is no cell's fault"
+    assert sweep(spec, out).measured == 10 - before
+    assert comparable(out) == comparable(undisturbed)
+
+
+def test_a_cut_file_is_mended_and_said(
+    given: dict[str, Any], undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    from lnbench.sweeps.local import InProcess
+    from lnbench.sweeps.run import run
+
+    out = tmp_path / "out"
+    out.mkdir()
+    whole = (undisturbed / FILE).read_bytes()
+    (out / FILE).write_bytes(whole[: len(whole) * 2 // 3])
+    outcome = run(spec_of(given), out, InProcess(), Console(stderr=True, width=300))
+    assert 0 < outcome.measured < 10
+    assert "took out" in capsys.readouterr().err
+    assert comparable(out) == comparable(undisturbed)
+
+
+def hold(out: Path, seconds: float) -> None:
+    with held(out):
+        (out / "held").touch()
+        time.sleep(seconds)
+
+
+def test_a_folder_is_one_processs(given: dict[str, Any], tmp_path: Path) -> None:
+    process = child(hold, tmp_path, 60)
+    try:
+        while not (tmp_path / "held").exists() and process.is_alive():
+            time.sleep(0.01)
+        with pytest.raises(LnbenchError, match=rf"in use by process {process.pid} on .*, started "):
+            sweep(spec_of(given), tmp_path)
+    finally:
+        process.kill()
+        process.join()
+    with held(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(given: dict[str, Any], tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(LnbenchError, match="cannot use"):
+        sweep(spec_of(given), tmp_path / "out")

@@ -1,0 +1,83 @@
+"""The YAML of a sweep: what it may say, and what it is told otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import docs_pages as docs
+import pytest
+import yaml
+
+from lnbench.errors import LnbenchError
+from lnbench.sweeps.spec import Sweep, load, parse, schema
+
+LEAST: dict[str, Any] = {"languages": ["hi"], "tasks": ["xnli_{lang}"]}
+
+
+def test_the_least_a_spec_says() -> None:
+    spec = parse(LEAST)
+    assert [model.pretrained for model in spec.models] == ["gemma-3-270m"]
+    assert spec.controls == 1
+    assert "none" in spec.interventions
+
+
+def test_short_and_long_forms() -> None:
+    spec = parse(
+        {**LEAST, "models": ["a", {"pretrained": "b", "dtype": "bfloat16"}], "adapters": {"x": "f", "y": {"path": "g"}}}
+    )
+    assert [(model.pretrained, model.options) for model in spec.models] == [("a", {}), ("b", {"dtype": "bfloat16"})]
+    assert [adapter.path for adapter in spec.adapters.values()] == ["f", "g"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"langages": ["en"]}, "langages: there is no such field; known: models, base"),
+        ({"languages": ["en", "en"]}, "en is named twice"),
+        ({"languages": []}, "languages"),
+        ({"tasks": [{"en": "t"}]}, "names no task for 'hi'"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 2.5}, "whole"),
+        ({"batch_size": "large"}, "batch_size"),
+        ({"controls": -1}, "controls"),
+        ({"selectors": []}, "interventions need neurons"),
+        ({"base": False}, "nothing to measure"),
+        ({"adapters": {"none": "folder"}}, "'none' is taken"),
+        ({"adapters": {"a/b": "folder"}}, "adapters"),
+        ({"adapters": {"a": {"path": "folder", "model": "other"}}}, "none of the models"),
+        ({"adapters": {"a": "x"}, "finetune": {"a": {}}}, "'a' is taken"),
+        ({"site": "middle"}, "site"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(LnbenchError, match=r"^sweep\.yaml: [^\n]*$") as error:
+        parse({**LEAST, **change}, "sweep.yaml")
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1", "!!python/object/apply:os.system ['true']", ""])
+def test_files_that_are_no_spec(content: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(content)
+    with pytest.raises(LnbenchError, match=r"sweep\.yaml"):
+        load(tmp_path / "sweep.yaml")
+    with pytest.raises(LnbenchError, match="cannot read"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_the_published_schema_is_current() -> None:
+    assert json.loads(docs.read("sweep.schema.json")) == schema()
+
+
+def test_every_field_is_documented_and_has_a_description() -> None:
+    for name, field in Sweep.model_fields.items():
+        assert field.description
+        assert docs.row("sweeps.md", name, "## The file")
+
+
+def test_the_example_is_the_one_on_the_page_and_valid() -> None:
+    (shown,) = docs.blocks("sweeps.md", "yaml")
+    example = docs.DOCS / "examples" / "sweep.yaml"
+    assert yaml.safe_load(shown) == yaml.safe_load(example.read_text())
+    assert load(example).interventions[0] == "none"

@@ -1,0 +1,173 @@
+"""Accounts of parts add up to the account of the whole, whatever the parts and their order."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from samples import normal, rank_errors
+from tiny import VOCABULARY, build
+from torch import Tensor
+from torch.nn import functional
+
+from lnbench import LnbenchError
+from lnbench.architectures import locate
+from lnbench.statistics.account import Account
+from lnbench.statistics.accumulate import CALIBRATION, LayerAccumulator
+from lnbench.statistics.collect import observing, statistics_of
+from lnbench.statistics.values import ASKED, RANKED
+
+WIDTH = 4
+KINDS = {
+    "normal": lambda n: normal(n, WIDTH) * torch.tensor([0.01, 1, 10, 100]),
+    "heavy": lambda n: normal(n, WIDTH) / normal(n, WIDTH, seed=1).abs().clamp_min(0.01),
+    "constant": lambda n: torch.tensor([-3.0, 0, 0.7, 1e4]).repeat(n, 1),
+    "negative": lambda n: -normal(n, WIDTH).abs() - 0.5,
+    "bimodal": lambda n: normal(n, WIDTH) / 2 + 3 * normal(n, WIDTH, seed=1).sign(),
+    "sorted": lambda n: normal(n, WIDTH).sort(dim=0).values,
+    "bfloat16": lambda n: normal(n, WIDTH).bfloat16(),
+}
+
+
+def counted(parts: list[Tensor], bins_of: LayerAccumulator | None = None) -> LayerAccumulator:
+    account = LayerAccumulator(WIDTH, torch.device("cpu"))
+    if bins_of is not None:
+        account.take_bins(bins_of)
+    for part in parts:
+        account.add(part, functional.silu(part))
+    return account
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    cuts=st.lists(st.integers(1, 4_000), min_size=1, max_size=4),
+    order=st.randoms(use_true_random=False),
+    shared=st.booleans(),
+)
+def test_parts_in_any_order_are_the_whole(kind, cuts, order, shared):
+    sample = KINDS[kind](sum(cuts))
+    whole = counted(list(sample.split(700)))
+    parts = [counted(list(part.split(300)), whole if shared else None) for part in sample.split(cuts)]
+    order.shuffle(parts)
+    merged, *others = parts
+    for part in others:
+        merged.merge(part)
+    assert merged.tokens == whole.tokens
+    for name in ("positive", "min", "max"):
+        assert torch.equal(getattr(merged, name), getattr(whole, name))
+    if shared and whole.histograms:
+        assert torch.equal(merged.histograms[0].counts, whole.histograms[0].counts)
+    for seen, wanted, values in zip(
+        merged.finish(functional.silu),
+        whole.finish(functional.silu),
+        (sample.float(), functional.silu(sample).float()),
+        strict=True,
+    ):
+        assert torch.equal(seen.positive_rate, wanted.positive_rate)
+        torch.testing.assert_close(seen.mean, wanted.mean, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(seen.std, wanted.std, rtol=1e-5, atol=1e-7)
+        for part, level in zip(_asked(seen), ASKED, strict=True):
+            assert (rank_errors(values, part, level) <= seen.rank_error + 1e-7).all(), level
+        if shared and whole.histograms:
+            assert torch.equal(seen.quantiles, wanted.quantiles)
+
+
+def _asked(values):
+    return values.quantiles.index_select(0, RANKED)
+
+
+def test_parts_with_bins_of_their_own_keep_the_accuracy():
+    sample = normal(40_000, WIDTH) * torch.tensor([0.1, 1, 5, 30])
+    merged, *others = [counted([part]) for part in sample.split(8_000)]
+    for other in others:
+        merged.merge(other)
+    assert len(merged.histograms) == 5
+    for values, exact in zip(merged.finish(functional.silu), (sample, functional.silu(sample)), strict=True):
+        for found, level in zip(_asked(values), ASKED, strict=True):
+            assert rank_errors(exact, found, level).max() <= 0.002
+
+
+def text(rows: int, length: int = 40, seed: int = 0) -> Tensor:
+    return torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def read(model, blocks, account=None, skip=1) -> Account:
+    sites = locate(model)
+    account = account or Account(sites.layers, sites.width, (0.9,))
+    with observing(sites, account, "en", skip=skip) as one:
+        for block in blocks:
+            one(block)
+    return account
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_a_saved_account_goes_on_as_if_it_had_not_stopped(kind, dtype, tmp_path):
+    model = build(kind).to(dtype)
+    blocks = list(text(60).split(5))
+    whole = read(model, blocks)
+    for stop in (1, 4, 9):
+        first = read(model, blocks[:stop])
+        first.about = {"rows": stop}
+        first.save(tmp_path / "state.safetensors")
+        again = Account.load(tmp_path / "state.safetensors")
+        assert again.about == {"rows": stop}
+        read(model, blocks[stop:], again)
+        one, other = (statistics_of(account, locate(model).activations, "en", site="post", provenance={})
+                      for account in (whole, again))  # fmt: skip
+        assert one.fingerprint == other.fingerprint
+        assert one.batch_quantiles["pre"][0.9].equal(other.batch_quantiles["pre"][0.9])
+
+
+def test_the_order_of_shards_does_not_matter():
+    model = build("llama")
+    blocks = list(text(90).split(3))
+    bins = read(model, blocks)
+    assert bins.tokens > CALIBRATION
+    found = []
+    for order in itertools.permutations(range(3)):
+        parts = []
+        for index in range(3):
+            account = Account(len(bins.layers), bins.width, (0.9,))
+            account.take_bins(bins)
+            parts.append(read(model, blocks[index::3], account))
+        merged = copy.deepcopy(parts[order[0]])
+        for number in order[1:]:
+            merged.merge(parts[number])
+        assert (merged.tokens, merged.batches) == (bins.tokens, bins.batches)
+        found.append(merged.finish(locate(model).activations))
+    for values in found:
+        for site, one in values.items():
+            assert torch.equal(one.positive_rate, found[0][site].positive_rate)
+            assert torch.equal(one.quantiles, found[0][site].quantiles)
+
+
+def test_accounts_of_other_shapes_do_not_add_up():
+    account = Account(2, 4)
+    for other in (Account(3, 4), Account(2, 5), Account(2, 4, (0.5,))):
+        with pytest.raises(LnbenchError, match="cannot be added up"):
+            account.merge(other)
+
+
+def test_damaged_files_say_what_is_wrong(tmp_path: Path):
+    path = tmp_path / "en.safetensors"
+    account = read(build("llama"), [text(2)])
+    account.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LnbenchError, match="may be truncated"):
+        Account.load(path)
+    path.write_bytes(whole)
+    save_file(load_file(path), path, metadata={"account": json.dumps({"format": "other"})})
+    with pytest.raises(LnbenchError, match="not a file of counts"):
+        Account.load(path)
+    with pytest.raises(LnbenchError, match="no such file"):
+        Account.about_in(tmp_path / "none.safetensors")
