@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,8 +24,8 @@ _RESAMPLES = 5_000
 _PERMUTATIONS = 9_999
 _EXACT = 20_000
 """All permutations are tried where there are no more than these."""
-_CHUNK = 2**22
-"""Numbers drawn at a time, so that memory does not grow with the documents."""
+_CHUNK = 2**18
+"""Numbers drawn at a time, so that they stay in the processor's cache."""
 _SEED = 0
 _Floats = NDArray[np.float64]
 
@@ -110,7 +111,7 @@ def exchange_test(values: _Floats) -> float:
     random, rows = np.random.default_rng(_SEED), max(1, _CHUNK // documents)
     extreme = 0
     for start in range(0, _PERMUTATIONS, rows):
-        chosen = random.integers(runs, size=(min(rows, _PERMUTATIONS - start), documents))
+        chosen = random.integers(runs, size=(min(rows, _PERMUTATIONS - start), documents), dtype=np.uint16)
         extreme += int((np.abs(flat[first + chosen].sum(axis=1)) >= observed).sum())
     return (extreme + 1) / (_PERMUTATIONS + 1)
 
@@ -197,9 +198,15 @@ def mcnemar_power(delta: float, discordance: float, n: int) -> float:
         n: Documents.
     """
     changed = np.arange(n + 1)
-    # The test rejects if the documents that went the other way are no more than this.
-    most = stats.binom.ppf(LEVEL / 2, changed, 0.5)
-    most -= stats.binom.cdf(most, changed, 0.5) > LEVEL / 2
     against = (discordance - delta) / (2 * discordance)
     weights = stats.binom.pmf(changed, n, discordance)
-    return float((weights * stats.binom.cdf(most, changed, against)).sum())
+    return float((weights * stats.binom.cdf(_most_against(n), changed, against)).sum())
+
+
+@lru_cache(maxsize=64)
+def _most_against(n: int) -> _Floats:
+    """For 0 … n changed documents, how many may have gone the other way for the test to reject."""
+    changed = np.arange(n + 1)
+    most: _Floats = stats.binom.ppf(LEVEL / 2, changed, 0.5)
+    most -= stats.binom.cdf(most, changed, 0.5) > LEVEL / 2
+    return most

@@ -10,13 +10,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lnbench.leaderboard import Row
 from lnbench.leaderboard.grids import Grid
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics, store
 
-_SURPRISE = "bits_per_byte"
-_SHOWN = ("acc", "exact_match", "f1")
 _PERCENTS = (5, 10, 25, 50, 75, 90, 95)
 
 
@@ -98,38 +95,6 @@ def counts_table(neurons: Mapping[str, NeuronSet], languages: Sequence[str]) -> 
     for name, found in neurons.items():
         table.add_row(name, *(f"{found.count(language):,}" for language in languages))
     return table
-
-
-def results_table(rows: Sequence[Row], languages: Sequence[str]) -> Table:
-    """Accuracy and the change in surprise of every selector, intervention and language; else the task's own metric."""
-    metrics = {row.metric for row in rows if row.metric is not None}
-    shown = next((metric for metric in _SHOWN if metric in metrics), min(metrics, default="no metric"))
-    compared = _SURPRISE if _SURPRISE in metrics else shown
-    surprise = "More bits per byte: the model is more surprised by that language. " if compared == _SURPRISE else ""
-    table = numeric_table(
-        f"{shown} (change in {compared})",
-        "neurons",
-        "intervention",
-        *languages,
-        caption=f"* p < 0.05, paired over documents, after Holm's correction. {surprise}random like …: as many random "
-        "neurons in the same layers, a control.",
-    )
-    by_cell: dict[tuple[str, str], dict[tuple[str, str | None], Row]] = {}
-    for row in rows:
-        selector = f"random like {row.control_of}" if row.control_of else row.selector
-        by_cell.setdefault((selector, row.intervention), {})[row.language, row.metric] = row
-    for (selector, intervention), found in by_cell.items():
-        cells = [_result(found.get((one, shown)), found.get((one, compared))) for one in languages]
-        table.add_row(selector, intervention, *cells, style="dim" if selector.startswith("random") else None)
-    return table
-
-
-def _result(value: Row | None, change: Row | None) -> str:
-    if value is None or value.value is None or change is None or change.value is None:
-        return "–"
-    if change.delta is None:
-        return f"{value.value:.2f} ({change.value:.2f}) "
-    return f"{value.value:.2f} ({change.delta:+.2f}){'*' if change.significant else ' '}"
 
 
 def grid_table(grid: Grid) -> Group:

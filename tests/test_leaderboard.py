@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import docs_pages as docs
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -20,7 +21,10 @@ from lnbench.leaderboard import Row, build, formats, read_runs
 from lnbench.leaderboard.grids import grids
 from lnbench.significance import compare, holm
 from lnbench.sweeps import records
+from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.records import Record
+from lnbench.sweeps.run import run as sweep
+from lnbench.sweeps.spec import parse
 from lnbench.tables import grid_table
 
 RIGHT, WRONG = [1.0] * 12, [0.0] * 12
@@ -176,6 +180,23 @@ def test_holm_within_a_table(run: Run) -> None:
     assert other.p_holm == other.p_value == pytest.approx(2 / 2**6)
 
 
+def test_controls_are_no_tests_of_their_own(full: Run) -> None:
+    found = [row for row in full.rows() if row.control_of]
+    assert found
+    assert all(row.p_value is not None and row.p_holm is None and row.significant is None for row in found)
+
+
+def test_what_one_draw_does_as_well_does_not_differ_from_random_neurons(run: Run) -> None:
+    run.add("none", {"acc": RIGHT})
+    run.add("zero", {"acc": WRONG})
+    for seed in range(3):
+        run.add("zero", {"acc": WRONG if seed == 2 else RIGHT}, **control(seed))
+    zero = pick(run.rows(), selector="lape")
+    assert zero.control_p_holm is not None
+    assert zero.control_p_holm < 0.05
+    assert (zero.control_min, zero.control_significant) == (0, False)
+
+
 def test_only_the_same_documents_are_compared(run: Run) -> None:
     run.add("none", {"acc": [1.0, 0.0]}, documents=["x", "y"])
     run.add("zero", {"acc": [1.0, 0.0, 1.0]}, documents=["x", "y", "z"])
@@ -258,6 +279,12 @@ def test_a_baseline_with_a_problem_is_named(run: Run) -> None:
     assert "in the baseline, 1 of 2 documents" in (pick(run.rows(), intervention="zero").note or "")
 
 
+def test_a_failed_baseline_is_said(run: Run) -> None:
+    run.add("none", error="no memory")
+    run.add("zero", {"acc": RIGHT})
+    assert pick(run.rows(), intervention="zero").note == "not compared: the baseline failed"
+
+
 def test_filters_are_kept_apart(run: Run) -> None:
     for intervention, strict in (("none", RIGHT), ("zero", WRONG)):
         run.add(intervention, {"exact_match,strict": strict, "exact_match,flexible": RIGHT})
@@ -327,6 +354,11 @@ def test_json_is_read_back(full: Run, tmp_path: Path) -> None:
             leaderboard.load(tmp_path / "other.json")
 
 
+@pytest.mark.parametrize("field", Row.model_fields)
+def test_every_field_is_documented(field: str) -> None:
+    assert f"`{field}`" in docs.section("files.md", "Leaderboard")
+
+
 def test_csv(full: Run, tmp_path: Path) -> None:
     formats.write(full.rows(), tmp_path / "leaderboard.csv")
     with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
@@ -389,9 +421,10 @@ def test_what_is_significant_is_marked(full: Run) -> None:
     shown = printed(full)
     assert "acc of quiz_{lang}: m, float32" in shown
     assert "0.167 (-0.833)*†" in shown
-    assert "* differs from it, p < 0.05 after Holm's correction for 4 tests." in shown
+    assert "* differs from it, p < 0.05 after Holm's correction for 1 test." in shown
     assert "† differs from the average of as many random neurons (3 drawn), p < 0.05" in shown
-    assert "With 12 documents, a change would mostly have shown (power 80 %, uncorrected) from 0.58" in shown
+    smallest = compare(RIGHT, [0.0] * 10 + [1.0] * 2).mde
+    assert f"With 12 documents a change must be {smallest:.2g} to be found in four of five samples" in shown
     assert "More bits per byte" in shown
 
 
@@ -400,7 +433,7 @@ def test_that_nothing_is_significant_is_said(run: Run) -> None:
     run.add("zero", {"acc": [0.0, 0.0, *[1.0] * 10]})
     run.add("zero", {"acc": RIGHT}, **control(0))
     shown = printed(run)
-    assert "Nothing here changes significantly (p < 0.05 after Holm's correction for 2 tests)." in shown
+    assert "Nothing here changes significantly (p < 0.05 after Holm's correction for 1 test)." in shown
     assert "Nothing here differs from random neurons significantly" in shown
     assert "*" not in shown
     assert "†" not in shown
@@ -429,6 +462,38 @@ def test_only_failures(run: Run) -> None:
 def test_a_missing_comparison_is_said(run: Run) -> None:
     run.add("zero", {"acc": RIGHT})
     assert "1 row: not compared: no baseline." in printed(run)
+
+
+# From a sweep
+
+
+def test_a_sweep_becomes_a_leaderboard(given: dict[str, Any], tmp_path: Path) -> None:
+    spec = parse(
+        {
+            "models": [given["pretrained"]],
+            "selectors": [given["selector"]],
+            "corpus": given["corpus"],
+            "corpus_tokens": given["corpus_tokens"],
+            "interventions": ["none", "zero"],
+            "languages": ["hi"],
+            "tasks": ["lnbench_demo_continuation_{lang}"],
+            "limit": 3,
+            "batch_size": 4,
+            "controls": 1,
+        }
+    )
+    sweep(spec, tmp_path, InProcess(), Console(quiet=True))
+    rows = build(read_runs([tmp_path]))
+    assert {(row.intervention, row.metric) for row in rows} == {
+        (intervention, metric) for intervention in ("none", "zero") for metric in ("acc", "bits_per_byte")
+    }
+    zero = pick(rows, metric="bits_per_byte", intervention="zero", selector=given["selector"])
+    none = pick(rows, metric="bits_per_byte", intervention="none")
+    assert zero.baseline == pytest.approx(none.value)
+    assert zero.delta == pytest.approx(zero.value - none.value)
+    assert (zero.n, zero.n_controls, zero.note) == (3, 1, None)
+    assert (zero.task_version, zero.higher_is_better) == (1.0, False)
+    assert zero.p_value in (0.25, 0.5, 0.75, 1)  # eight ways to exchange three documents
 
 
 # The command

@@ -50,9 +50,10 @@ def test_mcnemar_is_that_of_statsmodels(gained: int, lost: int, same: int) -> No
     assert mcnemar(gained, lost) == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
 
 
-@FEW
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_holm_is_that_of_statsmodels(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    p_values = list(np.round(random.uniform(size=30) ** 3, 2))  # with ties
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
 
 
@@ -140,9 +141,9 @@ def rejections(p_values: list[float]) -> tuple[int, int]:
 def test_equal_runs_differ_as_often_as_the_level_says(runs: int) -> None:
     random = np.random.default_rng(runs)
     found, most = rejections(
-        [compare(random.gamma(1.0, size=(runs, 8)), random.gamma(1.0, size=8)).p_value for _ in range(400)]
+        [compare(random.gamma(1.0, size=(runs, 8)), random.gamma(1.0, size=8)).p_value for _ in range(300)]
     )
-    assert stats.binom.ppf(0.001, 400, 0.05) <= found <= most
+    assert stats.binom.ppf(0.001, 300, 0.05) <= found <= most
 
 
 def test_equal_accuracies_differ_no_more_often_than_the_level_says() -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lnbench.statistics.accumulate import CALIBRATION, Histogram, LayerAccumulator
-from lnbench.statistics.bins import BINS, Bins, quantiles
+from lnbench.statistics.bins import BINS, Bins
 from lnbench.statistics.kernels import add_histogram, add_moments
+from lnbench.statistics.quantiles import quantiles
 from lnbench.statistics.values import LEVELS
 
 TOKENS, WIDTH = 30_000, 5

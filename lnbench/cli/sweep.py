@@ -73,9 +73,10 @@ def sweep(
     from lnbench.sweeps.run import run
 
     if executor is Where.RAY:
-        from lnbench.sweeps.ray import OnRay
+        from lnbench.sweeps.on_ray import OnRay
 
-        outcome = run(wanted, folder, OnRay(address=ray_address, workers=workers, cpus=cpus, gpus=gpus))
+        with OnRay(address=ray_address, workers=workers, cpus=cpus, gpus=gpus) as cluster:
+            outcome = run(wanted, folder, cluster)
     else:
         from lnbench.sweeps.local import InProcess
 

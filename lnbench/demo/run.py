@@ -1,52 +1,33 @@
-"""The main job on the embedded text: statistics, selection, overrides and their effect, measured through lm-eval."""
+"""The main job on the embedded text, as a sweep: statistics, selection, overrides and their effect, through lm-eval."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lm_eval
-import torch
-import transformers
-from lm_eval.tasks import TaskManager
 from rich.console import Console
-from tqdm import tqdm
 
-import lnbench
 from lnbench import demo, leaderboard
 from lnbench.corpora import languages_of
 from lnbench.errors import LnbenchError
-from lnbench.lm import LNBenchLM
+from lnbench.leaderboard.grids import grids
 from lnbench.lm.experiment import Experiment
-from lnbench.lm.results import command, evaluate
+from lnbench.lm.results import Tasks
 from lnbench.neurons import NeuronSet
-from lnbench.paths import tasks_dir
-from lnbench.selection import select
-from lnbench.statistics import Statistics
-from lnbench.tables import counts_table, results_table
+from lnbench.sweeps import run as sweeps
+from lnbench.sweeps.cells import Invocation
+from lnbench.sweeps.loadings import Training, loadings
+from lnbench.sweeps.local import InProcess
+from lnbench.sweeps.spec import Sweep, parse
+from lnbench.tables import counts_table, grid_table
 
 SELECTORS = ("lape", "act_prob:fraction=0.004")
 """Both find about as many neurons a language in the default model."""
 INTERVENTIONS = ("none", "mean", "p90", "zero", "p10")
 TASK = "lnbench_demo_continuation_{lang}"
-
-
-@dataclass(frozen=True)
-class DemoCell:
-    """One cell: what is overridden, and under which names it is shown."""
-
-    selector: str
-    intervention: str
-    language: str
-    arguments: Mapping[str, Any]
-
-    @property
-    def slug(self) -> str:
-        """A folder name."""
-        return f"{self.language}-{self.selector}-{self.intervention}".replace(":", "_").replace("=", "_")
+_BATCH_SIZE = 8
 
 
 def run(
@@ -65,7 +46,7 @@ def run(
 
     Args:
         model: A packaged model's name, or anything that lm-eval's ``hf`` takes as ``pretrained``.
-        out: Folder for Statistics, NeuronSets, lm-eval's results by cell and ``leaderboard.json``.
+        out: Folder for Statistics, NeuronSets, the sweep's records and cells, and ``leaderboard.json``.
         corpus: Corpus pattern.
         languages: Languages to compare; by default, those that the corpus and the task both have.
         task: Task name with ``{lang}``.
@@ -78,73 +59,75 @@ def run(
         The rows of the leaderboard.
 
     Raises:
-        LnbenchError: anything the steps raise; finished cells stay where they are.
+        LnbenchError: anything the steps raise; finished cells stay where they are, and the same call goes on.
     """
     console = console or Console(stderr=True)
     started = time.monotonic()
-    # Indexing the thousands of tasks that lm-eval brings takes longer than a cell.
-    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=not task.startswith("lnbench_"))
-    languages = _languages(languages, corpus, task, manager, console)
-
-    console.print(f"[bold]1/4[/] Loading {model}")
+    chosen = _languages(languages, corpus, task, console)
     hf = dict(model_args or {})
-    lm = LNBenchLM(model, batch_size=hf.pop("batch_size", 8), **hf)
-
-    console.print(f"[bold]2/4[/] Reading {corpus_tokens:,} tokens of text in each of {', '.join(languages)}")
-    experiment = Experiment(corpus=corpus, corpus_tokens=corpus_tokens, languages=tuple(languages))
-    statistics = {language: lm.artifacts.statistics(experiment, language) for language in languages}
-    for one in statistics.values():
-        one.save(out / "statistics")
-
-    console.print("[bold]3/4[/] Selecting language-specific neurons")
-    neurons = dict(_select(statistics, out))
-    console.print(counts_table(neurons, languages))
-
-    cells = list(_cells({"pretrained": model, **hf}, neurons, languages, out))
-    console.print(f"[bold]4/4[/] Measuring {len(cells)} cells through lm-eval, {limit or 'all'} documents each")
-    baselines: dict[str, leaderboard.Cell] = {}
-    rows: list[leaderboard.Row] = []
-    with tqdm(cells, unit="cell", desc="cells") as bar:
-        for cell in bar:
-            bar.set_postfix_str(f"{cell.language} {cell.selector} {cell.intervention}")
-            tasks = [task.replace("{lang}", cell.language)]
-            experiment_arguments = {
-                key: value for key, value in cell.arguments.items() if key not in hf and key != "pretrained"
-            }
-            results = evaluate(
-                lm,
-                tasks,
-                experiment_arguments,
-                task_manager=manager,
-                limit=limit,
-                output_path=out / "cells" / cell.slug,
-            )
-            measured = _measured(cell, results, command(tasks, cell.arguments, limit=limit, batch_size=lm.batch_size))
-            if cell.intervention == "none":
-                baselines[cell.language] = measured
-            rows += leaderboard.rows_of(measured, baselines[cell.language])
-            leaderboard.save(rows, out / "leaderboard.json")
-    console.print(results_table(rows, languages))
+    spec = parse(
+        {
+            "models": [{"pretrained": model, **hf}],
+            "batch_size": hf.pop("batch_size", _BATCH_SIZE),
+            "selectors": list(SELECTORS),
+            "interventions": list(INTERVENTIONS),
+            "languages": chosen,
+            "compare": chosen,
+            "tasks": [task],
+            "corpus": corpus,
+            "corpus_tokens": corpus_tokens,
+            "limit": limit,
+        }
+    )
+    executor = InProcess()
+    _prepare(spec, out, executor, console)
+    console.print("[bold]4/4[/] Measuring through lm-eval")
+    sweeps.run(spec, out, executor, console)
+    rows = leaderboard.build(leaderboard.read_runs([out]))
+    leaderboard.save(rows, out / "leaderboard.json")
+    for grid in grids(rows):
+        console.print(grid_table(grid))
     took = time.monotonic() - started
-    console.print(f"Done in {took:.0f} s. In [bold]{out}[/]: leaderboard.json, cells/, neurons/, statistics/")
+    console.print(
+        f"Done in {took:.0f} s. In [bold]{out}[/]: leaderboard.json, records.jsonl, cells/, neurons/, statistics/"
+    )
     return rows
 
 
-def _languages(
-    given: Sequence[str] | None, corpus: str, task: str, manager: TaskManager, console: Console
-) -> list[str]:
+def _prepare(spec: Sweep, out: Path, executor: InProcess, console: Console) -> None:
+    """Load the model, and show and save what the cells will find in the cache: Statistics and NeuronSets."""
+    (loading,) = loadings(spec, out)
+    assert not isinstance(loading, Training)
+    console.print(f"[bold]1/4[/] Loading {loading.model}")
+    lm = executor.worker(out).load(loading, Invocation.of(spec))
+    names = ", ".join(spec.languages)
+    console.print(f"[bold]2/4[/] Reading {spec.corpus_tokens:,} tokens of text in each of {names}")
+    experiment = Experiment(corpus=spec.corpus, corpus_tokens=spec.corpus_tokens, languages=tuple(spec.compare))
+    for language in spec.languages:
+        lm.artifacts.statistics(experiment, language).save(out / "statistics")
+    console.print("[bold]3/4[/] Selecting language-specific neurons")
+    found: dict[str, NeuronSet] = {}
+    for selector in spec.selectors:
+        name = selector.partition(":")[0]
+        found[name] = lm.artifacts.neurons(experiment.model_copy(update={"selector": selector}))
+        found[name].save(out / "neurons" / f"{name}.json")
+    console.print(counts_table(found, spec.languages))
+
+
+def _languages(given: Sequence[str] | None, corpus: str, task: str, console: Console) -> list[str]:
     """The languages asked for, which must have the task; or those of the corpus that have it."""
     wanted = given or (demo.LANGUAGES if corpus == demo.CORPUS else languages_of(corpus))
-    found = [language for language in wanted if task.replace("{lang}", language) in manager.all_tasks]
+    tasks = Tasks()
+    found = [language for language in wanted if tasks.has(task.replace("{lang}", language))]
     left_out = [language for language in wanted if language not in found]
     if given and left_out:
         raise LnbenchError(
             f"there is no task {', '.join(task.replace('{lang}', language) for language in left_out)}; pass "
-            f"--languages that have one ({_having(task, manager)}), or another --task"
+            f"--languages that have one ({_having(task, tasks)}), or another --task"
         )
     if len(found) < 2:
         raise LnbenchError(
-            f"the corpus has {', '.join(wanted)}, and the task {task} has {_having(task, manager)}: two languages in "
+            f"the corpus has {', '.join(wanted)}, and the task {task} has {_having(task, tasks)}: two languages in "
             "common are needed; pass other --languages, or another --task"
         )
     if left_out:
@@ -152,60 +135,8 @@ def _languages(
     return found
 
 
-def _having(task: str, manager: TaskManager) -> str:
+def _having(task: str, tasks: Tasks) -> str:
     """The languages that a task exists in, in words."""
     before, _, after = task.partition("{lang}")
-    names = [one for one in manager.all_subtasks if one.startswith(before) and one.endswith(after)]
+    names = [one for one in tasks.all_subtasks if one.startswith(before) and one.endswith(after)]
     return ", ".join(one[len(before) : len(one) - len(after)] for one in names) or "none"
-
-
-def _select(statistics: Mapping[str, Statistics], out: Path) -> Iterator[tuple[str, NeuronSet]]:
-    """Each selector's NeuronSet and its random control, saved under ``out/neurons``."""
-    for selector in SELECTORS:
-        name = selector.partition(":")[0]
-        path = out / "neurons" / f"{name}.json"
-        found = select(selector, statistics)
-        found.save(path)
-        yield name, found
-        control = select({"name": "random", "parameters": {"like": str(path)}}, statistics)
-        control.save(out / "neurons" / f"random-like-{name}.json")
-        yield f"random-like-{name}", control
-
-
-def _cells(
-    given: Mapping[str, Any], neurons: Mapping[str, NeuronSet], languages: Sequence[str], out: Path
-) -> Iterator[DemoCell]:
-    """{no intervention} ∪ {selector × interventions, and its control zeroed}, for each language."""
-    for language in languages:
-        yield DemoCell("-", "none", language, {**given, "intervention": "none"})
-        for name, found in neurons.items():
-            if found.count(language) == 0:
-                continue
-            chosen = ("zero",) if name.startswith("random") else INTERVENTIONS[1:]
-            for intervention in chosen:
-                arguments = {
-                    **given,
-                    "intervention": intervention,
-                    "neurons": str(out / "neurons" / f"{name}.json"),
-                    "statistics": str(out / "statistics"),
-                }
-                yield DemoCell(name, intervention, language, arguments)
-
-
-def _measured(cell: DemoCell, results: Mapping[str, Any], shell: str) -> leaderboard.Cell:
-    values, documents = leaderboard.cell_values(results)
-    return leaderboard.Cell(
-        model=str(cell.arguments["pretrained"]),
-        selector=cell.selector,
-        intervention=cell.intervention,
-        language=cell.language,
-        command=shell,
-        versions={
-            "lnbench_version": lnbench.__version__,
-            "lm_eval_version": lm_eval.__version__,
-            "transformers_version": transformers.__version__,
-            "torch_version": str(torch.__version__),
-        },
-        tasks=values,
-        documents=documents,
-    )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.presets import TrainingSettings
@@ -69,20 +70,25 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
         include_path: Folder with lm-eval tasks of one's own.
 
     Raises:
-        LnbenchError: unknown name, rows that cannot be had, a task without answers to train on, or nothing left.
+        LnbenchError: unknown name, rows that cannot be had, a task without answers to train on, or nothing left; more
+            tokens than the model has positions.
     """
+    if settings.max_length > lm.max_length:
+        raise LnbenchError(f"max_length={settings.max_length} is more than the model's {lm.max_length} positions")
     rows = open_rows(name, include_path)
     reader = _Reader(rows, lm, settings)
-    order, held_out = _order(len(rows.training), settings), rows.validation is None
-    # From the end, so that training on the first N is what it says.
-    measured: Iterator[int] = reversed(order) if held_out else iter(range(len(rows.validation)))
-    validation = list(
-        islice(reader.questions(rows.training if held_out else rows.validation, measured), settings.validation_examples)
-    )
+    order = _order(len(rows.training), settings)
+    held_out = rows.validation is None
+    # Held out are rows from the end, so that training on the first N is what it says.
+    measured = rows.training if rows.validation is None else rows.validation
+    places = reversed(order) if held_out else iter(range(len(measured)))
+    validation = list(islice(reader.questions(measured, places), settings.validation_examples))
     if held_out:
-        order = list(measured)[::-1]
+        order = list(places)[::-1]
     validation_left_out = reader.forget_counts()
-    training = list(islice(reader.examples(rows.training, order), settings.examples))
+    wanted = min(len(order), settings.examples or len(order))
+    examples = islice(reader.examples(rows.training, order), wanted)
+    training = list(tqdm(examples, desc=f"reading {name}", total=wanted, unit="row"))
     left_out = reader.forget_counts()
     if not training:
         raise LnbenchError(f"no row of {name} is left to train on: {_said(left_out) or f'it has {len(rows.training)}'}")

@@ -148,6 +148,11 @@ def _update_norms(module: LoraLayer, dim: int) -> Tensor:
 def _weight(module: Any) -> Tensor:
     """A projection's base weight as ``[out, in]``, dequantised."""
     base = module.get_base_layer() if isinstance(module, LoraLayer) else module
+    if getattr(getattr(base.weight, "quant_state", None), "packing_format_for_cpu", False):
+        raise LnbenchError(
+            "this model's 4-bit weights were repacked for inference by a forward pass, so they cannot be read: load it "
+            "anew and measure the weights first"
+        )
     weight: Tensor = dequantize_module_weight(base).detach().double()
     return weight.T if isinstance(base, Conv1D) else weight
 

@@ -153,7 +153,8 @@ class FinetuneJob(BaseModel):
         """Make the folder, unless it is somebody else's."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            foreign = [path.name for path in self.out.iterdir() if path.name != ".training"]
+            # Names with a dot are the lock, and files that another process is about to rename.
+            foreign = [path for path in self.out.iterdir() if not path.name.startswith(".")]
         except OSError as error:
             raise LnbenchError(f"cannot use {self.out} for the adapter: {error.strerror or error}") from error
         if foreign and record.read(self.out) is None:
@@ -173,7 +174,10 @@ class FinetuneJob(BaseModel):
         made_from = {"model": lm.described, "data": data.account}
         before = record.read(self.out) or {}
         if changed := [
-            line for name, now in made_from.items() if name in before for line in record.differences(before[name], now)
+            line
+            for name, now in made_from.items()
+            if name in before
+            for line in record.differences(before[name], now, name)
         ]:
             raise LnbenchError(
                 f"{self.out} holds a training that began from something else ({'; '.join(changed)}): restore it, or "

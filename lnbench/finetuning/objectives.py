@@ -23,8 +23,8 @@ IGNORED = -100
 class Objective(nn.Module):
     """An adapted model and what it is trained for.
 
-    ``forward`` takes what :meth:`collate` makes, and returns the loss in nats, a mean over the labels of all forward
-    passes that one optimiser step is split into (``num_items_in_batch``).
+    ``forward`` takes what :meth:`collate` makes, on any device, and returns the loss in nats, a mean over the labels of
+    all forward passes that one optimiser step is split into (``num_items_in_batch``).
     """
 
     accepts_loss_kwargs = True  # for transformers' Trainer: forward takes num_items_in_batch
@@ -84,6 +84,8 @@ class TextObjective(Objective):
 
     def forward(self, input_ids: Tensor, labels: Tensor, num_items_in_batch: Tensor | None = None) -> dict[str, Tensor]:
         """``loss``, from :meth:`collate`'s tensors."""
+        given = input_ids.device
+        input_ids, labels = input_ids.to(self.device), labels.to(self.device)
         wanted = labels != IGNORED
         places = torch.arange(labels.shape[1], device=labels.device)
         ends = (places * wanted).max(1).values.tolist()
@@ -93,7 +95,7 @@ class TextObjective(Objective):
         ]
         targets = labels[wanted]
         logits = logits_at(self.adapted, Batch(rows, input_ids))[: len(targets)]
-        total = cross_entropy(logits.float(), targets, reduction="sum")
+        total = cross_entropy(logits.float(), targets.to(logits.device), reduction="sum").to(given)
         return {"loss": total / (len(targets) if num_items_in_batch is None else num_items_in_batch)}
 
     def _measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
@@ -120,7 +122,7 @@ class TextObjective(Objective):
         for some in _batches(sorted(shared, key=len, reverse=True), batch_size):
             batch = Batch.of([Row(list(key[1:]), key[0]) for key in some], self.device)
             logits = logits_at(self.adapted, batch)[: sum(key[0] for key in some)].float().log_softmax(-1).cpu()
-            for key, own in zip(some, logits.split([key[0] for key in some]), strict=True):
+            for key, own in zip(some, torch.split(logits, [key[0] for key in some]), strict=True):
                 for number in shared[key]:
                     target = torch.tensor(examples[number].tokens[-key[0] :])
                     likelihood = own.gather(1, target[:, None]).sum()
@@ -158,8 +160,9 @@ class HeadObjective(Objective):
         num_items_in_batch: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """``loss``, from :meth:`collate`'s tensors."""
-        logits = self._logits(LaidOut(input_ids, attention_mask, read))
-        total = cross_entropy(logits, labels.to(logits.device), reduction="sum")
+        mask = None if attention_mask is None else attention_mask.to(self.device)
+        logits = self._logits(LaidOut(input_ids.to(self.device), mask, read))
+        total = cross_entropy(logits, labels.to(logits.device), reduction="sum").to(input_ids.device)
         return {"loss": total / (len(labels) if num_items_in_batch is None else num_items_in_batch)}
 
     def _logits(self, texts: LaidOut) -> Tensor:

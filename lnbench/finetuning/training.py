@@ -33,6 +33,8 @@ from lnbench.lm.head import save_head
 _WEIGHTS = "trained.safetensors"
 _COMPLETE = "complete.json"
 """Written last into a checkpoint: one without it was cut off by a kill."""
+_FULL_DISK = (OSError, RuntimeError, SafetensorError)
+"""What Python, torch and safetensors raise when a file cannot be written."""
 _MEASUREMENTS = 10
 _LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbytes")
 
@@ -66,7 +68,8 @@ def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output
     Console(stderr=True).print(
         f"training {counts.trainable:,} parameters of the adapter, {counts.of_neurons:,} of them of neurons"
         + (f", and {parameters['head']:,} of the head" if parameters["head"] else "")
-        + f", on {len(data.training):,} examples"
+        + f", on {len(data.training):,} examples",
+        soft_wrap=True,
     )
     record.update(
         output_dir,
@@ -78,13 +81,14 @@ def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output
     log = LogFile(output_dir / "log.jsonl")
     trainer = _AdapterTrainer(objective, data, _arguments(objective, data, output_dir), log)
     base = unwrap(adapted)
-    cached, base.config.use_cache = base.config.use_cache, False
+    config = base.config.get_text_config()
+    cached, config.use_cache = getattr(config, "use_cache", True), False
     if settings.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:
         trainer.run()
     finally:
-        base.config.use_cache = cached
+        config.use_cache = cached
         if settings.gradient_checkpointing:
             base.gradient_checkpointing_disable()
         adapted.eval()
@@ -97,9 +101,7 @@ def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output
 class _AdapterTrainer(Trainer):  # type: ignore[misc]
     """A Trainer that keeps the trained parameters alone, and measures as lm-eval does."""
 
-    def __init__(
-        self, objective: HeadObjective | Any, data: TrainingData, arguments: TrainingArguments, log: LogFile
-    ) -> None:
+    def __init__(self, objective: Objective, data: TrainingData, arguments: TrainingArguments, log: LogFile) -> None:
         self._data, self._log = data, log
         self.control: TrainerControl
         patience = data.settings.patience
@@ -124,12 +126,13 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         else:
             self.args.eval_on_start = bool(self._data.validation) and checkpoint is None
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if self._data.validation and (self._measured()["step"] != self.state.global_step or self._is_best_kept()):
+        measured = {row["step"] for row in self._measures()}
+        if self._data.validation and (self.state.global_step not in measured or self._is_best_kept()):
             self.evaluate()
 
     def results(self) -> dict[str, Any]:
         """Steps, and the measures before and after, as JSON data."""
-        measures = [row for row in self.state.log_history if "eval_accuracy" in row]
+        measures = self._measures()
         best = {"best_step": self.state.best_global_step} if self._is_best_kept() else {}
         named = {"before": measures[:1], "after": measures[-1:]}
         return {
@@ -150,9 +153,8 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _measured(self) -> dict[str, Any]:
-        rows = [row for row in self.state.log_history if "eval_accuracy" in row]
-        return rows[-1] if rows else {"step": None}
+    def _measures(self) -> list[dict[str, Any]]:
+        return [row for row in self.state.log_history if "eval_accuracy" in row]
 
     def _is_best_kept(self) -> bool:
         return bool(self.args.load_best_model_at_end and self.state.best_global_step)
@@ -186,11 +188,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # torch and safetensors report a full disk in their own ways
+        except _FULL_DISK as error:
             raise LnbenchError(
                 f"cannot write {folder}: {' '.join(str(error).split())}. Make room and run the same command again: it "
                 "goes on from the checkpoint before"

@@ -16,6 +16,8 @@ from lnbench.sweeps.records import Record
 
 _NONE = "none"
 _COPIED = [name for name in Row.model_fields if name in Record.model_fields]
+_NOISE = 1e-9
+"""Of adding up the same documents in another order."""
 _UNPAIRED = "measured on other documents or prompts"
 
 
@@ -28,11 +30,13 @@ def build(results: Sequence[Result]) -> list[Row]:
     """
     peers = _Peers(results)
     rows = [_row(result, peers) for result in tqdm(results, desc="comparing", unit="row", disable=None)]
-    for p_value, p_holm, significant in (
-        ("p_value", "p_holm", "significant"),
-        ("control_p_value", "control_p_holm", "control_significant"),
-    ):
-        _correct(rows, p_value, p_holm, significant)
+    _correct(rows, "p_value", "p_holm")
+    _correct(rows, "control_p_value", "control_p_holm")
+    for row in rows:
+        if row.p_holm is not None:
+            row.significant = row.p_holm < LEVEL
+        if row.control_p_holm is not None:
+            row.control_significant = row.control_p_holm < LEVEL and _outside(row)
     return rows
 
 
@@ -43,12 +47,15 @@ class _Peers:
         self._baselines: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
         self._without_adapter: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
         self._controls: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
+        self._failed: set[tuple[Any, ...]] = set()
         for result in results:
             record = result.record
             if record.intervention == _NONE:
                 self._baselines[_loaded(record)].append(result)
                 if record.finetune == _NONE:
                     self._without_adapter[_asked(record)].append(result)
+                if record.failed:
+                    self._failed.add(_named(record))
             if record.control_of is not None:
                 self._controls[_overridden(record, record.control_of)].append(result)
 
@@ -58,9 +65,18 @@ class _Peers:
             return self._without_adapter[_asked(record)]
         return self._baselines[_loaded(record)]
 
+    def lost_baseline(self, record: Record) -> bool:
+        """Whether the baseline was tried and failed."""
+        return _named(record) in self._failed
+
     def controls(self, record: Record) -> list[Result]:
         """The same with random neurons in place of the selector's."""
         return self._controls[_overridden(record, record.selector)]
+
+
+def _named(record: Record) -> tuple[Any, ...]:
+    # A cell that failed may know no more.
+    return (record.model, record.adapter, record.finetune, record.seed, record.task)
 
 
 def _asked(record: Record) -> tuple[Any, ...]:
@@ -98,9 +114,10 @@ def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
     there = peers.baselines(record)
     same = _on_same_documents(result, there)
     if not same:
-        notes.append(f"not compared: {_why(result, there, 'baseline')}")
+        failed = not there and peers.lost_baseline(record)
+        notes.append(f"not compared: {'the baseline failed' if failed else _why(result, there, 'baseline')}")
         return {}
-    found = compare(*_values(result, same[:1]))
+    found = compare(same[0].values, result.values)
     return {"baseline": found.before, **_fields(found)}
 
 
@@ -113,8 +130,8 @@ def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
     if not draws:
         notes.append(f"not compared with controls: {_why(result, there, 'control')}")
         return {}
-    before, after = _values(result, list(draws.values()))
-    found, means = compare(before, after), before.mean(axis=1)
+    before = np.stack([draw.values for draw in draws.values()])
+    found, means = compare(before, result.values), before.mean(axis=1)
     return {
         "control": found.before,
         "control_min": float(means.min()),
@@ -128,15 +145,8 @@ def _fields(found: Comparison) -> dict[str, Any]:
     return {name: getattr(found, name) for name in ("delta", "ci_low", "ci_high", "p_value", "mde")}
 
 
-def _values(result: Result, others: Sequence[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """``[others, n]`` and ``[n]``, documents in one order."""
-    documents = sorted(result.documents, key=repr)
-    before = np.array([[other.documents[document] for document in documents] for other in others])
-    return before, np.array([result.documents[document] for document in documents])
-
-
 def _on_same_documents(result: Result, others: Sequence[Result]) -> list[Result]:
-    return [other for other in others if other.documents.keys() == result.documents.keys()]
+    return [other for other in others if other.documents == result.documents]
 
 
 def _why(result: Result, others: Sequence[Result], kind: str) -> str:
@@ -145,21 +155,29 @@ def _why(result: Result, others: Sequence[Result], kind: str) -> str:
         return f"no {kind}"
     if problems := [other.problem for other in others if other.problem]:
         return f"in the {kind}, {problems[0]}"
-    if all(other.record.failed for other in others):
-        return f"the {kind} failed"
-    nearest = max(others, key=lambda other: len(other.documents.keys() & result.documents.keys()))
-    common = len(nearest.documents.keys() & result.documents.keys())
+    common, nearest = max(
+        ((len({*other.documents} & {*result.documents}), other) for other in others), key=lambda pair: pair[0]
+    )
     sizes = f"{len(nearest.documents)} documents there, {len(result.documents)} here, {common} in common"
     return f"the {kind} was {_UNPAIRED} ({sizes})"
 
 
-def _correct(rows: Sequence[Row], p_value: str, p_holm: str, significant: str) -> None:
-    """Holm's correction over one kind of test, within each table: one model, task and metric."""
+def _correct(rows: Sequence[Row], p_value: str, p_holm: str) -> None:
+    """Holm's correction over one kind of test, within each table: one model, task and metric.
+
+    Controls are no part of it: what they are for is tested in the rows that they are controls of, and the more were
+    drawn, the less would be left for those.
+    """
     tables: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        if getattr(row, p_value) is not None:
+        if getattr(row, p_value) is not None and row.control_of is None:
             tables[*row.measured_on, row.metric].append(row)
     for table in tables.values():
         for row, corrected in zip(table, holm([getattr(row, p_value) for row in table]), strict=True):
             setattr(row, p_holm, corrected)
-            setattr(row, significant, corrected < LEVEL)
+
+
+def _outside(row: Row) -> bool:
+    """Whether a cell lies beyond every draw of its controls; documents alone do not tell draws from draws."""
+    value, low, high = row.value, row.control_min, row.control_max
+    return value is not None and low is not None and high is not None and not low - _NOISE <= value <= high + _NOISE

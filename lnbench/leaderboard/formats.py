@@ -110,9 +110,11 @@ def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
     for variant in _variants([row for row in rows if not row.failed]):
         first = variant[0]
         own = {name: getattr(first, name) for name in _VARIANT}
-        readable = [first.finetune, f"random-like-{first.control_of}" if first.control_of else first.selector]
-        readable += [first.intervention, fingerprint([own, sorted({row.language for row in variant})])[:8]]
-        name = "-".join(_slug(part) for part in readable if part not in ("none", "-") or part == first.intervention)
+        neurons = f"random-like-{first.control_of}" if first.control_of else first.selector
+        told = ["" if first.finetune == "none" else first.finetune, neurons.strip("-"), first.intervention]
+        # What a name leaves out, such as a limit, still keeps two files apart.
+        told.append(fingerprint([own, first.control_seed, sorted({row.language for row in variant})])[:8])
+        name = "-".join(_slug(part) for part in told if part)
         path = folder / _slug(first.model) / f"results_{name}.json"
         write_json(path, _per_model(variant, own))
         files.append(path)

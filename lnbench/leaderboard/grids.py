@@ -162,13 +162,11 @@ def _detectable(rows: Sequence[Row]) -> Iterator[str]:
     documents = _span([row.n for row in rows if row.n is not None])
     smallest = sorted(row.mde for row in rows if row.mde is not None)
     if not smallest:
-        yield f"With {documents} documents it cannot be told which change would have shown."
+        yield f"With {documents} documents it cannot be told how large a change must be to be found."
         return
     low, high = (f"{value:.2g}" for value in (smallest[0], smallest[-1]))
-    yield (
-        f"With {documents} documents, a change would mostly have shown (power 80 %, uncorrected) from "
-        f"{low if low == high else f'{low} to {high}'} on."
-    )
+    size = low if low == high else f"{low} to {high}, by cell,"
+    yield f"With {documents} documents a change must be {size} to be found in four of five samples (uncorrected)."
 
 
 def _span(counts: Sequence[int]) -> str:

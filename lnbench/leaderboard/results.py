@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json
@@ -16,6 +19,8 @@ from lnbench.sweeps.records import Record
 
 Document = tuple[Any, ...]
 """lm-eval's number and hash of a document, and the hash of the prompt that was made from it."""
+Sample = tuple[Document, str, Mapping[str, Any]]
+"""A document, lm-eval's filter, and metric → value."""
 _TOLERANCE = 1e-6
 """Relative difference up to which two numbers are the same measurement."""
 
@@ -25,7 +30,10 @@ class Result:
     """One record, and its value for each document."""
 
     record: Record
-    documents: Mapping[Document, float] = field(default_factory=dict)
+    documents: tuple[Document, ...] = ()
+    """In one order, whichever file they are from."""
+    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """``[documents]``."""
     problem: str | None = None
     """Why its documents cannot be compared."""
     task_version: str | float | None = None
@@ -78,11 +86,13 @@ def _same(one: float | None, other: float | None) -> bool:
 
 
 class _Reader:
-    """Reads each of lm-eval's files once, and keeps numbers only."""
+    """Reads lm-eval's files, and keeps numbers only."""
 
     def __init__(self) -> None:
-        self._samples: dict[Path, list[tuple[Document, str, dict[str, Any]]]] = {}
+        self._path: Path | None = None
+        self._samples: list[Sample] = []
         self._results: dict[Path, dict[str, Any]] = {}
+        self._known: dict[tuple[Document, ...], tuple[Document, ...]] = {}
 
     def result(self, record: Record, folder: Path) -> Result:
         """A record with its documents.
@@ -100,8 +110,11 @@ class _Reader:
         }
         if record.samples is None:
             return Result(record, problem="lm-eval kept no samples", **about)
-        documents, problem = documents_of(self._rows(folder / record.samples), record.metric, record.value)
-        return Result(record, documents, problem, **about)
+        found, problem = values_of(self._read(folder / record.samples), record.metric, record.value)
+        documents = tuple(sorted(found, key=repr))
+        values = np.array([found[document] for document in documents], dtype=float)
+        # Most cells have the documents of others: they are kept once.
+        return Result(record, self._known.setdefault(documents, documents), values, problem, **about)
 
     def _told(self, path: Path) -> dict[str, Any]:
         if path not in self._results:
@@ -109,13 +122,14 @@ class _Reader:
             self._results[path] = {key: found.get(key) or {} for key in ("versions", "higher_is_better")}
         return self._results[path]
 
-    def _rows(self, path: Path) -> list[tuple[Document, str, dict[str, Any]]]:
-        if path not in self._samples:
-            self._samples[path] = list(_sample_rows(path))
-        return self._samples[path]
+    def _read(self, path: Path) -> list[Sample]:
+        """The samples of a file; the records that share one follow one another."""
+        if path != self._path:
+            self._samples, self._path = list(_samples(path)), path
+        return self._samples
 
 
-def _sample_rows(path: Path) -> Iterable[tuple[Document, str, dict[str, Any]]]:
+def _samples(path: Path) -> Iterator[Sample]:
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
@@ -129,13 +143,11 @@ def _sample_rows(path: Path) -> Iterable[tuple[Document, str, dict[str, Any]]]:
         raise LnbenchError(f"{path} is not a file of lm-eval's samples ({error}); run the sweep again") from error
 
 
-def documents_of(
-    samples: Sequence[tuple[Document, str, Mapping[str, Any]]], metric: str, value: float | None
-) -> tuple[dict[Document, float], str | None]:
+def values_of(samples: Sequence[Sample], metric: str, value: float | None) -> tuple[dict[Document, float], str | None]:
     """One metric's value for each document.
 
     Args:
-        samples: ``(document, filter, metric → value)``.
+        samples: Of one task.
         metric: ``name``, or ``name,filter``.
         value: What lm-eval made of the documents' values.
 

@@ -41,7 +41,7 @@ class Row(BaseModel):
     ci_high: float | None = None
     p_value: float | None = None
     p_holm: float | None = None
-    """Corrected for all such tests of the table."""
+    """Corrected for all such tests of the table; None in the row of a control."""
     significant: bool | None = None
     mde: float | None = None
     """The smallest difference that so many documents would have shown: 80 % power, two-sided 5 %."""
@@ -57,6 +57,7 @@ class Row(BaseModel):
     control_p_value: float | None = None
     control_p_holm: float | None = None
     control_significant: bool | None = None
+    """Also beyond the mean of every draw."""
     control_mde: float | None = None
     n_controls: int = 0
     """Draws of random neurons."""

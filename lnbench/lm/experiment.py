@@ -185,7 +185,7 @@ class Artifacts:
                 found = Statistics.load(experiment.statistics, language)
                 self._check(found, experiment.statistics)
             else:
-                found = self._collected(experiment, language, levels)
+                found = self._collected(experiment, language)
             self._statistics[key] = found
         return self._statistics[key].at(experiment.read_site)
 
@@ -243,12 +243,15 @@ class Artifacts:
                 statistics.model,
             )
 
-    def _collected(self, experiment: Experiment, language: str, levels: tuple[float, ...]) -> Statistics:
+    def cached(self, experiment: Experiment, language: str) -> tuple[Path, Reading]:
+        """Where Statistics that are collected on the fly are kept, and how they are collected."""
+        length, levels = experiment.corpus_length, self._batch_levels(experiment)
+        reading = Reading(experiment.corpus, experiment.corpus_tokens, length=length, batch_levels=levels)
+        return cache_dir("statistics", request_key(self.described | reading.provenance(language))), reading
+
+    def _collected(self, experiment: Experiment, language: str) -> Statistics:
         """Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
-        reading = Reading(
-            experiment.corpus, experiment.corpus_tokens, length=experiment.corpus_length, batch_levels=levels
-        )
-        folder = cache_dir("statistics", request_key(self.described | reading.provenance(language)))
+        folder, reading = self.cached(experiment, language)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".collecting"):
             if (folder / f"{language}.safetensors").exists():

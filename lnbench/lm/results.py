@@ -50,19 +50,28 @@ class Tasks(TaskManager):  # type: ignore[misc]
     """
 
     def __init__(self, include_path: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
-        self._index: dict[str, Any] = {
+        self._options: dict[str, Any] = {
             "include_path": [str(tasks_dir()), *([include_path] if include_path else [])],
             "metadata": dict(metadata or {}),
         }
-        super().__init__(**self._index, include_defaults=False)
+        super().__init__(**self._options, include_defaults=False)
+        self._complete = False
         self._loaded: dict[tuple[str, ...], Any] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether there is a task, group or tag of this name."""
+        ours = name.startswith("lnbench_")
+        if name not in self.task_index and not self._complete and not ours:
+            super().__init__(**self._options)
+            self._complete = True
+        return name in self.task_index
 
     def load(self, task_list: Any) -> Any:
         """As lm-eval; the same tasks are handed out again."""
         key = tuple(task_list)
         if key not in self._loaded:
-            if any(name not in self.task_index for name in key):
-                super().__init__(**self._index)
+            for name in key:
+                self.has(name)
             found = super().load(task_list)
             for task in found["tasks"].values():
                 _keep_requests(task)
@@ -106,7 +115,7 @@ def remember(lm: LNBenchLM) -> None:
             sizes[longest] = detect(requests, pos)
         return int(sizes[longest])
 
-    lm._detect_batch_size = detect_once
+    lm._detect_batch_size = detect_once  # type: ignore[method-assign]
 
 
 def evaluate(

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lnbench.statistics.bins import BINS, Bins, outline, quantiles
+from lnbench.statistics.bins import BINS, Bins, outline
 from lnbench.statistics.kernels import add_histogram, add_moments
+from lnbench.statistics.quantiles import quantiles
 from lnbench.statistics.values import LEVELS, RANKED, SiteValues
 
 CALIBRATION = 960
@@ -179,8 +180,8 @@ class LayerAccumulator:
                 std=std[site].float().cpu(),
                 min=self.min[site].cpu(),
                 max=self.max[site].cpu(),
-                quantiles=self._pin(found[site][0], site).cpu(),
-                rank_error=found[site][1].index_select(0, RANKED.to(self.device)).amax(0).float().cpu(),
+                quantiles=self._pin(found[site][0], site),
+                rank_error=found[site][1].index_select(0, RANKED).amax(0).float(),
             )
             for site in (0, 1)
         )
@@ -190,17 +191,17 @@ class LayerAccumulator:
         part = slice(start, start + _FINISHED_AT_ONCE)
 
         def through(values: Tensor) -> Tensor:
-            return activation(values.to(self.dtype)).double()
+            return activation(values.to(self.device, self.dtype)).cpu().double()
 
         if not self.histograms:
-            sample = torch.cat(self.sample)[:, part]
+            sample = torch.cat(self.sample)[:, part].cpu()
             return _sampled(sample), _sampled(through(sample))
         low, high = self.min[0, part], self.max[0, part]
         lines = [outline(one.bins[part], one.counts[part], low, high, self.dtype) for one in self.histograms]
-        edges = torch.cat([line for line, _ in lines], dim=1)
+        edges = torch.cat([line for line, _ in lines], dim=1).cpu()
         # Nothing lies between the end of one histogram and the start of the next.
         gap = torch.zeros(len(low), 1, dtype=torch.float64, device=low.device)
-        weights = torch.cat([each for _, counts in lines for each in (counts, gap)][:-1], dim=1)
+        weights = torch.cat([each for _, counts in lines for each in (counts, gap)][:-1], dim=1).cpu()
         pre, error = quantiles(edges, weights, LEVELS)
         post, post_error = quantiles(through(edges), weights, LEVELS)
         # What came in 16 bits has no values in between.
@@ -212,7 +213,7 @@ class LayerAccumulator:
 
     def _pin(self, found: Tensor, site: int) -> Tensor:
         """Quantiles within the exact extremes, which are the outermost levels."""
-        low, high = self.min[site], self.max[site]
+        low, high = self.min[site].cpu(), self.max[site].cpu()
         pinned = found.float().clamp(low, high)
         pinned[0], pinned[-1] = low, high
         return pinned.cummax(0).values.contiguous()

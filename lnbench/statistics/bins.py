@@ -1,4 +1,4 @@
-"""The bins of a neuron's histogram: where they lie, and which quantiles they give.
+"""The bins of a neuron's histogram: where they lie, and which values they can hold.
 
 With x a value's distance from the neuron's centre in the unit of its side, x / (1 + |x|) is cut into even parts. Nearly
 as many values fall into every bin of a bell-shaped or heavy-tailed distribution; no value is out of reach, and where
@@ -116,69 +116,3 @@ def _neighbour(values: Tensor, step: int, dtype: torch.dtype) -> Tensor:
     ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFF)) + step
     bits = torch.where(ordered >= 0, ordered, -ordered | -0x8000)
     return bits.to(torch.int16).view(dtype).double()
-
-
-def quantiles(edges: Tensor, weights: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantiles of values spread evenly within bins that a function may have folded over each other.
-
-    Args:
-        edges: ``[width, bins + 1]`` (float64), the function's values at the edges of the bins, in any order.
-        weights: ``[width, bins]`` (float64), counts.
-        levels: ``[levels]`` (float64), between 0 and 1.
-
-    Returns:
-        The quantiles and, for each, a bound on its error in ranks (both ``[levels, width]``): a value lies somewhere
-        within its bin, so the share of values below a place is off by no more than the bins over that place hold.
-    """
-    spread = edges.diff(dim=1)
-    if (spread >= 0).all():
-        # Nothing is folded, and nothing needs sorting.
-        upto = pad(weights.cumsum(1), (1, 0))
-        wide = torch.where(spread == 0, 0, weights)
-        return _inverted(edges, upto, upto, wide, torch.zeros_like(upto), levels)
-    reach = edges.amax(1, keepdim=True) - edges.amin(1, keepdim=True)
-    # Narrower than this, a bin is a point: as a slope it would drown the others' last digits.
-    point = spread.abs() <= 1e-9 * reach
-    slope = torch.where(point, 0, weights / spread)
-    over = spread.sign() * weights
-    jump = pad(torch.where(point, weights, 0), (0, 1))
-    blurred = pad(torch.where(point & (spread != 0), weights, 0), (0, 1))
-    edges, order = edges.sort(dim=1)
-    # Where a bin begins the density rises, where it ends it falls; a falling function swaps its ends and the sign.
-    density, cover = (
-        (pad(each, (0, 1)) - pad(each, (1, 0))).gather(1, order).cumsum(1)[:, :-1].clamp_min_(0)
-        for each in (slope, over)
-    )
-    jump, blurred = jump.gather(1, order), blurred.gather(1, order)
-    upto = pad((density * edges.diff(dim=1)).cumsum(1), (1, 0)) + jump.cumsum(1)
-    return _inverted(edges, upto - jump, upto, cover, blurred, levels)
-
-
-def _inverted(
-    values: Tensor, below: Tensor, upto: Tensor, cover: Tensor, blurred: Tensor, levels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Where a distribution function reaches ``levels``, and how far its true rank there may be from them.
-
-    Args:
-        values: ``[width, points]``, ascending.
-        below: The function just below each of them, in any unit.
-        upto: The function at each of them.
-        cover: ``[width, points - 1]``, the weight of the bins over the stretch after each of them.
-        blurred: ``[width, points]``, the weight that jumps there though its values are not quite the same.
-        levels: ``[levels]``.
-    """
-    total = upto[:, -1:]
-    wanted = levels.to(values.device) * total
-    right = torch.searchsorted(upto, wanted).clamp_(1, upto.shape[1] - 1)
-    r0, r1 = upto.gather(1, right - 1), below.gather(1, right)
-    share = ((wanted - r0) / (r1 - r0).clamp_min(1e-300)).clamp_(0, 1)
-    found = torch.lerp(values.gather(1, right - 1), values.gather(1, right), share)
-    before = cover.gather(1, right - 1)
-    after = torch.where(right < cover.shape[1], cover.gather(1, right.clamp_max(cover.shape[1] - 1)), 0)
-    # On a jump, only bins that reach over it on both sides leave a doubt.
-    jumped = torch.minimum(before, after) + blurred.gather(1, right)
-    error = torch.where(wanted > r1, jumped, before)
-    # Where one bin alone makes up the stretch, its two ends are nearer than the whole of it.
-    alone = before <= (r1 - r0) * (1 + 1e-12)
-    ends = torch.minimum(before, torch.maximum(wanted - r0, r1 - wanted))
-    return found.T, (torch.where(alone & (wanted <= r1), ends, error) / total).T

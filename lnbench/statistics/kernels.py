@@ -9,10 +9,7 @@ Where the bins lie is told in :mod:`lnbench.statistics.bins`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -21,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lnbench.statistics.bins import BINS, FAR, HALF
+from lnbench.statistics.threads import share_out
 
 if TYPE_CHECKING:
     from lnbench.statistics.accumulate import Histogram, LayerAccumulator
@@ -91,22 +89,10 @@ def _chunks(values: Tensor, rows: Tensor) -> Iterator[Tensor]:
 
 
 def _shared(kernel: Any, values: Tensor, rows: Tensor, accounts: tuple[Any, ...]) -> None:
-    """Run a kernel over all neurons, some at a time in each thread."""
-    width, array = values.shape[1], values.float().contiguous().numpy()
-    accounts = (rows.numpy(), *accounts)
-    shares = [(start, min(width, start + _SHARE)) for start in range(0, width, _SHARE)]
-    threads = torch.get_num_threads()
-    if threads == 1 or values.numel() < 1 << 16:
-        for share in shares:
-            kernel(array, *accounts, *share)
-    else:
-        list(_pool(os.getpid(), threads).map(lambda share: kernel(array, *accounts, *share), shares))
-
-
-@cache
-def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: those of a parent do not survive a fork."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="lnbench-statistics")
+    """Run a kernel over all neurons; handing a small batch to threads would take longer than counting it."""
+    width = values.shape[1]
+    at_once = _SHARE if values.numel() >= 1 << 16 else width
+    share_out(kernel, (values.float().contiguous().numpy(), rows.numpy(), *accounts), width, at_once=at_once)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

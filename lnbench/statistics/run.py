@@ -11,10 +11,10 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from torch import nn
 
 from lnbench.architectures import locate
@@ -27,6 +27,7 @@ from lnbench.statistics.accumulate import Activation
 from lnbench.statistics.corpus import WHOLE, Reading, Shard, count_corpus, finished, request_key
 from lnbench.statistics.describe import describe_model
 from lnbench.statistics.nonlinearity import by_name
+from lnbench.statistics.ranks import rank_of_world, wait_for_all
 from lnbench.statistics.values import Statistics
 
 log = logging.getLogger(__name__)
@@ -60,11 +61,11 @@ def collect_folder(
         LnbenchError: another process writes to the folder; and as :func:`~lnbench.statistics.corpus.count_corpus`.
             Finished languages stay, and the same call goes on with the one that was interrupted.
     """
-    ranks = PartialState()
-    whole = shard
-    if ranks.num_processes > 1:
-        shard = (shard[0] + shard[1] * ranks.process_index, shard[1] * ranks.num_processes)
-        options |= {"progress": ranks.is_main_process}
+    rank, world = rank_of_world()
+    asked = shard
+    if world > 1:
+        shard = (shard[0] + shard[1] * rank, shard[1] * world)
+        options |= {"progress": rank == 0}
     own = folder if shard == WHOLE else _shard_folder(folder, shard)
     described = describe_model(model, tokenizer)
     activations = locate(model).activations
@@ -83,13 +84,13 @@ def collect_folder(
                 _clear(state)
                 continue
             say(f"{language}: shard {shard[0] + 1} of {shard[1]}, {account.tokens:,} tokens → {state}")
-            if whole == WHOLE:
-                ranks.wait_for_everyone()
-                if ranks.is_main_process:
+            if asked == WHOLE:
+                wait_for_all()
+                if rank == 0:
                     merge_folders([folder], folder, languages=[language], site=site, activations=activations, say=say)
-                ranks.wait_for_everyone()
+                wait_for_all()
                 state.unlink()
-    if whole == WHOLE != shard:
+    if asked == WHOLE != shard:
         _clear(own)
 
 
@@ -165,7 +166,7 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
+    with suppress(OSError):  # Others are in it, or have just removed it.
         path.parent.rmdir()
 
 

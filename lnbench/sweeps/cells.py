@@ -161,7 +161,8 @@ def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
     neurons = list(_neurons(spec))
     cells: dict[str, Cell] = {}
     for loading in loadings:
-        for seed in spec.seeds or [None]:
+        seeds: list[int | None] = [*spec.seeds] or [None]
+        for seed in seeds:
             blank = Cell(loading, {}, invocation, "", (), "none", seed=seed)
             for cell in _of_loading(spec, blank, neurons):
                 cells.setdefault(cell.key, cell)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ from lnbench.sweeps.spec import Sweep
 
 OTHER = "records.other.jsonl"
 """Results that belong to an earlier form of the spec."""
+CELLS = "cells"
+"""The folder of lm-eval's own files."""
 _LOCK, _HOLDER = ".lock", ".running.json"
 
 
@@ -56,6 +59,12 @@ def _holder(out: Path) -> str:
         return f"process {found['pid']} on {found['host']}, started {found['started']} ({found['command']})"
     except (LnbenchError, KeyError, TypeError):
         return "another process"
+
+
+def clear_unfinished(out: Path) -> None:
+    """Remove what cells left that did not end."""
+    for leftover in (out / CELLS).glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def save_spec(out: Path, spec: Sweep) -> None:

@@ -11,10 +11,22 @@ from lnbench.sweeps.records import Record
 
 if TYPE_CHECKING:
     from lnbench.sweeps.loadings import Training
+    from lnbench.sweeps.worker import Worker
 
 
 class InProcess:
     """Runs cells and fine-tunings in this process."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+
+    def worker(self, out: Path) -> Worker:
+        """What runs the cells whose results go to ``out``; it keeps the model that it loaded last."""
+        if self._worker is None or self._worker.out != out:
+            from lnbench.sweeps.worker import Worker
+
+            self._worker = Worker(out)
+        return self._worker
 
     def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path]]:
         """See :class:`lnbench.sweeps.run.Executor`."""
@@ -23,10 +35,5 @@ class InProcess:
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
         """See :class:`lnbench.sweeps.run.Executor`."""
-        if not cells:
-            return
-        from lnbench.sweeps.worker import Worker
-
-        worker = Worker(out)
         for cell in cells:
-            yield cell, worker.run(cell)
+            yield cell, self.worker(out).run(cell)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lnbench.sweeps import records
 from lnbench.sweeps.cells import Cell, Loading, plan
-from lnbench.sweeps.folder import held, save_spec, sort_out
+from lnbench.sweeps.folder import clear_unfinished, held, save_spec, sort_out
 from lnbench.sweeps.loadings import Training, loadings
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.spec import Sweep
@@ -63,6 +63,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
     with held(out):
         cells = plan(spec, _trained(loadings(spec, out), executor, console))
         save_spec(out, spec)
+        clear_unfinished(out)
         kept, said = sort_out(out, [cell.key for cell in cells])
         for line in said:
             console.print(line, highlight=False)

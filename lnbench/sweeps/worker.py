@@ -6,7 +6,9 @@ import errno
 import gc
 import logging
 import math
+import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,10 +24,11 @@ from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM
 from lnbench.lm.results import Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
 from lnbench.sweeps.cells import Cell, Invocation, Loading
+from lnbench.sweeps.counting import Counting, count, put_together
+from lnbench.sweeps.folder import CELLS
 from lnbench.sweeps.records import Record
 
 log = logging.getLogger(__name__)
-CELLS = "cells"
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
 _FIRST_RETRY = 8
@@ -58,17 +61,25 @@ class Worker:
         """
         started = time.monotonic()
         try:
-            records = list(self._measured(cell, self._evaluated(cell)))
+            found = list(self._measured(cell, self._evaluated(cell)))
+            records = [record.model_copy(update={"lines": len(found)}) for record in found]
         except UnwrittenError:
             raise
         except Exception as error:
             if full := _disk_error(error):
                 raise UnwrittenError(_told(error if isinstance(error, LnbenchError) else full)) from error
             log.info("cell %s failed", cell.slug, exc_info=error)
-            records = list(self._records(cell, [{"status": "failed", "error": _told(error)}], {}))
-        took, now = round(time.monotonic() - started, 3), datetime.now(UTC).isoformat(timespec="seconds")
-        told = {"lines": len(records), "seconds": took, "finished_at": now}
-        return [record.model_copy(update=told) for record in records]
+            records = [self._failed(cell, _told(error))]
+        took = round(time.monotonic() - started, 3)
+        return [record.model_copy(update={"seconds": took}) for record in records]
+
+    def count(self, wanted: Counting) -> None:
+        """Put Statistics, or a shard of them, into the cache."""
+        count(self.load(wanted.loading, wanted.invocation), wanted)
+
+    def put_together(self, wanted: Counting) -> None:
+        """Make Statistics in the cache from their shards."""
+        put_together(self.load(wanted.loading, wanted.invocation), wanted)
 
     def load(self, loading: Loading, invocation: Invocation) -> LNBenchLM:
         """The model that is wanted, loaded unless it is there already; one that cannot be loaded is not tried again.
@@ -112,7 +123,7 @@ class Worker:
     def _attempt(self, lm: LNBenchLM, cell: Cell) -> dict[str, Any]:
         folder = self.out / CELLS / cell.slug
         # Not the folder itself, in which a kill would leave half of a cell.
-        unfinished = folder.with_name(f".{folder.name}")
+        unfinished = folder.with_name(f".{folder.name}-{socket.gethostname()}-{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)
         seeds = {} if cell.seed is None else dict.fromkeys(_SEEDS, cell.seed)
         given = cell.invocation
@@ -142,44 +153,60 @@ class Worker:
         return self._tasks[loading.model]
 
     def _measured(self, cell: Cell, results: Mapping[str, Any]) -> Iterator[Record]:
-        """One record a task and metric."""
+        """One record a language, task and metric."""
         folder = self.out / CELLS / cell.slug
-        paths = {"results": str(results_file(folder).relative_to(self.out))}
-        lines = []
-        for task in results["samples"]:
-            samples = {"samples": str(samples_file(folder, task).relative_to(self.out))}
-            count = results["n-samples"][task]["effective"]
-            for metric, value, stderr in _metrics(results["results"][task]):
-                lines.append({"task": task, "metric": metric, "value": value, "stderr": stderr, "n": count, **samples})
-        yield from self._records(cell, [{**line, **paths} for line in lines], results["config"].get("lnbench", {}))
-
-    def _records(self, cell: Cell, lines: list[dict[str, Any]], info: Mapping[str, Any]) -> Iterator[Record]:
-        described = self._lm.described if self._lm is not None else {}
-        size = self._lm.batch_size if self._lm is not None else cell.invocation.batch_size
-        neurons = info.get("neuron_set") or {}
+        path = str(results_file(folder).relative_to(self.out))
+        info = results["config"].get("lnbench", {})
         for language in cell.languages:
-            shared = {
-                "cell": cell.key,
-                "model": cell.loading.model,
-                "adapter": cell.loading.adapter,
-                "finetune": cell.loading.finetune,
-                "selector": cell.selector,
-                "control_of": cell.control_of,
-                "control_seed": cell.control_seed,
-                "seed": cell.seed or 0,
-                "intervention": cell.intervention,
+            about = self._about(cell) | {
                 "language": language,
-                "task": cell.task,
-                "command": replace(cell, invocation=replace(cell.invocation, batch_size=size)).command,
-                "limit": cell.invocation.limit,
-                "batch_size": size,
-                "neuron_set": neurons.get("fingerprint"),
+                "results": path,
+                "neuron_set": (info.get("neuron_set") or {}).get("fingerprint"),
                 "statistics": (info.get("statistics_fingerprints") or {}).get(language),
-                **{name: described.get(name) for name in ("revision", "dtype", "quantization", "weights")},
-                **_versions(),
             }
-            for line in lines:
-                yield Record.model_validate({**shared, **line})
+            for task in results["samples"]:
+                about["task"], about["n"] = task, results["n-samples"][task]["effective"]
+                about["samples"] = str(samples_file(folder, task).relative_to(self.out))
+                for metric, value, stderr in _metrics(results["results"][task]):
+                    yield Record.model_validate({**about, "metric": metric, "value": value, "stderr": stderr})
+
+    def _failed(self, cell: Cell, error: str) -> Record:
+        return failure(cell, error).model_copy(update=self._about(cell))
+
+    def _about(self, cell: Cell) -> dict[str, Any]:
+        """What all records of a cell say, with what is known of the loaded model."""
+        if self._lm is None:
+            return described_by(cell)
+        size = self._lm.batch_size
+        model = {name: self._lm.described.get(name) for name in ("revision", "dtype", "quantization", "weights")}
+        command = replace(cell, invocation=replace(cell.invocation, batch_size=size)).command
+        return {**described_by(cell), **model, "batch_size": size, "command": command}
+
+
+def failure(cell: Cell, error: str) -> Record:
+    """The record of a cell that gave no numbers."""
+    about = {"task": cell.task, "language": "+".join(cell.languages), "status": "failed", "error": error}
+    return Record.model_validate({**described_by(cell), **about})
+
+
+def described_by(cell: Cell) -> dict[str, Any]:
+    """What a cell says of itself, in the words of records."""
+    return {
+        "cell": cell.key,
+        "model": cell.loading.model,
+        "adapter": cell.loading.adapter,
+        "finetune": cell.loading.finetune,
+        "selector": cell.selector,
+        "control_of": cell.control_of,
+        "control_seed": cell.control_seed,
+        "seed": cell.seed or 0,
+        "intervention": cell.intervention,
+        "command": cell.command,
+        "limit": cell.invocation.limit,
+        "batch_size": cell.invocation.batch_size,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_versions(),
+    }
 
 
 _SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")

@@ -7,11 +7,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import docs_pages as docs
 import pytest
 from finetuning_helpers import pair, question, write
 from lm_eval.tasks import TaskManager
 
 from lnbench.errors import LnbenchError
+from lnbench.finetuning import sources
 from lnbench.finetuning.data import Example, TrainingData, prepare
 from lnbench.finetuning.presets import PRESETS, TrainingSettings, settings_of
 from lnbench.finetuning.sources import SOURCES, open_rows
@@ -234,6 +236,13 @@ def test_choices_that_stand_in_the_prompt(lm: LNBenchLM, tmp_path: Path) -> None
         data(lm, "mine", folder, answer="head")
 
 
+def test_rows_with_different_numbers_of_choices_have_no_head(lm: LNBenchLM, tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "tasks", doc_to_choice="{{['1', '2', '3'][: 2 + a]}}")
+    assert len(data(lm, "mine", folder).training) == 4
+    with pytest.raises(LnbenchError, match="rows have 2 and 3 choices; a head needs one number"):
+        data(lm, "mine", folder, answer="head")
+
+
 def test_a_task_without_answers_is_refused(lm: LNBenchLM, tmp_path: Path) -> None:
     with pytest.raises(LnbenchError, match="loglikelihood_rolling, which has no answer to train on"):
         data(lm, "mine", write_task(tmp_path / "tasks", output_type="loglikelihood_rolling", doc_to_choice=None))
@@ -247,7 +256,10 @@ def test_a_task_without_answers_is_refused(lm: LNBenchLM, tmp_path: Path) -> Non
         data(lm, "mine", tmp_path / "nowhere")
 
 
-def test_unknown_data_lists_what_exists(lm: LNBenchLM) -> None:
+def test_unknown_data_lists_what_exists(lm: LNBenchLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Indexing all of lm-eval's tasks takes ten seconds.
+    index = sources._manager
+    monkeypatch.setattr(sources, "_manager", lambda folder, **_: index(folder, include_defaults=False))
     with pytest.raises(LnbenchError, match=f"unknown training data 'xnly'; known: {', '.join(SOURCES)}"):
         data(lm, "xnly")
 
@@ -311,3 +323,24 @@ def test_wrong_settings(given: dict[str, Any], message: str) -> None:
 def test_an_unknown_preset_lists_what_exists() -> None:
     with pytest.raises(LnbenchError, match="unknown training preset 'paper'; known: xnli-paper, xquad-paper"):
         settings_of("paper", {})
+
+
+@pytest.mark.parametrize("name", TrainingSettings.model_fields)
+def test_the_documentation_has_every_setting_with_its_numbers(name: str) -> None:
+    default, *presets, meaning = docs.row("finetuning.md", name, "## Settings")
+    assert meaning
+    place = {"beta2": 1}.get(name, 0)
+
+    def said(cell: str) -> str:
+        return cell.split(", ")[place].strip("`")
+
+    def spoken(value: Any) -> str | None:
+        return None if value in (None, ()) else str(value).lower()
+
+    nothing = {"all", "–", "a tenth of all", "as `eval_steps`"}
+    actual = [settings_of(preset, {}).model_dump()[name] for preset in (None, "xnli-paper", "xquad-paper")]
+    for cell, value in zip([default, *[one or default for one in presets]], actual, strict=True):
+        try:
+            assert float(said(cell)) == value
+        except ValueError:
+            assert spoken(value) == (None if cell in nothing else said(cell))

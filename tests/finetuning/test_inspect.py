@@ -101,6 +101,9 @@ def test_changes_of_4_bit_weights_are_relative_to_their_values(tmp_path: Path) -
         relative = module.get_delta_weight("default").double().norm(dim=0) / values.double().norm(dim=0)
         torch.testing.assert_close(drift.change[layer], relative, rtol=1e-4, atol=1e-8)
     assert drift.projections == ("down",)
+    module.base_layer.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(LnbenchError, match="repacked for inference"):
+        weight_drift(adapted)
 
 
 def test_an_adapter_of_anyones_falls_partly_on_neurons() -> None:

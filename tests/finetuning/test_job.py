@@ -130,7 +130,7 @@ def interrupted(*_: Any, **__: Any) -> None:
 def test_a_killed_process_is_taken_up_where_it_stopped(
     job_fields: dict[str, Any], tmp_path: Path, training_folder: Path
 ) -> None:
-    settings = job_fields["settings"] | {"max_steps": 60, "save_steps": 5, "answer": "head"}
+    settings = job_fields["settings"] | {"max_steps": 40, "save_steps": 5, "answer": "head"}
     undisturbed = FinetuneJob(**job_fields | {"settings": settings}).run()
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "lnbench.cli", "finetune", job_fields["finetuner"], "--out", str(out)]

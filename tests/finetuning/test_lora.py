@@ -49,7 +49,7 @@ def test_the_rows_attention_projections_are_all_other_linear_maps_of_a_block(mod
     assert linear - set(row.attention) == {name for name in (row.before, row.up, row.after) if name}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     model_type=st.sampled_from(sorted(CONFIGS)),
     share=st.sampled_from([0.02, 0.2, 0.6, 1.0]),

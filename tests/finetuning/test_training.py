@@ -345,7 +345,7 @@ def test_a_loss_that_is_no_number_stops_training(lm: LNBenchLM, neurons_file: Pa
     model = build("llama")
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(LnbenchError, match="training failed at step 1: .* is not a finite number; a lower lr"):
+    with pytest.raises(LnbenchError, match=r"training failed at step 1: .* is not a finite number; a lower lr"):
         train_adapter(adapted(neurons_file, model), lm.tokenizer, prepared(lm, validation_examples=0), tmp_path)
 
 

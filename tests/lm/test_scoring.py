@@ -9,6 +9,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from tiny import CONFIGS, build, tokenizer
 
 import lnbench
 from lnbench.errors import LnbenchError
@@ -67,6 +68,27 @@ def test_without_intervention_answers_are_those_of_hf(tiny_model: str, kind: str
 def test_hf_arguments_mean_the_same(tiny_model: str, changes: dict[str, Any]) -> None:
     ours = LNBenchLM(tiny_model, batch_size=4, **changes)
     theirs = HFLM(tiny_model, device="cpu", batch_size=4, **changes)
+    assert ours.loglikelihood(requests("loglikelihood")) == theirs.loglikelihood(requests("loglikelihood"))
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_every_architectures_answers_are_those_of_hf(model_type: str) -> None:
+    model = build(model_type)
+    head, positions = model.get_output_embeddings(), []
+    theirs = HFLM(model, tokenizer=tokenizer(), device="cpu", batch_size=3)
+    ours = LNBenchLM(model, tokenizer=tokenizer(), batch_size=3)
+    handle = head.register_forward_hook(lambda _, inputs, __: positions.append(inputs[0].shape[:-1].numel()))
+    expected = theirs.loglikelihood(requests("loglikelihood"))
+    computed, positions[:] = sum(positions), []
+    assert ours.loglikelihood(requests("loglikelihood")) == expected
+    handle.remove()
+    assert 0 < sum(positions) < computed / 3
+
+
+def test_a_model_without_a_head_of_its_own(tiny_model: str) -> None:
+    theirs = HFLM(tiny_model, device="cpu", batch_size=3)
+    ours = LNBenchLM(tiny_model, batch_size=3)
+    ours.model.get_output_embeddings = lambda: None
     assert ours.loglikelihood(requests("loglikelihood")) == theirs.loglikelihood(requests("loglikelihood"))
 
 

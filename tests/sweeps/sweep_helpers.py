@@ -62,7 +62,7 @@ def comparable(records: Path | Iterable[Record]) -> list[str]:
 def child(target: Any, *arguments: Any) -> BaseProcess:
     """Start a function in a process of its own, which has everything imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sweep_helpers"])
+    context.set_forkserver_preload(["lnbench.sweeps.run", "lnbench.sweeps.worker", "lm_eval.__main__"])
     process = context.Process(target=_with_environment, args=(dict(os.environ), target, *arguments))
     process.start()
     return process

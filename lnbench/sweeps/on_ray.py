@@ -1,0 +1,222 @@
+"""The executor of a Ray cluster: workers that keep their model, cells that outlive their worker."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from lnbench.errors import LnbenchError
+from lnbench.statistics.corpus import WHOLE
+from lnbench.sweeps.cells import Cell, Loading
+from lnbench.sweeps.counting import countings
+from lnbench.sweeps.records import Record
+from lnbench.sweeps.worker import Worker, failure
+
+try:
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+except ImportError as error:
+    raise LnbenchError("--executor ray needs Ray: pip install 'lnbench[ray]'") from error
+
+if TYPE_CHECKING:
+    from lnbench.sweeps.loadings import Training
+
+_ATTEMPTS = 3
+"""How many workers a cell may take down with it."""
+_PASSED_ON = ("LNBENCH_", "HF_", "TOKENIZERS_")
+"""Beginnings of the environment variables that workers on other machines get too."""
+
+
+class _Work(Protocol):
+    @property
+    def loading(self) -> Loading: ...
+
+
+Item = TypeVar("Item", bound=_Work)
+
+
+class OnRay:
+    """Runs cells, Statistics and fine-tunings on a Ray cluster. Use it in a ``with`` block.
+
+    Args:
+        address: A running cluster; a new one on this machine if None.
+        workers: How many things run at a time; as many as the cluster fits if None.
+        cpus: Processors of each worker, and its number of threads.
+        gpus: Graphics processors of each worker; 1 if None and the cluster has any.
+
+    Raises:
+        LnbenchError: by ``with``: the cluster cannot be reached, or fits no worker.
+    """
+
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, cpus: float = 1, gpus: float | None = None
+    ) -> None:
+        self._address, self._asked, self._cpus, self._gpus = address, workers, cpus, gpus
+        self._fits = 0
+
+    def __enter__(self) -> OnRay:
+        given = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+        options: dict[str, Any] = {
+            "runtime_env": {"env_vars": given | {"OMP_NUM_THREADS": str(max(1, int(self._cpus)))}},
+            "log_to_driver": False,
+        }
+        if self._address is None:
+            cores = max(os.cpu_count() or 1, int((self._asked or 1) * self._cpus))
+            options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+        else:
+            options["address"] = self._address
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise LnbenchError(f"cannot reach a Ray cluster at {self._address or 'local'}: {error}") from error
+        self._fits = self._room(ray.cluster_resources())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.shutdown()
+
+    def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path]]:
+        """See :class:`lnbench.sweeps.run.Executor`."""
+        here = os.getcwd()  # noqa: PTH109 - a string for the other machine
+        task = ray.remote(max_retries=_ATTEMPTS - 1, **self._resources)(_train)
+        running = {task.remote(training, here): training for training in trainings}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            try:
+                yield running.pop(done), Path(ray.get(done))
+            except RayTaskError as error:
+                raise error.cause from None
+
+    def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
+        """See :class:`lnbench.sweeps.run.Executor`."""
+        if not cells:
+            return
+        size = min(self._fits, self._asked or self._fits, len(cells))
+        with closing(_Pool(size, out, self._resources)) as pool:
+            read = countings(cells, size)
+            # Where Statistics cannot be had, the cells that need them say so.
+            for _ in pool.each("count", read):
+                pass
+            for _ in pool.each("put_together", [one for one in read if one.shard != WHOLE and one.shard[0] == 0]):
+                pass
+            for cell, lines in pool.each("run", cells):
+                yield cell, [failure(cell, str(lines))] if isinstance(lines, Exception) else lines
+
+    @property
+    def _resources(self) -> dict[str, float]:
+        return {"num_cpus": self._cpus, "num_gpus": self._gpus or 0}
+
+    def _room(self, resources: dict[str, float]) -> int:
+        """How many workers fit the cluster."""
+        has = {"CPU": resources.get("CPU", 0), "GPU": resources.get("GPU", 0)}
+        if self._gpus is None:
+            self._gpus = 1 if has["GPU"] else 0
+        wanted = {"CPU": self._cpus, "GPU": self._gpus}
+        fits = min((int(has[name] / need) for name, need in wanted.items() if need), default=int(has["CPU"]))
+        if fits < 1:
+            raise LnbenchError(
+                f"the Ray cluster has {has['CPU']:g} CPUs and {has['GPU']:g} GPUs, and a worker needs "
+                f"{self._cpus:g} and {self._gpus:g}: ask for less with --cpus and --gpus"
+            )
+        return fits
+
+
+class _Actor:
+    """A worker in a process of its own."""
+
+    def __init__(self, out: Path, folder: str) -> None:
+        os.chdir(folder)
+        self._worker = Worker(out)
+
+    def run(self, cell: Cell) -> list[Record]:
+        return self._worker.run(cell)
+
+    def count(self, wanted: Any) -> None:
+        self._worker.count(wanted)
+
+    def put_together(self, wanted: Any) -> None:
+        self._worker.put_together(wanted)
+
+
+@dataclass
+class _Place:
+    """An actor, replaced when it dies, and what it has loaded."""
+
+    actor: Any
+    loading: Loading | None = None
+
+
+class _Pool:
+    """So many actors, and the next thing to do for each that is free."""
+
+    def __init__(self, size: int, out: Path, resources: dict[str, float]) -> None:
+        self._remote = ray.remote(**resources)(_Actor)
+        self._arguments = (out, os.getcwd())  # noqa: PTH109 - a string for the other machine
+        self.places = [_Place(self._new()) for _ in range(size)]
+
+    def each(self, method: str, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+        """Every item with what ``method`` made of it, or with the exception, as they end.
+
+        Raises:
+            LnbenchError: results could not be written.
+        """
+        left, free = deque(range(len(items))), list(self.places)
+        running: dict[Any, tuple[_Place, int]] = {}
+        deaths: Counter[int] = Counter()
+        while left or running:
+            while left and free:
+                place = free.pop()
+                number = self._next(place, left, items)
+                place.loading = items[number].loading
+                running[getattr(place.actor, method).remote(items[number])] = (place, number)
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            place, number = running.pop(done)
+            free.append(place)
+            try:
+                yield items[number], ray.get(done)
+            except RayTaskError as error:
+                if isinstance(error.cause, LnbenchError) and method == "run":
+                    # A worker keeps failures to itself, but for those that end the sweep.
+                    raise error.cause from None
+                yield items[number], error.cause
+            except RayActorError as error:
+                place.actor, place.loading = self._new(), None
+                deaths[number] += 1
+                if deaths[number] < _ATTEMPTS:
+                    left.appendleft(number)
+                else:
+                    told = " ".join(str(error).split())
+                    yield items[number], LnbenchError(f"{_ATTEMPTS} workers died of it, the last one: {told}")
+
+    def close(self) -> None:
+        """Give the actors' processors back."""
+        for place in self.places:
+            ray.kill(place.actor)
+
+    def _new(self) -> Any:
+        return self._remote.remote(*self._arguments)
+
+    def _next(self, place: _Place, left: deque[int], items: Sequence[Item]) -> int:
+        """Something for the model that is loaded there, else for one that is loaded nowhere."""
+        elsewhere = [other.loading for other in self.places if other is not place]
+        wishes = (
+            lambda loading: loading == place.loading,
+            lambda loading: loading not in elsewhere,
+            lambda loading: True,
+        )
+        number = next(number for wish in wishes for number in left if wish(items[number].loading))
+        left.remove(number)
+        return number
+
+
+def _train(training: Training, folder: str) -> Path:
+    os.chdir(folder)
+    return training.job.run()
