@@ -19,7 +19,7 @@ from lnbench.neurons import NeuronSet
 from lnbench.paths import tasks_dir
 
 COMMANDS = [
-    *(["demo"], ["stats"], ["stats", "show"], ["select"], ["tasks"], ["plugins"], ["doctor"]),
+    *(["demo"], ["stats"], ["stats", "show"], ["select"], ["tasks"], ["sweep"], ["plugins"], ["doctor"]),
     *(["neurons", command] for command in ("show", "overlap", "import", "export")),
 ]
 

@@ -135,8 +135,10 @@ class Cell:
         ours = self.task.startswith(_OURS)
         folder = self.invocation.include_path
         tasks = contents.of_tasks(folder) if folder and not ours else None
-        named = [self.task, self.languages, self.intervention, self.selector, self.control_seed, self.seed]
-        return fingerprint([self.loading.content, self.loading.options, self.content, invocation, tasks, named])
+        # Names that stand in the records count too, or a record would go by a name that is not in the spec.
+        named = [self.loading.model, self.loading.finetune, self.task, self.languages, self.intervention, self.selector]
+        held = [self.loading.content, self.loading.options, self.content, tasks]
+        return fingerprint([named, held, invocation, self.control_seed, self.seed])
 
     @property
     def slug(self) -> str:

@@ -42,13 +42,13 @@ def countings(cells: Sequence[Cell], workers: int) -> list[Counting]:
         selector = cell.arguments.get("selector")
         levels = tuple(getattr(get_host().resolve("selector", selector), "batch_levels", ())) if selector else ()
         for language in cell.arguments.get("languages", cell.arguments["language"]).split("+"):
-            read = (cell.loading.model, cell.loading.finetune, levels, language)
+            read = (cell.loading.model, str(cell.loading.options), cell.loading.finetune, levels, language)
             found.setdefault(read, Counting(cell.loading, cell.invocation, cell.arguments, language))
     shards = math.ceil(workers / max(1, len(found)))
     # The mean of batches' quantiles is one of whole batches in order.
     return [
         replace(one, shard=(number, count))
-        for (_, _, levels, _), one in found.items()
+        for (*_, levels, _), one in found.items()
         for count in [1 if levels else shards]
         for number in range(count)
     ]
