@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -203,6 +205,40 @@ def test_kill_at_random_moments_changes_nothing(model, tmp_path, reading):
     assert kills >= 3
     folder(model, out, reading)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_processes_started_together_share_every_language(model, tmp_path, reading, monkeypatch):
+    """What torchrun does, without the time that two more Pythons take."""
+    folder(model, tmp_path / "alone", reading)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+            code = 1
+            try:
+                folder(model, tmp_path / "together", reading)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    for language in ("en", "hi"):
+        alone, together = (Statistics.load(tmp_path / name, language) for name in ("alone", "together"))
+        assert (alone.tokens, alone.provenance) == (together.tokens, together.provenance)
+        torch.testing.assert_close(alone.mean, together.mean, rtol=1e-4, atol=1e-5)
+    assert sorted(contents(tmp_path / "together")) == sorted(contents(tmp_path / "alone"))
+    assert not (tmp_path / "together" / "shards").exists()
+
+
+def test_the_bar_tells_the_time_left(model, reading, capsys):
+    count_corpus(model, tokenizer(), "en", reading, batch_size=4)
+    bars = re.findall(r"(\d+)%\|", capsys.readouterr().err)
+    assert bars and int(bars[-1]) == 100
 
 
 def test_two_processes_on_one_folder(model, tmp_path, reading):

@@ -17,6 +17,8 @@ from lnbench.corpora.screen import screened
 from lnbench.corpora.shuffle import shuffled
 from lnbench.errors import LnbenchError
 
+_COUNTED_BYTES = 100_000_000
+
 
 @dataclass
 class Corpus:
@@ -102,6 +104,15 @@ class Corpus:
         if not found:
             why = "" if document is None else ": every document is empty or in another script"
             raise LnbenchError(f"the corpus {self.pattern} has no text for {self.language}{why}")
+
+    def count(self) -> int | None:
+        """How many documents there are, empty and repeated ones included; None where counting them would take long."""
+        if is_hub(self.pattern):
+            return None
+        path = file_of(self.pattern, self.language)
+        if path.stat().st_size > _COUNTED_BYTES:
+            return None
+        return sum(1 for _ in read_file(path, suffix_of(self.pattern)))
 
     def _read(self) -> Iterator[str]:
         if is_hub(self.pattern):

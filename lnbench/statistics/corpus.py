@@ -218,12 +218,16 @@ def _count(
     language, shard = about["language"], about["shard"]
     corpus = how.open(language)
     total = how.tokens // shard[1] if how.tokens is not None else None
+    documents = corpus.count() if progress and total is None else None
     bar = tqdm(total=total, initial=account.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
     batches = how.blocks(corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"])
     due = time.monotonic() + save_every
     with observing(sites, account, language, skip=how.skip) as read, bar:
         for block in batches:
             bar.update(read(block))
+            if documents and corpus.report.documents:
+                # How much there is to read is not known before it is tokenised, but what share of it has been read.
+                bar.total = max(bar.n, round(bar.n * documents / (corpus.report.documents * shard[1])))
             about["rows"] += len(block if isinstance(block, Tensor) else block[0])
             if state is not None and time.monotonic() >= due:
                 started = time.monotonic()

@@ -111,6 +111,8 @@ class Cell:
     seed: int | None = None
     content: Any = field(default=None, repr=False)
     """What the neurons and Statistics are made from, for the key."""
+    key: str = ""
+    """16 hexadecimal digits of all that the numbers depend on, as it was when the sweep was planned."""
 
     @property
     def model_args(self) -> dict[str, Any]:
@@ -125,20 +127,6 @@ class Cell:
         words += ["--include_path", folder] if folder else []
         words += ["--tasks", self.task, *self.invocation.words(self.seed)]
         return shlex.join(words)
-
-    @property
-    def key(self) -> str:
-        """16 hexadecimal digits of all that the numbers depend on; neither batch size nor device do they name."""
-        invocation = asdict(self.invocation)
-        for name in ("batch_size", "device", "include_path"):
-            invocation.pop(name)
-        ours = self.task.startswith(_OURS)
-        folder = self.invocation.include_path
-        tasks = contents.of_tasks(folder) if folder and not ours else None
-        # Names that stand in the records count too, or a record would go by a name that is not in the spec.
-        named = [self.loading.model, self.loading.finetune, self.task, self.languages, self.intervention, self.selector]
-        held = [self.loading.content, self.loading.options, self.content, tasks]
-        return fingerprint([named, held, invocation, self.control_seed, self.seed])
 
     @property
     def slug(self) -> str:
@@ -167,8 +155,22 @@ def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
         for seed in seeds:
             blank = Cell(loading, {}, invocation, "", (), "none", seed=seed)
             for cell in _of_loading(spec, blank, neurons):
-                cells.setdefault(cell.key, cell)
+                key = _key(cell)
+                cells.setdefault(key, replace(cell, key=key))
     return list(cells.values())
+
+
+def _key(cell: Cell) -> str:
+    """Everything but batch size and device, which change no more than the last digits."""
+    invocation = asdict(cell.invocation)
+    for name in ("batch_size", "device", "include_path"):
+        invocation.pop(name)
+    folder = cell.invocation.folder_of(cell.task)
+    loading = cell.loading
+    held = [loading.content, loading.options, cell.content, contents.of_tasks(folder) if folder else None]
+    # Names that stand in the records count too, or a record would go by a name that is not in the spec.
+    named = [loading.model, loading.finetune, cell.task, cell.languages, cell.intervention, cell.selector]
+    return fingerprint([held, named, invocation, cell.control_seed, cell.seed])
 
 
 @dataclass(frozen=True)

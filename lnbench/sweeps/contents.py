@@ -16,6 +16,12 @@ _SAMPLES, _SAMPLE_BYTES = 64, 1 << 14
 _TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl")
 
 
+def forget() -> None:
+    """Look at every file anew: what they held when a sweep was planned is not what they hold for the next."""
+    for function in (of_file, of_model, of_statistics, of_tasks):
+        function.cache_clear()
+
+
 @cache
 def of_file(path: str) -> str:
     """A file's content.

@@ -45,6 +45,7 @@ def loadings(spec: Sweep, out: Path) -> list[Loading | Training]:
     Raises:
         LnbenchError: an adapter is missing, or a fine-tuning's options are wrong.
     """
+    contents.forget()
     return [one for model in spec.models for one in _of_model(spec, model, out)]
 
 

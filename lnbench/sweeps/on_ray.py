@@ -136,6 +136,9 @@ class _Actor:
         os.chdir(folder)
         self._worker = Worker(out)
 
+    def ready(self) -> None:
+        """Nothing to do: that this is answered says that lnbench could be imported there."""
+
     def run(self, cell: Cell) -> list[Record]:
         return self._worker.run(cell)
 
@@ -155,12 +158,20 @@ class _Place:
 
 
 class _Pool:
-    """So many actors, and the next thing to do for each that is free."""
+    """So many actors, and the next thing to do for each that is free.
+
+    Raises:
+        LnbenchError: a worker cannot start.
+    """
 
     def __init__(self, size: int, out: Path, resources: dict[str, float]) -> None:
         self._remote = ray.remote(**resources)(_Actor)
         self._arguments = (out, os.getcwd())  # noqa: PTH109 - a string for the other machine
         self.places = [_Place(self._new()) for _ in range(size)]
+        try:
+            ray.get(self.places[0].actor.ready.remote())
+        except RayActorError as error:
+            raise LnbenchError(f"no worker can start on the Ray cluster: {' '.join(str(error).split())}") from error
 
     def each(self, method: str, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
         """Every item with what ``method`` made of it, or with the exception, as they end.

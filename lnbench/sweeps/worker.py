@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,12 @@ class Worker:
                 self._lm = LNBenchLM(**arguments)
                 remember(self._lm)
             except Exception as error:
+                if _disk_error(error):
+                    self._loading = None
+                    raise
+                log.info("cannot load %s", loading.model, exc_info=error)
+                # Without its cause, which would hold what was loaded so far.
                 self._refused = LnbenchError(f"cannot load {loading.model}: {_told(error)}")
-                self._refused.__cause__ = error
         if self._lm is None:
             assert self._refused is not None
             raise self._refused
@@ -224,7 +229,7 @@ def _metrics(found: Mapping[str, Any]) -> Iterator[tuple[str, float | None, floa
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return float(value) if isinstance(value, Real) and math.isfinite(value) else None
 
 
 @cache
