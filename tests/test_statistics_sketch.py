@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,11 +170,11 @@ def test_compiled_and_torch_count_alike(width, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for compiled in (True, False):
+        for way in ("compiled", "torch"):
             account, histogram = LayerAccumulator(width, pre.device), empty(bins(width))
             for part in rows.split(200):
-                add_moments(pre, post, part, account, compiled=compiled)
-                add_histogram(pre, part, histogram, compiled=compiled)
+                add_moments(pre, post, part, account, way=way)
+                add_histogram(pre, part, histogram, way=way)
             found.append((account, histogram.counts))
     finally:
         torch.set_num_threads(before)
@@ -184,15 +188,56 @@ def test_compiled_and_torch_count_alike(width, threads):
     assert torch.equal(one.positive, torch.stack([(pre[rows] > 0).sum(0), (post[rows] > 0).sum(0)]))
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_values_that_are_no_numbers_stay_inside_the_histogram(compiled):
+@pytest.mark.parametrize("way", ["compiled", "torch"])
+def test_values_that_are_no_numbers_stay_inside_the_histogram(way):
     centre = torch.tensor([0.0, torch.nan, torch.inf])
     account, histogram = LayerAccumulator(3, torch.device("cpu")), empty(Bins(centre, torch.ones(3), torch.ones(3)))
     bad = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf])[:, None].repeat(1, 3)
-    add_moments(bad, bad, torch.arange(4), account, compiled=compiled)
-    add_histogram(bad, torch.arange(4), histogram, compiled=compiled)
+    add_moments(bad, bad, torch.arange(4), account, way=way)
+    add_histogram(bad, torch.arange(4), histogram, way=way)
     assert histogram.counts.sum(1).tolist() == [4, 4, 4]
     assert not torch.isfinite(account.sums).any()
+
+
+TRITON = """
+import torch
+from samples import normal
+from lnbench.statistics.accumulate import Histogram, LayerAccumulator
+from lnbench.statistics.bins import BINS, Bins
+from lnbench.statistics.kernels import add_histogram, add_moments
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+for dtype in (torch.float32, torch.bfloat16):
+    for width, tokens in ((40, 300), (33, 129), (1, 5)):
+        hard = torch.tensor([0.0, -0.0, 1e-45, 1e4, -1e4, 1e-8, 3e5, torch.nan, torch.inf, -torch.inf])
+        good = (normal(tokens, width) * torch.linspace(0.01, 50, width)).to(device, dtype)
+        bad = torch.cat([good, hard[:, None].expand(-1, width).to(device, dtype)])
+        bins = Bins(*(each.to(device) for each in (normal(width), normal(width).abs() + 0.01, normal(width).abs() + 1)))
+        found = []
+        for way in ("triton", "torch"):
+            account = LayerAccumulator(width, device)
+            histogram = Histogram(bins, torch.zeros(width, BINS, dtype=torch.int32, device=device))
+            for rows in torch.randperm(tokens, generator=torch.Generator().manual_seed(0)).to(device).split(100):
+                add_moments(good, 2 * good, rows, account, way=way)
+            add_histogram(bad, torch.arange(len(bad), device=device), histogram, way=way)
+            found.append((account, histogram.counts))
+        (one, counts), (other, others) = found
+        assert torch.equal(counts, others)
+        for name in ("positive", "min", "max"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+        torch.testing.assert_close(one.sums, other.sums, rtol=1e-12, atol=1e-9)
+        torch.testing.assert_close(one.squares, other.squares, rtol=1e-12, atol=1e-9)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_triton_and_torch_count_alike():
+    """On a GPU as it runs there; elsewhere in Triton's interpreter, which must be chosen before it is imported."""
+    interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | interpreted | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", TRITON], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_values_fall_into_the_bins_that_the_edges_bound():

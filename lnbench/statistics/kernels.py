@@ -1,16 +1,19 @@
 """The inner loop of the Statistics: every activation of every token passes here once.
 
 On the CPU a compiled loop walks a block of neurons at a time, so that their accounts stay in registers and their
-histograms in the cache; elsewhere torch does the same in whole-tensor steps. Counts are equal to the last one; sums may
-differ in the last bits.
+histograms in the cache; on a GPU a Triton kernel does; elsewhere torch does the same in whole-tensor steps. Counts are
+equal to the last one; sums may differ in the last bits.
 
 Where the bins lie is told in :mod:`lnbench.statistics.bins`.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numba
 import numpy as np
@@ -23,6 +26,9 @@ from lnbench.statistics.threads import share_out
 if TYPE_CHECKING:
     from lnbench.statistics.accumulate import Histogram, LayerAccumulator
 
+Way = Literal["compiled", "triton", "torch"]
+log = logging.getLogger(__name__)
+
 _BLOCK = 64
 _TOKENS = 128
 """A block's bins for so many tokens fit into the fastest cache beside the counts of one neuron."""
@@ -31,9 +37,7 @@ _SHARE = 256
 _CHUNK = 1 << 24
 
 
-def add_moments(
-    pre: Tensor, post: Tensor, rows: Tensor, layer: LayerAccumulator, *, compiled: bool | None = None
-) -> None:
+def add_moments(pre: Tensor, post: Tensor, rows: Tensor, layer: LayerAccumulator, *, way: Way | None = None) -> None:
     """Add tokens to a layer's moments.
 
     Args:
@@ -41,11 +45,17 @@ def add_moments(
         post: The same shape.
         rows: ``LongTensor[tokens]``, the positions that count.
         layer: The account to add to.
-        compiled: Force (or forbid) the compiled loop; None chooses it on the CPU.
+        way: How; None chooses by device.
     """
     moments = (layer.positive, layer.sums, layer.squares, layer.min, layer.max)
     for site, values in enumerate((pre, post)):
-        if _compiled(values, compiled):
+        chosen = way or _way(values.device.type)
+        if chosen == "triton":
+            from lnbench.statistics import gpu_kernels
+
+            gpu_kernels.add_moments(values, rows, layer, site)
+            continue
+        if chosen == "compiled":
             accounts = tuple(tensor[site].numpy() for tensor in moments)
             _shared(_moments, values, rows, accounts)
             continue
@@ -58,17 +68,23 @@ def add_moments(
             layer.max[site] = torch.maximum(layer.max[site], part.amax(0))
 
 
-def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, compiled: bool | None = None) -> None:
+def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, way: Way | None = None) -> None:
     """Count values in their bins.
 
     Args:
         pre: ``[positions, width]``.
         rows: ``LongTensor[tokens]``, the positions that count.
         histogram: Where to count.
-        compiled: As in :func:`add_moments`.
+        way: As in :func:`add_moments`.
     """
     bins, counts = histogram.bins, histogram.counts
-    if _compiled(pre, compiled):
+    chosen = way or _way(pre.device.type)
+    if chosen == "triton":
+        from lnbench.statistics import gpu_kernels
+
+        gpu_kernels.add_histogram(pre, rows, histogram)
+        return
+    if chosen == "compiled":
         _shared(_histogram, pre, rows, tuple(each.numpy() for each in (bins.centre, bins.below, bins.above, counts)))
         return
     for part in _chunks(pre, rows):
@@ -78,8 +94,16 @@ def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, compiled: 
         counts.view(-1).scatter_add_(0, place.view(-1), ones)
 
 
-def _compiled(values: Tensor, asked: bool | None) -> bool:
-    return asked if asked is not None else values.device.type == "cpu"
+@cache
+def _way(device: str) -> Way:
+    if device == "cpu":
+        return "compiled"
+    if device == "cuda" and importlib.util.find_spec("triton") is not None:
+        return "triton"
+    log.warning(
+        "no compiled loop for %s: counting in whole-tensor steps, which takes about as long as the model", device
+    )
+    return "torch"
 
 
 def _chunks(values: Tensor, rows: Tensor) -> Iterator[Tensor]:

@@ -40,60 +40,55 @@ def _invert(
     edges: Any, weights: Any, levels: Any, found: Any, error: Any, begin: int, end: int
 ) -> None:  # pragma: no cover
     points = edges.shape[1]
-    rise, over, jump, blur = np.empty(points), np.empty(points), np.empty(points), np.empty(points)
+    rise, jump, blur = np.empty(points), np.empty(points), np.empty(points)
+    opened, closed = np.empty(points), np.empty(points)
     order = np.empty(points, np.int64)
     for neuron in range(begin, end):
         edge, weight = edges[neuron], weights[neuron]
         total = weight.sum()
-        low = edge.min()
-        narrow = _POINT * (edge.max() - low)
+        narrow = _POINT * (edge.max() - edge.min())
         folded = _order(edge, order)
-        rise[:], over[:], jump[:], blur[:] = 0, 0, 0, 0
-        # Where a bin begins the density rises, where it ends it falls; a falling function swaps its ends and the sign.
+        rise[:], opened[:], closed[:], jump[:], blur[:] = 0, 0, 0, 0, 0
         for bin_ in range(points - 1):
-            spread = edge[bin_ + 1] - edge[bin_]
-            held = weight[bin_]
-            if spread == 0 or (folded and abs(spread) <= narrow):
+            spread, held = edge[bin_ + 1] - edge[bin_], weight[bin_]
+            if abs(spread) <= narrow and (folded or spread == 0):
                 jump[bin_] += held
-            elif folded:
-                rise[bin_] += held / spread
-                rise[bin_ + 1] -= held / spread
-            if spread != 0:
-                if folded and abs(spread) <= narrow:
-                    blur[bin_] += held
-                signed = held if spread > 0 else -held
-                over[bin_] += signed
-                over[bin_ + 1] -= signed
+                blur[bin_] += held if spread != 0 else 0.0
+                continue
+            lower, upper = (bin_, bin_ + 1) if spread > 0 else (bin_ + 1, bin_)
+            rise[lower] += held / abs(spread)
+            rise[upper] -= held / abs(spread)
+            opened[lower] += held
+            closed[upper] += held
 
-        level, density, cover, upto = 0, 0.0, 0.0, 0.0
+        # Walking up the values: the share below, by even spread; what lies below whole, and what lies around.
+        level, density, upto, whole, around = 0, 0.0, 0.0, 0.0, 0.0
         for place in range(points):
             here = order[place]
             value = edge[here]
             before = edge[order[place - 1]] if place else value
-            if folded:
-                below = upto + max(density, 0.0) * (value - before)
-            else:
-                below = upto + (weight[here - 1] if place and value > before else 0.0)
-            after = cover + over[here]
-            doubt = min(max(cover, 0.0), max(after, 0.0)) + blur[here]
-            last = place == points - 1
+            # Unfolded, one bin makes up the stretch; what adding and subtracting slopes would lose is not lost.
+            passed = max(density, 0.0) * (value - before) if folded else around
+            below = upto + passed
+            through = max(around - closed[here], 0.0)
             while level < len(levels):
                 wanted = levels[level] * total
-                if wanted > below + jump[here] and not last:
+                if wanted > below + jump[here] and place < points - 1:
                     break
-                if wanted > below or below == upto:
-                    found[neuron, level] = value
-                    error[neuron, level] = doubt / total
-                else:
-                    share = max((wanted - upto) / (below - upto), 0.0)
+                if wanted <= below and passed > 0:
+                    share = max((wanted - upto) / passed, 0.0)
                     found[neuron, level] = before + share * (value - before)
-                    # Where one bin alone makes up the stretch, its two ends are nearer than the whole of it.
-                    alone = cover <= (below - upto) * (1 + 1e-12)
-                    error[neuron, level] = (max(wanted - upto, below - wanted) if alone else cover) / total
+                    doubt = max(wanted - whole, whole + around - wanted)
+                else:
+                    # On a jump, only bins that reach over it on both sides leave a doubt.
+                    found[neuron, level] = value
+                    doubt = through + blur[here]
+                error[neuron, level] = max(doubt, 0.0) / total
                 level += 1
             upto = below + jump[here]
             density += rise[here]
-            cover = after
+            whole += closed[here] + jump[here]
+            around = through + opened[here]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

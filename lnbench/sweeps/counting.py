@@ -6,14 +6,16 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lnbench.host import get_host
-from lnbench.lm import LNBenchLM
-from lnbench.lm.experiment import Experiment
 from lnbench.statistics.corpus import WHOLE, Shard
 from lnbench.statistics.run import collect_folder, merge_folders
 from lnbench.sweeps.cells import Cell, Invocation, Loading
+
+if TYPE_CHECKING:
+    from lnbench.lm import LNBenchLM
+    from lnbench.lm.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Counting:
     @property
     def experiment(self) -> Experiment:
         """The experiment that asks for them."""
+        from lnbench.lm.experiment import Experiment
+
         return Experiment(**{name: value for name, value in self.arguments.items() if name != "head"})
 
 

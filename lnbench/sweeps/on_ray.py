@@ -16,7 +16,7 @@ from lnbench.statistics.corpus import WHOLE
 from lnbench.sweeps.cells import Cell, Loading
 from lnbench.sweeps.counting import countings
 from lnbench.sweeps.records import Record
-from lnbench.sweeps.worker import Worker, failure
+from lnbench.sweeps.reported import failure
 
 try:
     import ray
@@ -133,6 +133,8 @@ class _Actor:
     """A worker in a process of its own."""
 
     def __init__(self, out: Path, folder: str) -> None:
+        from lnbench.sweeps.worker import Worker
+
         os.chdir(folder)
         self._worker = Worker(out)
 

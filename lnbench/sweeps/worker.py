@@ -12,9 +12,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -28,13 +25,13 @@ from lnbench.sweeps.cells import Cell, Invocation, Loading
 from lnbench.sweeps.counting import Counting, count, put_together
 from lnbench.sweeps.folder import CELLS
 from lnbench.sweeps.records import Record
+from lnbench.sweeps.reported import described_by, failure
 
 log = logging.getLogger(__name__)
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
 _FIRST_RETRY = 8
 """Batch size of the first retry where lm-eval had chosen one by itself."""
-_VERSIONS = ("lnbench", "lm_eval", "transformers", "torch", "datasets")
 
 
 class Worker:
@@ -188,32 +185,6 @@ class Worker:
         return {**described_by(cell), **model, "batch_size": size, "command": command}
 
 
-def failure(cell: Cell, error: str) -> Record:
-    """The record of a cell that gave no numbers."""
-    about = {"task": cell.task, "language": "+".join(cell.languages), "status": "failed", "error": error}
-    return Record.model_validate({**described_by(cell), **about})
-
-
-def described_by(cell: Cell) -> dict[str, Any]:
-    """What a cell says of itself, in the words of records."""
-    return {
-        "cell": cell.key,
-        "model": cell.loading.model,
-        "adapter": cell.loading.adapter,
-        "finetune": cell.loading.finetune,
-        "selector": cell.selector,
-        "control_of": cell.control_of,
-        "control_seed": cell.control_seed,
-        "seed": cell.seed or 0,
-        "intervention": cell.intervention,
-        "command": cell.command,
-        "limit": cell.invocation.limit,
-        "batch_size": cell.invocation.batch_size,
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **_versions(),
-    }
-
-
 _SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
 """What lm_eval's ``--seed`` with one number sets."""
 
@@ -230,11 +201,6 @@ def _metrics(found: Mapping[str, Any]) -> Iterator[tuple[str, float | None, floa
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, Real) and math.isfinite(value) else None
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {f"{name}_version": version(name) for name in _VERSIONS}
 
 
 def _told(error: BaseException) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 import lm_eval
 import pytest
+from lm_eval.tasks import TaskManager
 from sweep_helpers import spec_of, sweep
 
-from lnbench.lm.results import Tasks
 from lnbench.sweeps.records import load
 
 _ANSWERS = {f"mc_answer{number}": f"Sông {number}" for number in (1, 2, 3, 4)}
@@ -63,6 +63,7 @@ def test_lm_evals_own_tasks_are_measured(
             assert set(info["config"]["lnbench"]["applied"]) == {"vi"}
     own = next(record for record in records if record.task == "xnli_vi" and record.intervention == "zero")
     assert "--num_fewshot 1 --limit 2 --seed 7 " in own.command
+    folder = Path(lm_eval.tasks.__file__).parent / "xnli"
     arguments = dict(part.split("=", 1) for part in shlex.split(own.command)[4].split(","))
     by_hand = lm_eval.simple_evaluate(
         "lnbench",
@@ -71,7 +72,9 @@ def test_lm_evals_own_tasks_are_measured(
         num_fewshot=1,
         limit=2,
         batch_size=4,
-        task_manager=Tasks(),
+        task_manager=TaskManager(
+            include_path=str(Path(lm_eval.tasks.__file__).parent / "xnli"), include_defaults=False
+        ),
         **dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), 7),
     )
     assert by_hand["results"]["xnli_vi"]["acc,none"] == own.value

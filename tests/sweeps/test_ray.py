@@ -65,24 +65,25 @@ def test_a_killed_worker_loses_nothing(
 def test_a_cell_that_kills_its_workers_fails_alone(
     cluster: OnRay, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Each attempt is a new process, which takes seconds to import everything.
-    monkeypatch.setattr(on_ray, "_ATTEMPTS", 1)
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "task.yaml").write_text(
-        "task: own_task\ncustom_dataset: !function rows.rows\noutput_type: loglikelihood\ntest_split: test\n"
-        "doc_to_text: '{{question}}'\ndoc_to_target: '{{answer}}'\nmetric_list: [{metric: acc}]\n"
-    )
-    (tmp_path / "tasks" / "rows.py").write_text("import os, signal\ndef rows(**_):\n    os.kill(os.getpid(), 9)\n")
-    spec = spec_of(
-        given,
-        interventions=["none"],
-        tasks=[{"en": "own_task", "hi": "lnbench_demo_continuation_hi"}],
-        include_path=str(tmp_path / "tasks"),
-    )
-    outcome = running.run(spec, tmp_path / "out", cluster, Console(quiet=True))
-    (told,) = outcome.failed.values()
-    assert "1 workers died of it" in told
-    assert {record.language: record.failed for record in load(tmp_path / "out")} == {"en": True, "hi": False}
+    class Deadly:
+        """In place of a real worker, which takes seconds to import everything."""
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def ready(self) -> None: ...
+
+        def run(self, cell: Any) -> list[str]:
+            if cell.languages == ("en",):
+                os._exit(1)
+            return [cell.key]
+
+    monkeypatch.setattr(on_ray, "_Actor", Deadly)
+    cells = running.planned(spec_of(given, interventions=["none"]), tmp_path)
+    found = {cell.languages: lines for cell, lines in cluster.run(cells, tmp_path)}
+    assert found["hi",] == [cells[1].key]
+    (record,) = found["en",]
+    assert (record.failed, record.cell, record.language) == (True, cells[0].key, "en")
+    assert "3 workers died of it" in str(record.error)
 
 
 def test_fine_tunings_are_ray_tasks(cluster: OnRay, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.lm import LNBenchLM
 from lnbench.sweeps import run as running
-from lnbench.sweeps import worker
 from lnbench.sweeps.folder import OTHER
 from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.records import Record, load
+from lnbench.sweeps.reported import versions
 
 
 def by_cell(out: Path) -> dict[tuple[str, str, str], Record]:
@@ -256,4 +256,4 @@ def test_the_progress_tells_cells_time_and_last_result(
 
 
 def test_versions_are_those_installed() -> None:
-    assert worker._versions()["torch_version"].partition("+")[0] == str(torch.__version__).partition("+")[0]
+    assert versions()["torch_version"].partition("+")[0] == str(torch.__version__).partition("+")[0]
