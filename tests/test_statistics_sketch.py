@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lnbench.statistics.accumulate import CALIBRATION, Histogram, LayerAccumulator
 from lnbench.statistics.bins import BINS, Bins
-from lnbench.statistics.kernels import add_histogram, add_moments
+from lnbench.statistics.kernels import add_histogram, add_tokens
 from lnbench.statistics.quantiles import quantiles
 from lnbench.statistics.values import LEVELS
 
@@ -173,8 +173,7 @@ def test_compiled_and_torch_count_alike(width, threads):
         for way in ("compiled", "torch"):
             account, histogram = LayerAccumulator(width, pre.device), empty(bins(width))
             for part in rows.split(200):
-                add_moments(pre, post, part, account, way=way)
-                add_histogram(pre, part, histogram, way=way)
+                add_tokens(pre, post, part, account, histogram, way=way)
             found.append((account, histogram.counts))
     finally:
         torch.set_num_threads(before)
@@ -193,8 +192,7 @@ def test_values_that_are_no_numbers_stay_inside_the_histogram(way):
     centre = torch.tensor([0.0, torch.nan, torch.inf])
     account, histogram = LayerAccumulator(3, torch.device("cpu")), empty(Bins(centre, torch.ones(3), torch.ones(3)))
     bad = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf])[:, None].repeat(1, 3)
-    add_moments(bad, bad, torch.arange(4), account, way=way)
-    add_histogram(bad, torch.arange(4), histogram, way=way)
+    add_tokens(bad, bad, torch.arange(4), account, histogram, way=way)
     assert histogram.counts.sum(1).tolist() == [4, 4, 4]
     assert not torch.isfinite(account.sums).any()
 
@@ -204,7 +202,7 @@ import torch
 from samples import normal
 from lnbench.statistics.accumulate import Histogram, LayerAccumulator
 from lnbench.statistics.bins import BINS, Bins
-from lnbench.statistics.kernels import add_histogram, add_moments
+from lnbench.statistics.kernels import add_histogram, add_tokens
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 for dtype in (torch.float32, torch.bfloat16):
@@ -218,7 +216,7 @@ for dtype in (torch.float32, torch.bfloat16):
             account = LayerAccumulator(width, device)
             histogram = Histogram(bins, torch.zeros(width, BINS, dtype=torch.int32, device=device))
             for rows in torch.randperm(tokens, generator=torch.Generator().manual_seed(0)).to(device).split(100):
-                add_moments(good, 2 * good, rows, account, way=way)
+                add_tokens(good, 2 * good, rows, account, way=way)
             add_histogram(bad, torch.arange(len(bad), device=device), histogram, way=way)
             found.append((account, histogram.counts))
         (one, counts), (other, others) = found
@@ -311,7 +309,7 @@ def test_counting_goes_on_in_a_forked_process():
     if child == 0:
         torch.set_num_threads(2)
         account = LayerAccumulator(300, pre.device)
-        add_moments(pre, pre, torch.arange(len(pre)), account)
+        add_tokens(pre, pre, torch.arange(len(pre)), account)
         os._exit(0 if torch.equal(account.max[0], torch.from_numpy(pre.numpy().max(0))) else 1)
     assert os.waitpid(child, 0)[1] == 0
 

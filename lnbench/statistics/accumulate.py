@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lnbench.statistics.bins import BINS, Bins, outline
-from lnbench.statistics.kernels import add_histogram, add_moments
+from lnbench.statistics.bins import BINS, Bins, outline, sort_rows
+from lnbench.statistics.kernels import add_histogram, add_tokens
 from lnbench.statistics.quantiles import quantiles
 from lnbench.statistics.values import LEVELS, RANKED, SiteValues
 
@@ -83,8 +83,12 @@ class LayerAccumulator:
         rows = _all(pre) if rows is None else rows
         self.dtype = pre.dtype
         self.tokens += len(rows)
-        add_moments(pre, post, rows, self)
-        self._spread(pre, rows)
+        if self.histograms:
+            self._widen(self.histograms[0])
+            add_tokens(pre, post, rows, self, self.histograms[0])
+        else:
+            add_tokens(pre, post, rows, self)
+            self._spread(pre, rows)
 
     def take_bins(self, other: LayerAccumulator) -> None:
         """Count into bins like those of ``other``, if it has seen enough to have some; only before the first token."""
@@ -133,6 +137,10 @@ class LayerAccumulator:
     def _widen(self, histogram: Histogram) -> None:
         if self.tokens > _INT32 and histogram.counts.dtype == torch.int32:
             histogram.counts = histogram.counts.long()
+
+    def moments(self) -> tuple[Tensor, ...]:
+        """``positive``, ``sums``, ``squares``, ``min`` and ``max``, each ``[2, width]``: pre and post."""
+        return tuple(getattr(self, name) for name in _MOMENTS)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name, as it is stored."""
@@ -225,7 +233,7 @@ def _all(values: Tensor) -> Tensor:
 
 def sample_quantiles(sample: Tensor, levels: Tensor) -> Tensor:
     """Quantiles of whole samples ``[tokens, width]``: ``[levels, width]`` (float64), linearly interpolated."""
-    ordered = sample.T.contiguous().sort(dim=1).values.double()
+    ordered = sort_rows(sample.T).double()
     place = levels.to(ordered.device, torch.float64) * (ordered.shape[1] - 1)
     below, above = place.floor().long(), place.ceil().long()
     return torch.lerp(ordered[:, below], ordered[:, above], place - below).T

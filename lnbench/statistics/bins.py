@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -37,7 +38,7 @@ class Bins:
         """Lay bins out for values like ``sample`` ``[tokens, width]``."""
         # A few hundred tokens tell a scale; sorting more would take longer than reading them.
         some = sample[:: max(1, len(sample) // _LAID_OUT_ON)]
-        ordered = some.T.contiguous().sort(dim=1).values
+        ordered = sort_rows(some.T)
         places = [round(level * (ordered.shape[1] - 1)) for level in (0.05, 0.25, 0.5, 0.75, 0.95)]
         lowest, low, centre, high, highest = ordered[:, places].T
         # Below a neuron's own precision bins tell nothing apart; a constant neuron has no scale at all.
@@ -73,6 +74,13 @@ class Bins:
         x = u / (1 - u.abs())
         unit = torch.where(u < 0, 1 / self.below.double().unsqueeze(1), 1 / self.above.double().unsqueeze(1))
         return self.centre.double().unsqueeze(1) + x * unit
+
+
+def sort_rows(values: Tensor) -> Tensor:
+    """Each row sorted; on a CPU by numpy, which is several times as fast at it."""
+    if values.device.type == "cpu" and values.dtype != torch.bfloat16:
+        return torch.from_numpy(np.sort(values.contiguous().numpy(), axis=1))
+    return values.contiguous().sort(dim=1).values
 
 
 def outline(bins: Bins, counts: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

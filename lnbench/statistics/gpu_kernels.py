@@ -21,12 +21,17 @@ _NEURONS, _TOKENS = 32, 128
 
 
 def add_moments(values: Tensor, rows: Tensor, layer: LayerAccumulator, site: int) -> None:
-    """Add tokens to one site's moments; see :func:`lnbench.statistics.kernels.add_moments`."""
+    """Add tokens to one site's moments; see :func:`lnbench.statistics.kernels.add_tokens`."""
     values = values.contiguous()
-    moments = (layer.positive, layer.sums, layer.squares, layer.min, layer.max)
     grid = (triton.cdiv(layer.width, _NEURONS),)
     _moments[grid](
-        values, rows, *(each[site] for each in moments), len(rows), layer.width, TOKENS=_TOKENS, NEURONS=_NEURONS
+        values,
+        rows,
+        *(each[site] for each in layer.moments()),
+        len(rows),
+        layer.width,
+        TOKENS=_TOKENS,
+        NEURONS=_NEURONS,
     )
 
 

@@ -37,27 +37,35 @@ _SHARE = 256
 _CHUNK = 1 << 24
 
 
-def add_moments(pre: Tensor, post: Tensor, rows: Tensor, layer: LayerAccumulator, *, way: Way | None = None) -> None:
-    """Add tokens to a layer's moments.
+def add_tokens(
+    pre: Tensor,
+    post: Tensor,
+    rows: Tensor,
+    layer: LayerAccumulator,
+    histogram: Histogram | None = None,
+    *,
+    way: Way | None = None,
+) -> None:
+    """Add tokens to a layer's moments and, if there is one, to its histogram.
 
     Args:
         pre: ``[positions, width]``.
         post: The same shape.
         rows: ``LongTensor[tokens]``, the positions that count.
         layer: The account to add to.
+        histogram: Where to count ``pre`` in its bins.
         way: How; None chooses by device.
     """
-    moments = (layer.positive, layer.sums, layer.squares, layer.min, layer.max)
+    chosen = way or _way(pre.device.type)
+    if chosen == "compiled":
+        arrays = (_array(pre), _array(post), rows.numpy(), *(each.numpy() for each in layer.moments()))
+        _shared(_tokens, pre, (*arrays, *_bins_of(histogram)))
+        return
     for site, values in enumerate((pre, post)):
-        chosen = way or _way(values.device.type)
         if chosen == "triton":
             from lnbench.statistics import gpu_kernels
 
             gpu_kernels.add_moments(values, rows, layer, site)
-            continue
-        if chosen == "compiled":
-            accounts = tuple(tensor[site].numpy() for tensor in moments)
-            _shared(_moments, values, rows, accounts)
             continue
         for part in _chunks(values, rows):
             exact = part.double()
@@ -66,16 +74,18 @@ def add_moments(pre: Tensor, post: Tensor, rows: Tensor, layer: LayerAccumulator
             layer.squares[site] += exact.square().sum(0)
             layer.min[site] = torch.minimum(layer.min[site], part.amin(0))
             layer.max[site] = torch.maximum(layer.max[site], part.amax(0))
+    if histogram is not None:
+        add_histogram(pre, rows, histogram, way=chosen)
 
 
 def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, way: Way | None = None) -> None:
-    """Count values in their bins.
+    """Count values in their bins, and not in any moments.
 
     Args:
         pre: ``[positions, width]``.
         rows: ``LongTensor[tokens]``, the positions that count.
         histogram: Where to count.
-        way: As in :func:`add_moments`.
+        way: As in :func:`add_tokens`.
     """
     bins, counts = histogram.bins, histogram.counts
     chosen = way or _way(pre.device.type)
@@ -85,13 +95,25 @@ def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, way: Way |
         gpu_kernels.add_histogram(pre, rows, histogram)
         return
     if chosen == "compiled":
-        _shared(_histogram, pre, rows, tuple(each.numpy() for each in (bins.centre, bins.below, bins.above, counts)))
+        _shared(_histogram, pre, (_array(pre), rows.numpy(), *_bins_of(histogram)))
         return
     for part in _chunks(pre, rows):
         place = bins.places(part)
         place += torch.arange(part.shape[1], device=part.device) * BINS
         ones = torch.ones((), dtype=counts.dtype, device=part.device).expand(place.numel())
         counts.view(-1).scatter_add_(0, place.view(-1), ones)
+
+
+def _array(values: Tensor) -> Any:
+    return values.float().contiguous().numpy()
+
+
+def _bins_of(histogram: Histogram | None) -> tuple[Any, ...]:
+    """Centre, units and counts; empty arrays where nothing is to be binned."""
+    if histogram is None:
+        return (*(np.empty(0, np.float32) for _ in range(3)), np.empty((0, BINS), np.int32))
+    bins = histogram.bins
+    return tuple(each.numpy() for each in (bins.centre, bins.below, bins.above, histogram.counts))
 
 
 @cache
@@ -112,68 +134,96 @@ def _chunks(values: Tensor, rows: Tensor) -> Iterator[Tensor]:
         yield values[some].float()
 
 
-def _shared(kernel: Any, values: Tensor, rows: Tensor, accounts: tuple[Any, ...]) -> None:
+def _shared(kernel: Any, values: Tensor, arguments: tuple[Any, ...]) -> None:
     """Run a kernel over all neurons; handing a small batch to threads would take longer than counting it."""
     width = values.shape[1]
     at_once = _SHARE if values.numel() >= 1 << 16 else width
-    share_out(kernel, (values.float().contiguous().numpy(), rows.numpy(), *accounts), width, at_once=at_once)
+    share_out(kernel, arguments, width, at_once=at_once)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _moments(
-    values: Any, rows: Any, positive: Any, sums: Any, squares: Any, low: Any, high: Any, begin: int, end: int
+@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _tokens(
+    pre: Any,
+    post: Any,
+    rows: Any,
+    positive: Any,
+    sums: Any,
+    squares: Any,
+    low: Any,
+    high: Any,
+    centre: Any,
+    below: Any,
+    above: Any,
+    counts: Any,
+    begin: int,
+    end: int,
 ) -> None:  # pragma: no cover
-    for start in range(begin, end, _BLOCK):
-        size = min(_BLOCK, end - start)
-        # Arrays of this loop alone: the compiler need not fear that they overlap with what is read.
-        above = np.zeros(_BLOCK, np.int32)
-        total = np.zeros(_BLOCK, np.float64)
-        square = np.zeros(_BLOCK, np.float64)
-        least = np.full(_BLOCK, np.inf, np.float32)
-        most = np.full(_BLOCK, -np.inf, np.float32)
-        for token in rows:
-            row = values[token, start : start + size]
+    place = np.empty((_TOKENS, _BLOCK), np.uint16)
+    for site in range(2):
+        values = pre if site == 0 else post
+        binned = site == 0 and len(counts) > 0
+        for start in range(begin, end, _BLOCK):
+            size = min(_BLOCK, end - start)
+            # Arrays of this loop alone: the compiler need not fear that they overlap with what is read.
+            over = np.zeros(_BLOCK, np.int32)
+            total = np.zeros(_BLOCK, np.float64)
+            square = np.zeros(_BLOCK, np.float64)
+            least = np.full(_BLOCK, np.inf, np.float32)
+            most = np.full(_BLOCK, -np.inf, np.float32)
+            for first in range(0, len(rows), _TOKENS):
+                tokens = rows[first : first + _TOKENS]
+                for token in tokens:
+                    row = values[token, start : start + size]
+                    for neuron in range(size):
+                        value = row[neuron]
+                        exact = np.float64(value)
+                        over[neuron] += np.int32(value > 0)
+                        total[neuron] += exact
+                        square[neuron] += exact * exact
+                        least[neuron] = value if value < least[neuron] else least[neuron]
+                        most[neuron] = value if value > most[neuron] else most[neuron]
+                if binned:
+                    _bin(values, tokens, centre, below, above, counts, place, start, size)
             for neuron in range(size):
-                value = row[neuron]
-                exact = np.float64(value)
-                above[neuron] += np.int32(value > 0)
-                total[neuron] += exact
-                square[neuron] += exact * exact
-                least[neuron] = value if value < least[neuron] else least[neuron]
-                most[neuron] = value if value > most[neuron] else most[neuron]
-        for neuron in range(size):
-            positive[start + neuron] += above[neuron]
-            sums[start + neuron] += total[neuron]
-            squares[start + neuron] += square[neuron]
-            low[start + neuron] = min(low[start + neuron], least[neuron])
-            high[start + neuron] = max(high[start + neuron], most[neuron])
+                at = start + neuron
+                positive[site, at] += over[neuron]
+                sums[site, at] += total[neuron]
+                squares[site, at] += square[neuron]
+                low[site, at] = min(low[site, at], least[neuron])
+                high[site, at] = max(high[site, at], most[neuron])
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _histogram(
     values: Any, rows: Any, centre: Any, below: Any, above: Any, counts: Any, begin: int, end: int
 ) -> None:  # pragma: no cover
-    zero, one, half = np.float32(0), np.float32(1), np.float32(HALF)
-    last, far = np.float32(BINS - 1), np.float32(FAR)
     place = np.empty((_TOKENS, _BLOCK), np.uint16)
     for start in range(begin, end, _BLOCK):
         size = min(_BLOCK, end - start)
-        centres = centre[start : start + size]
-        belows, aboves = below[start : start + size], above[start : start + size]
         for first in range(0, len(rows), _TOKENS):
-            tokens = min(_TOKENS, len(rows) - first)
-            for token in range(tokens):
-                row, here = values[rows[first + token], start : start + size], place[token]
-                for neuron in range(size):
-                    offset = row[neuron] - centres[neuron]
-                    x = offset * (belows[neuron] if offset < zero else aboves[neuron])
-                    x = min(max(x, -far), far)
-                    bin_ = (x / (abs(x) + one) + one) * half
-                    # The first comparison also takes what is no number.
-                    bin_ = bin_ if bin_ > zero else zero
-                    here[neuron] = np.uint16(np.int32(min(bin_, last)))
-            for neuron in range(size):
-                own = counts[start + neuron]
-                for token in range(tokens):
-                    # An unsigned place needs no look at whether it counts from the end.
-                    own[np.uint64(place[token, neuron])] += 1
+            _bin(values, rows[first : first + _TOKENS], centre, below, above, counts, place, start, size)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _bin(
+    values: Any, rows: Any, centre: Any, below: Any, above: Any, counts: Any, place: Any, start: int, size: int
+) -> None:  # pragma: no cover
+    zero, one, half = np.float32(0), np.float32(1), np.float32(HALF)
+    last, far = np.float32(BINS - 1), np.float32(FAR)
+    centres = centre[start : start + size]
+    belows, aboves = below[start : start + size], above[start : start + size]
+    for token in range(len(rows)):
+        row, here = values[rows[token], start : start + size], place[token]
+        for neuron in range(size):
+            offset = row[neuron] - centres[neuron]
+            x = offset * (belows[neuron] if offset < zero else aboves[neuron])
+            x = min(max(x, -far), far)
+            bin_ = (x / (abs(x) + one) + one) * half
+            # The first comparison also takes what is no number.
+            bin_ = bin_ if bin_ > zero else zero
+            here[neuron] = np.uint16(np.int32(min(bin_, last)))
+    for neuron in range(size):
+        own = counts[start + neuron]
+        for token in range(len(rows)):
+            # An unsigned place needs no look at whether it counts from the end.
+            own[np.uint64(place[token, neuron])] += 1

@@ -20,7 +20,7 @@ from lnbench.sweeps.reported import failure
 
 try:
     import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 except ImportError as error:
     raise LnbenchError("--executor ray needs Ray: pip install 'lnbench[ray]'") from error
 
@@ -90,10 +90,16 @@ class OnRay:
         running = {task.remote(training, here): training for training in trainings}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
+            training = running.pop(done)
             try:
-                yield running.pop(done), Path(ray.get(done))
+                yield training, Path(ray.get(done))
             except RayTaskError as error:
                 raise error.cause from None
+            except WorkerCrashedError as error:
+                name = training.loading.finetune
+                raise LnbenchError(
+                    f"finetune.{name}: {_ATTEMPTS} workers died of it; the same command goes on"
+                ) from error
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
         """See :class:`lnbench.sweeps.run.Executor`."""
@@ -108,7 +114,13 @@ class OnRay:
             for _ in pool.each("put_together", [one for one in read if one.shard != WHOLE and one.shard[0] == 0]):
                 pass
             for cell, lines in pool.each("run", cells):
-                yield cell, [failure(cell, str(lines))] if isinstance(lines, Exception) else lines
+                if isinstance(lines, _WorkersDiedError):
+                    yield cell, [failure(cell, str(lines))]
+                elif isinstance(lines, Exception):
+                    # A worker keeps failures to itself, but for those that end the sweep.
+                    raise lines
+                else:
+                    yield cell, lines
 
     @property
     def _resources(self) -> dict[str, float]:
@@ -127,6 +139,10 @@ class OnRay:
                 f"{self._cpus:g} and {self._gpus:g}: ask for less with --cpus and --gpus"
             )
         return fits
+
+
+class _WorkersDiedError(LnbenchError):
+    """Something that no worker survives."""
 
 
 class _Actor:
@@ -160,54 +176,52 @@ class _Place:
 
 
 class _Pool:
-    """So many actors, and the next thing to do for each that is free.
-
-    Raises:
-        LnbenchError: a worker cannot start.
-    """
+    """So many actors, and the next thing to do for each that is free."""
 
     def __init__(self, size: int, out: Path, resources: dict[str, float]) -> None:
         self._remote = ray.remote(**resources)(_Actor)
         self._arguments = (out, os.getcwd())  # noqa: PTH109 - a string for the other machine
         self.places = [_Place(self._new()) for _ in range(size)]
-        try:
-            ray.get(self.places[0].actor.ready.remote())
-        except RayActorError as error:
-            raise LnbenchError(f"no worker can start on the Ray cluster: {' '.join(str(error).split())}") from error
 
     def each(self, method: str, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
         """Every item with what ``method`` made of it, or with the exception, as they end.
 
         Raises:
-            LnbenchError: results could not be written.
+            LnbenchError: a worker cannot start.
         """
-        left, free = deque(range(len(items))), list(self.places)
-        running: dict[Any, tuple[_Place, int]] = {}
+        left, free = deque(range(len(items))), list[_Place]()
+        # A place without a number is starting: what a dead worker leaves goes to whoever is free first.
+        running: dict[Any, tuple[_Place, int | None]] = {
+            place.actor.ready.remote(): (place, None) for place in self.places
+        }
         deaths: Counter[int] = Counter()
-        while left or running:
+        while left or any(number is not None for _, number in running.values()):
             while left and free:
                 place = free.pop()
                 number = self._next(place, left, items)
                 place.loading = items[number].loading
                 running[getattr(place.actor, method).remote(items[number])] = (place, number)
             (done,), _ = ray.wait(list(running), num_returns=1)
-            place, number = running.pop(done)
-            free.append(place)
+            place, finished = running.pop(done)
             try:
-                yield items[number], ray.get(done)
+                result = ray.get(done)
+                free.append(place)
             except RayTaskError as error:
-                if isinstance(error.cause, LnbenchError) and method == "run":
-                    # A worker keeps failures to itself, but for those that end the sweep.
-                    raise error.cause from None
-                yield items[number], error.cause
+                result = error.cause
+                free.append(place)
             except RayActorError as error:
+                told = " ".join(str(error).split())
+                if finished is None:
+                    raise LnbenchError(f"no worker can start on the Ray cluster: {told}") from error
                 place.actor, place.loading = self._new(), None
-                deaths[number] += 1
-                if deaths[number] < _ATTEMPTS:
-                    left.appendleft(number)
-                else:
-                    told = " ".join(str(error).split())
-                    yield items[number], LnbenchError(f"{_ATTEMPTS} workers died of it, the last one: {told}")
+                running[place.actor.ready.remote()] = (place, None)
+                deaths[finished] += 1
+                if deaths[finished] < _ATTEMPTS:
+                    left.appendleft(finished)
+                    continue
+                result = _WorkersDiedError(f"{_ATTEMPTS} workers died of it, the last one: {told}")
+            if finished is not None:
+                yield items[finished], result
 
     def close(self) -> None:
         """Give the actors' processors back."""

@@ -1,7 +1,7 @@
 """How fast Statistics are collected: tokens/s beside the bare transformer body, in one run, and what else one could do.
 
     python tests/benchmarks/statistics_speed.py [--shape gemma|llama|8b] [--device cuda --dtype bfloat16]
-        [--corpus 'data/{lang}.jsonl.gz' --language hi] [--tokens 16384] [--rounds 3]
+        [--corpus 'data/{lang}.jsonl.gz' --language hi] [--tokens 8192] [--rounds 3]
 
 In turns: the body alone on blocks made beforehand; lnbench, reading and tokenising included; the body with a count of
 positive activations; and the published way (store the activations, seven ``torch.quantile`` a layer and batch, with the
@@ -149,8 +149,8 @@ def main() -> None:
     parser.add_argument("--corpus", default=CORPUS)
     parser.add_argument("--language", default="hi")
     parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--tokens", type=int, default=16_384)
-    parser.add_argument("--published-tokens", type=int, default=2_048)
+    parser.add_argument("--tokens", type=int, default=8_192)
+    parser.add_argument("--published-tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
 

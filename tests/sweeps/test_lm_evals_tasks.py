@@ -72,9 +72,7 @@ def test_lm_evals_own_tasks_are_measured(
         num_fewshot=1,
         limit=2,
         batch_size=4,
-        task_manager=TaskManager(
-            include_path=str(Path(lm_eval.tasks.__file__).parent / "xnli"), include_defaults=False
-        ),
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         **dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), 7),
     )
     assert by_hand["results"]["xnli_vi"]["acc,none"] == own.value

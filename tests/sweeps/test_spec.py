@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from lnbench.errors import LnbenchError
+from lnbench.finetuning.job import FinetuneJob
 from lnbench.sweeps.spec import Sweep, load, parse, schema
 
 LEAST: dict[str, Any] = {"languages": ["hi"], "tasks": ["xnli_{lang}"]}
@@ -76,8 +77,11 @@ def test_every_field_is_documented_and_has_a_description() -> None:
         assert docs.row("sweeps.md", name, "## The file")
 
 
-def test_the_example_is_the_one_on_the_page_and_valid() -> None:
-    (shown,) = docs.blocks("sweeps.md", "yaml")
-    example = docs.DOCS / "examples" / "sweep.yaml"
-    assert yaml.safe_load(shown) == yaml.safe_load(example.read_text())
-    assert load(example).interventions[0] == "none"
+def test_the_examples_are_those_on_the_page_and_valid() -> None:
+    files = {name: docs.DOCS / "examples" / f"{name}.yaml" for name in ("sweep", "finetune")}
+    assert [yaml.safe_load(shown) for shown in docs.blocks("sweeps.md", "yaml")] == [
+        yaml.safe_load(file.read_text()) for file in files.values()
+    ]
+    assert load(files["sweep"]).interventions[0] == "none"
+    finetune = load(files["finetune"]).finetune["hindi"]
+    assert FinetuneJob(out=Path("out"), model="m", **finetune).training.answer == "head"
