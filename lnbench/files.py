@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,26 +96,33 @@ def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
         LnbenchError: another process has the folder, which the message names; or it cannot be written.
     """
     folder = Path(folder)
-    owner = folder / ".running"
+    holder = folder / ".running.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".running.lock", timeout=0)
-        lock.acquire()
+        lock = FileLock(folder / ".running.lock").acquire(timeout=0)
     except Timeout as error:
-        with suppress(OSError):
-            raise LnbenchError(
-                f"another run is writing to {folder} ({owner.read_text().strip()}); wait for it, or choose another "
-                "folder"
-            ) from error
-        raise LnbenchError(f"another run is writing to {folder}; wait for it, or choose another folder") from error
+        raise LnbenchError(
+            f"{folder} is in use by {_named(holder)}: wait until it ends, or choose another folder with --out"
+        ) from error
     except OSError as error:
         raise LnbenchError(f"cannot write {folder}: {error.strerror or error}") from error
+    with lock:
+        program = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "command": program, "started": started}
+        write_json(holder, about)
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+
+
+def _named(holder: Path) -> str:
     try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
+        found = read_json(holder)
+        return f"process {found['pid']} on {found['host']}, started {found['started']} ({found['command']})"
+    except (LnbenchError, KeyError, TypeError):
+        return "another process"
 
 
 def cache_dir(*parts: str) -> Path:

@@ -384,9 +384,8 @@ def made_up_statistics(layers: int = LAYERS, width: int = WIDTH) -> Statistics:
         high = low + 0.2 + torch.rand(layers, width, generator=torch.Generator().manual_seed(2))
         middle = (low + high) / 2
         levels = LEVELS.float().reshape(-1, 1, 1)
-        return SiteValues(
-            torch.full_like(low, 0.5), middle, high - low, low, high, torch.lerp(low, high, levels), torch.zeros_like(low)
-        )
+        zero, half = torch.zeros_like(low), torch.full_like(low, 0.5)
+        return SiteValues(half, middle, high - low, low, high, torch.lerp(low, high, levels), zero)
 
     return Statistics("xx", 1000, "post", {"pre": values(0.3), "post": values(0.6)})
 

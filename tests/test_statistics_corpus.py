@@ -247,7 +247,7 @@ def test_two_processes_on_one_folder(model, tmp_path, reading):
         assert other.stdout is not None
         other.stdout.readline()
         try:
-            with pytest.raises(LnbenchError, match=rf"another run is writing to .*process {other.pid} on"):
+            with pytest.raises(LnbenchError, match=rf"is in use by process {other.pid} on"):
                 folder(model, tmp_path, reading)
             folder(model, tmp_path, reading, ("en",), shard=(0, 2))
         finally:

@@ -1,22 +1,14 @@
-"""The folder of a run: one process at a time, what it holds already, and the spec that it was made from."""
+"""The folder of a run: what it holds already, and the spec that it was made from."""
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
-import socket
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 
-from lnbench.errors import LnbenchError
-from lnbench.files import read_json, write_json, write_text
+from lnbench.files import write_text
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.spec import Sweep
@@ -25,40 +17,6 @@ OTHER = "records.other.jsonl"
 """Results that belong to an earlier form of the spec."""
 CELLS = "cells"
 """The folder of lm-eval's own files."""
-_LOCK, _HOLDER = ".lock", ".running.json"
-
-
-@contextmanager
-def held(out: Path) -> Iterator[None]:
-    """Keep a run's folder to this process.
-
-    Raises:
-        LnbenchError: another process runs a sweep in it, or it cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / _LOCK).acquire(timeout=0)
-    except Timeout as error:
-        raise LnbenchError(
-            f"{out} is in use by {_holder(out)}: wait until it ends, or choose another folder with --out"
-        ) from error
-    except OSError as error:
-        raise LnbenchError(f"cannot use {out} for the results: {error.strerror or error}") from error
-    with lock:
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        program = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        write_json(
-            out / _HOLDER, {"pid": os.getpid(), "host": socket.gethostname(), "command": program, "started": started}
-        )
-        yield
-
-
-def _holder(out: Path) -> str:
-    try:
-        found = read_json(out / _HOLDER)
-        return f"process {found['pid']} on {found['host']}, started {found['started']} ({found['command']})"
-    except (LnbenchError, KeyError, TypeError):
-        return "another process"
 
 
 def clear_unfinished(out: Path) -> None:

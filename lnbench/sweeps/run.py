@@ -10,9 +10,10 @@ from typing import Protocol
 from rich.console import Console
 from tqdm import tqdm
 
+from lnbench.files import sole_use
 from lnbench.sweeps import records
 from lnbench.sweeps.cells import Cell, Loading, plan
-from lnbench.sweeps.folder import clear_unfinished, held, save_spec, sort_out
+from lnbench.sweeps.folder import clear_unfinished, save_spec, sort_out
 from lnbench.sweeps.loadings import Training, loadings
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.spec import Sweep
@@ -60,7 +61,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
             stays; the same call goes on from there.
     """
     console = console or Console(stderr=True)
-    with held(out):
+    with sole_use(out):
         cells = plan(spec, _trained(loadings(spec, out), executor, console))
         save_spec(out, spec)
         clear_unfinished(out)

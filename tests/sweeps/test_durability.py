@@ -12,7 +12,7 @@ import pytest
 from sweep_helpers import DISK_WAS_FULL, child, comparable, spec_of, sweep, sweep_with_small_disk
 
 from lnbench.errors import LnbenchError
-from lnbench.sweeps.folder import held
+from lnbench.files import sole_use
 from lnbench.sweeps.records import FILE, load
 
 SECONDS_OF_A_SWEEP = 3.0
@@ -81,7 +81,7 @@ def test_a_cut_file_is_mended_and_said(
 
 
 def hold(out: Path, seconds: float) -> None:
-    with held(out):
+    with sole_use(out):
         (out / "held").touch()
         time.sleep(seconds)
 
@@ -96,7 +96,7 @@ def test_a_folder_is_one_processs(given: dict[str, Any], tmp_path: Path) -> None
     finally:
         process.kill()
         process.join()
-    with held(tmp_path):
+    with sole_use(tmp_path):
         pass
 
 
