@@ -26,10 +26,10 @@ from lnbench.files import sole_use
 from lnbench.statistics import store
 from lnbench.statistics.account import Account
 from lnbench.statistics.batching import fitting_batch_size
-from lnbench.statistics.corpus import Reading, collect_corpus, count_corpus
+from lnbench.statistics.corpus import Reading, collect_corpus, count_corpus, request_key
 from lnbench.statistics.run import collect_folder, merge_folders
 
-QUIET: dict[str, Any] = {"progress": False, "batch_size": 4}
+QUIET: dict[str, Any] = {"progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def reading(tmp_path: Path) -> Reading:
         texts = ["".join(words.choice("abcdefgh ") for _ in range(words.randint(1, 400))) for _ in range(40)]
         texts += ["", texts[3]]
         (tmp_path / f"{language}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return Reading(str(tmp_path / "{lang}.jsonl"), length=32)
+    return Reading(str(tmp_path / "{lang}.jsonl"), length=32, batch_size=4)
 
 
 def folder(model: Any, out: Path, reading: Reading, languages: tuple[str, ...] = ("en", "hi"), **options: Any) -> None:
@@ -103,6 +103,8 @@ def test_shards_that_do_not_belong_together(model, tmp_path, reading):
     folder(model, tmp_path / "other", replace(reading, seed=1), ("en",), shard=(0, 3))
     with pytest.raises(LnbenchError, match="are both shard 1 of en"):
         merge_folders([out, tmp_path / "other"], out)
+    with pytest.raises(LnbenchError, match="holds a shard, which the merged Statistics would overwrite"):
+        merge_folders([out / "shards" / "1-of-3"], out / "shards" / "1-of-3")
     folder(model, tmp_path / "empty", reading, ("en",))
     with pytest.raises(LnbenchError, match="no shards in"):
         merge_folders([tmp_path / "empty"], tmp_path / "merged")
@@ -161,6 +163,34 @@ def test_what_is_done_stays_and_what_changed_is_collected_anew(model, tmp_path, 
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     folder(model, out, replace(reading, tokens=500), ("hi",))
     assert Statistics.load(out, "hi").tokens <= 500 < Statistics.load(out, "en").tokens
+
+
+def test_the_other_site_is_shown_without_reading_again(model, tmp_path, reading):
+    folder(model, tmp_path, reading, ("en",))
+    before = Statistics.load(tmp_path, "en")
+    folder(model, tmp_path, reading, ("en",), site="pre", say=lambda line: pytest.fail(line) if "→" in line else None)
+    after = Statistics.load(tmp_path, "en")
+    assert (before.site, after.site) == ("post", "pre")
+    assert torch.equal(after.at("post").mean, before.mean)
+
+
+def test_a_smaller_batch_can_be_asked_for_after_running_out_of_memory(model, tmp_path, reading, monkeypatch, caplog):
+    state = tmp_path / "state.safetensors"
+    with monkeypatch.context() as patched:
+        interrupted(patched, 40)
+        with pytest.raises(KeyboardInterrupt):
+            count_corpus(model, tokenizer(), "en", replace(reading, batch_size=16), state=state, save_every=0, **QUIET)
+    account = count_corpus(model, tokenizer(), "en", replace(reading, batch_size=2), state=state, **QUIET)
+    assert "2 blocks a forward pass" in caplog.text
+    assert account.tokens == count_corpus(model, tokenizer(), "en", reading, **QUIET).tokens
+
+
+def test_the_published_estimate_is_known_by_its_batches(reading):
+    paper = replace(reading, batch_levels=(0.9,), batch_size=None)
+    assert paper.provenance("en")["batch_size"] == paper.size == 8
+    assert "batch_size" not in reading.provenance("en")
+    keys = {request_key(replace(paper, batch_size=size).provenance("en")) for size in (None, 4, 8)}
+    assert len(keys) == 2
 
 
 def test_progress_of_another_request_is_not_used(model, tmp_path, reading, monkeypatch, caplog):
@@ -236,7 +266,7 @@ def test_processes_started_together_share_every_language(model, tmp_path, readin
 
 
 def test_the_bar_tells_the_time_left(model, reading, capsys):
-    count_corpus(model, tokenizer(), "en", reading, batch_size=4)
+    count_corpus(model, tokenizer(), "en", reading)
     bars = re.findall(r"(\d+)%\|", capsys.readouterr().err)
     assert bars and int(bars[-1]) == 100
 

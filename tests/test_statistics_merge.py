@@ -171,3 +171,69 @@ def test_damaged_files_say_what_is_wrong(tmp_path: Path):
         Account.load(path)
     with pytest.raises(LnbenchError, match="no such file"):
         Account.about_in(tmp_path / "none.safetensors")
+
+
+def brute(model, blocks, skip: int) -> dict[str, Tensor]:
+    """Site → every counted activation, ``[tokens, layers, width]``, token by token."""
+    sites = locate(model)
+    rows: dict[str, list[Tensor]] = {"pre": [], "post": []}
+    kept: list[tuple[Tensor, Tensor]] = []
+    hooks = [
+        module.register_forward_hook(lambda _m, args, out: kept.append((args[0].clone(), out.clone())))
+        for module in sites.activations
+    ]
+    for ids, mask in blocks:
+        kept.clear()
+        with torch.no_grad():
+            sites.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        for row in range(len(ids)):
+            real = 0
+            for position in range(ids.shape[1]):
+                real += int(mask[row, position])
+                if mask[row, position] and real > skip:
+                    for number, site in enumerate(rows):
+                        shaped = [pair[number].reshape(*ids.shape, sites.width) for pair in kept]
+                        rows[site].append(torch.stack([layer[row, position] for layer in shaped]))
+    for hook in hooks:
+        hook.remove()
+    return {site: torch.stack(values) for site, values in rows.items()}
+
+
+MODELS = {kind: build(kind) for kind in ("llama", "gemma3_text", "gpt2", "opt")}
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    kind=st.sampled_from(sorted(MODELS)),
+    shape=st.tuples(st.integers(1, 6), st.integers(3, 40)),
+    size=st.integers(1, 4),
+    shards=st.integers(1, 3),
+    skip=st.integers(0, 2),
+    seed=st.integers(0, 9),
+)
+def test_any_split_of_any_padded_text_is_brute_force(kind, shape, size, shards, skip, seed):
+    """Models, lengths, batches, shards in any order and padding masks: counts are those of the written-down values."""
+    model, draw = MODELS[kind], torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, VOCABULARY, shape, generator=draw)
+    mask = (torch.rand(shape, generator=draw) < 0.8).long()
+    mask[0] = 1
+    batches = list(zip(ids.split(size), mask.split(size), strict=True))
+    parts = [read_masked(model, batches[index::shards], skip) for index in range(shards)]
+    merged, *others = [parts[place] for place in torch.randperm(shards, generator=draw)]
+    for other in others:
+        merged.merge(other)
+    statistics = statistics_of(merged, locate(model).activations, "en", site="post", provenance={})
+    for site, values in brute(model, batches, skip).items():
+        seen, exact = statistics.at(site), values.double()
+        assert seen.tokens == len(values)
+        assert torch.equal(seen.positive_rate, (values > 0).double().mean(0))
+        assert torch.equal(seen.min, values.amin(0)) and torch.equal(seen.max, values.amax(0))
+        torch.testing.assert_close(seen.mean.double(), exact.mean(0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(seen.std.double(), exact.std(0, correction=0), rtol=1e-4, atol=1e-5)
+        for level in ASKED:
+            wanted = exact.quantile(level, dim=0).float()
+            torch.testing.assert_close(seen.quantile(level), wanted, rtol=1e-4, atol=1e-5)
+
+
+def read_masked(model, batches, skip: int) -> Account:
+    return read(model, batches, Account(locate(model).layers, locate(model).width), skip)

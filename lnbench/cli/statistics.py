@@ -80,15 +80,16 @@ def collect(
 
     readings = {
         language: Reading(
-            corpus or embedded.CORPUS,
-            budgets[language],
-            length,
-            mode,
-            skip,
-            seed,
-            dedup,
-            drop_wrong_script,
-            tuple(batch_level or ()),
+            corpus=corpus or embedded.CORPUS,
+            tokens=budgets[language],
+            length=length,
+            mode=mode,
+            skip=skip,
+            seed=seed,
+            dedup=dedup,
+            drop_wrong_script=drop_wrong_script,
+            batch_levels=tuple(batch_level or ()),
+            batch_size=batch_size,
         )
         for language in chosen
     }
@@ -102,7 +103,6 @@ def collect(
             shard=part,
             site=site,
             say=typer.echo,
-            batch_size=batch_size,
             save_every=save_every,
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 
 from lnbench.errors import LnbenchError
 
+log = logging.getLogger(__name__)
 SPLIT = "train"
 #: Documents held at a time for shuffling a stream.
 SHUFFLE_WINDOW = 10_000
@@ -27,7 +29,12 @@ def resolve_revision(repo: str, revision: str | None) -> str | None:
 
         try:
             commit = HfApi().dataset_info(repo, revision=revision, timeout=10).sha
-        except Exception:  # Offline, private, misspelt: the attempt to read the text says which.
+        except Exception as error:  # Offline, private, misspelt: the attempt to read the text says which.
+            log.warning(
+                "cannot ask the hub which revision of %s is read (%s); name one as in %s:CONFIG@REVISION, so that "
+                "another run reads the same",
+                *(repo, type(error).__name__, repo),
+            )
             return revision
         if commit is None:
             return revision

@@ -92,11 +92,12 @@ class LayerAccumulator:
 
     def take_bins(self, other: LayerAccumulator) -> None:
         """Count into bins like those of ``other``, if it has seen enough to have some; only before the first token."""
+        self.dtype = other.dtype
         self.histograms = [self._empty(histogram.bins) for histogram in other.histograms[:1]]
 
     def merge(self, other: LayerAccumulator) -> None:
         """Count what ``other`` has counted, as if it had been added here. ``other`` is of no use afterwards."""
-        self.dtype = other.dtype
+        self.dtype = other.dtype if other.tokens else self.dtype
         self.tokens += other.tokens
         for name, combine in _MOMENTS.items():
             setattr(self, name, combine(getattr(self, name), getattr(other, name).to(self.device)))

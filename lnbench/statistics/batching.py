@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from lnbench.architectures import Sites
-from lnbench.statistics.account import Account
-from lnbench.statistics.collect import input_device, observing
+from lnbench.statistics.collect import input_device, transformer_body
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +20,17 @@ _ENOUGH_ON_ACCELERATOR = 16_384
 _SHARE = {"cpu": 0.25}
 _SHARE_OF_ACCELERATOR = 0.8
 """Of the free memory that may be filled."""
+_KEPT = 4096
+"""Bytes that counting keeps for a neuron."""
 
 
 def fitting_batch_size(sites: Sites, length: int) -> int:
     """Blocks of ``length`` tokens that fit into the memory of the model's device, at least 1; the log says how many."""
     device = input_device(sites.model)
-    free = _free(device)
+    # Two histograms' worth: the counts, and what laying them out takes for a moment.
+    free = _free(device) - 2 * sites.layers * sites.width * _KEPT
     wanted = max(1, _ENOUGH.get(device.type, _ENOUGH_ON_ACCELERATOR) // length)
-    each = _estimated(sites, length) if device.type == "cpu" else _measured(sites, length, device)
+    each = _measured(sites, length, device) if device.type == "cuda" else _estimated(sites, length)
     size = max(1, min(wanted, int(free * _SHARE.get(device.type, _SHARE_OF_ACCELERATOR) / each)))
     log.info("%d blocks of %d tokens a forward pass (%s, %.1f GiB free)", size, length, device, free / 2**30)
     return size
@@ -36,13 +39,20 @@ def fitting_batch_size(sites: Sites, length: int) -> int:
 def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "cpu" and hasattr(os, "sysconf"):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 8 * 2**30
+    return min(psutil.virtual_memory().available, _free_in_container())
+
+
+def _free_in_container() -> int:
+    """What a container's limit leaves (cgroup v2); no limit where there is none."""
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    try:
+        return int(limit.read_text()) - int(used.read_text())
+    except (OSError, ValueError):
+        return 2**62
 
 
 def _estimated(sites: Sites, length: int) -> float:
-    """Bytes that a block takes in one layer, of which there is one at a time: as a process without memory is killed."""
+    """Bytes that a block takes in one layer, of which there is one at a time: a process without memory is killed."""
     model: Any = sites.model
     config = model.config.get_text_config()
     # The feed-forward's few tensors, attention's, and the scores of all heads; in 4 bytes, whatever the weights are in.
@@ -51,12 +61,17 @@ def _estimated(sites: Sites, length: int) -> float:
 
 
 def _measured(sites: Sites, length: int, device: torch.device) -> float:
-    """Bytes that one more block takes, counting included."""
-    peaks = []
+    """Bytes that one more block takes."""
+    body, peaks = transformer_body(sites.model), [0]
     for blocks in (1, 2):
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        with observing(sites, Account(sites.layers, sites.width), "any", skip=0) as read:
-            read(torch.zeros(blocks, length, dtype=torch.long))
+        try:
+            with torch.inference_mode():
+                body(input_ids=torch.zeros(blocks, length, dtype=torch.long, device=device), use_cache=False)
+        except torch.OutOfMemoryError:
+            break
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
-    return float(max(peaks[1] - peaks[0], peaks[1] / 4, 1))
+    # What counting adds: the activations of a layer once more, in one piece.
+    counting = 8 * length * sites.width
+    return float(max(peaks[-1] - peaks[-2] if len(peaks) > 2 else peaks[-1], 1) + counting)

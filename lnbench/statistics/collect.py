@@ -99,8 +99,8 @@ def _warn_of_drift(account: Account, language: str, values: Mapping[str, SiteVal
     many = int((error > _TOLERATED).any(0).sum())
     if many and account.tokens > CALIBRATION:
         log.warning(
-            "%s: quantiles of %d of %d neurons may be off by up to %.3f of the tokens: their values are not like those "
-            "of the first %d tokens, on which the bins were laid out. Shuffle a corpus that is sorted by topic",
+            "%s: quantiles of %d of %d neurons may be off by up to %.3f of the tokens: their values crowd in a few "
+            "places, or are not like those of the first %d tokens. Shuffle a corpus that is sorted by topic",
             *(language, many, error[0].numel(), float(error.max()), CALIBRATION),
         )
 

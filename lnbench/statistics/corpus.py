@@ -16,7 +16,7 @@ from lnbench.architectures import Sites, locate
 from lnbench.corpora import Corpus, ahead, blocks, open_corpus
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
-from lnbench.statistics.account import Account
+from lnbench.statistics.account import FORMAT, Account
 from lnbench.statistics.accumulate import CALIBRATION
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.collect import Block, observing, statistics_of
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 Shard = tuple[int, int]
 WHOLE: Shard = (0, 1)
+_PUBLISHED_SIZE = 8
 _COST = 50
 """Progress is kept no more often than after so many times as long as keeping it takes: for 2 % of the time."""
 
@@ -45,7 +46,9 @@ class Reading:
         seed: Seed of the documents' order.
         dedup: Drop documents that repeat an earlier one.
         drop_wrong_script: Drop documents that are mostly in another script than the language's.
-        batch_levels: See :func:`lnbench.collect_statistics`.
+        batch_levels: See :func:`lnbench.collect_statistics`. The means depend on the size of the batches; so with them
+            it is 8, where it is not given, and is recorded.
+        batch_size: Blocks in a forward pass; as many as fit the memory if None.
     """
 
     corpus: str
@@ -57,6 +60,7 @@ class Reading:
     dedup: bool = False
     drop_wrong_script: bool = False
     batch_levels: tuple[float, ...] = ()
+    batch_size: int | None = None
 
     def open(self, language: str) -> Corpus:
         """The documents of one language."""
@@ -82,13 +86,18 @@ class Reading:
             "seed": self.seed,
             "dedup": self.dedup,
             "drop_wrong_script": self.drop_wrong_script,
-            "batch_levels": list(self.batch_levels),
+            **({"batch_levels": list(self.batch_levels), "batch_size": self.size} if self.batch_levels else {}),
         }
+
+    @property
+    def size(self) -> int | None:
+        """The batch size, if it does not depend on the memory."""
+        return self.batch_size or (_PUBLISHED_SIZE if self.batch_levels else None)
 
 
 def request_key(provenance: dict[str, Any]) -> str:
-    """A fingerprint of everything that Statistics depend on, and of nothing else."""
-    return fingerprint({name: value for name, value in provenance.items() if name not in PLACES})
+    """A fingerprint of everything that Statistics depend on, the way of counting included, and of nothing else."""
+    return fingerprint([FORMAT, {name: value for name, value in provenance.items() if name not in PLACES}])
 
 
 def collect_corpus(
@@ -134,7 +143,6 @@ def count_corpus(
     language: str,
     reading: Reading,
     *,
-    batch_size: int | None = None,
     shard: Shard = WHOLE,
     state: Path | None = None,
     save_every: float = 60.0,
@@ -148,7 +156,6 @@ def count_corpus(
         tokenizer: Its tokenizer.
         language: Language code, as in the corpus.
         reading: Which tokens are counted.
-        batch_size: Blocks in a forward pass; as many as fit the memory if None.
         shard: ``(index, count)``, from 0: every count-th block. All shards lay their bins out on the start of the whole
             text, so that their counts add up to those of the whole.
         state: File that keeps the progress, and the finished account. What it holds of another request is replaced.
@@ -171,12 +178,19 @@ def count_corpus(
             "provenance": provenance,
             "shard": list(shard),
             "activations": names_of(sites.activations),
-            "batch_size": batch_size or fitting_batch_size(sites, reading.length),
+            "batch_size": reading.size or fitting_batch_size(sites, reading.length),
             "rows": 0,
             "done": False,
         }
         if shard != WHOLE:
             account.take_bins(_laid_out(sites, tokenizer, language, reading, account.about["batch_size"]))
+        if state is not None:
+            # What was chosen by the memory that happened to be free stays the same after an interruption.
+            account.save(state)
+    elif not account.about["done"]:
+        account.about["batch_size"] = reading.size or account.about["batch_size"]
+        so_far = (f"{account.tokens:,}", account.about["batch_size"])
+        log.warning("%s: going on after %s tokens, %d blocks a forward pass", language, *so_far)
     if not account.about["done"]:
         _count(sites, tokenizer, account, reading, state, save_every, progress)
     return account
@@ -191,13 +205,10 @@ def _begun(state: Path | None, request: str, shard: Shard, language: str) -> Acc
         if (about["request"], about["shard"]) != (request, list(shard)):
             log.warning("%s: %s holds counts of another request; starting anew", language, state)
             return None
-        account = Account.load(state)
+        return Account.load(state)
     except LnbenchError as error:
         log.warning("%s; starting anew", error)
         return None
-    if not account.about["done"]:
-        log.warning("%s: going on after %s tokens; the text up to there is read again", language, f"{account.tokens:,}")
-    return account
 
 
 def _laid_out(sites: Sites, tokenizer: Any, language: str, how: Reading, batch_size: int) -> Account:
@@ -220,10 +231,18 @@ def _count(
     total = how.tokens // shard[1] if how.tokens is not None else None
     documents = corpus.count() if progress and total is None else None
     bar = tqdm(total=total, initial=account.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
-    batches = how.blocks(corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"])
+
+    def passing_over(row: int) -> None:
+        if row % 1000 == 0:
+            bar.set_postfix_str(f"reading up to there again: {row / about['rows']:.0%}")
+
+    batches = how.blocks(
+        corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"], on_skip=passing_over
+    )
     due = time.monotonic() + save_every
     with observing(sites, account, language, skip=how.skip) as read, bar:
         for block in batches:
+            bar.set_postfix_str("", refresh=False)
             bar.update(read(block))
             if documents and corpus.report.documents:
                 # How much there is to read is not known before it is tokenised, but what share of it has been read.

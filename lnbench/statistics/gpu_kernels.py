@@ -6,16 +6,16 @@ whose order does not matter, are added atomically.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from lnbench.statistics.bins import BINS, FAR, HALF
-
-if TYPE_CHECKING:
-    from lnbench.statistics.accumulate import Histogram, LayerAccumulator
+from lnbench.statistics.accumulate import Histogram, LayerAccumulator
+from lnbench.statistics.bins import BINS, FAR, HALF, Bins
 
 _NEURONS, _TOKENS = 32, 128
 
@@ -40,17 +40,24 @@ def add_histogram(values: Tensor, rows: Tensor, histogram: Histogram) -> None:
     values, bins = values.contiguous(), histogram.bins
     width = values.shape[1]
     grid = (triton.cdiv(width, _NEURONS), triton.cdiv(len(rows), _TOKENS))
-    _histogram[grid](
-        values,
-        rows,
-        *(bins.centre, bins.below, bins.above, histogram.counts),
-        *(len(rows), width),
-        BINS=BINS,
-        HALF=float(HALF),
-        FAR=FAR,
-        TOKENS=_TOKENS,
-        NEURONS=_NEURONS,
-    )
+    accounts = (bins.centre, bins.below, bins.above, histogram.counts)
+    sizes = {"BINS": BINS, "HALF": float(HALF), "FAR": FAR, "TOKENS": _TOKENS, "NEURONS": _NEURONS}
+    with _on(values):
+        _histogram[grid](values, rows, *accounts, len(rows), width, **sizes)
+
+
+def compile_all() -> None:
+    """Compile the kernels on the GPU, or raise what Triton raises."""
+    layer = LayerAccumulator(1, torch.device("cuda"))
+    values, rows = torch.zeros(1, 1, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda")
+    add_moments(values, rows, layer, 0)
+    bins = Bins(*(torch.ones(1, device="cuda") for _ in range(3)))
+    add_histogram(values, rows, Histogram(bins, torch.zeros(1, BINS, dtype=torch.int32, device="cuda")))
+
+
+def _on(values: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, whatever device its tensors are on."""
+    return torch.cuda.device(values.device) if values.is_cuda else nullcontext()
 
 
 @triton.jit  # type: ignore[untyped-decorator]

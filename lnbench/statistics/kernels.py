@@ -9,7 +9,6 @@ Where the bins lie is told in :mod:`lnbench.statistics.bins`.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Iterator
 from functools import cache
@@ -120,11 +119,16 @@ def _bins_of(histogram: Histogram | None) -> tuple[Any, ...]:
 def _way(device: str) -> Way:
     if device == "cpu":
         return "compiled"
-    if device == "cuda" and importlib.util.find_spec("triton") is not None:
-        return "triton"
-    log.warning(
-        "no compiled loop for %s: counting in whole-tensor steps, which takes about as long as the model", device
-    )
+    why = f"there is none for {device}"
+    if device == "cuda":
+        try:
+            from lnbench.statistics import gpu_kernels
+
+            gpu_kernels.compile_all()
+            return "triton"
+        except Exception as error:  # Triton is missing, or finds no compiler, or fails in one of its many layers.
+            why = str(error).strip().partition("\n")[0] or type(error).__name__
+    log.warning("no compiled loop (%s): counting in whole-tensor steps, at about half the model's own speed", why)
     return "torch"
 
 

@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,18 @@ def collect_folder(
     own = folder if shard == WHOLE else _shard_folder(folder, shard)
     described = describe_model(model, tokenizer)
     activations = locate(model).activations
-    with sole_use(own):
+    with ExitStack() as locks:
+        for used in {own, folder} if asked == WHOLE and rank == 0 else {own}:
+            locks.enter_context(sole_use(used))
         for language, reading in readings.items():
-            request = request_key(described | reading.provenance(language))
-            if _stored(folder, language, request):
-                say(f"{language}: already in {folder}")
-                continue
             state = (own / "unfinished" if shard == WHOLE else own) / f"{language}.safetensors"
+            for left in state.parent.glob(f".{state.name}.*"):
+                left.unlink()  # of a process that was killed as it wrote
+            request = request_key(described | reading.provenance(language))
+            if _stored(folder, language, request, site if rank == 0 else None):
+                say(f"{language}: already in {folder}")
+                _clear(state)
+                continue
             account = count_corpus(
                 model, tokenizer, language, reading, shard=shard, state=state, described=described, **options
             )
@@ -87,7 +92,8 @@ def collect_folder(
             if asked == WHOLE:
                 wait_for_all()
                 if rank == 0:
-                    merge_folders([folder], folder, languages=[language], site=site, activations=activations, say=say)
+                    parts = [_shard_folder(folder, (one, world)) for one in range(world)]
+                    merge_folders(parts, folder, languages=[language], site=site, activations=activations, say=say)
                 wait_for_all()
                 state.unlink()
     if asked == WHOLE != shard:
@@ -116,6 +122,10 @@ def merge_folders(
     Raises:
         LnbenchError: no shards, some are missing or unfinished, or they belong to different requests.
     """
+    if _SHARD.fullmatch(out.resolve().name):
+        raise LnbenchError(
+            f"{out} holds a shard, which the merged Statistics would overwrite; choose another with --out"
+        )
     found = _shards(folders)
     if languages is not None:
         found = {language: shards for language, shards in found.items() if language in languages}
@@ -145,15 +155,20 @@ def _keep(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> N
     say(f"{text}; {statistics.tokens:,} tokens, quantiles within {bound:.4f} in rank → {path}")
 
 
-def _stored(folder: Path, language: str, request: str) -> bool:
-    """Whether the folder has these very Statistics already."""
+def _stored(folder: Path, language: str, request: str, site: str | None) -> bool:
+    """Whether the folder has these very Statistics already; they then show ``site`` first, if one is given."""
     if not (folder / store.MANIFEST).exists() or language not in store.languages(folder):
         return False
     try:
-        return Statistics.load(folder, language).provenance.get("request") == request
+        found = Statistics.load(folder, language)
     except LnbenchError as error:
         log.warning("%s", error)
         return False
+    if found.provenance.get("request") != request:
+        return False
+    if site is not None and found.site != site:
+        found.at(site).save(folder)
+    return True
 
 
 def _shard_folder(folder: Path, shard: Shard) -> Path:
