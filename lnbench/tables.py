@@ -71,7 +71,7 @@ def averages_table(folder: Path) -> Table:
         "std",
         *(f"P{percent}" for percent in _PERCENTS),
         "rank error",
-        caption="rank error: the most that one of these percentiles of any neuron may be off by, as a share of the tokens",
+        caption="rank error: the most that a percentile here may be off by for any neuron, as a share of the tokens",
     )
     for language in store.languages(folder):
         loaded = Statistics.load(folder, language)

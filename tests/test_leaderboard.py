@@ -215,7 +215,7 @@ def test_the_baseline_with_the_same_documents_is_taken(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model": "n"}, {"dtype": "float16"}, {"finetune": "f"}, {"seed": 1}, {"weights": "v"}]
+    "changes", [{"model": "n"}, {"dtype": "float16"}, {"finetune": "f"}, {"seed": 1}, {"weights": "v"}, {"setup": "s"}]
 )
 def test_no_baseline_of_another_model(run: Run, changes: dict[str, Any]) -> None:
     run.add("none", {"acc": RIGHT})
@@ -230,6 +230,7 @@ def test_controls_of_others_are_not_taken(run: Run) -> None:
     run.add("zero", {"acc": RIGHT}, **{**control(0), "control_of": "act_prob"})
     run.add("p10", {"acc": RIGHT}, **control(0))
     run.add("zero", {"acc": RIGHT}, language="en", **control(0))
+    run.add("zero", {"acc": RIGHT}, override_setup="other", **control(0))
     assert pick(run.rows(), selector="lape").n_controls == 0
 
 
@@ -326,6 +327,37 @@ def test_runs_that_disagree_are_an_error(tmp_path: Path) -> None:
         Run(tmp_path / name).add("none", {"acc": values})
     with pytest.raises(LnbenchError, match=r"one and .*two disagree about the cell 0000000000000001 .*1.0 on 12"):
         read_runs([tmp_path / "one", tmp_path / "two"])
+
+
+def test_rounding_is_no_disagreement(tmp_path: Path) -> None:
+    for name, bits, right in (("one", 1.0, 12), ("two", 1.00005, 11)):
+        one = Run(tmp_path / name)
+        acc = [1.0] * right + [0.0] * (12 - right)
+        one.add("none", {"acc": acc, "bits_per_byte": [bits] * 12})
+        one.add("zero", {"acc": WRONG, "bits_per_byte": [bits + 1] * 12}, cell=f"of {name}", language="hi")
+    rows = build(read_runs([tmp_path / "one", tmp_path / "two"]))
+    none = pick(rows, intervention="none", metric="acc")
+    assert none.value == 1
+    assert "more than one run" in (none.note or "")
+    assert [row.baseline for row in rows if row.intervention == "zero" and row.metric == "acc"] == [1, 11 / 12]
+    Run(tmp_path / "three").add("none", {"acc": RIGHT, "bits_per_byte": [1.001] * 12})
+    with pytest.raises(LnbenchError, match="bits_per_byte"):
+        read_runs([tmp_path / "one", tmp_path / "three"])
+
+
+def test_setups_have_tables_of_their_own(run: Run) -> None:
+    for setup in ("a", "b"):
+        run.add("none", {"acc": RIGHT}, setup=setup)
+        for override in ("x", "y"):
+            run.add("zero", {"acc": WRONG}, setup=setup, override_setup=override)
+    found = grids(run.rows())
+    assert [grid.title.rpartition(", ")[2] for grid in found] == ["setup a", "setup b"]
+    assert found[0].names == ("override setup", "neurons", "intervention")
+    assert len(found[0].lines) == 3
+    failed = control(1) | {"override_setup": "x", "setup": "a"}
+    run.add("zero", {"acc": RIGHT}, **control(0) | {"override_setup": "x", "setup": "a"})
+    run.add("zero", error="no memory", **failed)
+    assert "mean of" not in printed(run)
 
 
 def test_a_failure_gives_way_to_a_result(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class TrainingSettings(BaseModel):
         default="cut", description="longer examples: cut at the start of the prompt, or left out"
     )
     lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
+    head_lr: float | None = Field(default=None, gt=0, description="that of the classification head; none: lr")
     batch_size: int = Field(default=8, ge=1, description="examples an optimiser step")
     accumulation: int = Field(default=1, ge=1, description="forward passes that a batch is split into")
     epochs: float = Field(default=1, gt=0, description="passes over the training rows")
@@ -72,7 +73,7 @@ class TrainingSettings(BaseModel):
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, value.split("+"))) if isinstance(value, str) else value
 
-    @field_validator("examples", "max_steps", "eval_steps", "patience", "save_steps", mode="before")
+    @field_validator("examples", "head_lr", "max_steps", "eval_steps", "patience", "save_steps", mode="before")
     @classmethod
     def _none(cls, value: Any) -> Any:
         return None if value == "none" else value

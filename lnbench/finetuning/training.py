@@ -153,6 +153,20 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As Trainer; the head learns at a rate of its own, if it is given one."""
+        head_lr = self._data.settings.head_lr
+        new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if new and head_lr is not None and isinstance(self.model, HeadObjective):
+            own = {id(parameter) for parameter in self.model.head.parameters()}
+            for group in list(optimizer.param_groups):
+                mine = [parameter for parameter in group["params"] if id(parameter) in own]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+                if mine:
+                    optimizer.add_param_group({**group, "params": mine, "lr": head_lr})
+        return optimizer
+
     def _measures(self) -> list[dict[str, Any]]:
         return [row for row in self.state.log_history if "eval_accuracy" in row]
 

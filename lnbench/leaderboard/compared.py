@@ -26,10 +26,12 @@ def build(results: Sequence[Result]) -> list[Row]:
 
     A cell is compared with the cell of the same model, adapter, seed and task without intervention; an adapter's own
     cell without intervention with the model without the adapter. A cell of a selector is also compared with the
-    average of its random controls. Only cells with the very same documents and prompts are compared.
+    average of its random controls. Only cells with the very same setup, documents and prompts are compared; those of
+    the same run come first.
     """
     peers = _Peers(results)
-    rows = [_row(result, peers) for result in tqdm(results, desc="comparing", unit="row", disable=None)]
+    own = [result for result in results if not result.repeated]
+    rows = [_row(result, peers) for result in tqdm(own, desc="comparing", unit="row", disable=None)]
     _correct(rows, "p_value", "p_holm")
     _correct(rows, "control_p_value", "control_p_holm")
     for row in rows:
@@ -59,28 +61,34 @@ class _Peers:
             if record.control_of is not None:
                 self._controls[_overridden(record, record.control_of)].append(result)
 
-    def baselines(self, record: Record) -> list[Result]:
+    def baselines(self, result: Result) -> list[Result]:
         """The same without intervention; for an adapter's own baseline, the model without the adapter."""
-        if record.intervention == _NONE:
-            return self._without_adapter[_asked(record)]
-        return self._baselines[_loaded(record)]
+        if result.record.intervention == _NONE:
+            return _own_first(result, self._without_adapter[_asked(result.record)])
+        return _own_first(result, self._baselines[_loaded(result.record)])
 
     def lost_baseline(self, record: Record) -> bool:
         """Whether the baseline was tried and failed."""
         return _named(record) in self._failed
 
-    def controls(self, record: Record) -> list[Result]:
+    def controls(self, result: Result) -> list[Result]:
         """The same with random neurons in place of the selector's."""
-        return self._controls[_overridden(record, record.selector)]
+        return _own_first(result, self._controls[_overridden(result.record, result.record.selector)])
+
+
+def _own_first(result: Result, others: Sequence[Result]) -> list[Result]:
+    """Those of the same run before others, which may differ in the last digits."""
+    return sorted(others, key=lambda other: other.run != result.run)
 
 
 def _named(record: Record) -> tuple[Any, ...]:
     # A cell that failed may know no more.
-    return (record.model, record.adapter, record.finetune, record.seed, record.task)
+    return (record.model, record.setup, record.adapter, record.finetune, record.seed, record.task)
 
 
 def _asked(record: Record) -> tuple[Any, ...]:
-    return (record.model, record.revision, record.dtype, record.quantization, record.seed, record.task, record.metric)
+    loaded = (record.model, record.revision, record.dtype, record.quantization)
+    return (*loaded, record.setup, record.seed, record.task, record.metric)
 
 
 def _loaded(record: Record) -> tuple[Any, ...]:
@@ -89,12 +97,13 @@ def _loaded(record: Record) -> tuple[Any, ...]:
 
 
 def _overridden(record: Record, selector: str) -> tuple[Any, ...]:
-    return (*_loaded(record), selector, record.intervention, record.language, record.statistics)
+    neurons = (selector, record.language, record.statistics, record.override_setup)
+    return (*_loaded(record), *neurons, record.intervention)
 
 
 def _row(result: Result, peers: _Peers) -> Row:
     record = result.record
-    notes = [result.problem] if result.problem else []
+    notes = [note for note in (result.problem, result.note) if note]
     compared: dict[str, Any] = {}
     if record.metric is not None and not result.problem:
         compared = _with_baseline(result, peers, notes) | _with_controls(result, peers, notes)
@@ -111,7 +120,7 @@ def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
     record = result.record
     if record.intervention == _NONE and record.finetune == _NONE:
         return {}
-    there = peers.baselines(record)
+    there = peers.baselines(result)
     same = _on_same_documents(result, there)
     if not same:
         failed = not there and peers.lost_baseline(record)
@@ -123,7 +132,7 @@ def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
 
 def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
     """The comparison with the average of the controls, where there are any."""
-    there = peers.controls(result.record)
+    there = peers.controls(result)
     if not there:
         return {}
     draws = {one.record.control_seed: one for one in reversed(_on_same_documents(result, there))}

@@ -17,7 +17,7 @@ from lnbench.leaderboard.rows import Row, save
 
 _VARIANT = (
     *("model", "revision", "dtype", "quantization", "adapter", "finetune", "selector", "control_of"),
-    *("intervention", "seed", "limit"),
+    *("intervention", "seed", "limit", "setup", "override_setup"),
 )
 """What makes a model of its own in the per-model files."""
 _VERSIONS = ("lnbench_version", "lm_eval_version", "transformers_version", "torch_version", "datasets_version")

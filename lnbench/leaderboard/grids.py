@@ -18,6 +18,8 @@ _VARYING: dict[str, Callable[[Row], str]] = {
     "limit": lambda row: "all" if row.limit is None else f"{row.limit:g}",
 }
 """Columns that are shown only where a table has more than one value of them."""
+_OVERRIDE_SETUP: dict[str, Callable[[Row], str]] = {"override setup": lambda row: row.override_setup or "-"}
+"""A column that is shown only where the same neurons have more than one value of it."""
 _MEANING = {"bits_per_byte": "More bits per byte: the model is more surprised by that language."}
 
 
@@ -48,28 +50,35 @@ def grids(rows: Sequence[Row]) -> list[Grid]:
     failed: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.failed:
-            # A cell that fails before its model is loaded does not know the model's revision and dtype.
-            failed[row.model, row.task_pattern].append(row)
+            failed[_attempted(row)].append(row)
         else:
             tables[*row.measured_on, row.metric].append(row)
-    shown = {(table[0].model, table[0].task_pattern) for table in tables.values()}
-    found = [_grid([*table, *failed[table[0].model, table[0].task_pattern]]) for table in tables.values()]
-    return found + [_grid(some) for key, some in failed.items() if some and key not in shown]
+    shown = {_attempted(table[0]) for table in tables.values()}
+    setups = len({row.setup for row in rows}) > 1
+    found = [_grid([*table, *failed[_attempted(table[0])]], setups) for table in tables.values()]
+    return found + [_grid(some, setups) for key, some in failed.items() if some and key not in shown]
 
 
-def _grid(rows: Sequence[Row]) -> Grid:
+def _attempted(row: Row) -> tuple[Any, ...]:
+    # A cell that fails before its model is loaded does not know the model's revision and dtype.
+    return (row.model, row.setup, row.task_pattern)
+
+
+def _grid(rows: Sequence[Row], setups: bool) -> Grid:
     first = rows[0]
     languages = tuple(dict.fromkeys(row.language for row in rows))
     varying = [name for name, of in _VARYING.items() if len({of(row) for row in rows}) > 1]
+    varying += _OVERRIDE_SETUP if _several_overrides(rows) else {}
     lines: dict[_Key, dict[str, list[Row]]] = {}
     for row in rows:
-        values = tuple(_VARYING[name](row) for name in varying)
+        values = tuple({**_VARYING, **_OVERRIDE_SETUP}[name](row) for name in varying)
         key = _Key(values, row.control_of or row.selector, row.control_of is not None, row.intervention)
         lines.setdefault(key, {}).setdefault(row.language, []).append(row)
     # In the order in which they occur; a selector's controls after the selector.
     groups = {group: number for number, group in enumerate(dict.fromkeys(map(_group, lines)))}
     ordered = sorted(lines.items(), key=lambda item: (groups[_group(item[0])], item[0].control))
-    model = ", ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization)))
+    setup = f"setup {first.setup}" if setups else None
+    model = ", ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization, setup)))
     return Grid(
         title=f"{first.metric or 'failed'} of {first.task_pattern}: {model}",
         names=(*varying, "neurons", "intervention"),
@@ -99,6 +108,14 @@ class _Key(NamedTuple):
     intervention: str
 
 
+def _several_overrides(rows: Sequence[Row]) -> bool:
+    """Whether the same neurons were found or overridden in several ways."""
+    ways: dict[tuple[Any, ...], set[str | None]] = defaultdict(set)
+    for row in rows:
+        ways[row.control_of or row.selector, row.language].add(row.override_setup)
+    return any(len(some) > 1 for some in ways.values())
+
+
 def _group(key: _Key) -> tuple[Any, ...]:
     return (key.varying, key.selector)
 
@@ -107,7 +124,7 @@ def _neurons(key: _Key, spots: dict[str, list[Row]]) -> str:
     """How a line's neurons are called."""
     if not key.control:
         return key.selector
-    draws = len({row.control_seed for rows in spots.values() for row in rows})
+    draws = len({row.control_seed for rows in spots.values() for row in rows if not row.failed})
     return f"random like {key.selector}" + (f" (mean of {draws})" if draws > 1 else "")
 
 

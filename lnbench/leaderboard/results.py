@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ Document = tuple[Any, ...]
 Sample = tuple[Document, str, Mapping[str, Any]]
 """A document, lm-eval's filter, and metric → value."""
 _TOLERANCE = 1e-6
-"""Relative difference up to which two numbers are the same measurement."""
+"""Relative difference up to which two numbers are the same."""
+_PRECISE = ("float32", "float64", None)
+_ROUNDING, _ROUNDING_COARSE = 1e-4, 2e-2
+"""Relative difference that rounding can make to a mean over documents: in these types, and in shorter ones."""
+_FLIPPED = 0.01
+"""Share of documents that it can make right or wrong; one at least."""
+_ROUNDED = "measured in more than one run, with other rounding; this is the first"
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,12 @@ class Result:
     """``[documents]``."""
     problem: str | None = None
     """Why its documents cannot be compared."""
+    run: Path = Path()
+    """The folder that it is from."""
+    repeated: bool = False
+    """Whether it stands in another run already: it is compared with others of its run, and has no row of its own."""
+    note: str | None = None
+    """What the reader of its row should know."""
     task_version: str | float | None = None
     higher_is_better: bool | None = None
 
@@ -43,7 +55,8 @@ class Result:
 def read_runs(runs: Iterable[str | Path]) -> list[Result]:
     """All results of several runs.
 
-    The same cell in two runs counts once; of a cell that failed in one run and not in another, the failure is dropped.
+    The same cell in two runs counts once, the first time; of a cell that failed in one run and not in another, the
+    failure is dropped.
 
     Args:
         runs: Folders of sweeps, or ``records.jsonl`` files.
@@ -51,18 +64,25 @@ def read_runs(runs: Iterable[str | Path]) -> list[Result]:
     Raises:
         LnbenchError: a file is missing or damaged; two runs disagree about the same cell.
     """
-    found: dict[tuple[Any, ...], tuple[Record, Path]] = {}
-    for run in map(Path, runs):
-        for record in records.load(run):
-            key = (record.cell, record.language, record.task, record.metric)
-            if key in found:
-                _check_same(found[key], (record, run))
-            else:
-                found[key] = (record, run)
-    succeeded = {key[0] for key, (record, _) in found.items() if not record.failed}
-    kept = [(record, run) for key, (record, run) in found.items() if not (record.failed and key[0] in succeeded)]
-    reader = _Reader()
-    return [reader.result(record, run if run.is_dir() else run.parent) for record, run in kept]
+    found: dict[tuple[Any, ...], list[tuple[Record, Path]]] = {}
+    files = {path.resolve(): path for path in (run / records.FILE if run.is_dir() else run for run in map(Path, runs))}
+    for file in files.values():
+        folder = file.parent
+        for record in records.load(file):
+            same = found.setdefault((record.cell, record.language, record.task, record.metric), [])
+            if same:
+                _check_same(same[0], (record, folder))
+            same.append((record, folder))
+    succeeded = {key[0] for key, same in found.items() if not same[0][0].failed}
+    reader, results = _Reader(), []
+    for key, same in found.items():
+        if same[0][0].failed and key[0] in succeeded:
+            continue
+        differs = any(not _same(record.value, same[0][0].value) for record, _ in same)
+        for number, (record, folder) in enumerate(same):
+            result = reader.result(record, folder)
+            results.append(replace(result, run=folder, repeated=number > 0, note=_ROUNDED if differs else None))
+    return results
 
 
 def _check_same(first: tuple[Record, Path], second: tuple[Record, Path]) -> None:
@@ -70,7 +90,7 @@ def _check_same(first: tuple[Record, Path], second: tuple[Record, Path]) -> None
     LnbenchError: the two runs have other numbers for one cell.
     """
     (one, here), (other, there) = first, second
-    if _same(one.value, other.value) and one.n == other.n:
+    if one.n == other.n and _equal_but_for_rounding(one, other):
         return
     raise LnbenchError(
         f"{here} and {there} disagree about the cell {one.cell} ({one.model}, {one.selector}, {one.intervention}, "
@@ -83,6 +103,19 @@ def _same(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+
+
+def _equal_but_for_rounding(one: Record, other: Record) -> bool:
+    """Whether another batch size or machine can be all that is between two values."""
+    if one.value is None or other.value is None or _same(one.value, other.value):
+        return _same(one.value, other.value)
+    relative = _ROUNDING if one.dtype in _PRECISE and one.quantization is None else _ROUNDING_COARSE
+    counts = [record.value * record.n for record in (one, other) if record.value is not None and record.n]
+    if len(counts) == 2 and all(0 <= record.value <= 1 for record in (one, other) if record.value is not None):
+        # A share of documents: where two choices are as likely as each other, rounding decides.
+        if all(abs(count - round(count)) < _TOLERANCE * max(1, count) for count in counts):
+            return abs(counts[0] - counts[1]) <= max(1, _FLIPPED * (one.n or 0)) + _TOLERANCE
+    return math.isclose(one.value, other.value, rel_tol=relative)
 
 
 class _Reader:

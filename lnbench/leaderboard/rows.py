@@ -63,7 +63,7 @@ class Row(BaseModel):
     """Draws of random neurons."""
 
     note: str | None = None
-    """Why there is no comparison, where one would be expected."""
+    """Why there is no comparison, where one would be expected; or that another run found another value."""
 
     command: str
     cell: str | None = None
@@ -75,6 +75,10 @@ class Row(BaseModel):
     """In the row of a control: whose."""
     control_seed: int | None = None
     seed: int = 0
+    setup: str | None = None
+    """Fingerprint of how the model was loaded and asked."""
+    override_setup: str | None = None
+    """Fingerprint of what an override and its controls share."""
     limit: float | None = None
     batch_size: int | str | None = None
     neuron_set: str | None = None
@@ -103,8 +107,8 @@ class Row(BaseModel):
 
     @property
     def measured_on(self) -> tuple[str | None, ...]:
-        """The model and task, without which no two rows share a table."""
-        return (self.model, self.revision, self.dtype, self.quantization, self.task_pattern)
+        """The model, how it was asked, and the task, without which no two rows share a table."""
+        return (self.model, self.revision, self.dtype, self.quantization, self.setup, self.task_pattern)
 
 
 def save(rows: Iterable[Row], path: str | Path) -> None:

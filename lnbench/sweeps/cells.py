@@ -24,6 +24,10 @@ from lnbench.sweeps.spec import Sweep
 
 _OURS = "lnbench_"
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+_NOT_KEYED = ("batch_size", "device", "include_path")
+"""Options that change no more than the last digits; and where tasks are, which count by what they hold."""
+_NOT_SETUP = (*_NOT_KEYED, "limit")
+"""And which documents are measured, as documents are compared one by one."""
 _DEFAULTS = ("corpus", "corpus_tokens", "corpus_length", "site", "positions")
 """Fields of a spec that are model arguments too, with the same defaults."""
 
@@ -70,8 +74,15 @@ class Invocation:
         return cls(**{**given, "limit": int(spec.limit or 0) if whole else spec.limit})
 
     def folder_of(self, task: str) -> str | None:
-        """Where a task's YAML is looked for, beside lm-eval's own."""
-        return str(tasks_dir()) if task.startswith(_OURS) else self.include_path
+        """Where a task's YAML is looked for, beside lm-eval's own; of one name, the user's is taken."""
+        if not task.startswith(_OURS) or (self.include_path and task in contents.tasks_in(self.include_path)):
+            return self.include_path
+        return str(tasks_dir())
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The options that change the numbers of the same documents."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NOT_SETUP}
 
     def words(self, seed: int | None) -> Iterator[str]:
         """The options on lm_eval's command line."""
@@ -111,13 +122,22 @@ class Cell:
     seed: int | None = None
     content: Any = field(default=None, repr=False)
     """What the neurons and Statistics are made from, for the key."""
+    override_setup: str | None = None
+    """Fingerprint of all that an override and its controls have in common."""
     key: str = ""
     """16 hexadecimal digits of all that the numbers depend on, as it was when the sweep was planned."""
+    deaths: int = 0
+    """How many processes in a row ended in the middle of it."""
 
     @property
     def model_args(self) -> dict[str, Any]:
         """All of ``--model_args``."""
         return {**self.loading.arguments, **self.arguments}
+
+    @property
+    def setup(self) -> str:
+        """Fingerprint of how the model was loaded and asked, which a cell and its baseline have in common."""
+        return fingerprint([self.loading.options, self.invocation.setup])
 
     @property
     def command(self) -> str:
@@ -161,15 +181,16 @@ def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
 
 
 def _key(cell: Cell) -> str:
-    """Everything but batch size and device, which change no more than the last digits."""
-    invocation = asdict(cell.invocation)
-    for name in ("batch_size", "device", "include_path"):
-        invocation.pop(name)
+    invocation = {name: value for name, value in asdict(cell.invocation).items() if name not in _NOT_KEYED}
     folder = cell.invocation.folder_of(cell.task)
     loading = cell.loading
     held = [loading.content, loading.options, cell.content, contents.of_tasks(folder) if folder else None]
-    # Names that stand in the records count too, or a record would go by a name that is not in the spec.
-    named = [loading.model, loading.finetune, cell.task, cell.languages, cell.intervention, cell.selector]
+    if folder == str(tasks_dir()):
+        held.append(contents.of_data(cell.task.removeprefix(_OURS), cell.invocation.metadata.get("lnbench_data")))
+    # Names that stand in the records count too, or a record would go by a name that is not in the spec. Without
+    # intervention, a language that is added is measured already.
+    languages = () if cell.intervention == "none" else cell.languages
+    named = [loading.model, loading.finetune, cell.task, languages, cell.intervention, cell.selector]
     return fingerprint([held, named, invocation, cell.control_seed, cell.seed])
 
 
@@ -180,6 +201,8 @@ class _Neurons:
     selector: str
     arguments: Mapping[str, Any]
     content: Any
+    shared: Any
+    """What its controls, too, are made from."""
     control_of: str | None = None
     control_seed: int | None = None
 
@@ -199,7 +222,8 @@ def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[C
             yield replace(blank, task=task, languages=tuple(languages), arguments={"intervention": "none", **head})
         for language in languages:
             for chosen in neurons:
-                for intervention in [short("intervention", one) for one in spec.changing]:
+                for given in spec.changing:
+                    intervention = short("intervention", given)
                     arguments = {"intervention": intervention, **chosen.arguments, **shared, **head}
                     yield replace(
                         blank,
@@ -210,7 +234,8 @@ def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[C
                         selector=chosen.selector,
                         control_of=chosen.control_of,
                         control_seed=chosen.control_seed,
-                        content=[chosen.content, spec.site, spec.positions],
+                        content=[chosen.content, spec.site, spec.positions, *_files("intervention", given)],
+                        override_setup=fingerprint([chosen.shared, spec.site, spec.positions]),
                     )
 
 
@@ -224,20 +249,30 @@ def _neurons(spec: Sweep) -> Iterator[_Neurons]:
     for given in spec.selectors:
         name, canonical = short("selector", given), get_host().canonical("selector", given)
         arguments = {**from_folder, "languages": "+".join(compared)}
-        yield _Neurons(name, {"selector": name, **arguments}, [canonical, read])
+        content = [canonical, read, *_files("selector", given)]
+        yield _Neurons(name, {"selector": name, **arguments}, content, content)
         if canonical["name"] != "random":
-            yield from _controls(spec, name, f"[{name}]" if ":" in name else name, arguments, [canonical, read])
+            yield from _controls(spec, name, f"[{name}]" if ":" in name else name, arguments, content, content)
     for file in spec.neurons:
-        content = [contents.of_file(file), read]
-        yield _Neurons(file, {"neurons": file, **from_folder}, content)
+        content, held = [contents.of_file(file), read], contents.of_file(file)
+        yield _Neurons(file, {"neurons": file, **from_folder}, content, held)
         arguments = {**from_folder, "languages": "+".join(spec.languages)}
-        yield from _controls(spec, file, file, arguments, content)
+        yield from _controls(spec, file, file, arguments, content, held)
 
 
-def _controls(spec: Sweep, name: str, like: str, arguments: Mapping[str, Any], content: Any) -> Iterator[_Neurons]:
+def _controls(
+    spec: Sweep, name: str, like: str, arguments: Mapping[str, Any], content: Any, shared: Any
+) -> Iterator[_Neurons]:
     for seed in range(spec.controls):
         random = f"random:like={like}:seed={seed}"
-        yield _Neurons(random, {"selector": random, **arguments}, [content, "random", seed], name, seed)
+        yield _Neurons(random, {"selector": random, **arguments}, [content, "random", seed], shared, name, seed)
+
+
+def _files(kind: str, choice: str) -> list[tuple[str, str]]:
+    """The parameters of a choice that name files, and what these hold."""
+    given = get_host().canonical(kind, choice)["parameters"]
+    named = {name: value for name, value in given.items() if isinstance(value, str) and Path(value).is_file()}
+    return [(name, contents.of_file(path)) for name, path in sorted(named.items())]
 
 
 def _compared(spec: Sweep) -> list[str]:

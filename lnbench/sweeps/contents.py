@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from lnbench.errors import LnbenchError
-from lnbench.files import file_sha256, fingerprint
+from lnbench.files import cache_dir, file_sha256, fingerprint, write_text
 from lnbench.models import PACKAGED
 from lnbench.statistics import store
+from lnbench.sweeps.records import FILE
 
-_WHOLE_BYTES = 1 << 22
-_SAMPLES, _SAMPLE_BYTES = 64, 1 << 14
-_TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl")
+_LARGE_BYTES = 1 << 26
+"""From here on, a file's checksum is kept in the cache."""
+_NO_TASKS = "__pycache__"
+_OF_A_RUN = {FILE, ".running.lock"}
+_DATA = ("xnli", "xquad")
+"""Beginnings of our tasks that read a folder of this name in ``$LNBENCH_DATA``."""
 
 
 def forget() -> None:
     """Look at every file anew: what they held when a sweep was planned is not what they hold for the next."""
-    for function in (of_file, of_model, of_statistics, of_tasks):
+    for function in (of_file, of_model, of_statistics, of_tasks, of_data, tasks_in):
         function.cache_clear()
 
 
@@ -30,7 +35,15 @@ def of_file(path: str) -> str:
         LnbenchError: it cannot be read.
     """
     try:
-        return file_sha256(path)[:16]
+        status = Path(path).stat()
+        if status.st_size < _LARGE_BYTES:
+            return file_sha256(path)[:16]
+        # Weights take a minute to read.
+        place = fingerprint([str(Path(path).resolve()), status.st_size, status.st_mtime_ns])
+        known = cache_dir("checksums", place)
+        if not known.is_file():
+            write_text(known, file_sha256(path)[:16])
+        return known.read_text(encoding="utf-8")
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -44,7 +57,7 @@ def of_model(name: str) -> str:
     if not folder.is_dir():
         return name
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    return fingerprint([(path.name, _sampled(path)) for path in sorted(files)])
+    return fingerprint([(path.name, of_file(str(path))) for path in sorted(files)])
 
 
 @cache
@@ -59,7 +72,7 @@ def of_statistics(folder: str) -> str:
 
 @cache
 def of_tasks(folder: str) -> str:
-    """The configurations, code and data rows in a folder of tasks.
+    """All files in a folder of tasks, but for those of sweeps that were run inside it.
 
     Raises:
         LnbenchError: it is no folder.
@@ -67,18 +80,41 @@ def of_tasks(folder: str) -> str:
     root = Path(folder)
     if not root.is_dir():
         raise LnbenchError(f"include_path: {folder} is no folder")
-    files = sorted(path for path in root.rglob("*") if path.suffix in _TASK_FILES)
-    return fingerprint([(str(path.relative_to(root)), _sampled(path)) for path in files])
+    return fingerprint(sorted((str(path.relative_to(root)), of_file(str(path))) for path in _files_in(root)))
 
 
-def _sampled(path: Path) -> str:
-    """A file's size and bytes; of a large one, bytes spread over it, which any other training changes."""
-    size = path.stat().st_size
-    if size <= _WHOLE_BYTES:
-        return of_file(str(path))
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for number in range(_SAMPLES):
-            file.seek(number * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
+def _files_in(root: Path) -> Iterator[Path]:
+    for folder, inside, files in os.walk(root):
+        here = Path(folder)
+        if here != root and _OF_A_RUN & set(files):
+            inside.clear()
+            continue
+        inside[:] = [name for name in inside if not name.startswith(".") and name != _NO_TASKS]
+        yield from (here / name for name in files if not name.startswith(".") and (here / name).is_file())
+
+
+@cache
+def tasks_in(folder: str) -> frozenset[str]:
+    """The names of the tasks, groups and tags of a folder."""
+    from lm_eval.tasks import TaskManager
+
+    return frozenset(TaskManager(include_path=folder, include_defaults=False).all_tasks)
+
+
+@cache
+def of_data(task: str, folder: str | None) -> str | None:
+    """The data on this machine that one of our tasks reads; None where it is a part of lnbench, or on the hub.
+
+    Args:
+        task: The task's name, without ``lnbench_``.
+        folder: As the metadata key ``lnbench_data``.
+
+    Raises:
+        LnbenchError: it is no folder.
+    """
+    from lnbench.task_data import data_folder
+
+    name = task.partition("_")[0]
+    if name not in _DATA or (root := data_folder(folder)) is None or not (root / name).is_dir():
+        return None
+    return of_tasks(str(root / name))

@@ -49,6 +49,10 @@ class Record(BaseModel):
     """For random neurons: the seed of the draw."""
     seed: int = 0
     """lm-eval's ``--seed``."""
+    setup: str | None = None
+    """Fingerprint of how the model was loaded and asked: of all options but ``limit``, ``batch_size`` and ``device``."""
+    override_setup: str | None = None
+    """Fingerprint of what an override and its controls share: neurons, languages compared, text, site, positions."""
     intervention: str
     language: str
     task: str

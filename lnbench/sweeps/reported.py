@@ -30,6 +30,8 @@ def described_by(cell: Cell) -> dict[str, Any]:
         "control_of": cell.control_of,
         "control_seed": cell.control_seed,
         "seed": cell.seed or 0,
+        "setup": cell.setup,
+        "override_setup": cell.override_setup,
         "intervention": cell.intervention,
         "command": cell.command,
         "limit": cell.invocation.limit,

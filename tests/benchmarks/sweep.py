@@ -22,8 +22,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lnbench.files import sole_use
 from lnbench.sweeps.cells import Cell
-from lnbench.sweeps.folder import held
 from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.records import FILE, Record, append, load
 from lnbench.sweeps.run import planned, run
@@ -40,7 +40,7 @@ def timed_sweep(spec: Sweep, cells: Sequence[Cell], whole: bool, out: Path) -> f
     if whole:
         run(spec, out, InProcess(), Console(quiet=True))
     else:
-        with held(out):
+        with sole_use(out):
             for _, lines in InProcess().run(cells, out):
                 append(out / FILE, lines)
     return time.perf_counter() - started
