@@ -39,12 +39,23 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        sync(temporary)
         temporary.replace(target)
     except OSError as error:
         raise LnbenchError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """See a file, or a folder with all that is in it, to the disk: a power cut then leaves it whole."""
+    for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        handle = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:
@@ -87,10 +98,14 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
+def sole_use(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
     """Keep every other process that asks for the same out of ``folder``, for as long as the block runs.
 
     The lock goes with the process, also when it is killed.
+
+    Args:
+        folder: Made where there is none.
+        wait: For a process that has it, in place of the error.
 
     Raises:
         LnbenchError: another process has the folder, which the message names; or it cannot be written.
@@ -99,7 +114,7 @@ def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
     holder = folder / ".running.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".running.lock").acquire(timeout=0)
+        lock = FileLock(folder / ".running.lock").acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise LnbenchError(
             f"{folder} is in use by {_named(holder)}: wait until it ends, or choose another folder with --out"

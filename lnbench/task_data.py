@@ -118,7 +118,7 @@ def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object)
     """
     folder = data_folder(lnbench_data)
     test = load_rows(XNLI, lnbench_language, "test", folder)
-    if folder and not _files(XNLI, lnbench_language, "validation", folder):
+    if folder and not local_files(XNLI, lnbench_language, "validation", folder):
         logger.warning(
             "%s has no %s.jsonl.gz: few-shot examples for XNLI need it",
             folder,
@@ -220,7 +220,8 @@ def data_folder(lnbench_data: str | None = None) -> Path | None:
     return folder
 
 
-def _files(source: Source, language: str, split: str, folder: Path) -> list[Path]:
+def local_files(source: Source, language: str, split: str, folder: Path) -> list[Path]:
+    """The files that hold one split in one language; the first is read."""
     stem = source.file.format(language=language, split=split)
     return [path for suffix in (".jsonl.gz", ".jsonl") if (path := folder / f"{stem}{suffix}").is_file()]
 
@@ -235,7 +236,7 @@ def load_rows(source: Source, language: str, split: str, folder: Path | None) ->
         raise unknown(f"{source.hub} language", language, source.languages)
     if folder is None:
         rows = _hub_rows(source, language, split)
-    elif files := _files(source, language, split, folder):
+    elif files := local_files(source, language, split, folder):
         rows = _file_rows(files[0])
     else:
         missing = folder / f"{source.file.format(language=language, split=split)}.jsonl.gz"

@@ -20,6 +20,7 @@ from samples import normal, statistics_of
 import lnbench
 from lnbench import hookspecs
 from lnbench.architectures import ARCHITECTURES, Architecture, locate
+from lnbench.finetuning.job import QUANTIZATIONS
 from lnbench.host import get_host
 from lnbench.lm import LNBenchLM
 from lnbench.lm.experiment import Experiment
@@ -190,7 +191,7 @@ def test_commands_parse(page: Path) -> None:
 
 @pytest.mark.parametrize("page", **page_name)
 def test_evaluations_name_tasks_and_arguments_that_exist(page: Path) -> None:
-    known = {*Experiment.model_fields, *inspect.signature(HFLM).parameters}
+    known = {*Experiment.model_fields, *inspect.signature(HFLM).parameters, *QUANTIZATIONS["nf4"]}
     for words in docs.commands(page, "lm_eval", "lnbench"):
         given = dict(pairwise(words))
         if "--tasks" not in given:

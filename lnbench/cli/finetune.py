@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,13 @@ def train(
     languages: Annotated[
         str | None, typer.Option("--languages", help="Whose neurons train: en, en+hi, random, all or none.")
     ] = None,
-    data: Annotated[str, typer.Option(help="xnli, xquad, squad, or an lm-eval task with a training split.")] = "xnli",
+    other_model: Annotated[
+        bool, typer.Option("--other-model", help="Take neurons of a model of another name: a copy, or close to it.")
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(help="xnli, xquad, squad, or an lm-eval task with a training split; the preset's by default."),
+    ] = None,
     include_path: Annotated[Path | None, typer.Option(help="Folder with lm-eval tasks of your own.")] = None,
     preset: Annotated[str | None, typer.Option(help="xnli-paper or xquad-paper.")] = None,
     setting: Annotated[
@@ -58,8 +65,9 @@ def train(
     Example: lnbench finetune masked_lora --neurons lape.json --languages en+hi --preset xnli-paper --out adapter
     """
     from lnbench.finetuning.job import FinetuneJob
+    from lnbench.sweeps.commands import written
 
-    adapter = FinetuneJob(
+    job = FinetuneJob(
         finetuner=str(context.info_name),
         out=out,
         model=model,
@@ -70,13 +78,17 @@ def train(
         statistics=statistics,
         corpus=corpus,
         languages=languages,
+        other_model=other_model,
         data=data,
         include_path=include_path,
         preset=preset,
         settings=dict(_pair(text) for text in setting or ()),
-    ).run()
-    head = f",head={adapter}" if (adapter / "head.safetensors").exists() else ""
-    typer.echo(f"written to {adapter}; use it with --model_args peft={adapter}{head}")
+    )
+    adapter = job.run()
+    use = {"pretrained": model, **job.model_arguments, "peft": str(adapter)}
+    if (adapter / "head.safetensors").exists():
+        use["head"] = str(adapter)
+    typer.echo(f"written to {adapter}; use it with --model_args {shlex.quote(written(use))}")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -92,7 +104,8 @@ def inspect(
     model: Annotated[str | None, typer.Option("--model", help="Its base model; known of lnbench's adapters.")] = None,
     top: Annotated[int, typer.Option(help="How many of the most changed neurons to list.", min=0)] = 20,
     selector: Annotated[
-        str | None, typer.Option(help="Also select neurons with and without the adapter, and compare.")
+        str | None,
+        typer.Option(help="Select neurons with and without the adapter, and compare; by default as its own were."),
     ] = None,
     corpus: Corpus = None,
     languages: Languages = None,
@@ -105,29 +118,38 @@ def inspect(
     """
     from lnbench import demo as embedded
     from lnbench.finetuning import record
-    from lnbench.finetuning.inspect import layers_table, neurons_table, selection_drift, selection_table, weight_drift
+    from lnbench.finetuning.inspect import (
+        layers_table,
+        neurons_table,
+        own_selector,
+        selection_drift,
+        selection_table,
+        weight_drift,
+    )
     from lnbench.finetuning.lora import NEURONS
     from lnbench.lm import LNBenchLM
     from lnbench.neurons import NeuronSet
 
-    request = (record.read(adapter) or {}).get("request") or {}
-    base = model or request.get("model")
-    if base is None:
+    named, loaded = record.base_model(record.read(adapter))
+    if model is None and named is None:
         raise LnbenchError(f"{adapter} does not say which model it belongs to: pass --model")
-    arguments = {**({} if model else request["model_args"]), **model_arguments(model_args), "peft": str(adapter)}
-    lm = LNBenchLM(base, **arguments)
+    arguments = {**({} if model else loaded), **model_arguments(model_args), "peft": str(adapter)}
+    lm = LNBenchLM(model or named, **arguments)
     trained = NeuronSet.load(adapter / NEURONS) if (adapter / NEURONS).exists() else None
     drift = weight_drift(lm.model, trained)
     show(layers_table(drift))
     show(neurons_table(drift, top))
-    if selector is not None:
+    again: Any = selector or own_selector(trained)
+    if again is None:
+        typer.echo("how this adapter's neurons were selected is not known: pass --selector to see if they still are")
+    else:
         compared = chosen_languages(corpus, languages)
         changed = selection_drift(
             lm.model,
             lm.tokenizer,
             corpus or embedded.CORPUS,
             compared,
-            selector=selector,
+            selector=again,
             trained=trained,
             tokens=tokens,
         )

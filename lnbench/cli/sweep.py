@@ -42,7 +42,7 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option(help="Ray: cells at a time; as many as the cluster fits by default.", min=1)
     ] = None,
-    cpus: Annotated[float, typer.Option(help="Ray: CPUs a worker.", min=0)] = 1,
+    cpus: Annotated[float | None, typer.Option(help="Ray: CPUs a worker; 1 by default.", min=0)] = None,
     gpus: Annotated[
         float | None, typer.Option(help="Ray: GPUs a worker; 1 by default where the cluster has any.", min=0)
     ] = None,
@@ -53,6 +53,8 @@ def sweep(
 
     Example: lnbench sweep sweep.yaml --out runs/first
     """
+    if executor is not Where.RAY and (ray_address, workers, cpus, gpus) != (None, None, None, None):
+        raise LnbenchError("--ray-address, --workers, --cpus and --gpus are Ray's: add --executor ray")
     if schema:
         from lnbench.sweeps.spec import schema as described
 
@@ -65,17 +67,17 @@ def sweep(
     wanted = load(spec)
     folder = out or Path("runs") / spec.stem
     if dry_run:
-        from lnbench.sweeps.run import planned
+        from lnbench.sweeps.run import planned_commands
 
-        for cell in planned(wanted, folder):
-            typer.echo(cell.command)
+        for command in planned_commands(wanted, folder):
+            typer.echo(command)
         return
     from lnbench.sweeps.run import run
 
     if executor is Where.RAY:
         from lnbench.sweeps.on_ray import OnRay
 
-        with OnRay(address=ray_address, workers=workers, cpus=cpus, gpus=gpus) as cluster:
+        with OnRay(address=ray_address, workers=workers, cpus=1 if cpus is None else cpus, gpus=gpus) as cluster:
             outcome = run(wanted, folder, cluster)
     else:
         from lnbench.sweeps.local import InProcess

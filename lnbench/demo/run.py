@@ -12,6 +12,7 @@ from rich.console import Console
 from lnbench import demo, leaderboard
 from lnbench.corpora import languages_of
 from lnbench.errors import LnbenchError
+from lnbench.files import sole_use
 from lnbench.leaderboard.grids import grids
 from lnbench.lm.experiment import Experiment
 from lnbench.lm.results import Tasks
@@ -65,10 +66,11 @@ def run(
     started = time.monotonic()
     chosen = _languages(languages, corpus, task, console)
     hf = dict(model_args or {})
+    of_sweep = {"batch_size": _BATCH_SIZE} | {name: hf.pop(name) for name in ("batch_size", "device") if name in hf}
     spec = parse(
         {
             "models": [{"pretrained": model, **hf}],
-            "batch_size": hf.pop("batch_size", _BATCH_SIZE),
+            **of_sweep,
             "selectors": list(SELECTORS),
             "interventions": list(INTERVENTIONS),
             "languages": chosen,
@@ -80,7 +82,8 @@ def run(
         }
     )
     executor = InProcess()
-    _prepare(spec, out, executor, console)
+    with sole_use(out):
+        _prepare(spec, out, executor, console)
     console.print("[bold]4/4[/] Measuring through lm-eval")
     sweeps.run(spec, out, executor, console)
     rows = leaderboard.build(leaderboard.read_runs([out]))

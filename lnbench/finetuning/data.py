@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from lnbench.lm import LNBenchLM
 
 log = logging.getLogger(__name__)
+_HELD_OUT = 0.1
+"""The largest part of the rows that is held out of training."""
 _ANSWERABLE = ("multiple_choice", "generate_until", "loglikelihood")
 
 
@@ -82,7 +85,10 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
     # Held out are rows from the end, so that training on the first N is what it says.
     measured = rows.training if rows.validation is None else rows.validation
     places = reversed(order) if held_out else iter(range(len(measured)))
-    validation = list(islice(reader.questions(measured, places), settings.validation_examples))
+    most = settings.validation_examples
+    if held_out:
+        most = min(most, math.ceil(len(order) * _HELD_OUT))
+    validation = list(islice(reader.questions(measured, places), most))
     if held_out:
         order = list(places)[::-1]
     validation_left_out = reader.forget_counts()
@@ -91,13 +97,17 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
     training = list(tqdm(examples, desc=f"reading {name}", total=wanted, unit="row"))
     left_out = reader.forget_counts()
     if not training:
-        raise LnbenchError(f"no row of {name} is left to train on: {_said(left_out) or f'it has {len(rows.training)}'}")
+        why = _said(left_out) or f"it has {len(rows.training)}, and validation_examples={most} of them are held out"
+        raise LnbenchError(f"no row of {name} is left to train on: {why}")
+    if settings.patience is not None and not validation:
+        raise LnbenchError(f"patience needs rows to measure on, and {name} has none that can be used")
     if settings.examples is not None and len(training) < settings.examples:
         log.warning("%s has %d rows to train on, fewer than the %d asked for", name, len(training), settings.examples)
     if left_out:
         log.warning("training rows of %s: %s", name, _said(left_out))
     if len(validation) < settings.validation_examples:
-        log.warning("%s has %d rows to measure on, not %d", name, len(validation), settings.validation_examples)
+        part = ", a tenth of its rows" if held_out and len(validation) == most else ""
+        log.warning("%s has %d rows to measure on%s, not %d", name, len(validation), part, settings.validation_examples)
     account = {
         "name": name,
         "task": rows.task.config.task,
@@ -123,6 +133,8 @@ class _Reader:
         self.counts: Counter[str] = Counter()
         self.classes: int | None = None
         name = rows.task.config.task
+        if shots := rows.task.config.num_fewshot:
+            log.warning("task %s asks with %d examples; training is on prompts without: measure with 0", name, shots)
         if self._kind not in _ANSWERABLE:
             raise LnbenchError(f"task {name} is of type {self._kind}, which has no answer to train on")
         if settings.answer == "head" and (self._kind != "multiple_choice" or rows.task.multiple_input):

@@ -6,8 +6,41 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lnbench.errors import LnbenchError
+
+
+def _full(entries: Tensor, kept: Tensor, dim: int, size: int) -> Tensor:
+    """The matrix of ``size`` rows (``dim`` 0) or columns (1) that is ``entries`` at ``kept`` and zero elsewhere."""
+    shape = list(entries.shape)
+    shape[dim] = size
+    return entries.new_zeros(shape).index_copy(dim, kept, entries)
+
+
+class _Product(torch.autograd.Function):
+    """``x`` times the full matrix, of which nothing but the kept rows or columns outlives the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, entries: Tensor, kept: Tensor, dim: int, size: int) -> Tensor:
+        ctx.dim, ctx.width = dim, x.shape[-1]
+        ctx.save_for_backward(x.index_select(-1, kept) if dim else x, entries, kept)
+        return nn.functional.linear(x, _full(entries, kept, dim, size))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, entries, kept = ctx.saved_tensors
+        if ctx.dim == 0:
+            grad = grad.index_select(-1, kept)
+        of_entries = of_x = None
+        if ctx.needs_input_grad[1]:
+            of_entries = torch.einsum("...o,...i->oi", grad, x)
+        if ctx.needs_input_grad[0]:
+            of_x = grad @ entries
+            if ctx.dim == 1:
+                of_x = _full(of_x, kept, of_x.ndim - 1, ctx.width)
+        return of_x, of_entries, None, None, None
 
 
 class RestrictedFactor(nn.Module):
@@ -35,12 +68,23 @@ class RestrictedFactor(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The full matrix, ``[out, in]``."""
-        full = self.entries.new_zeros(self.out_features, self.in_features)
-        return full.index_copy(self.dim, self.kept, self.entries)
+        return _full(self.entries, self.kept, self.dim, self._size)
+
+    @property
+    def _size(self) -> int:
+        return self.in_features if self.dim else self.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., in]`` to ``[..., out]``, by the very product that the full matrix would take part in."""
-        return nn.functional.linear(x, self.weight)
+        """``[..., in]`` to ``[..., out]``, by the very product that the full matrix would take part in.
+
+        For the backward pass it keeps no matrix of full size, and none that other rows or columns would need.
+        """
+        entries: Tensor = self.entries
+        if torch.is_autocast_enabled(x.device.type):
+            # As autocast does for a plain linear map; it does not look into a function of one's own.
+            x, entries = (one.to(torch.get_autocast_dtype(x.device.type)) for one in (x, entries))
+        product: Tensor = _Product.apply(x, entries, self.kept, self.dim, self._size)  # type: ignore[no-untyped-call]
+        return product
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.weight if keep_vars else self.weight.detach()

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lnbench.architectures import Sites, locate
 from lnbench.errors import LnbenchError
+from lnbench.finetuning.choice import RANDOM
 from lnbench.finetuning.places import Projection, place
 from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
@@ -174,6 +175,18 @@ class SelectionDrift:
             return None
         before, after = (self.trained.compare(one)[language].intersection for one in (self.before, self.after))
         return before, after
+
+
+def own_selector(trained: NeuronSet | None) -> dict[str, Any] | None:
+    """The selector that chose the trained neurons; None if that is not known, or not here, or was chance."""
+    found = trained.selector if trained is not None else None
+    if found is None or found["name"] == RANDOM:
+        return None
+    try:
+        get_host().resolve("selector", found)
+    except LnbenchError:
+        return None
+    return dict(found)
 
 
 def selection_drift(

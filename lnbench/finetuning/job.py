@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lnbench.errors import LnbenchError
-from lnbench.files import fingerprint, read_json
+from lnbench.files import fingerprint, read_json, sole_use
 from lnbench.finetuning import record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
 from lnbench.host import get_host, plugin_errors
@@ -54,7 +54,13 @@ class FinetuneJob(BaseModel):
     statistics: Path | None = Field(default=None, description="Statistics folder for the selector")
     corpus: str | None = Field(default=None, description="corpus for the selector, without a Statistics folder")
     languages: str | None = Field(default=None, description="whose neurons train: en, en+hi, random, all, none")
-    data: str = Field(default="xnli", description="xnli, xquad, squad, or an lm-eval task with a training split")
+    other_model: bool = Field(
+        default=False, description="take neurons of a model of another name: a copy of this one, or close to it"
+    )
+    data: str | None = Field(
+        default=None,
+        description="xnli, xquad, squad, or an lm-eval task with a training split; none: the preset's, else xnli",
+    )
     include_path: Path | None = Field(default=None, description="folder with lm-eval tasks of one's own")
     preset: str | None = Field(default=None, description="xnli-paper or xquad-paper")
     settings: dict[str, Any] = Field(default_factory=dict, description="training settings that replace the preset's")
@@ -79,6 +85,16 @@ class FinetuneJob(BaseModel):
         return settings_of(self.preset, self.settings)
 
     @property
+    def rows(self) -> str:
+        """The data that was given, else the preset's."""
+        return self.data or preset_of(self.preset).data
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """All arguments of the model: of its quantisation, and those given."""
+        return QUANTIZATIONS[self.quantize] | self.model_args
+
+    @property
     def choice(self) -> str:
         """The fine-tuner in full: what was given, the languages, and what the preset adds.
 
@@ -99,20 +115,25 @@ class FinetuneJob(BaseModel):
         """All that decides what the adapter becomes, as JSON data; files by what they hold.
 
         Raises:
-            LnbenchError: the NeuronSet file or the Statistics folder cannot be read.
+            LnbenchError: a file or a folder cannot be read.
         """
+        from lnbench.finetuning.sources import files_of
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.store import MANIFEST
+        from lnbench.sweeps import contents
 
         return {
             "finetuner": get_host().canonical("finetuner", self.choice),
             "model": self.model,
-            "model_args": self._model_arguments(),
+            "model_content": contents.of_model(self.model),
+            "model_args": self.model_arguments,
             "neurons": NeuronSet.load(self.neurons).fingerprint if self.neurons else None,
             "selector": get_host().canonical("selector", self.selector) if self.selector else None,
             "statistics": fingerprint(read_json(self.statistics / MANIFEST)) if self.statistics else None,
             "corpus": self.corpus,
-            "data": self.data,
+            "data": self.rows,
+            "data_files": {path.name: contents.of_file(str(path)) for path in files_of(self.rows)},
+            "include_path": contents.of_tasks(str(self.include_path)) if self.include_path else None,
             "preset": self.preset,
             "settings": self.training.model_dump(mode="json"),
         }
@@ -122,18 +143,25 @@ class FinetuneJob(BaseModel):
         """A fingerprint of :meth:`request`."""
         return fingerprint(self.request())
 
-    def run(self) -> Path:
+    def run(self, *, wait: bool = False) -> Path:
         """Train, or go on with an interrupted training, or return what is finished.
+
+        Args:
+            wait: For another process that trains in the same folder, in place of an error.
 
         Returns:
             The adapter's folder, for ``peft=`` (and ``head=``) in model arguments.
 
         Raises:
-            LnbenchError: another request's training is in the folder, or anything that training raises.
+            LnbenchError: another request's training is in the folder, another process is at it, or anything that
+                training raises.
         """
+        from lnbench.sweeps import contents
+
+        contents.forget()
         request = self.request()
         self._claim()
-        with FileLock(self.out / ".training"):
+        with sole_use(self.out, wait=wait):
             before = record.read(self.out)
             if before is None:
                 record.update(self.out, finished=False, request=request)
@@ -146,7 +174,8 @@ class FinetuneJob(BaseModel):
                 return self.out / str(before["adapter"])
             adapter = self._train()
             record.update(self.out, finished=True, adapter=os.path.relpath(adapter, self.out))
-            shutil.rmtree(self.out / record.CHECKPOINTS, ignore_errors=True)
+            for folder in self.out.glob(record.CHECKPOINTS):
+                shutil.rmtree(folder, ignore_errors=True)
         return adapter
 
     def _claim(self) -> None:
@@ -166,11 +195,15 @@ class FinetuneJob(BaseModel):
         from lnbench.finetuning.data import prepare
         from lnbench.finetuning.quantized import keep_trainable
         from lnbench.lm import LNBenchLM
+        from lnbench.plugins.finetuners import MaskedLora
 
-        lm = LNBenchLM(self.model, **self._model_arguments())
+        finetuner = get_host().resolve("finetuner", self.choice)
+        lm = LNBenchLM(self.model, **self.model_arguments)
         keep_trainable(lm.model)  # before Statistics are collected, if they are
         neurons = self._neurons(lm)
-        data = prepare(self.data, lm, self.training, include_path=self.include_path)
+        if isinstance(finetuner, MaskedLora):
+            finetuner.chosen(lm.model, neurons)  # a wrong language is told before minutes are spent on the data
+        data = prepare(self.rows, lm, self.training, include_path=self.include_path)
         made_from = {"model": lm.described, "data": data.account}
         before = record.read(self.out) or {}
         if changed := [
@@ -186,22 +219,30 @@ class FinetuneJob(BaseModel):
         record.update(self.out, **made_from, neurons=neurons.fingerprint if neurons else None)
         set_seed(self.training.seed)
         with plugin_errors("finetuner", self.finetuner):
-            finetuner = get_host().resolve("finetuner", self.choice)
             return Path(finetuner.train(lm.model, lm.tokenizer, neurons, data, self.out))
-
-    def _model_arguments(self) -> dict[str, Any]:
-        return QUANTIZATIONS[self.quantize] | self.model_args
 
     def _neurons(self, lm: LNBenchLM) -> NeuronSet | None:
         from lnbench.lm.experiment import Experiment
-        from lnbench.neurons import NeuronSet
 
-        if self.neurons is not None:
-            found = NeuronSet.load(self.neurons)
-            found.check(lm.described["model"], lm.sites.layers, lm.sites.width)
-            return found
-        if self.selector is None:
+        if self.neurons is None and self.selector is None:
             return None
+        files = {"neurons": self.neurons, "statistics": self.statistics}
         named = {"selector": self.selector, "corpus": self.corpus}
-        named |= {"statistics": str(self.statistics) if self.statistics else None}
-        return lm.artifacts.neurons(Experiment(**{name: value for name, value in named.items() if value is not None}))
+        named |= {name: str(path) for name, path in files.items() if path is not None}
+        found = lm.artifacts.neurons(Experiment(**{name: value for name, value in named.items() if value is not None}))
+        if not (self.other_model or self._is_of(found, lm.described)):
+            raise LnbenchError(
+                f"these neurons were found in {found.model}, not in {lm.described['model']}: choose neurons of this "
+                "model; if it is a copy of that one, or close to it, say so with --other-model (other_model=True)"
+            )
+        return found
+
+    def _is_of(self, found: NeuronSet, described: Mapping[str, Any]) -> bool:
+        """Whether neurons are the described model's: by its name without the folder, or by the Statistics' weights."""
+        from lnbench.statistics.store import MANIFEST
+
+        if Path(found.model).name.casefold() == Path(described["model"]).name.casefold():
+            return True
+        if self.neurons is not None or self.statistics is None:
+            return False
+        return bool(read_json(self.statistics / MANIFEST)["weights"] == described["weights"])

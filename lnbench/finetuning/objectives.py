@@ -189,8 +189,9 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _hidden_size(adapted: nn.Module) -> int:
-    config: Any = locate(adapted).model.config
-    return int(config.get_text_config().hidden_size)
+    """What the output head reads: some bodies end in another width than the one that their blocks have."""
+    model: Any = locate(adapted).model
+    return int(model.get_output_embeddings().in_features)
 
 
 def objective_of(adapted: nn.Module, data: TrainingData) -> TextObjective | HeadObjective:

@@ -29,7 +29,7 @@ class TrainingSettings(BaseModel):
     examples: int | None = Field(default=None, ge=1, description="training rows; none: all")
     sample: Literal["first", "random"] = Field(default="first", description="which rows: the first, or a seeded sample")
     validation_examples: int = Field(
-        default=500, ge=0, description="rows to measure on; held out of training where the data has no such rows"
+        default=500, ge=0, description="rows to measure on; where the data has none, at most a tenth of the others"
     )
     max_length: int = Field(default=256, ge=8, description="tokens of prompt and answer")
     too_long: Literal["cut", "drop"] = Field(
@@ -58,8 +58,12 @@ class TrainingSettings(BaseModel):
         default=None, ge=1, description="stop after so many measurements without a better accuracy, and keep the best"
     )
     log_steps: int = Field(default=10, ge=1, description="steps between two lines of log.jsonl")
-    save_steps: int | None = Field(default=None, ge=1, description="steps between two checkpoints; none: as eval_steps")
-    seed: int = Field(default=0, ge=0, description="of the adapter, the head, dropout and the order of the rows")
+    save_steps: int | None = Field(
+        default=None, ge=1, description="steps between two checkpoints; none, and always with patience: as eval_steps"
+    )
+    seed: int = Field(
+        default=0, ge=0, description="of the head, dropout and the order of the rows; the fine-tuner has its own"
+    )
     report_to: tuple[str, ...] = Field(default=(), description="any of Trainer's: tensorboard+wandb …")
 
     def __init__(self, **values: Any) -> None:
@@ -103,6 +107,8 @@ class Preset:
     adapter: Mapping[str, Any]
     """Parameters of the fine-tuner."""
     settings: Mapping[str, Any]
+    data: str = "xnli"
+    """What it trains on."""
 
 
 _PAPER = {
@@ -141,6 +147,7 @@ PRESETS: dict[str, Preset] = {
             "batch_size": 4,
             "epochs": 10,
         },
+        data="xquad",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from lnbench.files import read_json, write_json
 
 FORMAT = "lnbench.training/1"
 FILE = "training.json"
-CHECKPOINTS = "checkpoints"
-"""Folder beside it, while training goes on."""
+CHECKPOINTS = "checkpoint-*"
+"""Folders beside it, while training goes on."""
+_ABOUT_WEIGHTS = ("dtype", "revision", "gguf_file", "load_in_4bit")
+_BITSANDBYTES = "bnb_4bit_"
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -32,6 +35,17 @@ def read(folder: Path) -> dict[str, Any] | None:
 def update(folder: Path, **parts: Any) -> None:
     """Put parts into the record, and leave its others as they are."""
     write_json(folder / FILE, {"format": FORMAT, **(read(folder) or {}), **parts})
+
+
+def base_model(found: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
+    """The base model that a record names, and those of its model arguments that say how weights are read.
+
+    A record can come from a stranger, so no other argument is taken from it: ``trust_remote_code`` would run code.
+    """
+    request = (found or {}).get("request") or {}
+    given = request.get("model_args") or {}
+    kept = {name: value for name, value in given.items() if name in _ABOUT_WEIGHTS or name.startswith(_BITSANDBYTES)}
+    return request.get("model"), kept
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

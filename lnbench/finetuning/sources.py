@@ -23,7 +23,7 @@ from pydantic import Field
 from lnbench import task_data
 from lnbench.errors import LnbenchError, unknown
 from lnbench.paths import tasks_dir
-from lnbench.task_data import XNLI, Answers, NliRow, QaRow, Source, data_folder, load_rows
+from lnbench.task_data import XNLI, XQUAD, Answers, NliRow, QaRow, Source, data_folder, load_rows, local_files
 
 LANGUAGE = "en"
 """Every built-in source is English, as in the paper."""
@@ -73,13 +73,27 @@ class RowSource:
     """The split ``train``, and ``validation`` where there is one."""
     text: tuple[str, ...]
     """Columns without which a row is empty."""
+    read: tuple[tuple[Source, str], ...]
+    """What the rows come from, and which split of it."""
 
 
 SOURCES: dict[str, RowSource] = {
-    "xnli": RowSource("lnbench_xnli_en", _xnli, ("premise", "hypothesis")),
-    "xquad": RowSource("lnbench_xquad_en", _xquad, ("context", "question")),
-    "squad": RowSource("lnbench_xquad_en", _squad, ("context", "question")),
+    "xnli": RowSource("lnbench_xnli_en", _xnli, ("premise", "hypothesis"), ((_XNLI, "train"), (_XNLI, "validation"))),
+    "xquad": RowSource("lnbench_xquad_en", _xquad, ("context", "question"), ((XQUAD, "validation"),)),
+    "squad": RowSource("lnbench_xquad_en", _squad, ("context", "question"), ((_SQUAD, "train"),)),
 }
+
+
+def files_of(name: str) -> list[Path]:
+    """The files on this machine that hold the rows of a key of :data:`SOURCES`; none for rows from elsewhere.
+
+    Raises:
+        LnbenchError: ``LNBENCH_DATA`` is no folder.
+    """
+    folder = data_folder()
+    if folder is None or name not in SOURCES:
+        return []
+    return [path for source, split in SOURCES[name].read for path in local_files(source, LANGUAGE, split, folder)[:1]]
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,15 @@ _LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbyt
 def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output_dir: Path) -> None:
     """Train what has ``requires_grad`` in an adapted model, in place.
 
-    If ``output_dir`` holds checkpoints of an interrupted training, it goes on from the last one, and on one device ends
-    with the same bits as without the interruption. A fine-tuner calls this, then saves the adapter.
+    If ``output_dir`` holds checkpoints of an interrupted training, it goes on from the last one, and on the CPU ends with
+    the same bits as without the interruption. A fine-tuner calls this, then saves the adapter.
 
     Args:
         adapted: A PEFT model, or any causal LM of a supported architecture with trainable parameters.
         tokenizer: The model's.
         data: What to train on, and how; see :func:`lnbench.finetuning.data.prepare`.
         output_dir: Gets ``training.json``, ``log.jsonl``, ``training.png``, ``head.safetensors`` if a head is trained,
-            and ``checkpoints/`` while training goes on.
+            ``checkpoint-*`` while training goes on, and what trackers (``report_to``) write.
 
     Raises:
         LnbenchError: a loss that is not a number, a full disk, several processes, nothing to train.
@@ -127,14 +127,17 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
             self.args.eval_on_start = bool(self._data.validation) and checkpoint is None
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         measured = {row["step"] for row in self._measures()}
-        if self._data.validation and (self.state.global_step not in measured or self._is_best_kept()):
+        if self._data.validation and self.state.global_step not in measured:
             self.evaluate()
 
     def results(self) -> dict[str, Any]:
         """Steps, and the measures before and after, as JSON data."""
         measures = self._measures()
-        best = {"best_step": self.state.best_global_step} if self._is_best_kept() else {}
         named = {"before": measures[:1], "after": measures[-1:]}
+        best = {}
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            best = {"best_step": self.state.best_global_step}
+            named["after"] = [row for row in measures if row["step"] == self.state.best_global_step]
         return {
             "steps": self.state.global_step,
             **best,
@@ -169,9 +172,6 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
 
     def _measures(self) -> list[dict[str, Any]]:
         return [row for row in self.state.log_history if "eval_accuracy" in row]
-
-    def _is_best_kept(self) -> bool:
-        return bool(self.args.load_best_model_at_end and self.state.best_global_step)
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """The model is where it was loaded."""
@@ -213,7 +213,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
     def _last_checkpoint(self) -> Path | None:
         folders = {
             int(path.parent.name.rpartition("-")[2]): path.parent
-            for path in Path(self.args.output_dir).glob(f"checkpoint-*/{_COMPLETE}")
+            for path in Path(self.args.output_dir).glob(f"{record.CHECKPOINTS}/{_COMPLETE}")
         }
         return folders[max(folders)] if folders else None
 
@@ -237,7 +237,7 @@ def _arguments(objective: Objective, data: TrainingData, output_dir: Path) -> Tr
     measured = settings.eval_steps or max(1, math.ceil(steps / _MEASUREMENTS))
     share = settings.batch_size // settings.accumulation
     arguments = TrainingArguments(
-        output_dir=str(output_dir / record.CHECKPOINTS),
+        output_dir=str(output_dir),
         learning_rate=settings.lr,
         per_device_train_batch_size=share,
         per_device_eval_batch_size=max(8, share),

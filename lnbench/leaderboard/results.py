@@ -110,11 +110,11 @@ def _equal_but_for_rounding(one: Record, other: Record) -> bool:
     if one.value is None or other.value is None or _same(one.value, other.value):
         return _same(one.value, other.value)
     relative = _ROUNDING if one.dtype in _PRECISE and one.quantization is None else _ROUNDING_COARSE
-    counts = [record.value * record.n for record in (one, other) if record.value is not None and record.n]
-    if len(counts) == 2 and all(0 <= record.value <= 1 for record in (one, other) if record.value is not None):
+    documents = one.n or 1
+    counts = [value * documents for value in (one.value, other.value)]
+    if all(0 <= count <= documents and _same(count, round(count)) for count in counts):
         # A share of documents: where two choices are as likely as each other, rounding decides.
-        if all(abs(count - round(count)) < _TOLERANCE * max(1, count) for count in counts):
-            return abs(counts[0] - counts[1]) <= max(1, _FLIPPED * (one.n or 0)) + _TOLERANCE
+        return abs(counts[0] - counts[1]) <= max(1, _FLIPPED * documents) + _TOLERANCE
     return math.isclose(one.value, other.value, rel_tol=relative)
 
 

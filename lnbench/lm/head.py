@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -166,6 +167,25 @@ class ClassificationHead:
             )
         weight, bias = self.weight.to(hidden.device), self.bias.to(hidden.device)
         return torch.nn.functional.linear(hidden.float(), weight, bias).log_softmax(-1)
+
+
+def check_choices(requests: Iterable[Any], classes: int) -> None:
+    """Make sure that a head with so many classes can answer lm-eval's requests.
+
+    Raises:
+        LnbenchError: a document's choices are not one for each class, all after the same prompt; it names the task.
+    """
+    asked: dict[tuple[str, int], list[Any]] = defaultdict(list)
+    for request in requests:
+        asked[request.task_name, request.doc_id].append(request)
+    for (task, _), own in asked.items():
+        # Between processes lm-eval may ask the same twice.
+        choices, prompts = {request.idx for request in own}, {request.args[0] for request in own}
+        if choices != set(range(classes)) or len(prompts) > 1:
+            raise LnbenchError(
+                f"task {task} cannot be answered by the classification head, which has {classes} classes: a document "
+                f"has {len(choices)} choices after {len(prompts)} different prompts; leave head= out for this task"
+            )
 
 
 def save_head(path: Path, head: nn.Linear, pooling: Pooling) -> None:

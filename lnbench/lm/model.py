@@ -22,7 +22,7 @@ from lnbench.host import get_host
 from lnbench.lm.account import Account
 from lnbench.lm.answers import Answers
 from lnbench.lm.experiment import Artifacts, Experiment
-from lnbench.lm.head import ClassificationHead, cut_left, read_hidden
+from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden
 from lnbench.lm.languages import AUTO, language_of
 from lnbench.lm.scoring import Batch, Request, Row, collate, length_for_batch_size, logits_at, read_scores
 from lnbench.models import DEFAULT_MODEL, resolve
@@ -134,6 +134,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """See lm-eval. With a classification head, a choice's likelihood is its class's probability."""
         if self._classifier is not None:
+            check_choices(requests, len(self._classifier.bias))
             return self._answer("loglikelihood", requests, self._classify)
         return self._answer(
             "loglikelihood", requests, lambda some: super(LNBenchLM, self).loglikelihood(some, disable_tqdm)
@@ -320,11 +321,6 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         answers = []
         for request in requests:
             own = scores[request.args[0]]
-            if request.idx >= len(own):
-                raise LnbenchError(
-                    f"task {request.task_name} has a choice number {request.idx}, but the classification head has "
-                    f"{len(own)} classes"
-                )
             answer = (float(own[request.idx]), int(own.argmax()) == request.idx)
             self.cache_hook.add_partial("loglikelihood", request.args, answer)
             answers.append(answer)

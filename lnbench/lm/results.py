@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import copy
+from dataclasses import dataclass, field
 from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.loggers import utils as loggers
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
 from torch.utils import collect_env
 
 from lnbench.errors import LnbenchError
@@ -60,11 +62,18 @@ class Tasks(TaskManager):  # type: ignore[misc]
 
     def has(self, name: str) -> bool:
         """Whether there is a task, group or tag of this name."""
-        ours = name.startswith("lnbench_")
-        if name not in self.task_index and not self._complete and not ours:
+        if not self._complete and not self._is_known_in_full(name):
             super().__init__(**self._options)
             self._complete = True
         return name in self.task_index
+
+    def _is_known_in_full(self, name: str) -> bool:
+        entry = self.task_index.get(name)
+        if entry is None:
+            return name.startswith("lnbench_")
+        # A group or tag of the user's may have lm-eval's tasks in it; ours have our own.
+        ours = entry.yaml_path is not None and entry.yaml_path.is_relative_to(tasks_dir())
+        return ours or entry.kind in (Kind.TASK, Kind.PY_TASK)
 
     def load(self, task_list: Any) -> Any:
         """As lm-eval; the same tasks are handed out again."""
@@ -104,18 +113,29 @@ def _blank(instance: Instance) -> Instance:
     return fresh
 
 
-def remember(lm: LNBenchLM) -> None:
+@dataclass
+class BatchSizes:
+    """The batch sizes that were found for a model."""
+
+    by_length: dict[int | None, int] = field(default_factory=dict)
+    last: int | None = None
+    """The one that was asked for last."""
+
+
+def remember(lm: LNBenchLM) -> BatchSizes:
     """Make ``lm`` tokenise each text, and find a batch size for each length, once: a sweep's cells ask for the same."""
     lm._encode_pair = functools.lru_cache(maxsize=1 << 16)(lm._encode_pair)
-    detect, sizes = lm._detect_batch_size, {}
+    detect, found = lm._detect_batch_size, BatchSizes()
 
     def detect_once(requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         longest = len(Row.of(requests[pos], lm.max_length).tokens) if requests else lm._longest
-        if longest not in sizes:
-            sizes[longest] = detect(requests, pos)
-        return int(sizes[longest])
+        if longest not in found.by_length:
+            found.by_length[longest] = int(detect(requests, pos))
+        found.last = found.by_length[longest]
+        return found.last
 
     lm._detect_batch_size = detect_once  # type: ignore[method-assign]
+    return found
 
 
 def evaluate(

@@ -55,12 +55,18 @@ class MaskedLora(Lora):
     )
 
     def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
+        chosen, parts = self.chosen(model, neurons), {"attention": self.attention, "projections": self.projections}
+        return self._train(model, tokenizer, chosen, data, output_dir, **parts)
+
+    def chosen(self, model: Any, neurons: NeuronSet | None) -> NeuronSet:
+        """The neurons that are trained.
+
+        Raises:
+            LnbenchError: ``neurons`` has not the languages asked for.
+        """
         from lnbench.finetuning.choice import chosen_neurons, no_neurons
 
-        chosen = chosen_neurons(neurons or no_neurons(model), self.languages, seed=self.seed)
-        return self._train(
-            model, tokenizer, chosen, data, output_dir, attention=self.attention, projections=self.projections
-        )
+        return chosen_neurons(neurons or no_neurons(model), self.languages, seed=self.seed)
 
 
 @hookimpl

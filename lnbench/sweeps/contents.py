@@ -77,10 +77,14 @@ def of_tasks(folder: str) -> str:
     Raises:
         LnbenchError: it is no folder.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise LnbenchError(f"include_path: {folder} is no folder")
+    root = _folder(folder)
     return fingerprint(sorted((str(path.relative_to(root)), of_file(str(path))) for path in _files_in(root)))
+
+
+def _folder(name: str) -> Path:
+    if not Path(name).is_dir():
+        raise LnbenchError(f"include_path: {name} is no folder")
+    return Path(name)
 
 
 def _files_in(root: Path) -> Iterator[Path]:
@@ -95,10 +99,14 @@ def _files_in(root: Path) -> Iterator[Path]:
 
 @cache
 def tasks_in(folder: str) -> frozenset[str]:
-    """The names of the tasks, groups and tags of a folder."""
+    """The names of the tasks, groups and tags of a folder.
+
+    Raises:
+        LnbenchError: it is no folder.
+    """
     from lm_eval.tasks import TaskManager
 
-    return frozenset(TaskManager(include_path=folder, include_defaults=False).all_tasks)
+    return frozenset(TaskManager(include_path=_folder(folder), include_defaults=False).all_tasks)
 
 
 @cache

@@ -81,5 +81,9 @@ def put_together(lm: LNBenchLM, wanted: Counting) -> None:
     """
     folder, _ = lm.artifacts.cached(wanted.experiment, wanted.language)
     if not (folder / f"{wanted.language}.safetensors").exists():
+        # What a run with another number of workers left would be taken for a part of these.
+        for shard in (folder / "shards").iterdir():
+            if not shard.name.endswith(f"-of-{wanted.shard[1]}"):
+                shutil.rmtree(shard)
         merge_folders([folder], folder, languages=[wanted.language], activations=lm.sites.activations)
     shutil.rmtree(folder / "shards", ignore_errors=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from lnbench.files import write_text
 from lnbench.sweeps import records
+from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.spec import Sweep
 
@@ -30,12 +33,14 @@ def save_spec(out: Path, spec: Sweep) -> None:
     write_text(out / "sweep.yaml", yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
-def sort_out(out: Path, keys: Sequence[str]) -> tuple[list[Record], list[str]]:
+def sort_out(out: Path, cells: Sequence[Cell]) -> tuple[list[Record], list[str]]:
     """Repair the records, and keep those of the spec's cells apart from those of earlier forms of it.
+
+    Cells whose files are gone or damaged lose their records.
 
     Args:
         out: The folder, held by this process.
-        keys: The cells of the spec.
+        cells: Those of the spec.
 
     Returns:
         The records of these cells, and what was repaired or put aside, in words.
@@ -48,11 +53,15 @@ def sort_out(out: Path, keys: Sequence[str]) -> tuple[list[Record], list[str]]:
     if cut:
         said.append(f"{records.FILE}: took out {cut}, left by an interrupted run")
     others, _ = records.repair(out / OTHER)
-    wanted = set(keys)
+    wanted = {cell.key: cell for cell in cells}
     everything = {record.model_dump_json(): record for record in [*ours, *others]}
     keep = [record for record in everything.values() if record.cell in wanted]
     aside = [record for record in everything.values() if record.cell not in wanted]
-    if len(keep) != len(ours) or len(aside) != len(others):
+    if lost := {record.cell for record in keep if not all(_is_whole(out / file) for file in _files_of(record))}:
+        said.append(f"the files of {len(lost)} finished cells are gone or damaged: they are measured again")
+        keep = [record for record in keep if record.cell not in lost]
+    keep = _in_languages(keep, wanted)
+    if keep != ours or aside != others:
         # The file that takes up records first, so that a kill between the two leaves none of them in neither.
         records.replace(out / OTHER, everything.values())
         records.replace(out / records.FILE, keep)
@@ -64,3 +73,39 @@ def sort_out(out: Path, keys: Sequence[str]) -> tuple[list[Record], list[str]]:
         if back:
             said.append(f"{len(back)} cells were measured for an earlier form of the spec, and are taken from {OTHER}")
     return keep, said
+
+
+def _files_of(record: Record) -> list[str]:
+    return [file for file in (record.results, record.samples) if file is not None]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file of JSON, or of lines of it, has its end."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-1, os.SEEK_END)
+            return opened.read() in b"}\n"
+    except OSError:
+        return False
+
+
+def _in_languages(kept: Sequence[Record], cells: Mapping[str, Cell]) -> list[Record]:
+    """The records, with each cell's once for each of its languages.
+
+    Where a cell overrides nothing, the spec may have other languages than when it was measured.
+    """
+    by_cell: dict[str, list[Record]] = defaultdict(list)
+    for record in kept:
+        by_cell[record.cell].append(record)
+    found = []
+    for key, lines in by_cell.items():
+        languages = cells[key].languages
+        if lines[0].failed or {line.language for line in lines} == set(languages):
+            found += lines
+            continue
+        some = [line for line in lines if line.language == lines[0].language]
+        count = len(some) * len(languages)
+        found += [
+            line.model_copy(update={"language": language, "lines": count}) for language in languages for line in some
+        ]
+    return found

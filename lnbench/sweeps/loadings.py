@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.sweeps import contents
 from lnbench.sweeps.cells import Loading
+from lnbench.sweeps.commands import written
 from lnbench.sweeps.spec import AdapterSpec, ModelSpec, Sweep
 
 HEAD = "head.safetensors"
@@ -28,6 +31,16 @@ class Training:
 
     job: FinetuneJob
     loading: Loading
+
+    @property
+    def command(self) -> str:
+        """The shell command that trains the adapter by hand."""
+        given = self.job.model_dump(mode="json", exclude_defaults=True, exclude={"finetuner", "settings"})
+        given |= {"model_args": written(given["model_args"])} if "model_args" in given else {}
+        words = ["lnbench", "finetune", self.job.finetuner]
+        words += [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        words += [word for name, value in self.job.settings.items() for word in ("--set", f"{name}={_text(value)}")]
+        return shlex.join(words)
 
     def finished(self, adapter: Path) -> Loading:
         """What cells load once the adapter is there."""
@@ -84,3 +97,8 @@ def _training(plain: Loading, name: str, options: Mapping[str, Any], out: Path) 
         raise LnbenchError(f"finetune.{name}: {error}") from error
     head = str(job.out) if job.training.answer == "head" else None
     return Training(job, replace(plain, finetune=name, adapter=str(job.out), head=head, content=[plain.content, key]))
+
+
+def _text(value: Any) -> str:
+    """A setting's value as the command line reads it."""
+    return value if isinstance(value, str) else json.dumps(value)

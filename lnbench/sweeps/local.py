@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from lnbench.sweeps.records import Record
 if TYPE_CHECKING:
     from lnbench.sweeps.loadings import Training
     from lnbench.sweeps.worker import Worker
+
+log = logging.getLogger(__name__)
 
 
 class InProcess:
@@ -28,10 +31,16 @@ class InProcess:
             self._worker = Worker(out)
         return self._worker
 
-    def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path]]:
+    def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
         """See :class:`lnbench.sweeps.run.Executor`."""
         for training in trainings:
-            yield training, training.job.run()
+            result: Path | Exception
+            try:
+                result = training.job.run()
+            except Exception as error:
+                log.info("fine-tuning %s failed", training.loading.finetune, exc_info=error)
+                result = error
+            yield training, result
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
         """See :class:`lnbench.sweeps.run.Executor`."""

@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -15,22 +15,24 @@ from lnbench.errors import LnbenchError
 from lnbench.statistics.corpus import WHOLE
 from lnbench.sweeps.cells import Cell, Loading
 from lnbench.sweeps.counting import countings
+from lnbench.sweeps.deaths import ATTEMPTS
+from lnbench.sweeps.failures import told
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.reported import failure
 
 try:
     import ray
-    from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
     raise LnbenchError("--executor ray needs Ray: pip install 'lnbench[ray]'") from error
 
 if TYPE_CHECKING:
     from lnbench.sweeps.loadings import Training
 
-_ATTEMPTS = 3
-"""How many workers a cell may take down with it."""
 _PASSED_ON = ("LNBENCH_", "HF_", "TOKENIZERS_")
 """Beginnings of the environment variables that workers on other machines get too."""
+_SECRET = "HF_TOKEN"
+"""Not this one, as a cluster shows them to all its users."""
 
 
 class _Work(Protocol):
@@ -61,7 +63,7 @@ class OnRay:
         self._fits = 0
 
     def __enter__(self) -> OnRay:
-        given = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+        given = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON) and name != _SECRET}
         options: dict[str, Any] = {
             "runtime_env": {"env_vars": given | {"OMP_NUM_THREADS": str(max(1, int(self._cpus)))}},
             "log_to_driver": False,
@@ -83,23 +85,26 @@ class OnRay:
     ) -> None:
         ray.shutdown()
 
-    def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path]]:
+    def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
         """See :class:`lnbench.sweeps.run.Executor`."""
         here = os.getcwd()  # noqa: PTH109 - a string for the other machine
-        task = ray.remote(max_retries=_ATTEMPTS - 1, **self._resources)(_train)
-        running = {task.remote(training, here): training for training in trainings}
+        # Ray itself would try one that memory is too small for again and again.
+        task = ray.remote(max_retries=0, **self._resources)(_train)
+        running = {task.remote(training, here): (training, 1) for training in trainings}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
-            training = running.pop(done)
+            training, attempt = running.pop(done)
+            result: Path | Exception
             try:
-                yield training, Path(ray.get(done))
+                result = Path(ray.get(done))
             except RayTaskError as error:
-                raise error.cause from None
-            except WorkerCrashedError as error:
-                name = training.loading.finetune
-                raise LnbenchError(
-                    f"finetune.{name}: {_ATTEMPTS} workers died of it; the same command goes on"
-                ) from error
+                result = error.cause
+            except RayError as error:
+                if attempt < ATTEMPTS:
+                    running[task.remote(training, here)] = (training, attempt + 1)
+                    continue
+                result = _WorkersDiedError(f"{ATTEMPTS} workers died of it, the last one: {told(error)}")
+            yield training, result
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
         """See :class:`lnbench.sweeps.run.Executor`."""
@@ -173,6 +178,8 @@ class _Place:
 
     actor: Any
     loading: Loading | None = None
+    failed_starts: int = 0
+    """In a row."""
 
 
 class _Pool:
@@ -200,26 +207,26 @@ class _Pool:
                 place = free.pop()
                 number = self._next(place, left, items)
                 place.loading = items[number].loading
-                running[getattr(place.actor, method).remote(items[number])] = (place, number)
+                running[getattr(place.actor, method).remote(_after(deaths[number], items[number]))] = (place, number)
             (done,), _ = ray.wait(list(running), num_returns=1)
             place, finished = running.pop(done)
             try:
                 result = ray.get(done)
+                place.failed_starts = 0
                 free.append(place)
             except RayTaskError as error:
                 result = error.cause
                 free.append(place)
-            except RayActorError as error:
-                told = " ".join(str(error).split())
+            except RayError as error:
+                if self._renewed(place, started=finished is not None, error=error):
+                    running[place.actor.ready.remote()] = (place, None)
                 if finished is None:
-                    raise LnbenchError(f"no worker can start on the Ray cluster: {told}") from error
-                place.actor, place.loading = self._new(), None
-                running[place.actor.ready.remote()] = (place, None)
+                    continue
                 deaths[finished] += 1
-                if deaths[finished] < _ATTEMPTS:
+                if deaths[finished] < ATTEMPTS:
                     left.appendleft(finished)
                     continue
-                result = _WorkersDiedError(f"{_ATTEMPTS} workers died of it, the last one: {told}")
+                result = _WorkersDiedError(f"{ATTEMPTS} workers died of it, the last one: {told(error)}")
             if finished is not None:
                 yield items[finished], result
 
@@ -227,6 +234,23 @@ class _Pool:
         """Give the actors' processors back."""
         for place in self.places:
             ray.kill(place.actor)
+
+    def _renewed(self, place: _Place, *, started: bool, error: RayError) -> bool:
+        """Put a new actor in the place of a dead one, unless none starts there.
+
+        Raises:
+            LnbenchError: it was the last place.
+        """
+        # It may be alive, and only out of reach.
+        ray.kill(place.actor)
+        place.failed_starts = 0 if started else place.failed_starts + 1
+        if place.failed_starts == ATTEMPTS:
+            self.places.remove(place)
+            if not self.places:
+                raise LnbenchError(f"no worker can start on the Ray cluster: {told(error)}") from error
+            return False
+        place.actor, place.loading = self._new(), None
+        return True
 
     def _new(self) -> Any:
         return self._remote.remote(*self._arguments)
@@ -244,6 +268,11 @@ class _Pool:
         return number
 
 
+def _after(deaths: int, item: Item) -> Any:
+    """A cell that knows how many workers it took down, so that the last one is careful."""
+    return replace(item, deaths=item.deaths + deaths) if isinstance(item, Cell) else item
+
+
 def _train(training: Training, folder: str) -> Path:
     os.chdir(folder)
-    return training.job.run()
+    return training.job.run(wait=True)

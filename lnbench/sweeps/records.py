@@ -50,7 +50,7 @@ class Record(BaseModel):
     seed: int = 0
     """lm-eval's ``--seed``."""
     setup: str | None = None
-    """Fingerprint of how the model was loaded and asked: of all options but ``limit``, ``batch_size`` and ``device``."""
+    """Fingerprint of how the model was loaded and asked: all options but ``limit``, ``batch_size``, ``device``."""
     override_setup: str | None = None
     """Fingerprint of what an override and its controls share: neurons, languages compared, text, site, positions."""
     intervention: str

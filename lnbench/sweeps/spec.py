@@ -19,12 +19,33 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=_NAME)]
 
 
+ELSEWHERE = {
+    **{name: name for name in ("batch_size", "device", "neurons", "statistics", "corpus", "corpus_tokens")},
+    **{name: name for name in ("corpus_length", "site", "positions")},
+    "max_batch_size": "batch_size",
+    "peft": "adapters",
+    "head": "adapters",
+    "intervention": "interventions",
+    "selector": "selectors",
+    "language": "languages",
+    "languages": "compare",
+}
+"""Model arguments that are no matter of the model, and the field of the spec that each belongs to."""
+
+
 class ModelSpec(BaseModel):
-    """A model and how it is loaded: any argument of lm-eval's ``hf`` may stand beside ``pretrained``."""
+    """A model and how it is loaded: any other argument of lm-eval's ``hf`` may stand beside ``pretrained``."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     pretrained: str = Field(description="packaged model, hub name or folder")
+
+    @model_validator(mode="after")
+    def _of_the_model(self) -> ModelSpec:
+        for name in self.options:
+            if name in ELSEWHERE:
+                raise ValueError(f"{name} is no matter of one model: it belongs to the sweep's {ELSEWHERE[name]!r}")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:

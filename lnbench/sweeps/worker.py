@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import math
@@ -19,19 +18,21 @@ from typing import Any
 import torch
 
 from lnbench.errors import LnbenchError
+from lnbench.files import fingerprint, sync
 from lnbench.lm import LNBenchLM
-from lnbench.lm.results import Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
+from lnbench.lm.results import BatchSizes, Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
 from lnbench.sweeps.cells import Cell, Invocation, Loading
 from lnbench.sweeps.counting import Counting, count, put_together
+from lnbench.sweeps.deaths import ATTEMPTS
+from lnbench.sweeps.failures import disk_error, told
 from lnbench.sweeps.folder import CELLS
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.reported import described_by, failure
 
 log = logging.getLogger(__name__)
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
 _FIRST_RETRY = 8
-"""Batch size of the first retry where lm-eval had chosen one by itself."""
+"""Batch size of the first retry where none was found for the memory there is."""
 
 
 class Worker:
@@ -46,6 +47,8 @@ class Worker:
         self._tasks: dict[str, Tasks] = {}
         self._loading: Loading | None = None
         self._lm: LNBenchLM | None = None
+        self._found = BatchSizes()
+        self._fits: int | None = None
         self._refused: LnbenchError | None = None
 
     def run(self, cell: Cell) -> list[Record]:
@@ -60,14 +63,16 @@ class Worker:
         started = time.monotonic()
         try:
             found = list(self._measured(cell, self._evaluated(cell)))
+            if not found:
+                raise LnbenchError(f"{cell.task} has no metric: its tasks need a metric_list")
             records = [record.model_copy(update={"lines": len(found)}) for record in found]
         except UnwrittenError:
             raise
         except Exception as error:
-            if full := _disk_error(error):
-                raise UnwrittenError(_told(error if isinstance(error, LnbenchError) else full)) from error
+            if full := disk_error(error):
+                raise UnwrittenError(told(error if isinstance(error, LnbenchError) else full)) from error
             log.info("cell %s failed", cell.slug, exc_info=error)
-            records = [self._failed(cell, _told(error))]
+            records = [self._failed(cell, told(error))]
         took = round(time.monotonic() - started, 3)
         return [record.model_copy(update={"seconds": took}) for record in records]
 
@@ -86,20 +91,20 @@ class Worker:
             LnbenchError: it cannot be loaded.
         """
         if self._loading != loading:
-            self._lm = self._refused = None
+            self._lm = self._refused = self._fits = None
             _free_memory()
             self._loading = loading
             arguments = {**loading.arguments, "batch_size": invocation.batch_size, "device": invocation.device}
             try:
                 self._lm = LNBenchLM(**arguments)
-                remember(self._lm)
+                self._found = remember(self._lm)
             except Exception as error:
-                if _disk_error(error):
+                if disk_error(error):
                     self._loading = None
                     raise
                 log.info("cannot load %s", loading.model, exc_info=error)
                 # Without its cause, which would hold what was loaded so far.
-                self._refused = LnbenchError(f"cannot load {loading.model}: {_told(error)}")
+                self._refused = LnbenchError(f"cannot load {loading.model}: {told(error)}")
         if self._lm is None:
             assert self._refused is not None
             raise self._refused
@@ -108,19 +113,26 @@ class Worker:
     def _evaluated(self, cell: Cell) -> dict[str, Any]:
         """lm-eval's results, tried with smaller batches until they fit the memory."""
         lm = self.load(cell.loading, cell.invocation)
-        size: int | str = cell.invocation.batch_size
+        size = self._first_size(cell)
         while True:
             lm.batch_size_per_gpu = size
             try:
                 return self._attempt(lm, cell)
             except (MemoryError, RuntimeError) as error:
-                smaller = _smaller(size)
+                smaller = _smaller(size, self._found.last)
                 if not _is_out_of_memory(error) or smaller is None:
                     raise
                 log.warning("out of memory with batch_size=%s, trying %s: %s", size, smaller, cell.slug)
-                size = smaller
+                self._fits = size = smaller
             # Outside the handler, where the error no longer holds what filled the memory.
             _free_memory()
+
+    def _first_size(self, cell: Cell) -> int | str:
+        """The batch size that is asked for, or a smaller one that is known to be needed."""
+        size = 1 if cell.deaths >= ATTEMPTS - 1 else cell.invocation.batch_size
+        if self._fits is None:
+            return size
+        return self._fits if isinstance(size, str) else min(size, self._fits)
 
     def _attempt(self, lm: LNBenchLM, cell: Cell) -> dict[str, Any]:
         folder = self.out / CELLS / cell.slug
@@ -129,30 +141,38 @@ class Worker:
         shutil.rmtree(unfinished, ignore_errors=True)
         seeds = {} if cell.seed is None else dict.fromkeys(_SEEDS, cell.seed)
         given = cell.invocation
-        results = evaluate(
-            lm,
-            [cell.task],
-            cell.arguments,
-            task_manager=self._manager(cell.loading, given),
-            output_path=unfinished,
-            model_args=cell.model_args,
-            limit=given.limit,
-            num_fewshot=given.num_fewshot,
-            apply_chat_template=given.apply_chat_template,
-            system_instruction=given.system_instruction,
-            gen_kwargs=dict(given.gen_kwargs) or None,
-            device=given.device,
-            **seeds,
-        )
+        try:
+            results = evaluate(
+                lm,
+                [cell.task],
+                cell.arguments,
+                task_manager=self._manager(cell.loading, given),
+                output_path=unfinished,
+                model_args=cell.model_args,
+                limit=given.limit,
+                num_fewshot=given.num_fewshot,
+                apply_chat_template=given.apply_chat_template,
+                system_instruction=given.system_instruction,
+                gen_kwargs=dict(given.gen_kwargs) or None,
+                device=given.device,
+                **seeds,
+            )
+            sync(unfinished)
+        except BaseException:
+            # What is left behind says that the process died.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
         return results
 
     def _manager(self, loading: Loading, given: Invocation) -> Tasks:
-        if loading.model not in self._tasks:
-            metadata = {"pretrained": loading.model, **given.metadata}
-            self._tasks[loading.model] = Tasks(given.include_path, metadata=metadata)
-        return self._tasks[loading.model]
+        # Prompts depend on the tokenizer and its chat template, and tasks may read any model argument.
+        arguments = {"pretrained": loading.model, **loading.options}
+        key = fingerprint(arguments)
+        if key not in self._tasks:
+            self._tasks[key] = Tasks(given.include_path, metadata={**arguments, **given.metadata})
+        return self._tasks[key]
 
     def _measured(self, cell: Cell, results: Mapping[str, Any]) -> Iterator[Record]:
         """One record a language, task and metric."""
@@ -203,28 +223,16 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, Real) and math.isfinite(value) else None
 
 
-def _told(error: BaseException) -> str:
-    """An error in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, LnbenchError) else f"{type(error).__name__}: {text}"
-
-
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """The error of the disk that another error comes from."""
-    while error is not None and not (isinstance(error, OSError) and error.errno in _DISK):
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in str(error).lower() for sign in _OUT_OF_MEMORY
     )
 
 
-def _smaller(size: int | str) -> int | None:
+def _smaller(size: int | str, found: int | None) -> int | None:
+    """Half a batch size, or half of what was found in place of "auto"."""
     if isinstance(size, str):
-        return _FIRST_RETRY
+        size = found or 2 * _FIRST_RETRY
     return size // 2 if size > 1 else None
 
 

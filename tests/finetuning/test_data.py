@@ -84,12 +84,15 @@ def test_rows_to_measure_on_have_all_choices_and_come_from_elsewhere(lm: LNBench
     assert not made.account["validation_held_out"]
 
 
-def test_without_rows_of_their_own_the_last_are_held_out(lm: LNBenchLM) -> None:
-    made = data(lm, "squad", validation_examples=4)
-    assert (len(made.training), len(made.validation)) == (8, 4)
+def test_without_rows_of_their_own_the_last_are_held_out(lm: LNBenchLM, caplog: pytest.LogCaptureFixture) -> None:
+    made = data(lm, "squad", validation_examples=2)
+    assert (len(made.training), len(made.validation)) == (10, 2)
     texts = [lm.tok_decode(one.choices[0].tokens) for one in made.validation]
-    assert all(f"number {number}." in text for number, text in zip(range(61, 57, -1), texts, strict=True))
+    assert all(f"number {number}." in text for number, text in zip((61, 60), texts, strict=True))
     assert made.account["validation_held_out"]
+    assert not caplog.text
+    assert data(lm, "squad", validation_examples=9).account == made.account
+    assert "squad has 2 rows to measure on, a tenth of its rows, not 9" in caplog.text
 
 
 def test_the_first_rows_or_a_seeded_sample(lm: LNBenchLM) -> None:
@@ -278,11 +281,22 @@ def offline(*_: Any, **__: Any) -> None:
     raise ConnectionError("offline")
 
 
-def test_nothing_left_to_train_on(lm: LNBenchLM) -> None:
-    with pytest.raises(LnbenchError, match="no row of squad is left to train on: it has 12"):
-        data(lm, "squad", validation_examples=12)
+def test_nothing_left_to_train_on(lm: LNBenchLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LnbenchError, match="no row of xnli is left to train on: 30 too long left out"):
         data(lm, max_length=20, too_long="drop")
+    write(tmp_path / "squad" / "en.train.jsonl", [question(0)])
+    write(tmp_path / "xquad" / "en.jsonl", [question(0)])
+    monkeypatch.setenv("LNBENCH_DATA", str(tmp_path))
+    with pytest.raises(LnbenchError, match=r"squad is left to train on: it has 1, and validation_examples=1 of them"):
+        data(lm, "squad")
+
+
+def test_a_task_with_examples_in_its_prompt_is_trained_without(
+    lm: LNBenchLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = data(lm, "mine", write_task(tmp_path / "tasks", num_fewshot=2))
+    assert lm.tok_decode(made.training[2].tokens) == "Sums.\n\n1 + 1 = 2"
+    assert "task mine asks with 2 examples; training is on prompts without" in caplog.text
 
 
 # Presets
@@ -297,6 +311,7 @@ def test_the_papers_numbers() -> None:
     assert xquad.items() >= (shared | own | {"answer": "prompt"}).items()
     assert PRESETS["xnli-paper"].adapter == {"rank": 8, "alpha": 16}
     assert PRESETS["xquad-paper"].adapter == {"rank": 64, "alpha": 128}
+    assert [PRESETS[name].data for name in ("xnli-paper", "xquad-paper")] == ["xnli", "xquad"]
 
 
 def test_every_number_can_be_replaced() -> None:
@@ -337,7 +352,7 @@ def test_the_documentation_has_every_setting_with_its_numbers(name: str) -> None
     def spoken(value: Any) -> str | None:
         return None if value in (None, ()) else str(value).lower()
 
-    nothing = {"all", "–", "a tenth of all", "as `eval_steps`"}
+    nothing = {"all", "–", "a tenth of all", "as `eval_steps`", "`lr`"}
     actual = [settings_of(preset, {}).model_dump()[name] for preset in (None, "xnli-paper", "xquad-paper")]
     for cell, value in zip([default, *[one or default for one in presets]], actual, strict=True):
         try:

@@ -134,6 +134,36 @@ def test_an_override_reaches_the_position_that_the_head_reads(
     assert lm.accounts["en"].tokens == sum(lengths) + padding_read
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"idx": [0, 1]}, "2 choices after 1 different"),
+        ({"idx": [0, 1, 2, 3]}, "4 choices after 1 different"),
+        ({"idx": [0, 1, 2], "context": ["a", "a", "b"]}, "3 choices after 2 different"),
+        ({"idx": [0]}, "1 choices after 1 different"),
+    ],
+)
+def test_a_task_that_the_head_cannot_answer_is_refused(
+    tiny_model: str, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    from lm_eval.api.instance import Instance
+
+    lm = LNBenchLM(tiny_model, device="cpu", head=str(head_file(tmp_path, Pooling())))
+    contexts = changes.get("context", ["a"] * 4)
+    asked = [
+        Instance("loglikelihood", {}, (contexts[one], " x"), one, metadata=("odd", 0, 1)) for one in changes["idx"]
+    ]
+    with pytest.raises(LnbenchError, match=f"task odd cannot be answered .* 3 classes: .*{told}"):
+        lm.loglikelihood([*requests_for(["a"]), *asked])
+
+
+def test_the_head_fits_a_body_that_ends_in_another_width(lm: LNBenchLM) -> None:
+    made = prepared(lm)
+    objective = HeadObjective(build_adapter(build("opt", word_embed_proj_dim=8)), made)
+    assert objective.head.in_features == 8
+    objective(**objective.collate(made.training[:2]))["loss"].backward()
+
+
 def prepared(lm: LNBenchLM, **changes: Any) -> TrainingData:
     return prepare("xnli", lm, TrainingSettings(**SETTINGS | {"answer": "head"} | changes))
 

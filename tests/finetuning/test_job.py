@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ import torch
 from lm_eval.tasks import TaskManager
 from peft import PeftModel
 from pydantic.dataclasses import dataclass
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, Trainer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
 from typer.testing import CliRunner
 
 from lnbench.cli import app
 from lnbench.errors import LnbenchError
-from lnbench.files import read_json
+from lnbench.files import read_json, sole_use, write_json
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.host import get_host, hookimpl
 from lnbench.neurons import NeuronSet
 from lnbench.paths import tasks_dir
+from lnbench.statistics.corpus import Reading, collect_corpus
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -44,7 +46,7 @@ def test_a_finished_adapter_is_returned_at_once(job_fields: dict[str, Any], monk
     job = FinetuneJob(**job_fields)
     folder = job.run()
     assert folder == job_fields["out"]
-    assert not (folder / "checkpoints").exists()
+    assert not list(folder.glob("checkpoint-*"))
     found = read_json(folder / "training.json")
     assert (found["format"], found["finished"]) == ("lnbench.training/1", True)
     assert found["request"] == job.request()
@@ -98,6 +100,46 @@ def test_a_neuron_file_that_changed_is_another_request(job_fields: dict[str, Any
         job.run()
 
 
+def test_weights_and_data_that_changed_are_another_request(
+    job_fields: dict[str, Any], training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Path(shutil.copytree(job_fields["model"], tmp_path / Path(job_fields["model"]).name))
+    fields = job_fields | {"model": str(model)}
+    FinetuneJob(**fields).run()
+    other = shutil.copytree(training_folder, tmp_path / "data")
+    monkeypatch.setenv("LNBENCH_DATA", str(other))
+    assert FinetuneJob(**fields).run()
+    with (other / "xnli" / "en.train.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(LnbenchError, match=r"another request \(data_files.en.train.jsonl: "):
+        FinetuneJob(**fields).run()
+    monkeypatch.setenv("LNBENCH_DATA", str(training_folder))
+    weights = load_file(model / "model.safetensors")
+    save_file({name: one + 1 for name, one in weights.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LnbenchError, match=r"another request \(model_content: "):
+        FinetuneJob(**fields).run()
+
+
+def test_two_processes_do_not_share_a_folder(job_fields: dict[str, Any]) -> None:
+    with sole_use(job_fields["out"]), pytest.raises(LnbenchError, match="is in use by process"):
+        FinetuneJob(**job_fields).run()
+
+
+class Tracker(TrainerCallback):  # type: ignore[misc]
+    """Writes where TensorBoard's would."""
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / "runs").mkdir()
+
+
+def test_what_trackers_write_is_kept(job_fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda self, *a, **o: (self.add_callback(Tracker()), train(self, *a, **o))[1])
+    folder = FinetuneJob(**job_fields).run()
+    assert (folder / "runs").is_dir()
+    assert not list(folder.glob("checkpoint-*"))
+
+
 def test_somebody_elses_folder_is_left_alone(job_fields: dict[str, Any]) -> None:
     out = job_fields["out"]
     out.mkdir()
@@ -110,6 +152,7 @@ def test_somebody_elses_folder_is_left_alone(job_fields: dict[str, Any]) -> None
 def test_data_that_changed_under_an_interrupted_training(
     job_fields: dict[str, Any], training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lnbench.finetuning.sources.files_of", lambda _: [])  # as of rows from the hub
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train", interrupted)
         with pytest.raises(LnbenchError, match="interrupted"):
@@ -140,7 +183,7 @@ def test_a_killed_process_is_taken_up_where_it_stopped(
         command += ["--set", f"{name}={value}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
     deadline = time.monotonic() + 240
-    while not (out / "checkpoints" / "checkpoint-10" / "complete.json").exists():
+    while not (out / "checkpoint-10" / "complete.json").exists():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -163,6 +206,14 @@ def test_a_preset_brings_rank_and_settings_and_what_is_given_wins(job_fields: di
     assert (request["settings"]["lr"], request["settings"]["batch_size"]) == (0.1, 4)
     assert "rank=2" in FinetuneJob(**fields | {"finetuner": "masked_lora:rank=2"}).choice
     assert FinetuneJob(**fields | {"finetuner": "masked_lora:rank=2"}).choice.count("rank") == 1
+
+
+def test_a_preset_brings_its_data(job_fields: dict[str, Any]) -> None:
+    def data(given: str | None, preset: str | None) -> str:
+        return str(FinetuneJob(**job_fields | {"data": given, "preset": preset}).request()["data"])
+
+    assert [data(None, preset) for preset in (None, "xnli-paper", "xquad-paper")] == ["xnli", "xnli", "xquad"]
+    assert data("squad", "xquad-paper") == "squad"
 
 
 def test_a_selector_in_place_of_a_file(job_fields: dict[str, Any], tiny_corpus: str) -> None:
@@ -191,13 +242,44 @@ def test_wrong_requests_are_refused_before_anything_is_loaded(
         FinetuneJob(**job_fields | change)
 
 
-def test_wrong_neurons(job_fields: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(LnbenchError, match="unknown language 'sw'; known: en, hi"):
+def test_wrong_neurons(job_fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(LnbenchError, match="unknown language 'sw'; known: en, hi"):
+        patch.setattr("lnbench.finetuning.data.prepare", None)
         FinetuneJob(**job_fields | {"languages": "sw"}).run()
     mask = torch.ones(2, 8, dtype=torch.bool)
     NeuronSet.from_masks("other", {"en": mask}).save(tmp_path / "other.json")
     with pytest.raises(LnbenchError, match="these neurons belong to other"):
         FinetuneJob(**job_fields | {"neurons": tmp_path / "other.json", "out": tmp_path / "x"}).run()
+
+
+def test_neurons_of_another_model_of_the_same_shape(job_fields: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    NeuronSet.from_masks("org/other", {"en": torch.ones(3, 24, dtype=torch.bool)}).save(file)
+    fields = job_fields | {"neurons": file}
+    with pytest.warns(UserWarning, match="same shape"), pytest.raises(LnbenchError, match="were found in org/other"):
+        FinetuneJob(**fields).run()
+    with pytest.warns(UserWarning, match="same shape"):
+        assert FinetuneJob(**fields | {"other_model": True}).run()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_statistics_of_the_same_weights_under_another_name(
+    job_fields: dict[str, Any], tiny_corpus: str, tmp_path: Path, changed: bool
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(job_fields["model"])
+    if changed:
+        model.model.norm.weight.data += 1
+    for language in ("en", "hi"):
+        reading = Reading(tiny_corpus, tokens=300)
+        found = collect_corpus(model, AutoTokenizer.from_pretrained(job_fields["model"]), language, reading)
+        found = replace(found, provenance=found.provenance | {"model": "renamed"})
+        found.save(tmp_path / "stats")
+    fields = job_fields | {"neurons": None, "selector": "act_prob:fraction=0.1", "statistics": tmp_path / "stats"}
+    if changed:
+        with pytest.raises(LnbenchError, match="were found in renamed"):
+            FinetuneJob(**fields).run()
+    else:
+        assert FinetuneJob(**fields).run()
 
 
 @dataclass
@@ -283,14 +365,52 @@ def test_the_command_line(job_fields: dict[str, Any], tiny_corpus: str) -> None:
     assert re.search(
         r"training [\d,]+ parameters of the adapter, [\d,]+ of them of neurons, and 51 of the head", printed
     )
-    assert f"peft={out},head={out}" in printed
+    assert f"use it with --model_args pretrained={job_fields['model']},peft={out},head={out}" in printed
     found = read_json(job_fields["out"] / "training.json")["request"]
     assert found["finetuner"]["parameters"]["rank"] == 2
     assert found["settings"]["max_steps"] == 4
     inspected = run("finetune", "inspect", out, "--top", "3")
     assert "Most changed neurons" in inspected
+    assert "pass --selector to see if they still are" in inspected
     compared = run("finetune", "inspect", out, "--selector", "act_prob:fraction=0.2", "--corpus", tiny_corpus)
     assert "Neurons selected before and after fine-tuning" in compared
+
+
+def test_inspecting_selects_as_the_neurons_were(job_fields: dict[str, Any], tiny_corpus: str) -> None:
+    fields = job_fields | {"neurons": None, "selector": "act_prob:fraction=0.1", "corpus": tiny_corpus}
+    out = str(FinetuneJob(**fields).run())
+    inspected = run("finetune", "inspect", out, "--corpus", tiny_corpus, "--languages", "en+hi")
+    assert re.search(r" en 7 \d+ \d+ [\d.]+ 7 7 ", inspected)
+
+
+def test_a_strangers_record_names_the_weights_and_nothing_else(
+    job_fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = FinetuneJob(**job_fields).run()
+    found = read_json(out / "training.json")
+    found["request"]["model_args"] = {
+        "dtype": "float32",
+        "bnb_4bit_quant_type": "nf4",
+        "trust_remote_code": True,
+        "device_map": "auto",
+    }
+    write_json(out / "training.json", found)
+    given: dict[str, Any] = {}
+
+    def load(_self: Any, pretrained: str, **arguments: Any) -> None:
+        given.update(arguments, pretrained=pretrained)
+        raise LnbenchError("enough")
+
+    monkeypatch.setattr("lnbench.lm.LNBenchLM.__init__", load)
+    assert CliRunner().invoke(app, ["finetune", "inspect", str(out)]).exit_code
+    read = {"dtype": "float32", "bnb_4bit_quant_type": "nf4"}
+    assert given == read | {"pretrained": job_fields["model"], "peft": str(out)}
+    del found["request"]["model_args"]
+    write_json(out / "training.json", found)
+    given.clear()
+    own = ["--model-args", "trust_remote_code=False"]
+    assert CliRunner().invoke(app, ["finetune", "inspect", str(out), *own]).exit_code
+    assert given == {"pretrained": job_fields["model"], "peft": str(out), "trust_remote_code": False}
 
 
 def test_the_command_line_says_what_is_wrong(job_fields: dict[str, Any], tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_written_answer_counts_if_every_token_is_the_first_choice(lm: LNBenchL
         (example,) = question.choices
         choices = model(torch.tensor([example.tokens])).logits[0, -example.answer - 1 : -1].argmax(-1)
         right += choices.tolist() == example.tokens[-example.answer :]
-    assert before["accuracy"] == right / 4
+    assert before["accuracy"] == right / len(made.validation)
 
 
 def test_measuring_switches_dropout_off_and_back_on(lm: LNBenchLM, neurons_file: Path) -> None:
@@ -278,8 +278,8 @@ def test_a_checkpoint_that_was_cut_off_is_not_used(
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         stop_at(patch, 5)
         train_adapter(adapted(neurons_file), lm.tokenizer, made, tmp_path)
-    (tmp_path / "checkpoints" / "checkpoint-4" / "complete.json").unlink()
-    (tmp_path / "checkpoints" / "checkpoint-4" / "trained.safetensors").write_bytes(b"cut off")
+    (tmp_path / "checkpoint-4" / "complete.json").unlink()
+    (tmp_path / "checkpoint-4" / "trained.safetensors").write_bytes(b"cut off")
     model = adapted(neurons_file)
     train_adapter(model, lm.tokenizer, made, tmp_path)
     undisturbed = adapted(neurons_file)
@@ -329,8 +329,23 @@ def test_early_stopping_keeps_the_best(
     train_adapter(model, lm.tokenizer, made, tmp_path)
     results = read_json(tmp_path / record.FILE)["results"]
     assert (results["steps"], results["best_step"]) == (8, 4)
-    assert results["after"]["accuracy"] == 0.1
+    assert results["after"]["accuracy"] == 0.9
+    with jsonlines.open(tmp_path / "log.jsonl") as file:
+        assert [row["step"] for row in file if "validation_loss" in row] == [0, 2, 4, 6, 8]
     assert all(torch.equal(one, best[name]) for name, one in model.named_parameters())
+
+
+def test_the_last_step_can_be_the_best(
+    lm: LNBenchLM, neurons_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([0.1, 0.2, 0.3, 0.4])
+    measure = TextObjective.measure
+    monkeypatch.setattr(
+        TextObjective, "measure", lambda *arguments: measure(*arguments) | {"accuracy": next(accuracies)}
+    )
+    train_adapter(adapted(neurons_file), lm.tokenizer, prepared(lm, max_steps=5, eval_steps=2, patience=2), tmp_path)
+    results = read_json(tmp_path / record.FILE)["results"]
+    assert (results["best_step"], results["after"]["accuracy"]) == (5, 0.4)
 
 
 # 4 bits, and failures

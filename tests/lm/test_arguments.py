@@ -159,9 +159,9 @@ def test_bad_heads(given: dict[str, Any], tmp_path: Path) -> None:
     save_file({"weight": torch.ones(3, 16)}, path)
     with pytest.raises(LnbenchError, match="not a classification head"):
         LNBenchLM(**given, head=str(path))
-    write_head(path, hidden=8)
+    write_head(path, hidden=8, classes=1)
     with pytest.raises(LnbenchError, match="another model"):
-        ask(LNBenchLM(**given, head=str(path)))
+        LNBenchLM(**given, head=str(path)).loglikelihood([Instance("loglikelihood", {}, ("a", " b"), 0, ("t", 0, 1))])
     write_head(path, classes=1)
     lm = LNBenchLM(**given, head=str(path))
     with pytest.raises(LnbenchError, match="1 classes"):

@@ -113,6 +113,59 @@ def test_keys_follow_contents_and_not_names(given: dict[str, Any], tmp_path: Pat
     assert len(before) == 10 + 2 * 8
 
 
+def test_keys_follow_files_that_choices_and_tasks_read(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, data, own = tmp_path / "n.json", tmp_path / "data", tmp_path / "own"
+    NeuronSet("m", 3, 24, {"en": {0: [1]}, "hi": {0: [1]}}).save(file)
+    (data / "xnli").mkdir(parents=True)
+    own.mkdir()
+    (own / "task.yaml").write_text("task: lnbench_xnli_en\noutput_type: multiple_choice\n")
+    monkeypatch.setenv("LNBENCH_DATA", str(data))
+
+    def keys(**changes: Any) -> dict[str, str]:
+        spec = {"selectors": [f"random:like={file}"], "tasks": ["lnbench_xnli_{lang}"], "include_path": str(own)}
+        found = cells_of(given, **spec | {"interventions": ["none", "zero"]} | changes)
+        return {f"{'+'.join(cell.languages)} {cell.intervention}": cell.key for cell in found}
+
+    def changed(before: dict[str, str]) -> set[str]:
+        return {name for name, key in keys().items() if key != before[name]}
+
+    before = keys()
+    NeuronSet("m", 3, 24, {"en": {0: [2]}, "hi": {0: [2]}}).save(file)
+    assert changed(before) == {"en zero", "hi zero"}
+    before = keys()
+    (data / "xnli" / "hi.test.jsonl").write_text("{}")
+    assert changed(before) == {"hi none", "hi zero"}, "the user's own task reads something else"
+    before = keys()
+    (own / "rows.csv").write_text("a,b")
+    assert changed(before) == {"en none", "en zero"}
+    before = keys()
+    (own / "runs").mkdir()
+    for name in ("records.jsonl", "results.json"):
+        (own / "runs" / name).touch()
+    assert changed(before) == set(), "a sweep that was run there is no task"
+    commands = {
+        cell.task: cell.command for cell in cells_of(given, tasks=["lnbench_xnli_{lang}"], include_path=str(own))
+    }
+    assert f"--include_path {own} " in commands["lnbench_xnli_en"]
+    assert f"--include_path {own} " not in commands["lnbench_xnli_hi"]
+
+
+def test_setups_are_told_apart(given: dict[str, Any]) -> None:
+    def setups(**changes: Any) -> set[tuple[str, str | None]]:
+        return {(cell.setup, cell.override_setup) for cell in cells_of(given, **changes)}
+
+    first = setups()
+    assert len(first) == 2, "a cell and its controls share one"
+    assert setups(limit=3, batch_size=1, controls=2, interventions=["none", "p90"], languages=["en"]) == first
+    for change in ({"site": "pre"}, {"positions": "prompt"}, {"compare": ["en", "hi"]}, {"corpus_tokens": 500}):
+        assert len(setups(**change) & first) == 1, "the baseline's"
+    options = {"pretrained": given["pretrained"], "add_bos_token": True}
+    for change in ({"models": [options]}, {"num_fewshot": 1}, {"gen_kwargs": {"temperature": 0.5}}):
+        assert not {setup for setup, _ in setups(**change)} & {setup for setup, _ in first}
+
+
 def test_short_choices_are_canonical() -> None:
     assert short("selector", "lape:top_fraction=0.01") == "lape"
     assert short("selector", "act_prob:scope=model:fraction=0.004") == "act_prob:scope=model:fraction=0.004"
@@ -131,6 +184,7 @@ def test_short_choices_are_canonical() -> None:
         {"neurons": ["absent.json"]},
         {"corpus": "absent/{lang}.txt"},
         {"include_path": "absent", "tasks": ["own_{lang}"]},
+        {"include_path": "absent"},
         {"finetune": {"a": {"nonsense": 1}}},
         {"finetune": {"a": {"finetuner": "lora", "out": "x"}}},
     ],

@@ -16,6 +16,7 @@ from sweep_helpers import child, spec_of
 from typer.testing import CliRunner
 
 from lnbench.cli import app
+from lnbench.errors import LnbenchError
 from lnbench.sweeps.records import Record, load
 
 BIN = Path(sys.executable).parent
@@ -77,6 +78,23 @@ def test_printed_commands_give_the_same_numbers(spec_file: Path, undisturbed: Pa
         ours = (undisturbed / str(record.samples)).read_text().splitlines()
         answers = [json.loads(row)["resps"] for row in ours]
         assert measured(folder, record) == (record.value, record.stderr, answers)
+
+
+def test_a_fine_tuning_is_printed_before_its_cells(spec_file: Path) -> None:
+    spec = yaml.safe_load(spec_file.read_text()) | {"interventions": ["none"]}
+    options = {"finetuner": "lora", "data": "xnli", "settings": {"lr": 0.001, "answer": "head"}}
+    spec_file.write_text(yaml.safe_dump(spec | {"finetune": {"tuned": options}}))
+    lines = printed(spec_file)
+    assert [line.startswith("lnbench finetune lora ") for line in lines] == [False, False, True, False, False]
+    words = shlex.split(lines[2])
+    assert f"peft={words[words.index('--out') + 1]}," in lines[3]
+    assert "--quantize" not in words, "it is at its default"
+    assert words[-4:] == ["--set", "answer=head", "--set", "lr=0.001"]
+
+
+def test_options_of_ray_need_ray(spec_file: Path) -> None:
+    with pytest.raises(LnbenchError, match="add --executor ray"):
+        CliRunner().invoke(app, ["sweep", str(spec_file), "--workers", "2"], catch_exceptions=False)
 
 
 def test_the_command_line(spec_file: Path, tmp_path: Path) -> None:

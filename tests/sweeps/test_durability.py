@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from sweep_helpers import DISK_WAS_FULL, child, comparable, spec_of, sweep, swee
 
 from lnbench.errors import LnbenchError
 from lnbench.files import sole_use
+from lnbench.sweeps.deaths import in_a_row
 from lnbench.sweeps.records import FILE, load
+from lnbench.sweeps.run import planned
 
 SECONDS_OF_A_SWEEP = 3.0
 
@@ -25,8 +28,8 @@ def test_killed_five_times_it_ends_with_the_same_records(
     measured = [0]
     for number in range(5):
         process = child(sweep, spec, out)
-        # Twice at any moment, then when something is at stake: when the child has measured something.
-        while number > 1 and process.is_alive() and cells_in(out) == measured[-1]:
+        # Once at any moment, then when something is at stake: when the child has measured something.
+        while number > 0 and process.is_alive() and cells_in(out) == measured[-1]:
             time.sleep(0.01)
         process.join(chance.uniform(0, SECONDS_OF_A_SWEEP / 3))
         process.kill()
@@ -71,13 +74,47 @@ def test_a_cut_file_is_mended_and_said(
     from lnbench.sweeps.run import run
 
     out = tmp_path / "out"
-    out.mkdir()
+    shutil.copytree(undisturbed, out)
     whole = (undisturbed / FILE).read_bytes()
     (out / FILE).write_bytes(whole[: len(whole) * 2 // 3])
     outcome = run(spec_of(given), out, InProcess(), Console(stderr=True, width=300))
     assert 0 < outcome.measured < 10
     assert "took out" in capsys.readouterr().err
     assert comparable(out) == comparable(undisturbed)
+
+
+def test_cells_whose_files_are_gone_are_measured_again(
+    given: dict[str, Any], undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    gone, cut = sorted((out / "cells").iterdir())[:2]
+    shutil.rmtree(gone)
+    samples = next(cut.rglob("samples_*.jsonl"))
+    samples.write_bytes(samples.read_bytes()[:-10])
+    assert sweep(spec_of(given), out).measured == 2
+    assert comparable(out) == comparable(undisturbed)
+
+
+def test_a_cell_that_ends_three_processes_in_a_row_fails(given: dict[str, Any], tmp_path: Path) -> None:
+    spec = spec_of(given, interventions=["none"])
+    first, second = planned(spec, tmp_path)
+    left = tmp_path / "cells" / f".{first.slug}-some-host-1"
+    assert in_a_row(tmp_path, [first, second]) == {}
+    for deaths in (1, 2):
+        left.mkdir(parents=True, exist_ok=True)
+        assert in_a_row(tmp_path, [first, second]) == {first.key: deaths}
+    outcome = sweep(spec, tmp_path)
+    assert list(outcome.failed) == [first.key]
+    assert "3 processes in a row" in outcome.failed[first.key]
+    left.mkdir()
+    assert in_a_row(tmp_path, [first]) == {first.key: 1}, "it begins anew"
+    shutil.rmtree(left)
+    assert in_a_row(tmp_path, [first]) == {}
+    left.mkdir()
+    assert in_a_row(tmp_path, [first]) == {first.key: 1}
+    assert sweep(spec, tmp_path).failed == {}
+    assert {record.batch_size for record in load(tmp_path) if record.cell == first.key} == {1}
 
 
 def hold(out: Path, seconds: float) -> None:

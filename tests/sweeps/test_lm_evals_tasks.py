@@ -83,3 +83,13 @@ def test_lm_evals_own_tasks_are_measured(
 
 def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_group_of_ones_own_has_lm_evals_tasks(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", made_up)
+    (tmp_path / "group.yaml").write_text("group: my_nli\ntask: [xnli_hi, xnli_ur]\n")
+    spec = spec_of(given, tasks=["my_nli"], languages=["hi"], interventions=["none"], include_path=str(tmp_path))
+    assert sweep(spec, tmp_path / "out").failed == {}
+    assert {record.task for record in load(tmp_path / "out")} == {"xnli_hi", "xnli_ur"}

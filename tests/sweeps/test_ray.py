@@ -86,15 +86,47 @@ def test_a_cell_that_kills_its_workers_fails_alone(
     assert "3 workers died of it" in str(record.error)
 
 
+def test_a_worker_that_cannot_start_leaves_its_cells_to_others(
+    cluster: OnRay, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlucky:
+        """All starts fail but the first."""
+
+        def __init__(self, out: Path, _: str) -> None:
+            (out / str(os.getpid())).touch()
+            if os.getpid() != min(int(path.name) for path in out.iterdir()):
+                os._exit(1)
+
+        def ready(self) -> None: ...
+
+        def run(self, cell: Any) -> list[str]:
+            return [cell.key]
+
+    cells = running.planned(spec_of(given, interventions=["none"]), tmp_path)
+    monkeypatch.setattr(on_ray, "_Actor", Unlucky)
+    (tmp_path / "starts").mkdir()
+    assert {cell.key: lines for cell, lines in cluster.run(cells, tmp_path / "starts")} == {
+        cell.key: [cell.key] for cell in cells
+    }
+
+
 def test_fine_tunings_are_ray_tasks(cluster: OnRay, tmp_path: Path) -> None:
     class Job:
-        def run(self) -> Path:
+        def run(self, **_: Any) -> Path:
             return tmp_path / str(os.getpid())
 
     (training,) = [Training(Job(), None)]  # type: ignore[arg-type]
     ((done, adapter),) = cluster.train([training])
     assert done is training
+    assert isinstance(adapter, Path)
     assert adapter.name != str(os.getpid())
+
+    class Failing:
+        def run(self, **_: Any) -> Path:
+            raise LnbenchError("no data")
+
+    ((_, error),) = cluster.train([Training(Failing(), None)])  # type: ignore[arg-type]
+    assert str(error) == "no data"
 
 
 def test_a_cluster_that_is_too_small() -> None:

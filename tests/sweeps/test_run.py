@@ -179,6 +179,25 @@ def test_out_of_memory_is_tried_with_smaller_batches(
     assert len(outcome.failed) == 1
 
 
+def test_half_of_the_size_that_was_found_is_tried_and_remembered(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = LNBenchLM._loglikelihood_tokens
+    tried: list[Any] = []
+
+    def small(self: Any, *arguments: Any, **options: Any) -> Any:
+        tried.append(self.batch_size)
+        if self.batch_size == "auto":
+            self._detect_batch_size(arguments[0], 0)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(self, *arguments, **options)
+
+    monkeypatch.setattr(LNBenchLM, "_detect_batch_size", lambda *_: 6)
+    monkeypatch.setattr(LNBenchLM, "_loglikelihood_tokens", small)
+    assert sweep(spec_of(given, interventions=["none"], batch_size="auto"), tmp_path).failed == {}
+    assert tried == ["auto", 3, 3]
+
+
 def test_a_model_that_cannot_be_loaded_is_tried_once(
     given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +262,53 @@ def test_adapters_and_fine_tunings_become_cells(
     assert found["given", "none"].value == found["trained", "none"].value != found["none", "none"].value
     keys = {record.cell for record in load(out)}
     assert {cell.key for cell in running.planned(spec, out)} == keys
+
+
+def test_a_failing_fine_tuning_fails_alone(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(_: FinetuneJob) -> Path:
+        raise ValueError("no\ndata")
+
+    monkeypatch.setattr(FinetuneJob, "run", train)
+    spec = spec_of(
+        given, languages=["hi"], interventions=["none"], finetune={"trained": {"finetuner": "lora", "data": "xnli"}}
+    )
+    outcome = sweep(spec, tmp_path)
+    assert (outcome.cells, len(outcome.failed)) == (2, 1)
+    assert {record.finetune: record.error for record in load(tmp_path)} == {
+        "none": None,
+        "trained": "fine-tuning trained failed: ValueError: no data",
+    }
+
+
+def test_a_language_that_is_added_needs_no_new_baseline(given: dict[str, Any], tmp_path: Path) -> None:
+    options = {"tasks": ["lnbench_demo_nli_en"], "interventions": ["none"]}
+    assert sweep(spec_of(given, **options, languages=["hi"]), tmp_path).measured == 1
+    for languages in (["en", "hi"], ["en"], ["vi", "en", "hi"]):
+        assert sweep(spec_of(given, **options, languages=languages), tmp_path).measured == 0
+        records = load(tmp_path)
+        assert [record.language for record in records if record.metric == "acc"] == languages
+        assert {record.lines for record in records} == {len(records)}
+
+
+def test_a_task_without_a_metric_fails(given: dict[str, Any], tmp_path: Path) -> None:
+    write_task(tmp_path)
+    file = tmp_path / "task.yaml"
+    file.write_text(file.read_text().replace("{metric: acc}", "{metric: bypass}"))
+    spec = spec_of(given, tasks=["own_task"], include_path=str(tmp_path), interventions=["none"], languages=["hi"])
+    (told,) = sweep(spec, tmp_path / "out").failed.values()
+    assert "own_task" in told
+
+
+def test_prompts_are_made_for_each_way_of_loading(given: dict[str, Any], tmp_path: Path) -> None:
+    worker = InProcess().worker(tmp_path)
+    plain = {"pretrained": given["pretrained"]}
+    specs = [spec_of(given, models=[plain | options]) for options in ({}, {}, {"add_bos_token": True})]
+    cells = [running.planned(spec, tmp_path)[0] for spec in specs]
+    first, same, other = (worker._manager(cell.loading, cell.invocation) for cell in cells)
+    assert first is same is not other
+    assert other.metadata == plain | {"add_bos_token": True}
 
 
 def test_the_progress_tells_cells_time_and_last_result(

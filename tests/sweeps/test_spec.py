@@ -12,7 +12,8 @@ import yaml
 
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
-from lnbench.sweeps.spec import Sweep, load, parse, schema
+from lnbench.lm.experiment import Experiment
+from lnbench.sweeps.spec import ELSEWHERE, Sweep, load, parse, schema
 
 LEAST: dict[str, Any] = {"languages": ["hi"], "tasks": ["xnli_{lang}"]}
 
@@ -50,6 +51,8 @@ def test_short_and_long_forms() -> None:
         ({"adapters": {"a": {"path": "folder", "model": "other"}}}, "none of the models"),
         ({"adapters": {"a": "x"}, "finetune": {"a": {}}}, "'a' is taken"),
         ({"site": "middle"}, "site"),
+        ({"models": [{"pretrained": "m", "batch_size": 1}]}, "batch_size is no matter of one model"),
+        ({"models": [{"pretrained": "m", "languages": "en+hi"}]}, "it belongs to the sweep's 'compare'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(change: dict[str, Any], told: str) -> None:
@@ -85,3 +88,8 @@ def test_the_examples_are_those_on_the_page_and_valid() -> None:
     assert load(files["sweep"]).interventions[0] == "none"
     finetune = load(files["finetune"]).finetune["hindi"]
     assert FinetuneJob(out=Path("out"), model="m", **finetune).training.answer == "head"
+
+
+def test_every_argument_of_an_experiment_has_its_field() -> None:
+    assert set(Experiment.model_fields) <= set(ELSEWHERE)
+    assert set(ELSEWHERE.values()) <= set(Sweep.model_fields)
