@@ -42,8 +42,8 @@ _LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbyt
 def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output_dir: Path) -> None:
     """Train what has ``requires_grad`` in an adapted model, in place.
 
-    If ``output_dir`` holds checkpoints of an interrupted training, it goes on from the last one, and on the CPU ends with
-    the same bits as without the interruption. A fine-tuner calls this, then saves the adapter.
+    If ``output_dir`` holds checkpoints of an interrupted training, it goes on from the last one, and on the CPU ends
+    with the same bits as without the interruption. A fine-tuner calls this, then saves the adapter.
 
     Args:
         adapted: A PEFT model, or any causal LM of a supported architecture with trainable parameters.

@@ -21,8 +21,9 @@ from lnbench.statistics.values import SiteValues, Statistics
 Block = Tensor | tuple[Tensor, Tensor]
 Read = Callable[[Block], int]
 log = logging.getLogger(__name__)
-_TOLERATED = 0.01
-"""Rank error above which quantiles are worth a warning: five times what text of one kind leaves."""
+_TOLERATED, _FEW = 0.01, 0.01
+"""Rank error above which quantiles are worth a warning, five times what text of one kind leaves; and the share of neurons
+whose values may well crowd in a few places."""
 _CHECKED_EVERY = 8
 """Batches between two looks at whether all numbers are finite: on a GPU, each look waits for it."""
 
@@ -97,7 +98,7 @@ def statistics_of(
 def _warn_of_drift(account: Account, language: str, values: Mapping[str, SiteValues]) -> None:
     error = torch.stack([one.rank_error for one in values.values()])
     many = int((error > _TOLERATED).any(0).sum())
-    if many and account.tokens > CALIBRATION:
+    if many > _FEW * error[0].numel() and account.tokens > CALIBRATION:
         log.warning(
             "%s: quantiles of %d of %d neurons may be off by up to %.3f of the tokens: their values crowd in a few "
             "places, or are not like those of the first %d tokens. Shuffle a corpus that is sorted by topic",

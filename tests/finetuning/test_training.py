@@ -24,7 +24,6 @@ from lnbench.finetuning.lora import build_adapter, save_adapter
 from lnbench.finetuning.objectives import IGNORED, TextObjective, objective_of
 from lnbench.finetuning.presets import TrainingSettings
 from lnbench.finetuning.training import total_steps, train_adapter
-from lnbench.finetuning.training_log import plot
 from lnbench.lm import LNBenchLM
 from lnbench.neurons import NeuronSet
 
@@ -307,20 +306,32 @@ def test_a_finished_training_is_loaded_and_not_trained_on(
     assert read_json(tmp_path / record.FILE)["results"] | seconds == results | seconds
 
 
+@pytest.mark.parametrize(
+    ("measured", "last", "stopped", "best_step"),
+    [([0.1, 0.5, 0.9, 0.3, 0.2, 0.1], 40, 8, 4), ([0.1, 0.2, 0.3, 0.9], 5, 5, 5)],
+    ids=["early", "at the last step"],
+)
 def test_early_stopping_keeps_the_best(
-    lm: LNBenchLM, neurons_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lm: LNBenchLM,
+    neurons_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measured: list[float],
+    last: int,
+    stopped: int,
+    best_step: int,
 ) -> None:
-    accuracies = iter([0.1, 0.5, 0.9, 0.3, 0.2, 0.1, 0.9])
+    accuracies = iter(measured)
     measure = TextObjective.measure
     monkeypatch.setattr(
         TextObjective, "measure", lambda *arguments: measure(*arguments) | {"accuracy": next(accuracies)}
     )
-    made = prepared(lm, max_steps=40, eval_steps=2, patience=2)
+    made = prepared(lm, max_steps=last, eval_steps=2, patience=2)
     best: dict[str, torch.Tensor] = {}
 
     class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-            if state.global_step == 4:
+            if state.global_step == best_step:
                 best.update({name: one.detach().clone() for name, one in model.adapted.named_parameters()})
 
     train = Trainer.train
@@ -328,24 +339,11 @@ def test_early_stopping_keeps_the_best(
     model = adapted(neurons_file)
     train_adapter(model, lm.tokenizer, made, tmp_path)
     results = read_json(tmp_path / record.FILE)["results"]
-    assert (results["steps"], results["best_step"]) == (8, 4)
+    assert (results["steps"], results["best_step"]) == (stopped, best_step)
     assert results["after"]["accuracy"] == 0.9
     with jsonlines.open(tmp_path / "log.jsonl") as file:
-        assert [row["step"] for row in file if "validation_loss" in row] == [0, 2, 4, 6, 8]
+        assert [row["step"] for row in file if "validation_loss" in row] == [*range(0, stopped, 2), stopped]
     assert all(torch.equal(one, best[name]) for name, one in model.named_parameters())
-
-
-def test_the_last_step_can_be_the_best(
-    lm: LNBenchLM, neurons_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accuracies = iter([0.1, 0.2, 0.3, 0.4])
-    measure = TextObjective.measure
-    monkeypatch.setattr(
-        TextObjective, "measure", lambda *arguments: measure(*arguments) | {"accuracy": next(accuracies)}
-    )
-    train_adapter(adapted(neurons_file), lm.tokenizer, prepared(lm, max_steps=5, eval_steps=2, patience=2), tmp_path)
-    results = read_json(tmp_path / record.FILE)["results"]
-    assert (results["best_step"], results["after"]["accuracy"]) == (5, 0.4)
 
 
 # 4 bits, and failures
@@ -408,9 +406,3 @@ def test_a_frozen_model_is_refused(lm: LNBenchLM, tmp_path: Path) -> None:
     model = build("llama").requires_grad_(False)
     with pytest.raises(LnbenchError, match="nothing to train"):
         train_adapter(model, lm.tokenizer, prepared(lm), tmp_path)
-
-
-def test_a_log_without_measurements_can_be_drawn(tmp_path: Path) -> None:
-    plot([], tmp_path / "empty.png")
-    plot([{"step": 1, "loss": 2.0}], tmp_path / "one.png")
-    assert (tmp_path / "one.png").exists()
