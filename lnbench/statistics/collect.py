@@ -22,8 +22,8 @@ Block = Tensor | tuple[Tensor, Tensor]
 Read = Callable[[Block], int]
 log = logging.getLogger(__name__)
 _TOLERATED, _FEW = 0.01, 0.01
-"""Rank error above which quantiles are worth a warning, five times what text of one kind leaves; and the share of neurons
-whose values may well crowd in a few places."""
+"""Rank error above which quantiles are worth a warning, five times what text of one kind leaves; and the share of
+neurons whose values may well crowd in a few places."""
 _CHECKED_EVERY = 8
 """Batches between two looks at whether all numbers are finite: on a GPU, each look waits for it."""
 
