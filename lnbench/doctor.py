@@ -7,9 +7,9 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
 from rich.table import Table
 
+from lnbench.console import console as wide
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir
 from lnbench.host import DISABLE, get_host
@@ -36,7 +36,7 @@ def plugins_table() -> Table:
 
 def examine() -> bool:
     """Print the state of the installation; False if something is wrong."""
-    console = Console(width=None if Console().is_terminal else 140)
+    console = wide()
     console.print(f"Python {platform.python_version()} on {platform.platform()}")
     for package in _PACKAGES:
         console.print(f"  {package} {_version(package)}")

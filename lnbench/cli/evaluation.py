@@ -25,7 +25,7 @@ def demo(
     corpus: Corpus = None,
     languages: Languages = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all results.")] = Path("runs/demo"),
-    limit: Annotated[int, typer.Option(help="Documents in each cell; 0 for all.", min=0)] = 10,
+    limit: Annotated[int, typer.Option(help="Documents in each cell; 0 for all.", min=0)] = 12,
     tokens: Annotated[int, typer.Option(help="Tokens of text read in each language, at most.", min=1)] = 10_000,
     task: Annotated[str, typer.Option(help="Task to measure, with {lang}.")] = "lnbench_demo_continuation_{lang}",
     model_args: ModelArgs = "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -75,6 +74,6 @@ def tell() -> Iterator[None]:
 
 def show(table: Any) -> None:
     """Print a table, in full width where there is no terminal to fit."""
-    from rich.console import Console
+    from lnbench.console import console
 
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console().print(table)

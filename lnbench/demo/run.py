@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lnbench import demo, leaderboard
+from lnbench.console import console as wide
 from lnbench.corpora import languages_of
 from lnbench.errors import LnbenchError
 from lnbench.files import sole_use
@@ -38,7 +39,7 @@ def run(
     corpus: str = demo.CORPUS,
     languages: Sequence[str] | None = None,
     task: str = TASK,
-    limit: int | None = 10,
+    limit: int | None = 12,
     corpus_tokens: int = 10_000,
     model_args: Mapping[str, Any] | None = None,
     console: Console | None = None,
@@ -62,7 +63,7 @@ def run(
     Raises:
         LnbenchError: anything the steps raise; finished cells stay where they are, and the same call goes on.
     """
-    console = console or Console(stderr=True)
+    console = console or wide(stderr=True)
     started = time.monotonic()
     chosen = _languages(languages, corpus, task, console)
     hf = dict(model_args or {})

@@ -12,12 +12,14 @@ from safetensors.torch import save_file
 from tiny import build
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers import TrainerCallback
 
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.data import TrainingData, prepare
 from lnbench.finetuning.lora import build_adapter
 from lnbench.finetuning.objectives import HeadObjective
 from lnbench.finetuning.presets import TrainingSettings
+from lnbench.finetuning.training import train_adapter
 from lnbench.lm import LNBenchLM
 from lnbench.lm.head import ClassificationHead, Pooling, save_head
 from lnbench.neurons import NeuronSet
@@ -196,3 +198,20 @@ def test_the_seed_decides_the_head(lm: LNBenchLM) -> None:
     heads = [HeadObjective(build_adapter(build("llama")), prepared(lm, seed=seed)).head.weight for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+
+
+def test_the_head_learns_at_its_own_rate(lm: LNBenchLM, tmp_path: Path) -> None:
+    rates: dict[str, set[float]] = {}
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, _args: Any, _state: Any, _control: Any, **given: Any) -> None:
+            of_head = {id(parameter) for parameter in given["model"].head.parameters()}
+            for group in given["optimizer"].param_groups:
+                for parameter in group["params"]:
+                    rates.setdefault("head" if id(parameter) in of_head else "adapter", set()).add(group["lr"])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lnbench.finetuning.training.EarlyStoppingCallback", lambda _: Watch())
+        made = prepared(lm, lr=0.01, head_lr=0.002, max_steps=2, schedule="constant", warmup=0, patience=9)
+        train_adapter(build_adapter(build("llama")), lm.tokenizer, made, tmp_path)
+    assert rates == {"head": {0.002}, "adapter": {0.01}}

@@ -179,25 +179,6 @@ def test_the_schedule_rises_for_a_share_of_the_steps_and_falls_to_nothing(
     assert rates == pytest.approx(wanted)
 
 
-def test_the_head_learns_at_its_own_rate(lm: LNBenchLM, neurons_file: Path, tmp_path: Path) -> None:
-    rates: dict[str, set[float]] = {}
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, _args: Any, _state: Any, _control: Any, **given: Any) -> None:
-            of_head = {id(parameter) for parameter in given["model"].head.parameters()}
-            for group in given["optimizer"].param_groups:
-                for parameter in group["params"]:
-                    rates.setdefault("head" if id(parameter) in of_head else "adapter", set()).add(group["lr"])
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lnbench.finetuning.training.EarlyStoppingCallback", lambda _: Watch())
-        made = prepared(
-            lm, answer="head", lr=0.01, head_lr=0.002, max_steps=2, schedule="constant", warmup=0, patience=9
-        )
-        train_adapter(adapted(neurons_file), lm.tokenizer, made, tmp_path)
-    assert rates == {"head": {0.002}, "adapter": {0.01}}
-
-
 def test_the_number_of_steps() -> None:
     assert total_steps(100, TrainingSettings(batch_size=8, epochs=2)) == 26
     assert total_steps(100, TrainingSettings(batch_size=8, epochs=0.5)) == 7
