@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lnbench.errors import LnbenchError
 
 
@@ -110,6 +108,8 @@ def sole_use(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[
     Raises:
         LnbenchError: another process has the folder, which the message names; or it cannot be written.
     """
+    from filelock import FileLock, Timeout
+
     folder = Path(folder)
     holder = folder / ".running.json"
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import build, tokenizer
+from tiny import SELECTOR, save_tiny
 
 from lnbench.demo import DATA, LANGUAGES
 
@@ -20,9 +20,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
 
 
-SELECTOR = "act_prob:fraction=0.15"
-
-
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the user's cache and installed plugins out of the tests."""
@@ -30,13 +27,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LNBENCH_CACHE", str(folder))
     monkeypatch.setenv("LNBENCH_DISABLE_PLUGINS", "1")
     return folder
-
-
-def save_tiny(folder: Path, model_type: str = "llama", **changes: object) -> str:
-    """A tiny model with its tokenizer, as ``from_pretrained`` finds it."""
-    build(model_type, **changes).save_pretrained(folder)  # type: ignore[arg-type]
-    tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -36,12 +36,13 @@ KINDS = {
 }
 
 
-def counted(parts: list[Tensor], bins_of: LayerAccumulator | None = None) -> LayerAccumulator:
+def counted(sample: Tensor, post: Tensor, chunk: int, bins_of: LayerAccumulator | None = None) -> LayerAccumulator:
+    """An account of a sample and what became of it, added in chunks."""
     account = LayerAccumulator(WIDTH, torch.device("cpu"))
     if bins_of is not None:
         account.take_bins(bins_of)
-    for part in parts:
-        account.add(part, functional.silu(part))
+    for before, after in zip(sample.split(chunk), post.split(chunk), strict=True):
+        account.add(before, after)
     return account
 
 
@@ -54,8 +55,10 @@ def counted(parts: list[Tensor], bins_of: LayerAccumulator | None = None) -> Lay
 )
 def test_parts_in_any_order_are_the_whole(kind, cuts, order, shared):
     sample = KINDS[kind](sum(cuts))
-    whole = counted(list(sample.split(700)))
-    parts = [counted(list(part.split(300)), whole if shared else None) for part in sample.split(cuts)]
+    post = functional.silu(sample)
+    whole = counted(sample, post, 700)
+    split = zip(sample.split(cuts), post.split(cuts), strict=True)
+    parts = [counted(before, after, 300, whole if shared else None) for before, after in split]
     order.shuffle(parts)
     merged, *others = parts
     for part in others:
@@ -86,7 +89,7 @@ def _asked(values):
 
 def test_parts_with_bins_of_their_own_keep_the_accuracy():
     sample = normal(40_000, WIDTH) * torch.tensor([0.1, 1, 5, 30])
-    merged, *others = [counted([part]) for part in sample.split(8_000)]
+    merged, *others = [counted(part, functional.silu(part), 8_000) for part in sample.split(8_000)]
     for other in others:
         merged.merge(other)
     assert len(merged.histograms) == 5

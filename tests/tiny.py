@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+SELECTOR = "act_prob:fraction=0.15"
+"""Finds some neurons in every layer of a tiny model."""
 HIDDEN, WIDTH, LAYERS, HEADS, VOCABULARY = 16, 24, 3, 4, 262
 
 _COMMON: dict[str, Any] = {
@@ -120,3 +123,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
         single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 1)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+
+
+def save_tiny(folder: Path, model_type: str = "llama", **changes: object) -> str:
+    """A tiny model with its tokenizer, as ``from_pretrained`` finds it."""
+    build(model_type, **changes).save_pretrained(folder)  # type: ignore[arg-type]
+    tokenizer().save_pretrained(folder)
+    return str(folder)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SELECTOR, save_tiny
 from lm_eval.api.instance import Instance
 from safetensors.torch import save_file
+from tiny import SELECTOR, save_tiny
 
 from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM

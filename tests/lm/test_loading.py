@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import save_tiny
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from tiny import save_tiny
 
 import lnbench
 from lnbench.errors import LnbenchError
