@@ -1,8 +1,9 @@
-"""The one exception users meet: a sentence that says what is wrong and what to do about it."""
+"""The exceptions users meet: a sentence that says what is wrong and what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class LnbenchError(ValueError):
@@ -20,3 +21,27 @@ def unknown(kind: str, name: object, known: Iterable[object], hint: str = "") ->
     """
     names = ", ".join(map(str, known)) or "none"
     return LnbenchError(f"unknown {kind} {str(name)!r}; known: {names}" + (f". {hint}" if hint else ""))
+
+
+class PluginError(LnbenchError):
+    """A plugin failed; the message names it, and the original exception is its cause."""
+
+
+def told(error: BaseException) -> str:
+    """An error in one line: one of ours as it is, another with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LnbenchError) else f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def plugin_errors(kind: str, name: object) -> Iterator[None]:
+    """Turn any exception inside the block into a :class:`PluginError` that names the plugin's ``kind`` and ``name``.
+
+    An :class:`LnbenchError` passes through: it is a message to the user already.
+    """
+    try:
+        yield
+    except LnbenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{kind} {str(name)!r} failed: {told(error)}") from error

@@ -10,14 +10,13 @@ import importlib.metadata
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pluggy
 
 from lnbench import __version__, hookspecs
-from lnbench.errors import LnbenchError, unknown
+from lnbench.errors import LnbenchError, PluginError, plugin_errors, told, unknown
 from lnbench.hookspecs import PROJECT, hookimpl
 from lnbench.parameters import (
     Parameter,
@@ -25,15 +24,17 @@ from lnbench.parameters import (
     attributes,
     from_text,
     is_pydantic,
+    listing,
     made_by,
     parameters_of,
     summary,
+    taken_apart,
     target_of,
     validated,
 )
 from lnbench.plugins import BUILTINS
 
-__all__ = ["Broken", "Host", "Parameter", "PluginError", "Row", "get_host", "hookimpl", "kinds", "plugin_errors"]
+__all__ = ["Broken", "Host", "Parameter", "Row", "get_host", "hookimpl", "kinds"]
 
 DISABLE = "LNBENCH_DISABLE_PLUGINS"
 """Environment variable: set to anything but the empty string or 0, only the built-ins are loaded."""
@@ -58,26 +59,6 @@ kinds: tuple[str, ...] = tuple(_KINDS)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
-# Not inside square brackets, which hold a choice within a choice.
-_BEFORE_PARAMETER = re.compile(r":(?=[A-Za-z_]\w*=)(?![^\[]*\])")
-
-
-class PluginError(LnbenchError):
-    """A plugin failed; the message names it, and the original exception is its cause."""
-
-
-@contextmanager
-def plugin_errors(kind: str, name: object) -> Iterator[None]:
-    """Turn any exception inside the block into a :class:`PluginError` that names the plugin's ``kind`` and ``name``.
-
-    An :class:`LnbenchError` passes through: it is a message to the user already.
-    """
-    try:
-        yield
-    except LnbenchError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{kind} {str(name)!r} failed: {_told(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -101,7 +82,7 @@ class Broken:
     error: Exception
 
     def __str__(self) -> str:
-        return f"plugin {self.name!r} ({self.distribution}) could not be loaded: {_told(self.error)}"
+        return f"plugin {self.name!r} ({self.distribution}) could not be loaded: {told(self.error)}"
 
 
 @dataclass(frozen=True)
@@ -264,7 +245,7 @@ class Host:
         raise unknown(kind, name, map(_label, self._runs(kind)), hint)
 
     def _built(self, kind: str, choice: str | Mapping[str, Any]) -> tuple[_Entry, dict[str, Any], Any]:
-        name, given = _parsed(choice) if isinstance(choice, str) else _unpacked(kind, choice)
+        name, given = taken_apart(choice) if isinstance(choice, str) else _unpacked(kind, choice)
         entry = self._entry(kind, name)
         method = self._kind(kind).method
         parameters = {} if method is None else parameters_of(entry.factory)
@@ -302,7 +283,7 @@ class Host:
                 raise
             if isinstance(error, pluggy.PluginValidationError):
                 raise LnbenchError(f"{error}; hooks are {_hooks()}, each called with register") from error
-            raise PluginError(f"plugin {source.plugin!r} ({source}) failed: {_told(error)}") from error
+            raise PluginError(f"plugin {source.plugin!r} ({source}) failed: {told(error)}") from error
         self._sources[id(plugin)] = source
         for entry in found:
             self._entries[entry.kind][entry.name] = entry
@@ -337,10 +318,6 @@ def get_host() -> Host:
     return Host()
 
 
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, LnbenchError) else f"{type(error).__name__}: {error}"
-
-
 def _hooks() -> str:
     return ", ".join(row.hook for row in _KINDS.values())
 
@@ -351,18 +328,6 @@ def _article(noun: str) -> str:
 
 def _third_parties() -> bool:
     return os.environ.get(DISABLE, "") in ("", "0")
-
-
-def _parsed(text: str) -> tuple[str, dict[str, str]]:
-    """``name:key=value:key=value`` taken apart. A ``:`` that no ``key=`` follows belongs to the value before it."""
-    name, *parts = _BEFORE_PARAMETER.split(text)
-    given: dict[str, str] = {}
-    for part in parts:
-        key, _, value = part.partition("=")
-        if key in given:
-            raise LnbenchError(f"parameter {key!r} is given twice in {text!r}")
-        given[key] = value
-    return name, given
 
 
 def _unpacked(kind: str, choice: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -392,11 +357,7 @@ def _check_names(entry: _Entry, parameters: Mapping[str, Parameter], given: Mapp
     missing = [key for key, parameter in parameters.items() if parameter.required and key not in given]
     if stray or missing:
         problem = f"has no parameter {stray[0]!r}" if stray else f"needs a value for {missing[0]!r}"
-        raise LnbenchError(f"{entry.kind} {entry.name!r} {problem}; {_listing(parameters)}")
-
-
-def _listing(parameters: Mapping[str, Parameter]) -> str:
-    return "its parameters: " + ", ".join(map(str, parameters.values())) if parameters else "it has no parameters"
+        raise LnbenchError(f"{entry.kind} {entry.name!r} {problem}; {listing(parameters)}")
 
 
 def _make(entry: _Entry, parameters: Mapping[str, Parameter], values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -418,7 +379,7 @@ def _make(entry: _Entry, parameters: Mapping[str, Parameter], values: dict[str, 
                 else problem["msg"]
                 for problem in error.errors()
             )
-            raise LnbenchError(f"{entry.kind} {entry.name!r}: {problems}; {_listing(parameters)}") from error
+            raise LnbenchError(f"{entry.kind} {entry.name!r}: {problems}; {listing(parameters)}") from error
 
 
 def _continues(before: _Entry, entry: _Entry) -> bool:

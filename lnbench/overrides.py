@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lnbench.architectures import Sites, locate
-from lnbench.errors import LnbenchError, unknown
+from lnbench.errors import LnbenchError, plugin_errors, unknown
 from lnbench.files import fingerprint
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def plan(neurons: Mapping[int, Tensor], intervention: Any, statistics: Statistic
     Raises:
         LnbenchError: unknown intervention, one that fails, or one that does not return an Override.
     """
-    from lnbench.host import get_host, plugin_errors
+    from lnbench.host import get_host
 
     chosen = get_host().resolve("intervention", intervention)
     name = intervention if isinstance(intervention, str) else type(chosen).__name__

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
+
+from lnbench.errors import LnbenchError
+
+# Not inside square brackets, which hold a choice within a choice.
+_BEFORE_PARAMETER = re.compile(r":(?=[A-Za-z_]\w*=)(?![^\[]*\])")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,22 @@ def validated(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) ->
     config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
     model = create_model("Parameters", __config__=config, **annotations)(**values)  # type: ignore[call-overload]
     return {name: getattr(model, name) for name in values}
+
+
+def taken_apart(text: str) -> tuple[str, dict[str, str]]:
+    """``name:key=value:key=value`` taken apart. A ``:`` that no ``key=`` follows belongs to the value before it.
+
+    Raises:
+        LnbenchError: a parameter is given twice.
+    """
+    name, *parts = _BEFORE_PARAMETER.split(text)
+    given: dict[str, str] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key in given:
+            raise LnbenchError(f"parameter {key!r} is given twice in {text!r}")
+        given[key] = value
+    return name, given
 
 
 def from_text(annotation: Any, text: str) -> Any:
@@ -133,3 +155,8 @@ def summary(target: Any) -> str:
     doc = inspect.cleandoc(target.__doc__ or "")
     # A dataclass without a docstring gets its signature for one.
     return "" if doc.startswith(f"{getattr(target, '__name__', '')}(") else doc.split("\n")[0]
+
+
+def listing(parameters: Mapping[str, Parameter]) -> str:
+    """All parameters, for an error."""
+    return "its parameters: " + ", ".join(map(str, parameters.values())) if parameters else "it has no parameters"

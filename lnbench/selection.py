@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, plugin_errors
 from lnbench.files import fingerprint
-from lnbench.host import get_host, plugin_errors
+from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.values import Statistics, check_same_model
 

@@ -18,7 +18,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from lnbench import LnbenchError
-from lnbench.host import DISABLE, Host, PluginError, get_host, hookimpl, kinds, plugin_errors
+from lnbench.errors import PluginError, plugin_errors
+from lnbench.host import DISABLE, Host, get_host, hookimpl, kinds
 
 
 @pydantic_dataclass

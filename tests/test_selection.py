@@ -13,7 +13,8 @@ from samples import normal, statistics_of
 
 import lnbench
 from lnbench import LnbenchError, NeuronSet
-from lnbench.host import PluginError, get_host
+from lnbench.errors import PluginError
+from lnbench.host import get_host
 from lnbench.plugins.selectors import ActProb
 from lnbench.selection import select
 

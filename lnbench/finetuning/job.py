@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, plugin_errors
 from lnbench.files import fingerprint, read_json, sole_use
 from lnbench.finetuning import record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
-from lnbench.host import get_host, plugin_errors
+from lnbench.host import get_host
 from lnbench.models import DEFAULT_MODEL
 from lnbench.parameters import parameters_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -14,12 +14,17 @@ from lnbench.statistics.collect import input_device, transformer_body
 
 log = logging.getLogger(__name__)
 
-_ENOUGH = {"cpu": 1024}
-_ENOUGH_ON_ACCELERATOR = 16_384
-"""Tokens a forward pass beyond which a device does not get faster."""
-_SHARE = {"cpu": 0.25}
-_SHARE_OF_ACCELERATOR = 0.8
-"""Of the free memory that may be filled."""
+
+class _Limits(NamedTuple):
+    """How far a kind of device is filled."""
+
+    enough: int
+    """Tokens a forward pass beyond which it does not get faster."""
+    share: float
+    """Of the free memory that may be filled."""
+
+
+_CPU, _ACCELERATOR = _Limits(1024, 0.25), _Limits(16_384, 0.8)
 _KEPT = 4096
 """Bytes that counting keeps for a neuron."""
 
@@ -29,9 +34,10 @@ def fitting_batch_size(sites: Sites, length: int) -> int:
     device = input_device(sites.model)
     # Two histograms' worth: the counts, and what laying them out takes for a moment.
     free = _free(device) - 2 * sites.layers * sites.width * _KEPT
-    wanted = max(1, _ENOUGH.get(device.type, _ENOUGH_ON_ACCELERATOR) // length)
+    limits = _CPU if device.type == "cpu" else _ACCELERATOR
+    wanted = max(1, limits.enough // length)
     each = _measured(sites, length, device) if device.type == "cuda" else _estimated(sites, length)
-    size = max(1, min(wanted, int(free * _SHARE.get(device.type, _SHARE_OF_ACCELERATOR) / each)))
+    size = max(1, min(wanted, int(free * limits.share / each)))
     log.info("%d blocks of %d tokens a forward pass (%s, %.1f GiB free)", size, length, device, free / 2**30)
     return size
 

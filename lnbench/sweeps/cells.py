@@ -16,7 +16,6 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
 from lnbench.paths import tasks_dir
-from lnbench.statistics import store
 from lnbench.sweeps import contents
 from lnbench.sweeps.commands import written
 from lnbench.sweeps.records import NOT_SPECIFIC
@@ -282,7 +281,10 @@ def _compared(spec: Sweep) -> list[str]:
         LnbenchError: a language that is measured is not among them, or has no text.
     """
     if spec.statistics is not None:
-        available, where = store.languages(Path(spec.statistics)), f"the Statistics in {spec.statistics}"
+        found = contents.languages_of(spec.statistics)
+        if found is None:
+            return list(spec.compare or spec.languages)
+        available, where = found, f"the Statistics in {spec.statistics}"
     else:
         hub = spec.languages if is_hub(spec.corpus) else None
         available, where = choose_languages(spec.corpus, spec.compare or hub), "the corpus, or compare,"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -21,10 +23,25 @@ _DATA = ("xnli", "xquad")
 """Beginnings of our tasks that read a folder of this name in ``$LNBENCH_DATA``."""
 
 
+_outlining: ContextVar[bool] = ContextVar("outlining", default=False)
+
+
 def forget() -> None:
     """Look at every file anew: what they held when a sweep was planned is not what they hold for the next."""
     for function in (of_file, of_model, of_statistics, of_tasks, of_data, tasks_in):
         function.cache_clear()
+
+
+@contextmanager
+def outlining() -> Iterator[None]:
+    """Inside, files that are not there yet count by their names: for work whose first steps will make them."""
+    forget()
+    token = _outlining.set(True)
+    try:
+        yield
+    finally:
+        _outlining.reset(token)
+        forget()
 
 
 @cache
@@ -34,6 +51,8 @@ def of_file(path: str) -> str:
     Raises:
         LnbenchError: it cannot be read.
     """
+    if _outlining.get() and not Path(path).exists():
+        return path
     try:
         status = Path(path).stat()
         if status.st_size < _LARGE_BYTES:
@@ -68,6 +87,17 @@ def of_statistics(folder: str) -> str:
         LnbenchError: there is none.
     """
     return of_file(str(Path(folder) / store.MANIFEST))
+
+
+def languages_of(folder: str) -> list[str] | None:
+    """The languages of a Statistics folder; None where it is not there yet, in :func:`outlining`.
+
+    Raises:
+        LnbenchError: there is none.
+    """
+    if _outlining.get() and not Path(folder).exists():
+        return None
+    return store.languages(Path(folder))
 
 
 @cache

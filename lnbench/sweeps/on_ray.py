@@ -11,12 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, told
 from lnbench.statistics.corpus import WHOLE
 from lnbench.sweeps.cells import Cell, Loading
 from lnbench.sweeps.counting import countings
 from lnbench.sweeps.deaths import ATTEMPTS
-from lnbench.sweeps.failures import told
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.reported import failure
 
@@ -114,10 +113,9 @@ class OnRay:
         with closing(_Pool(size, out, self._resources)) as pool:
             read = countings(cells, size)
             # Where Statistics cannot be had, the cells that need them say so.
-            for _ in pool.each("count", read):
-                pass
-            for _ in pool.each("put_together", [one for one in read if one.shard != WHOLE and one.shard[0] == 0]):
-                pass
+            first_shards = [one for one in read if one.shard != WHOLE and one.shard[0] == 0]
+            deque(pool.each("count", read), maxlen=0)
+            deque(pool.each("put_together", first_shards), maxlen=0)
             for cell, lines in pool.each("run", cells):
                 if isinstance(lines, _WorkersDiedError):
                     yield cell, [failure(cell, str(lines))]

@@ -23,20 +23,26 @@ NOT_SPECIFIC = "-"
 class Record(BaseModel):
     """What one cell measured on one task by one metric; a cell that failed has one such line without a metric."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
     format: Literal["lnbench.record/1"] = "lnbench.record/1"
+    """Name and version of this format."""
     cell: str
     """16 hexadecimal digits of all that the numbers depend on."""
     lines: int = 1
     """How many lines the cell has, so that a cell that was cut off between two of them is noticed."""
     status: Literal["done", "failed"] = "done"
+    """Whether the cell was measured."""
     error: str | None = None
+    """Why it failed."""
     model: str
     """As it was named."""
     revision: str | None = None
+    """Commit of the model, where it has one."""
     dtype: str | None = None
+    """Of the weights as they were loaded."""
     quantization: str | None = None
+    """How the weights were quantised, if they were."""
     adapter: str | None = None
     """Folder of the PEFT adapter."""
     finetune: str = "none"
@@ -54,13 +60,17 @@ class Record(BaseModel):
     override_setup: str | None = None
     """Fingerprint of what an override and its controls share: neurons, languages compared, text, site, positions."""
     intervention: str
+    """As it was written: ``p10``, ``constant:value=-1``."""
     language: str
+    """Whose neurons are overridden; the language of the task."""
     task: str
+    """lm-eval's name."""
     metric: str | None = None
-    """lm-eval's name; ``name,filter`` where the task has filters."""
+    """lm-eval's name; ``name,filter`` where the task has filters. None in a failed cell."""
     value: float | None = None
     """None in a failed cell, and where the metric is not a number."""
     stderr: float | None = None
+    """lm-eval's standard error."""
     n: int | None = None
     """Documents."""
     samples: str | None = None
@@ -70,21 +80,29 @@ class Record(BaseModel):
     command: str
     """One line that gives the same numbers by hand."""
     limit: int | float | None = None
+    """lm-eval's ``--limit``."""
     batch_size: int | str | None = None
+    """lm-eval's ``--batch_size``."""
     neuron_set: str | None = None
-    """Fingerprint."""
+    """Fingerprint of the NeuronSet."""
     statistics: str | None = None
     """Fingerprint of the language's Statistics."""
     weights: str | None = None
-    """Fingerprint; None where the model could not be loaded."""
+    """Fingerprint of the weights; None where the model could not be loaded."""
     lnbench_version: str | None = None
+    """Version of lnbench."""
     lm_eval_version: str | None = None
+    """Version of lm-eval."""
     transformers_version: str | None = None
+    """Version of transformers."""
     torch_version: str | None = None
+    """Version of PyTorch."""
     datasets_version: str | None = None
+    """Version of datasets."""
     seconds: float | None = None
+    """Time taken by the cell."""
     finished_at: str | None = None
-    """UTC, ISO 8601."""
+    """When it ended: UTC, ISO 8601."""
 
     @property
     def failed(self) -> bool:

@@ -10,12 +10,12 @@ from typing import Protocol
 from rich.console import Console
 from tqdm import tqdm
 
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, told
 from lnbench.files import sole_use
 from lnbench.sweeps import records
 from lnbench.sweeps.cells import Cell, Loading, plan
 from lnbench.sweeps.deaths import ATTEMPTS, in_a_row
-from lnbench.sweeps.failures import disk_error, told
+from lnbench.sweeps.failures import disk_error
 from lnbench.sweeps.folder import clear_unfinished, save_spec, sort_out
 from lnbench.sweeps.loadings import Training, loadings
 from lnbench.sweeps.records import Record

@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, told
 from lnbench.files import fingerprint, sync
 from lnbench.lm import LNBenchLM
 from lnbench.lm.results import BatchSizes, Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
 from lnbench.sweeps.cells import Cell, Invocation, Loading
 from lnbench.sweeps.counting import Counting, count, put_together
 from lnbench.sweeps.deaths import ATTEMPTS
-from lnbench.sweeps.failures import disk_error, told
+from lnbench.sweeps.failures import disk_error
 from lnbench.sweeps.folder import CELLS
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.reported import described_by, failure

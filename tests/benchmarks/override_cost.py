@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Gemma3TextConfig
+from shapes import shapes
+from transformers import AutoModelForCausalLM
 
 from lnbench.architectures import locate
 from lnbench.models import resolve
@@ -29,17 +30,8 @@ Run = Callable[[], Any]
 
 def random_model() -> Any:
     """Gemma 3 270M's shape, except for its 262,144 words of vocabulary."""
-    config = Gemma3TextConfig(
-        vocab_size=4096,
-        hidden_size=640,
-        intermediate_size=2048,
-        num_hidden_layers=18,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=256,
-    )
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(shapes(vocabulary=4096)["gemma"])
 
 
 def load(name: str | None) -> Any:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, LlamaConfig
+from shapes import shapes
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lnbench.architectures import Sites, locate
 from lnbench.demo import CORPUS
@@ -32,37 +33,7 @@ from lnbench.statistics.corpus import Reading, count_corpus, finished
 from lnbench.statistics.describe import describe_model
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-VOCABULARY = 262_144
-SHAPES: dict[str, Any] = {
-    "gemma": Gemma3TextConfig(
-        hidden_size=640,
-        intermediate_size=2048,
-        num_hidden_layers=18,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=256,
-        vocab_size=VOCABULARY,
-    ),
-    "llama": LlamaConfig(
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=VOCABULARY,
-        tie_word_embeddings=True,
-    ),
-    "8b": LlamaConfig(
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=VOCABULARY,
-        tie_word_embeddings=True,
-    ),
-}
-"""Gemma 3 270M, a 30-layer Llama of 135 M parameters, and Llama 3.1 8B; but for the vocabulary."""
+SHAPES = shapes()
 
 Blocks = list[torch.Tensor]
 
