@@ -187,10 +187,12 @@ def parse(content: Any, where: str = "sweep") -> Sweep:
         return Sweep.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        place = ".".join(map(str, problem["loc"]))
+        place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
         told = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             told = f"there is no such field; known: {', '.join(Sweep.model_fields)}"
+        if problem["type"] == "string_pattern_mismatch":
+            told = f"{problem['input']!r} is no name: take letters, digits, '.', '_' and '-', as in en-hi"
         raise LnbenchError(f"{where}: {place + ': ' if place else ''}{told}") from error
 
 
