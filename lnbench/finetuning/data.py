@@ -78,7 +78,7 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
     """
     if settings.max_length > lm.max_length:
         raise LnbenchError(f"max_length={settings.max_length} is more than the model's {lm.max_length} positions")
-    rows = open_rows(name, include_path)
+    rows = open_rows(name, include_path, head=settings.answer == "head")
     reader = _Reader(rows, lm, settings)
     order = _order(len(rows.training), settings)
     held_out = rows.validation is None

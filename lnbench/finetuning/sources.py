@@ -69,16 +69,25 @@ class RowSource:
     """Training rows for a task of lnbench."""
 
     task: str
+    """Asked in words, for answers in text."""
     rows: Callable[[], dict[str, datasets.Dataset]]
     """The split ``train``, and ``validation`` where there is one."""
     text: tuple[str, ...]
     """Columns without which a row is empty."""
     read: tuple[tuple[Source, str], ...]
     """What the rows come from, and which split of it."""
+    head_task: str | None = None
+    """Asked without words, for a classification head; None where answers are text only."""
 
 
 SOURCES: dict[str, RowSource] = {
-    "xnli": RowSource("lnbench_xnli_en", _xnli, ("premise", "hypothesis"), ((_XNLI, "train"), (_XNLI, "validation"))),
+    "xnli": RowSource(
+        "lnbench_xnli_en",
+        _xnli,
+        ("premise", "hypothesis"),
+        ((_XNLI, "train"), (_XNLI, "validation")),
+        head_task="lnbench_xnli_pair_en",
+    ),
     "xquad": RowSource("lnbench_xquad_en", _xquad, ("context", "question"), ((XQUAD, "validation"),)),
     "squad": RowSource("lnbench_xquad_en", _squad, ("context", "question"), ((_SQUAD, "train"),)),
 }
@@ -110,13 +119,14 @@ class Rows:
     """Columns without which a row is empty."""
 
 
-def open_rows(name: str, include_path: Path | None = None) -> Rows:
+def open_rows(name: str, include_path: Path | None = None, *, head: bool = False) -> Rows:
     """The task and the rows that ``name`` stands for.
 
     Args:
         name: A key of :data:`SOURCES`, or an lm-eval task with a training split. Its validation split counts only if
             there is a test split as well: without one, the validation split is what the task evaluates.
         include_path: Folder with lm-eval tasks of one's own.
+        head: Whether a classification head is to answer.
 
     Raises:
         LnbenchError: unknown name, a group, a task without a training split, or rows that cannot be had.
@@ -137,7 +147,7 @@ def open_rows(name: str, include_path: Path | None = None) -> Rows:
         "test_split": "example",
         "fewshot_split": "example",
     }
-    task = _build(manager, source.task, changes)
+    task = _build(manager, (source.head_task if head else None) or source.task, changes)
     return Rows(task, splits["train"], splits.get("validation"), source.text)
 
 

@@ -94,7 +94,7 @@ def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output
         adapted.eval()
     plot(log.rows, output_dir / "training.png")
     if isinstance(objective, HeadObjective):
-        save_head(output_dir / HEAD_FILE, objective.head, objective.pooling)
+        save_head(output_dir / HEAD_FILE, objective.head, objective.pooling, data.account["task"])
     record.update(output_dir, results=trainer.results() | {"seconds": round(time.monotonic() - started, 1)})
 
 

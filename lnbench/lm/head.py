@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ FORMAT = "lnbench.head/1"
 FILE = "head.safetensors"
 """Its name in an adapter's folder."""
 POOLINGS = ("last", "paper")
+SEPARATOR = "\x1e"
+"""In a prompt, what stands for the tokenizer's own end of text: tasks do not know the tokenizer."""
+
+log = logging.getLogger(__name__)
 
 
 class LaidOut(NamedTuple):
@@ -92,6 +97,21 @@ class Pooling:
             raise LnbenchError(f"{path}: pooling=paper needs the metadata length and pad, as whole numbers") from error
 
 
+def separated(text: str, tokenizer: Any) -> str:
+    """A prompt with the tokenizer's end of text for :data:`SEPARATOR`.
+
+    Raises:
+        LnbenchError: the tokenizer has none.
+    """
+    if SEPARATOR not in text:
+        return text
+    if tokenizer.eos_token is None:
+        raise LnbenchError(
+            "this prompt is divided by the end of text, of which the tokenizer has none (eos_token): use a task without"
+        )
+    return text.replace(SEPARATOR, tokenizer.eos_token)
+
+
 def read_hidden(body: Any, texts: LaidOut) -> Tensor:
     """``[batch, hidden]``: the final hidden state at the position that the head reads.
 
@@ -119,12 +139,14 @@ class ClassificationHead:
         bias: ``[classes]``.
         sha256: Of the file it came from.
         pooling: Which position it reads.
+        task: The task whose prompts it was trained on, if that is known.
     """
 
     weight: Tensor
     bias: Tensor
     sha256: str
     pooling: Pooling = Pooling()
+    task: str | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> ClassificationHead:
@@ -152,7 +174,15 @@ class ClassificationHead:
         bias = tensors.get("bias", torch.zeros(weight.shape[0]))
         if bias.shape != weight.shape[:1]:
             raise LnbenchError(f"{path}: bias of shape {tuple(bias.shape)} does not fit {weight.shape[0]} classes")
-        return cls(weight, bias, file_sha256(path), Pooling.of(metadata, path))
+        return cls(weight, bias, file_sha256(path), Pooling.of(metadata, path), metadata.get("task"))
+
+    def warn_of_other_prompts(self, tasks: Iterable[str]) -> None:
+        """Say which tasks are not the one it was trained on, in whatever language: ``xnli_en`` is ``xnli_hi``."""
+        own = (self.task or "").rpartition("_")[0]
+        if own and (others := sorted(task for task in tasks if task.rpartition("_")[0] != own)):
+            log.warning(
+                "the head was trained on the prompts of %s; those of %s may differ", self.task, ", ".join(others)
+            )
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """``[batch, classes]`` from hidden states ``[batch, hidden]``.
@@ -188,15 +218,16 @@ def check_choices(requests: Iterable[Any], classes: int) -> None:
             )
 
 
-def save_head(path: Path, head: nn.Linear, pooling: Pooling) -> None:
+def save_head(path: Path, head: nn.Linear, pooling: Pooling, task: str | None = None) -> None:
     """Write a trained head as :meth:`ClassificationHead.load` reads it.
 
     Raises:
         LnbenchError: the disk is full or the folder cannot be written.
     """
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
+    metadata = {"format": FORMAT, **pooling.metadata(), **({"task": task} if task else {})}
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"format": FORMAT, **pooling.metadata()})
+            save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
             raise OSError(str(error)) from error

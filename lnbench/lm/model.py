@@ -22,7 +22,7 @@ from lnbench.host import get_host
 from lnbench.lm.account import Account
 from lnbench.lm.answers import Answers
 from lnbench.lm.experiment import Artifacts, Experiment
-from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden
+from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
 from lnbench.lm.languages import AUTO, language_of
 from lnbench.lm.scoring import Batch, Request, Row, collate, length_for_batch_size, logits_at, read_scores
 from lnbench.models import DEFAULT_MODEL, resolve
@@ -129,12 +129,17 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             self._described = describe_model(self.model, self.tokenizer)
         return self._described
 
+    def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
+        """As lm-eval. :data:`~lnbench.lm.head.SEPARATOR` in a text stands for the tokenizer's own end of text."""
+        return list(super().tok_encode(separated(string, self.tokenizer), *args, **options))
+
     # What lm-eval asks for
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """See lm-eval. With a classification head, a choice's likelihood is its class's probability."""
         if self._classifier is not None:
             check_choices(requests, len(self._classifier.bias))
+            self._classifier.warn_of_other_prompts({str(request.task_name) for request in requests})
             return self._answer("loglikelihood", requests, self._classify)
         return self._answer(
             "loglikelihood", requests, lambda some: super(LNBenchLM, self).loglikelihood(some, disable_tqdm)

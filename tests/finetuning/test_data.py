@@ -53,8 +53,15 @@ def test_a_heads_example_is_the_context_that_lm_eval_hands_the_model(lm: LNBench
     assert made.classes == 3
     for number, example in enumerate(made.training):
         document = pair(35 + number) | {"language": "en"}
-        context = requests_of("lnbench_xnli_en", document)[0][0]
+        context = requests_of("lnbench_xnli_pair_en", document)[0][0]
         assert (example.tokens, example.answer, example.label) == (lm.tok_encode(context), 0, document["label"])
+
+
+def test_a_pair_is_divided_by_the_end_of_text(lm: LNBenchLM) -> None:
+    (example, *_) = data(lm, answer="head").training
+    document = pair(35)
+    end = lm.tokenizer.eos_token_id
+    assert example.tokens == [*lm.tok_encode(document["premise"]), end, *lm.tok_encode(document["hypothesis"], False)]
 
 
 @pytest.mark.parametrize(("name", "first", "count"), [("xquad", 0, 16), ("squad", 50, 12)])

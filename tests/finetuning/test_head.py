@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from lnbench.finetuning.objectives import HeadObjective
 from lnbench.finetuning.presets import TrainingSettings
 from lnbench.finetuning.training import train_adapter
 from lnbench.lm import LNBenchLM
-from lnbench.lm.head import ClassificationHead, Pooling, save_head
+from lnbench.lm.head import ClassificationHead, Pooling, save_head, separated
 from lnbench.neurons import NeuronSet
 
 PAPER = Pooling("paper", length=160, pad=2)
@@ -157,6 +158,25 @@ def test_a_task_that_the_head_cannot_answer_is_refused(
     ]
     with pytest.raises(LnbenchError, match=f"task odd cannot be answered .* 3 classes: .*{told}"):
         lm.loglikelihood([*requests_for(["a"]), *asked])
+
+
+def test_other_prompts_than_those_of_training_are_warned_of(
+    tiny_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_head(tmp_path / "head.safetensors", nn.Linear(16, 3), Pooling(), "xnli_pair_en")
+    head = ClassificationHead.load(tmp_path)
+    assert head.task == "xnli_pair_en"
+    head.warn_of_other_prompts({"xnli_pair_hi", "xnli_pair_en"})
+    assert not caplog.records
+    head.warn_of_other_prompts({"xnli_hi", "xnli_pair_hi"})
+    assert "trained on the prompts of xnli_pair_en; those of xnli_hi may differ" in caplog.text
+
+
+def test_a_tokenizer_without_an_end_of_text_cannot_divide() -> None:
+    without = SimpleNamespace(eos_token=None)
+    assert separated("one two", without) == "one two"
+    with pytest.raises(LnbenchError, match="eos_token"):
+        separated("one\x1etwo", without)
 
 
 def test_the_head_fits_a_body_that_ends_in_another_width(lm: LNBenchLM) -> None:

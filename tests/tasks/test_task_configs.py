@@ -18,14 +18,21 @@ from lnbench import demo
 from lnbench.errors import LnbenchError
 
 XNLI = {f"lnbench_xnli_{language}" for language in ("en", "fr", "es", "vi", "hi", "ur", "zh")}
+XNLI_PAIR = {name.replace("xnli", "xnli_pair") for name in XNLI}
 XQUAD = {f"lnbench_xquad_{language}" for language in ("en", "es", "vi", "hi", "zh")}
 DEMO = {
     f"lnbench_demo_{kind}": {f"lnbench_demo_{kind}_{language}" for language in demo.LANGUAGES}
     for kind in ("continuation", "nli", "qa")
 }
-GROUPS = {"lnbench_xnli": XNLI, "lnbench_xquad": XQUAD, **DEMO, "lnbench_demo": set().union(*DEMO.values())}
+GROUPS = {
+    "lnbench_xnli": XNLI,
+    "lnbench_xnli_pair": XNLI_PAIR,
+    "lnbench_xquad": XQUAD,
+    **DEMO,
+    "lnbench_demo": set().union(*DEMO.values()),
+}
 TAGS = {f"lnbench_demo_{lang}": {f"{kind}_{lang}" for kind in DEMO} for lang in demo.LANGUAGES}
-ALL = sorted(XNLI | XQUAD | GROUPS["lnbench_demo"])
+ALL = sorted(XNLI | XNLI_PAIR | XQUAD | GROUPS["lnbench_demo"])
 
 Manager = Callable[..., TaskManager]
 
