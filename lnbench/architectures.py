@@ -28,17 +28,17 @@ class Architecture:
     blocks: str
     """The ``ModuleList`` of transformer blocks."""
     activation: str
-    """The feed-forward non-linearity: its output coordinates are the neurons."""
+    """The feed-forward non-linearity, whose output coordinates are the neurons; a module of its own in each block."""
     before: str
     """The projection whose output enters the non-linearity."""
     after: str
     """The projection that reads the neurons; its number of inputs is the width."""
     up: str | None = None
-    """In a gated block, the projection that the neurons are multiplied with."""
+    """In a gated block, the projection that the neurons are multiplied with; None otherwise."""
     fused: bool = False
     """``before`` computes gate and up in one matrix, the gate in its first ``width`` rows."""
     attention: tuple[str, ...] = ()
-    """The attention's query, key, value and output projections, which LoRA adapts."""
+    """The attention's query, key, value and output projections, one path each, which the fine-tuners adapt."""
 
 
 _QKVO = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")

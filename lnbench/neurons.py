@@ -9,16 +9,16 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, fingerprint, read_json, write_text
+from lnbench.neurons_json import FORMAT, Document, SelectorChoice
 
-FORMAT = "lnbench.neurons/1"
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
 PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
 
@@ -30,26 +30,6 @@ _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _NOTHING = torch.empty(0, dtype=torch.long)
 
 Indices = Tensor | Sequence[int]
-_LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)$", max_length=6)]
-
-
-class _Selector(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-
-class _Document(BaseModel):
-    """The JSON file, as it is on disk."""
-
-    model_config = ConfigDict(extra="forbid")
-    format: Literal["lnbench.neurons/1"]
-    model: str
-    layers: StrictInt
-    width: StrictInt
-    selector: _Selector | None = None
-    statistics: str | None = None
-    neurons: dict[str, dict[_LayerKey, list[StrictInt]]]
 
 
 class Overlap(NamedTuple):
@@ -287,7 +267,7 @@ class NeuronSet:
         if given != FORMAT:
             raise LnbenchError(f"{path} is not a file of neurons that this lnbench reads: its format is not {FORMAT}")
         try:
-            document = _Document.model_validate(data)
+            document = Document.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -390,7 +370,7 @@ def _plain_selector(selector: Mapping[str, Any] | None) -> dict[str, Any] | None
     if selector is None:
         return None
     try:
-        checked = _Selector.model_validate(dict(selector)).model_dump()
+        checked = SelectorChoice.model_validate(dict(selector)).model_dump()
         plain: dict[str, Any] = json.loads(json.dumps(checked, allow_nan=False))
     except (ValidationError, TypeError, ValueError) as error:
         raise LnbenchError('a selector is {"name": text, "parameters": {name: JSON value}}') from error

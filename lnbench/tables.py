@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from lnbench.analysis import Stability
 from lnbench.leaderboard.grids import Grid
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics, store
@@ -56,6 +57,17 @@ def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:
     for language, found in neurons.compare(other).items():
         row = (found.own, found.other, found.intersection)
         table.add_row(language, *(f"{count:,}" for count in row), f"{found.jaccard:.2f}")
+    return table
+
+
+def stability_table(found: Stability) -> Table:
+    """How far the selections on two halves of a text agree."""
+    headings = ("language", "first half", "second half", "shared", "by chance", "Jaccard", "by chance")
+    table = numeric_table("Neurons found again in the other half of the text", "selector", *headings)
+    for row in found.rows:
+        counts = (f"{row.first:,}", f"{row.second:,}", f"{row.shared:,}", f"{row.expected:.1f}")
+        indices = ("–" if one is None else f"{one:.2f}" for one in (row.jaccard, row.expected_jaccard))
+        table.add_row(row.selector, row.language, *counts, *indices)
     return table
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
+from docs.generator.commands import every_command
 from lnbench.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = [README, *sorted(DOCS.glob("*.md"))]
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def name(page: Path) -> str:
+    """A page as it is called in ``docs/``; ``README.md``."""
+    return str(page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT))
 
 
 def read(page: str | Path) -> str:
@@ -33,7 +40,7 @@ def everything() -> str:
 
 def blocks(page: str | Path, language: str) -> list[str]:
     """The fenced code blocks of one language."""
-    return [body for found, body in _BLOCK.findall(read(page)) if found == language]
+    return [textwrap.dedent(body) for _, found, body in _BLOCK.findall(read(page)) if found == language]
 
 
 def prose(page: str | Path) -> str:
@@ -60,7 +67,7 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that a page's headings get on GitHub."""
+    """The anchors that a page's headings get on GitHub and on the site."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -88,20 +95,10 @@ def commandline() -> typer.core.TyperGroup:
     """The command line with every command's work taken out: it parses, and does nothing."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    for _, command in subcommands(group):
+    for _, command in every_command(group):
         command.callback = lambda *_, **__: None
     group.callback = lambda *_, **__: None
     return group
-
-
-def subcommands(group: typer.core.TyperGroup, path: str = "lnbench") -> Iterator[tuple[str, typer.core.TyperCommand]]:
-    """``(path, command)`` of every command, groups that run by themselves included."""
-    for name, command in group.commands.items():
-        inner = f"{path} {name}"
-        if not isinstance(command, typer.core.TyperGroup) or command.invoke_without_command:
-            yield inner, command  # type: ignore[misc]
-        if isinstance(command, typer.core.TyperGroup):
-            yield from subcommands(command, inner)
 
 
 def section(page: str | Path, heading: str) -> str:

@@ -10,7 +10,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from lnbench import __version__
-from lnbench.cli import environment, evaluation, finetune, leaderboard, neurons, statistics, sweep
+from lnbench.cli import (
+    environment,
+    evaluation,
+    figures,
+    finetune,
+    leaderboard,
+    neurons,
+    perplexity,
+    report,
+    reproduce,
+    statistics,
+    sweep,
+)
 from lnbench.errors import LnbenchError
 
 _INTERRUPTED = 130
@@ -22,7 +34,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (evaluation, statistics, neurons, finetune, sweep, leaderboard, environment):
+for group in (
+    evaluation,
+    statistics,
+    neurons,
+    perplexity,
+    finetune,
+    sweep,
+    leaderboard,
+    figures,
+    reproduce,
+    report,
+    environment,
+):
     group.add_to(app)
 
 

@@ -27,12 +27,17 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all results.")] = Path("runs/demo"),
     limit: Annotated[int, typer.Option(help="Documents in each cell; 0 for all.", min=0)] = 12,
     tokens: Annotated[int, typer.Option(help="Tokens of text read in each language, at most.", min=1)] = 10_000,
-    task: Annotated[str, typer.Option(help="Task to measure, with {lang}.")] = "lnbench_demo_continuation_{lang}",
+    task: Annotated[
+        str, typer.Option(help="Task to measure, with {lang}; without --languages, those that lack it are left out.")
+    ] = "lnbench_demo_continuation_{lang}",
     model_args: ModelArgs = "",
 ) -> None:
     """Do the whole job on the embedded text: statistics, selection, overrides, lm-eval, leaderboard.
 
-    Example: lnbench demo --model Qwen/Qwen3-0.6B-Base --corpus data/{lang}.jsonl.gz --languages en+hi --out runs/qwen
+    It is a small sweep: the selectors lape and act_prob with their random controls, under the interventions none, mean,
+    p90, zero and p10. After an interruption the same command goes on.
+
+    Example: lnbench demo --model Qwen/Qwen3-0.6B-Base --corpus 'data/{lang}.jsonl.gz' --languages en+hi --out runs/qwen
     """
     from lnbench import demo as embedded
     from lnbench.demo.run import run
@@ -52,7 +57,10 @@ def demo(
 def eval(context: typer.Context) -> None:  # noqa: A001
     """Run lm_eval with lnbench's tasks included and --model lnbench; everything is passed on to it.
 
-    Example: lnbench eval --model_args intervention=p10,corpus=data/{lang}.jsonl.gz --tasks lnbench_xnli_hi --limit 50
+    The tasks stand beside those of your own --include_path. A {lang} in a word becomes *, because lm-eval takes a brace
+    for JSON. lnbench eval --help is lm-eval's help.
+
+    Example: lnbench eval --model_args 'intervention=p10,corpus=data/{lang}.jsonl.gz' --tasks lnbench_xnli_hi --limit 50
     """
     from lnbench.lm.command_line import run
 

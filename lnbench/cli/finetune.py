@@ -37,7 +37,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the adapter.")],
     model: Model = DEFAULT_MODEL,
     neurons: Annotated[Path | None, typer.Option("--neurons", help="NeuronSet file.")] = None,
-    selector: Annotated[str | None, typer.Option(help="In place of a file: name or name:key=value.")] = None,
+    selector: Annotated[
+        str | None, typer.Option(help="In place of a file: name or name:key=value, run on --statistics or --corpus.")
+    ] = None,
     statistics: Annotated[Path | None, typer.Option(help="Statistics folder for the selector.")] = None,
     corpus: Corpus = None,
     languages: Annotated[
@@ -48,14 +50,18 @@ def train(
     ] = False,
     data: Annotated[
         str | None,
-        typer.Option(help="xnli, xquad, squad, or an lm-eval task with a training split; the preset's by default."),
+        typer.Option(
+            help="xnli, xquad, squad, or an lm-eval task with a training split; the preset's by default, else xnli."
+        ),
     ] = None,
     include_path: Annotated[Path | None, typer.Option(help="Folder with lm-eval tasks of your own.")] = None,
     preset: Annotated[str | None, typer.Option(help="xnli-paper or xquad-paper.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A training setting, lr=0.0002; can be repeated.")
     ] = None,
-    quantize: Annotated[str, typer.Option(help="none, or nf4: 4-bit base weights, bfloat16 compute.")] = "none",
+    quantize: Annotated[
+        str, typer.Option(help="none, or nf4: 4-bit base weights with double quantisation, bfloat16 compute.")
+    ] = "none",
     model_args: ModelArgs = "",
 ) -> None:
     """Train an adapter, restricted to neurons, and save it as an ordinary PEFT adapter.
@@ -101,7 +107,9 @@ def _pair(text: str) -> tuple[str, str]:
 @finetune.command()
 def inspect(
     adapter: Annotated[Path, typer.Argument(help="Folder of a PEFT adapter.")],
-    model: Annotated[str | None, typer.Option("--model", help="Its base model; known of lnbench's adapters.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Its base model; needed for adapters that lnbench did not train.")
+    ] = None,
     top: Annotated[int, typer.Option(help="How many of the most changed neurons to list.", min=0)] = 20,
     selector: Annotated[
         str | None,
@@ -113,6 +121,11 @@ def inspect(
     model_args: ModelArgs = "",
 ) -> None:
     """What an adapter changed: layers and neurons, by how much, and whether the same neurons are still selected.
+
+    The change of the weights is relative to what they were. Neurons are selected with and without the adapter and
+    compared, by the selector that chose the adapter's own (not if they are random ones) or by --selector. Of the model
+    arguments in the adapter's training.json only those are taken that say how weights are read; give others as
+    --model-args.
 
     Example: lnbench finetune inspect adapter --selector lape:top_fraction=0.01 --languages en+hi
     """

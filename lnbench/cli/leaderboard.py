@@ -19,13 +19,18 @@ def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders of sweeps, or their records.jsonl files.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write; its suffix decides: .json, .csv or .md. Else a table."),
+        typer.Option(
+            "--out", "-o", help="File to write; its suffix decides: .json, .csv or .md. Without it, tables are printed."
+        ),
     ] = None,
     per_model: Annotated[
-        Path | None, typer.Option("--per-model", help="Folder for one JSON a model, as open leaderboards take it.")
+        Path | None,
+        typer.Option("--per-model", help="Folder for one JSON a model, in the layout of open LLM leaderboards."),
     ] = None,
 ) -> None:
     """Merge runs into a leaderboard: each cell against its baseline and its random controls, document by document.
+
+    Neither a model nor a network is needed.
 
     Example: lnbench leaderboard runs/llama runs/qwen --out leaderboard.json
     """

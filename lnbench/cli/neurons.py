@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def select(
-    selector: Annotated[str, typer.Argument(help="name or name:key=value, e.g. lape:top_fraction=0.02")],
+    selector: Annotated[str, typer.Argument(help="Name or name:key=value, e.g. lape:top_fraction=0.02.")],
     statistics: Annotated[Path, typer.Option("--statistics", help="Statistics folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
     languages: Languages = None,
@@ -80,6 +80,8 @@ def import_neurons(
     out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
 ) -> None:
     """Convert a published neuron file to a NeuronSet.
+
+    The file is read as data; code in it is refused. It holds neither languages nor the model, so they are named.
 
     Example: lnbench neurons import LLaMA-2-7B.neuron.pth --languages en+zh+fr+es+vi+id+ja
     --model meta-llama/Llama-2-7b-hf --width 11008 --out lape.json

@@ -19,15 +19,19 @@ class Site(StrEnum):
     PRE = "pre"
 
 
-Model = Annotated[str, typer.Option("--model", help="Packaged model, hub name or folder, as lm-eval's hf takes it.")]
+Model = Annotated[str, typer.Option("--model", help="Packaged model, hub name or folder.")]
 ModelArgs = Annotated[
-    str, typer.Option("--model-args", help="More of lm-eval's model arguments: dtype=bfloat16,load_in_4bit=True,peft=…")
+    str, typer.Option("--model-args", help="Further arguments of lm-eval's hf: dtype=bfloat16,load_in_4bit=True,peft=…")
 ]
-Languages = Annotated[str | None, typer.Option("--languages", help="Languages, as en+hi+zh; all by default.")]
+Languages = Annotated[
+    str | None,
+    typer.Option("--languages", help="Languages, as en+hi+zh; all by default, but a hub dataset needs them."),
+]
 Corpus = Annotated[
     str | None,
     typer.Option(
-        "--corpus", help="Path with {lang}, folder, or hub dataset repo:config; the embedded text by default."
+        "--corpus",
+        help="Corpus pattern: path with {lang}, folder, or hub dataset repo:config; the embedded text by default.",
     ),
 ]
 

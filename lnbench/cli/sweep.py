@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lnbench.cli.executors import Chosen, Cpus, Gpus, RayAddress, Where, Workers, check_executor, chosen_executor
 from lnbench.errors import LnbenchError
-
-
-class Where(StrEnum):
-    """Executors."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,28 +26,19 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print each cell as an lm_eval command; run none.")
     ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file.")] = False,
-    executor: Annotated[Where, typer.Option(help="Where cells are run: in this process, or on a Ray cluster.")] = (
-        Where.LOCAL
-    ),
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, auto for this machine's; a new local one by default.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Ray: cells at a time; as many as the cluster fits by default.", min=1)
-    ] = None,
-    cpus: Annotated[float | None, typer.Option(help="Ray: CPUs a worker; 1 by default.", min=0)] = None,
-    gpus: Annotated[
-        float | None, typer.Option(help="Ray: GPUs a worker; 1 by default where the cluster has any.", min=0)
-    ] = None,
+    executor: Chosen = Where.LOCAL,
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
-    """Measure a grid of cells: models, adapters, selectors, interventions, languages and tasks. Goes on where it ended.
+    """Measure a grid of cells that a YAML file describes: models, selectors, interventions, languages, tasks.
 
-    Exit code 1 if a cell failed.
+    After an interruption the same command goes on. Exit code 1 if a cell failed.
 
     Example: lnbench sweep sweep.yaml --out runs/first
     """
-    if executor is not Where.RAY and (ray_address, workers, cpus, gpus) != (None, None, None, None):
-        raise LnbenchError("--ray-address, --workers, --cpus and --gpus are Ray's: add --executor ray")
+    check_executor(executor, ray_address, workers, cpus, gpus)
     if schema:
         from lnbench.sweeps.spec import schema as described
 
@@ -74,15 +58,8 @@ def sweep(
         return
     from lnbench.sweeps.run import run
 
-    if executor is Where.RAY:
-        from lnbench.sweeps.on_ray import OnRay
-
-        with OnRay(address=ray_address, workers=workers, cpus=1 if cpus is None else cpus, gpus=gpus) as cluster:
-            outcome = run(wanted, folder, cluster)
-    else:
-        from lnbench.sweeps.local import InProcess
-
-        outcome = run(wanted, folder, InProcess())
+    with chosen_executor(executor, ray_address, workers, cpus, gpus) as chosen:
+        outcome = run(wanted, folder, chosen)
     done = outcome.cells - len(outcome.failed)
     typer.echo(f"{done} of {outcome.cells} cells are measured; next: lnbench leaderboard {folder}")
     if outcome.failed:

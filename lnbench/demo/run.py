@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lnbench import demo, leaderboard
+from lnbench import demo, leaderboard, report
 from lnbench.console import console as wide
 from lnbench.corpora import languages_of
 from lnbench.errors import LnbenchError
@@ -48,7 +48,7 @@ def run(
 
     Args:
         model: A packaged model's name, or anything that lm-eval's ``hf`` takes as ``pretrained``.
-        out: Folder for Statistics, NeuronSets, the sweep's records and cells, and ``leaderboard.json``.
+        out: Folder for Statistics, NeuronSets, the sweep's records and cells, ``leaderboard.json`` and ``report/``.
         corpus: Corpus pattern.
         languages: Languages to compare; by default, those that the corpus and the task both have.
         task: Task name with ``{lang}``.
@@ -91,10 +91,10 @@ def run(
     leaderboard.save(rows, out / "leaderboard.json")
     for grid in grids(rows):
         console.print(grid_table(grid))
-    took = time.monotonic() - started
-    console.print(
-        f"Done in {took:.0f} s. In [bold]{out}[/]: leaderboard.json, records.jsonl, cells/, neurons/, statistics/"
-    )
+    console.print(f"In {out}: leaderboard.json, records.jsonl, cells/, neurons/, statistics/, report/")
+    page = report.build([out], out / "report")
+    console.print(f"Done in {time.monotonic() - started:.0f} s. The report, to open in a browser:")
+    console.print(str(page.resolve()), style="bold", soft_wrap=True, markup=False, highlight=False)
     return rows
 
 

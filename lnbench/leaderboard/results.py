@@ -164,15 +164,27 @@ class _Reader:
 
 def _samples(path: Path) -> Iterator[Sample]:
     try:
+        for sample in lines_of(path):
+            values = {name: sample.get(name) for name in sample["metrics"]}
+            document = (sample["doc_id"], sample["doc_hash"], sample.get("prompt_hash"))
+            yield document, sample.get("filter", "none"), values
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LnbenchError(f"{path} is not a file of lm-eval's samples ({error}); run the sweep again") from error
+
+
+def lines_of(path: Path) -> Iterator[Any]:
+    """lm-eval's samples, one after the other, as they are in the file.
+
+    Raises:
+        LnbenchError: the file is missing or damaged.
+    """
+    try:
         with path.open(encoding="utf-8") as file:
             for line in file:
-                sample = json.loads(line)
-                values = {name: sample.get(name) for name in sample["metrics"]}
-                document = (sample["doc_id"], sample["doc_hash"], sample.get("prompt_hash"))
-                yield document, sample.get("filter", "none"), values
+                yield json.loads(line)
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}; run the sweep again") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise LnbenchError(f"{path} is not a file of lm-eval's samples ({error}); run the sweep again") from error
 
 

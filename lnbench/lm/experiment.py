@@ -37,27 +37,40 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    intervention: str = Field(default="none", description="name or name:key=value")
-    neurons: str | None = Field(default=None, description="NeuronSet file; without one, the selector is run")
-    selector: str = Field(default="lape", description="name or name:key=value")
-    statistics: str | None = Field(
-        default=None, description="Statistics folder; without one, collected from the corpus and cached"
+    intervention: str = Field(
+        default="none", description="what is written to the neurons: name or name:key=value; with none, as hf answers"
     )
-    corpus: str = Field(default=CORPUS, description="corpus pattern; the default is the embedded text")
+    neurons: str | None = Field(default=None, description="NeuronSet file; without one, selector is run")
+    selector: str = Field(
+        default="lape", description="how neurons are chosen, where there is no file: name or name:key=value"
+    )
+    statistics: str | None = Field(
+        default=None, description="Statistics folder; without one, they are collected from corpus and cached"
+    )
+    corpus: str = Field(
+        default=CORPUS,
+        description="corpus pattern; on lm-eval's command line write * for {lang}, or name a folder",
+    )
     languages: tuple[str, ...] = Field(
         default=(),
-        description="languages the selector compares, as en+hi+…; all of statistics or corpus by default",
+        description="languages that the selector compares, as en+hi+zh; all of statistics or corpus by default",
     )
     language: str = Field(default=AUTO, description="whose neurons are overridden; auto: each task's own language")
     site: Literal["post", "pre", "paper"] = Field(
-        default="post", description="site of statistics and override; paper: read pre, write post"
+        default="post",
+        description="where Statistics are read and values written; paper: read pre, write post, with a warning",
     )
-    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="tokens that are changed")
-    head: str | None = Field(default=None, description="classification head that scores the choices")
+    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="which tokens are changed")
+    head: str | None = Field(
+        default=None,
+        description="classification head, or a folder with one; it scores choices in place of their likelihoods",
+    )
     corpus_tokens: int = Field(
-        default=10_000, ge=1, description="tokens a language, where statistics are collected on the fly"
+        default=10_000, ge=1, description="tokens a language, where Statistics are collected on the fly"
     )
-    corpus_length: int = Field(default=128, ge=2, description="tokens a block, where statistics are collected")
+    corpus_length: int = Field(
+        default=128, ge=2, description="tokens in a block, BOS included, where Statistics are collected on the fly"
+    )
 
     def __init__(self, **arguments: Any) -> None:
         try:
@@ -205,12 +218,12 @@ class Artifacts:
                 f"language {language!r} has no neurons in this NeuronSet, so intervention {experiment.intervention!r} "
                 "would change nothing; select more neurons (e.g. lape:top_fraction=0.02) or use intervention=none"
             )
-        statistics = self.statistics(experiment, language) if self._readable(experiment, language) else None
+        statistics = self.statistics(experiment, language) if self.readable(experiment, language) else None
         change = plan(neurons[language], experiment.intervention, statistics)
         change.check(self.layers, self.width)
         return change, statistics
 
-    def _readable(self, experiment: Experiment, language: str) -> bool:
+    def readable(self, experiment: Experiment, language: str) -> bool:
         """Whether Statistics of ``language`` can be had; they must be, unless neurons are given."""
         if experiment.neurons is None or experiment.statistics is not None:
             return True

@@ -152,11 +152,11 @@ def read_scores(
         ``(strings, (log-likelihood in nats, whether greedy decoding would say so))`` per request, in batch order.
     """
     scored = [row.scored for row in batch.rows]
-    log_probabilities = torch.nn.functional.log_softmax(logits[: sum(scored)], dim=-1, dtype=softmax_dtype)
     answers = []
-    for request, scores in zip(chunk, torch.split(log_probabilities, scored), strict=True):
+    # One request at a time: of all together, a second copy of the logits would have to fit the memory.
+    for request, unscaled in zip(chunk, torch.split(logits[: sum(scored)], scored), strict=True):
         strings, context, continuation = request
-        own = scores.unsqueeze(0)
+        own = torch.nn.functional.log_softmax(unscaled, dim=-1, dtype=softmax_dtype).unsqueeze(0)
         greedy = own.argmax(-1)
         for asked, tokens, shared in collator.get_cache(strings, context, continuation, own):
             target = torch.tensor(tokens, device=own.device).unsqueeze(0)

@@ -48,7 +48,7 @@ class MaskedLora(Lora):
     has an up update; a down update has a column a neuron. All others stay as they are, exactly.
     """
 
-    languages: str = Field(description="whose neurons: en, en+hi, random, random-like-en+hi, all or none")
+    languages: str = Field(description="whose neurons: `en`, `en+hi`, `random`, `random-like-en+hi`, `all` or `none`")
     attention: bool = Field(default=True, description="whether the attention is trained too")
     projections: tuple[Literal["gate", "up", "down"], ...] = Field(
         default=("gate",), min_length=1, description="feed-forward projections to train"

@@ -32,7 +32,7 @@ class Unchanged:
 class Constant:
     """Write one number, the same for every neuron."""
 
-    value: float = 0.0
+    value: float = Field(default=0.0, description="the number")
 
     def override(self, neurons: Mapping[int, Tensor], statistics: Statistics | None) -> Override:
         return Override(
@@ -55,7 +55,7 @@ class Mean:
 class Percentile:
     """Write each neuron's own percentile over the language's text."""
 
-    percent: float = Field(ge=0, le=100)
+    percent: float = Field(ge=0, le=100, description="which percentile")
 
     def override(self, neurons: Mapping[int, Tensor], statistics: Statistics | None) -> Override:
         return _write(neurons, _needed(statistics, f"p{self.percent:g}").quantile(self.percent / 100))

@@ -149,7 +149,7 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
         account.check(language, numbers=account.batches % _CHECKED_EVERY == 0)
         return len(counted)
 
-    with _evaluating(sites.model), ExitStack() as hooks, torch.inference_mode():
+    with evaluating(sites.model), ExitStack() as hooks, torch.inference_mode():
         for layer, module in enumerate(sites.activations):
             hooks.callback(module.register_forward_hook(hook(layer)).remove)
         yield read
@@ -157,7 +157,7 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Switch dropout and the like off, and back on where it was on."""
     training = [module for module in model.modules() if module.training]
     model.eval()

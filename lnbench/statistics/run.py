@@ -171,6 +171,18 @@ def _stored(folder: Path, language: str, request: str, site: str | None) -> bool
     return True
 
 
+def load_shard(
+    folder: Path, shard: Shard, language: str, *, site: str = "post", activations: Sequence[Activation]
+) -> Statistics:
+    """The Statistics of one finished shard by itself.
+
+    Raises:
+        LnbenchError: it is missing or damaged.
+    """
+    account = Account.load(_shard_folder(folder, shard) / f"{language}.safetensors")
+    return finished(account, site=site, activations=activations)
+
+
 def _shard_folder(folder: Path, shard: Shard) -> Path:
     return folder / "shards" / f"{shard[0] + 1}-of-{shard[1]}"
 

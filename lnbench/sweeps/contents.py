@@ -19,8 +19,8 @@ _LARGE_BYTES = 1 << 26
 """From here on, a file's checksum is kept in the cache."""
 _NO_TASKS = "__pycache__"
 _OF_A_RUN = {FILE, ".running.lock"}
-_DATA = ("xnli", "xquad")
-"""Beginnings of our tasks that read a folder of this name in ``$LNBENCH_DATA``."""
+_DATA = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus"}
+"""Beginnings of our tasks → the folder in ``$LNBENCH_DATA`` that they read."""
 
 
 _outlining: ContextVar[bool] = ContextVar("outlining", default=False)
@@ -152,7 +152,7 @@ def of_data(task: str, folder: str | None) -> str | None:
     """
     from lnbench.task_data import data_folder
 
-    name = task.partition("_")[0]
-    if name not in _DATA or (root := data_folder(folder)) is None or not (root / name).is_dir():
+    name = _DATA.get(task.partition("_")[0])
+    if name is None or (root := data_folder(folder)) is None or not (root / name).is_dir():
         return None
     return of_tasks(str(root / name))

@@ -73,27 +73,40 @@ class Sweep(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: list[ModelSpec] = Field(
-        default=[ModelSpec(pretrained=DEFAULT_MODEL)], min_length=1, description="names, or mappings with pretrained"
+        default=[ModelSpec(pretrained=DEFAULT_MODEL)],
+        min_length=1,
+        description="names, or mappings with pretrained (below)",
     )
     base: bool = Field(default=True, description="measure the models also without adapter, where there are adapters")
-    adapters: dict[Name, AdapterSpec] = Field(default={}, description="name: folder, or name: {path, head, model}")
+    adapters: dict[Name, AdapterSpec] = Field(default={}, description="a mapping of name to folder, or to a mapping (below)")
     finetune: dict[Name, dict[str, Any]] = Field(
-        default={}, description="name: the options of lnbench finetune; each is trained once, for each model"
+        default={},
+        description="a mapping of name to options of lnbench finetune but model and out; each is trained once for each model, and its "
+        "adapter then enters cells as peft=, and as head= where it has a head",
     )
     selectors: list[str] = Field(default=["lape"], description="name or name:key=value")
     neurons: list[str] = Field(default=[], description="NeuronSet files, measured beside what the selectors find")
     interventions: list[str] = Field(
-        default=["none", "mean", "p90", "zero", "p10"], min_length=1, description="name or name:key=value"
+        default=["none", "mean", "p90", "zero", "p10"],
+        min_length=1,
+        description="name or name:key=value; keep none, it is the baseline",
     )
     languages: list[str] = Field(min_length=1, description="languages to measure")
     tasks: list[str | dict[str, str]] = Field(
-        min_length=1, description="lm-eval tasks, with {lang} where a name has the language; or {language: task}"
+        min_length=1,
+        description="lm-eval's tasks or yours, with {lang} where a name has the language; or, where they spell it "
+        "otherwise, a mapping of language to task: `{hi: belebele_hin_Deva, vi: belebele_vie_Latn}`",
     )
     controls: int = Field(
-        default=1, ge=0, description="draws of as many random neurons in the same layers, beside every override"
+        default=1,
+        ge=0,
+        description="draws of as many random neurons in the same layers, beside every override, from "
+        "random:like=…:seed=0 up; 0 for none",
     )
     seeds: list[int] = Field(
-        default=[], description="every cell is run with each as lm-eval's --seed; its own defaults without"
+        default=[],
+        description="every cell is run with each as lm-eval's --seed (few-shot examples, sampled generation); with its "
+        "own defaults without",
     )
     limit: float | None = Field(default=None, gt=0, description="documents a task; below 1, share of them")
     num_fewshot: int | None = Field(default=None, ge=0, description="examples in the prompt; the task's own by default")
@@ -101,11 +114,15 @@ class Sweep(BaseModel):
     system_instruction: str | None = Field(default=None, description="as lm-eval's option")
     gen_kwargs: dict[str, str | int | float | bool] = Field(default={}, description="as lm-eval's option")
     metadata: dict[str, Any] = Field(default={}, description="as lm-eval's option")
-    include_path: str | None = Field(default=None, description="folder of your own tasks")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="as lm-eval's option")
-    device: str | None = Field(default=None, description="cpu, cuda, cuda:1 …; a GPU where there is one by default")
+    include_path: str | None = Field(default=None, description="folder of your own tasks; of one name, yours is taken")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="as lm-eval's option; auto is found once for each length of text"
+    )
+    device: str | None = Field(default=None, description="`cpu`, `cuda`, `cuda:1` …; a GPU where there is one by default")
     compare: list[str] = Field(
-        default=[], description="languages that selectors compare; all of Statistics or corpus by default"
+        default=[],
+        description="languages that selectors compare; by default all of Statistics or corpus, of a hub dataset those "
+        "that are measured",
     )
     statistics: str | None = Field(default=None, description="Statistics folder; collected from the corpus by default")
     corpus: str = Field(default=CORPUS, description="corpus pattern; the embedded text by default")

@@ -77,7 +77,7 @@ def test_the_published_schema_is_current() -> None:
 def test_every_field_is_documented_and_has_a_description() -> None:
     for name, field in Sweep.model_fields.items():
         assert field.description
-        assert docs.row("sweeps.md", name, "## The file")
+        assert docs.row("reference/sweep-file.md", name)
 
 
 def test_the_examples_are_those_on_the_page_and_valid() -> None:

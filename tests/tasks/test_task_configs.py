@@ -47,8 +47,9 @@ def evaluate(manager: TaskManager, *tasks: str, model: Any = None, **options: An
 
 def test_names(manager: Manager) -> None:
     found = manager()
-    assert found.all_subtasks == ALL
-    assert found.all_groups == sorted(GROUPS)
+    # Those that read text have tests of their own, beside lnbench ppl's.
+    assert [name for name in found.all_subtasks if not name.startswith("lnbench_ppl_")] == ALL
+    assert [name for name in found.all_groups if name != "lnbench_ppl"] == sorted(GROUPS)
     assert found.all_tags == sorted(TAGS)
 
 

@@ -1,0 +1,1 @@
+"""The documentation. Its reference is written from the code by ``docs.generator``."""

@@ -1,0 +1,74 @@
+"""The built-in selectors, interventions, fine-tuners and architectures, with their parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docs.generator.markdown import code, docstring, paragraphs, sentence, table
+from docs.generator.models import choices_in, default_text
+from lnbench.architectures import ARCHITECTURES
+from lnbench.host import Row, get_host
+from lnbench.parameters import Parameter, target_of
+
+KINDS = {"selector": "Selectors", "intervention": "Interventions", "finetuner": "Fine-tuners"}
+_INTRODUCTION = (
+    "A choice is written `name`, or with parameters `name:key=value:key=value`; lists are joined by `+`. "
+    "`lnbench plugins` prints this table with the plugins that are installed. The formulas are in "
+    "[the method](../method.md); [a plugin](../plugins.md) adds more."
+)
+
+
+def builtin() -> list[Row]:
+    """What lnbench itself registers."""
+    return [row for row in get_host().describe() if row.distribution == "lnbench"]
+
+
+def body() -> str:
+    """The page below its title."""
+    sections = [
+        paragraphs(f"## {heading}", *(_choice(row) for row in builtin() if row.kind == kind))
+        for kind, heading in KINDS.items()
+    ]
+    return paragraphs(_INTRODUCTION, *sections)
+
+
+def _choice(row: Row) -> str:
+    factory = target_of(get_host().factory(row.kind, row.name.split(" … ")[0]))
+    names = " … ".join(map(code, row.name.split(" … ")))
+    rows = [
+        (code(one.name), default(one), sentence(described(factory, one), choices_in(one.annotation)))
+        for one in row.parameters
+    ]
+    parameters = table(("parameter", "default", "meaning"), rows) if rows else ""
+    return paragraphs(f"### {names}", docstring(factory.__doc__), parameters)
+
+
+def default(parameter: Parameter) -> str:
+    """A parameter's default as users write it."""
+    if parameter.required:
+        return "required"
+    value = parameter.default
+    return code("+".join(value)) if isinstance(value, tuple) and value else default_text(value)
+
+
+def described(factory: Any, parameter: Parameter) -> str:
+    """What a parameter means."""
+    return factory.__pydantic_fields__[parameter.name].description or ""
+
+
+def architectures() -> str:
+    """The table of model types."""
+    rows = [
+        (
+            code(model_type),
+            code(one.blocks),
+            code(one.activation),
+            "gated, gate and up in one matrix" if one.fused else "gated" if one.up else "plain",
+        )
+        for model_type, one in ARCHITECTURES.items()
+    ]
+    return paragraphs(
+        "The model types (`model_type` in a model's `config.json`) whose neurons lnbench finds. What the columns mean "
+        "is told in [architectures](../architectures.md); [a plugin](../plugins.md#an-architecture) adds a row.",
+        table(("model type", "blocks", "non-linearity", "block"), rows),
+    )

@@ -1,0 +1,35 @@
+"""The files that are JSON with a fixed set of fields, from the pydantic models that read and write them."""
+
+from __future__ import annotations
+
+import pkgutil
+
+from pydantic import BaseModel
+
+from docs.generator.markdown import paragraphs
+from docs.generator.models import with_parts
+
+FORMATS = {
+    "NeuronSet": "lnbench.neurons_json:Document",
+    "Records": "lnbench.sweeps.records:Record",
+    "Leaderboard": "lnbench.leaderboard.rows:Row",
+    "Perplexity": "lnbench.perplexity.values:PerplexityMatrix",
+    "Reproduction": "lnbench.reproduce.values:Reproduction",
+    "Stability": "lnbench.analysis.stability:Stability",
+}
+"""Heading → where its model is."""
+
+
+def model(where: str) -> type[BaseModel]:
+    """The pydantic model at ``module:name``."""
+    found: type[BaseModel] = pkgutil.resolve_name(where)
+    return found
+
+
+def body() -> str:
+    """The page below its title."""
+    return paragraphs(
+        "The fields of the files that are JSON. What each file is for, and the formats that hold tensors, is told in "
+        "[files](../files.md). A field without a value is `null`.",
+        *(with_parts(model(where), heading) for heading, where in FORMATS.items()),
+    )

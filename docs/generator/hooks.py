@@ -1,0 +1,54 @@
+"""The plugin contract: every hook and protocol, from ``lnbench.hookspecs``, and the fields of an architecture."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from docs.generator.markdown import block, code, docstring, paragraphs, sentence, table
+from docs.generator.models import default_text
+from docs.generator.python_api import attribute_docstrings, signature
+from lnbench import hookspecs
+from lnbench.architectures import Architecture
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("lnbench_register_")]
+CONTRACTS = ("Selector", "Intervention", "FineTuner")
+
+
+def body() -> str:
+    """The page below its title."""
+    hooks = [_described(f"## {code(name)}", name, getattr(hookspecs, name)) for name in HOOKS]
+    contracts = [part for name in CONTRACTS for part in _contract(name)]
+    return paragraphs(
+        "What a plugin can register, and what the registered objects must do. "
+        "[How to write a plugin](../plugins.md) has a whole example.",
+        *hooks,
+        *contracts,
+        f"## {code('Architecture')}",
+        docstring(Architecture.__doc__),
+        _architecture(),
+    )
+
+
+def _architecture() -> str:
+    told = attribute_docstrings(Architecture)
+    rows = [
+        (code(name), "required" if one.default is one.empty else default_text(one.default), sentence(told[name]))
+        for name, one in inspect.signature(Architecture).parameters.items()
+    ]
+    return table(("field", "default", "meaning"), rows)
+
+
+def _contract(name: str) -> list[str]:
+    contract = getattr(hookspecs, name)
+    ((method, function),) = [
+        (method, function)
+        for method, function in vars(contract).items()
+        if inspect.isfunction(function) and not method.startswith("_")
+    ]
+    described = _described(f"### {code(f'{name}.{method}')}", method, function)
+    return [f"## {code(name)}", docstring(contract.__doc__), described]
+
+
+def _described(heading: str, name: str, function: Any) -> str:
+    return paragraphs(heading, block(signature(name, function), "python"), docstring(function.__doc__))

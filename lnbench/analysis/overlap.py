@@ -1,0 +1,115 @@
+"""Neurons in common, of two languages or of two selections, and how many chance would give them.
+
+Notation: A and B are two sets of neurons of one model of width d; a(l) and b(l) are their numbers in layer l. If B were
+drawn anew, b(l) neurons of layer l at random, it would share Σ_l a(l) · b(l) / d neurons with A on average: the mean of
+a hypergeometric distribution for each layer. So layers in which both have many neurons are no evidence of anything.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lnbench.neurons import NeuronSet
+
+
+class LanguageOverlap(NamedTuple):
+    """What every two of K languages have in common; all ``[K, K]``, row i and column j of ``languages``.
+
+    Attributes:
+        languages: The K languages.
+        counts: |A_i ∩ A_j|; each language's own number on the diagonal.
+        share: |A_i ∩ A_j| / |A_i|, the share of i's neurons that are j's too; NaN where i has none.
+        jaccard: |A_i ∩ A_j| / |A_i ∪ A_j|; 0 where both are empty.
+        expected: What ``counts`` would be by chance; see the module's head. Of no use on the diagonal.
+        excess: counts − expected.
+        alone: ``LongTensor[K]``: neurons of i that are no other language's.
+    """
+
+    languages: list[str]
+    counts: Tensor
+    share: Tensor
+    jaccard: Tensor
+    expected: Tensor
+    excess: Tensor
+    alone: Tensor
+
+    @property
+    def expected_share(self) -> Tensor:
+        """expected / |A_i|: what ``share`` would be by chance; NaN where i has no neurons."""
+        return self.expected / self.counts.diagonal()[:, None]
+
+
+class Agreement(NamedTuple):
+    """What two selections of one language's neurons, A and B, have in common.
+
+    Attributes:
+        first: |A|.
+        second: |B|.
+        shared: |A ∩ B|.
+        share_of_first: shared / |A|; NaN where A is empty.
+        share_of_second: shared / |B|; NaN where B is empty.
+        jaccard: shared / |A ∪ B|; 0 where both are empty.
+        expected: What ``shared`` would be by chance; see the module's head.
+        expected_jaccard: expected / (|A| + |B| − expected): the Jaccard index of as many shared neurons.
+        excess: shared − expected.
+    """
+
+    first: int
+    second: int
+    shared: int
+    share_of_first: float
+    share_of_second: float
+    jaccard: float
+    expected: float
+    expected_jaccard: float
+    excess: float
+
+
+def language_overlap(neurons: NeuronSet) -> LanguageOverlap:
+    """What every two languages of a set have in common."""
+    languages, counts, jaccard = neurons.overlap()
+    layers = torch.stack([neurons.per_layer(language) for language in languages]).double() if languages else None
+    expected = torch.zeros(0, 0, dtype=torch.double) if layers is None else layers @ layers.T / neurons.width
+    share = counts.double() / counts.diagonal()[:, None]
+    return LanguageOverlap(languages, counts, share, jaccard, expected, counts - expected, _alone(neurons))
+
+
+def _alone(neurons: NeuronSet) -> Tensor:
+    owners = torch.zeros(neurons.layers, neurons.width, dtype=torch.long)
+    for language in neurons:
+        owners += neurons.mask(language)
+    return torch.tensor([int((owners[neurons.mask(language)] == 1).sum()) for language in neurons], dtype=torch.long)
+
+
+def selector_overlap(first: NeuronSet, second: NeuronSet) -> dict[str, Agreement]:
+    """What two selectors, or one on two texts, have in common on each language that both know.
+
+    Raises:
+        LnbenchError: the sets belong to models of different shapes, or share no language.
+    """
+    return {
+        language: _agreement(*found, expected=_expected(first, second, language))
+        for language, found in first.compare(second).items()
+    }
+
+
+def _expected(first: NeuronSet, second: NeuronSet, language: str) -> float:
+    return float(torch.dot(*(one.per_layer(language).double() for one in (first, second)))) / first.width
+
+
+def _agreement(first: int, second: int, shared: int, jaccard: float, expected: float) -> Agreement:
+    either = first + second - expected
+    return Agreement(
+        first=first,
+        second=second,
+        shared=shared,
+        share_of_first=shared / first if first else float("nan"),
+        share_of_second=shared / second if second else float("nan"),
+        jaccard=jaccard,
+        expected=expected,
+        expected_jaccard=expected / either if either else 0.0,
+        excess=shared - expected,
+    )

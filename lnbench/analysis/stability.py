@@ -1,0 +1,98 @@
+"""Whether a selection comes back from the other half of the text: ``stability.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lnbench.analysis.overlap import Agreement, selector_overlap
+from lnbench.errors import LnbenchError
+from lnbench.files import read_json, write_json
+from lnbench.neurons import NeuronSet
+
+FORMAT = "lnbench.stability/1"
+FILE = "stability.json"
+"""Its name in the folder that ``lnbench neurons stability`` writes."""
+
+
+class StabilityRow(BaseModel):
+    """One selector and language: the neurons chosen on the first half of the text and on the second."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    selector: str = Field(description="as it was written")
+    language: str = Field(description="language code")
+    first: int = Field(description="neurons chosen on the first half")
+    second: int = Field(description="neurons chosen on the second half")
+    shared: int = Field(description="neurons chosen on both")
+    jaccard: float | None = Field(description="shared / neurons chosen on either; null where there are none")
+    expected: float = Field(description="neurons shared by chance, with as many in each layer")
+    expected_jaccard: float | None = Field(description="Jaccard index of as many shared neurons; null where none")
+
+
+class Stability(BaseModel):
+    """Selections on two halves of a corpus: every other document, in the corpus's shuffled order."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal["lnbench.stability/1"] = Field(default="lnbench.stability/1", description="name and version")
+    model: str = Field(description="as it was named")
+    corpus: str = Field(description="corpus pattern")
+    site: str = Field(description="where neurons were read: post or pre")
+    tokens: dict[str, tuple[int, int]] = Field(description="language: tokens counted in the first and second half")
+    length: int = Field(description="tokens of a document that were read at most, BOS included")
+    seed: int = Field(description="of the documents' order")
+    rows: list[StabilityRow] = Field(description="one for each selector and language")
+    lnbench_version: str | None = Field(default=None, description="version of lnbench")
+    finished_at: str | None = Field(default=None, description="UTC, ISO 8601")
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON.
+
+        Raises:
+            LnbenchError: the disk is full or the folder cannot be written.
+        """
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Stability:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            LnbenchError: missing, truncated, of another format, or not valid.
+        """
+        found = read_json(path)
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise LnbenchError(f"{path} is not a file of format {FORMAT}")
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise LnbenchError(f"{path} is not a valid file of {FORMAT}: {where}: {first['msg']}") from error
+
+
+def compare_halves(selected: Mapping[str, tuple[NeuronSet, NeuronSet]]) -> list[StabilityRow]:
+    """How far the selections on two halves agree.
+
+    Args:
+        selected: Selector → what it chose on the first half and on the second.
+
+    Raises:
+        LnbenchError: the two sets of a selector are of different models or share no language.
+    """
+    return [
+        _row(selector, language, one)
+        for selector, (first, second) in selected.items()
+        for language, one in selector_overlap(first, second).items()
+    ]
+
+
+def _row(selector: str, language: str, one: Agreement) -> StabilityRow:
+    known = one._asdict()
+    if not one.first and not one.second:
+        known |= {"jaccard": None, "expected_jaccard": None}
+    return StabilityRow(selector=selector, language=language, **known)

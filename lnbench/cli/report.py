@@ -1,0 +1,28 @@
+"""``lnbench report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(report)
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of sweeps, demos, perplexity matrices, reproductions or adapters.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html and its figures.")] = Path("report"),
+) -> None:
+    """Write one HTML page that tells what runs found: findings, tables, figures, samples, commands and caveats.
+
+    Example: lnbench report runs/first --out report
+    """
+    from lnbench.report import build
+
+    typer.echo(f"Report written to {build(runs, out)}")

@@ -1,0 +1,42 @@
+"""The JSON file of a NeuronSet, as it is on disk."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+FORMAT = "lnbench.neurons/1"
+_LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)$", max_length=6)]
+
+
+class SelectorChoice(BaseModel):
+    """A selector in full."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """As ``lnbench plugins`` lists it."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """All of them, defaults included."""
+
+
+class Document(BaseModel):
+    """Language → layer → sorted indices. Layers without neurons are left out."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal["lnbench.neurons/1"]
+    """Name and version of this format."""
+    model: str
+    """The model whose neurons they are, as it was named."""
+    layers: StrictInt
+    """Layers of the model."""
+    width: StrictInt
+    """Neurons a layer."""
+    selector: SelectorChoice | None = None
+    """What chose them; None where it is not known."""
+    statistics: str | None = None
+    """Fingerprint of the Statistics that the selector saw."""
+    neurons: dict[str, dict[_LayerKey, list[StrictInt]]]
+    """Language → layer → indices."""

@@ -1,0 +1,1 @@
+"""How changing one language's neurons changes the perplexity of another language's text."""

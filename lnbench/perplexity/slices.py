@@ -1,0 +1,176 @@
+"""The text whose perplexity is measured: one fixed slice per language, as blocks of tokens."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lnbench.corpora import Corpus, blocks
+from lnbench.corpora.patterns import file_of, is_hub
+from lnbench.corpora.report import Document
+from lnbench.files import fingerprint
+from lnbench.perplexity.spelling import byte_lengths
+from lnbench.perplexity.values import SliceAccount
+from lnbench.statistics import Statistics
+
+_CHARACTERS_PER_TOKEN = 64
+"""More than a token has, averaged over a block."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One language's text in blocks, with what is counted of it."""
+
+    language: str
+    blocks: tuple[Tensor, ...]
+    """``LongTensor[length]`` each; the last may be shorter, and so may all in mode ``truncate``."""
+    counted: tuple[Tensor, ...]
+    """``BoolTensor[length − 1]`` each: which of the tokens after a block's first are text. Marks between documents are
+    not."""
+    sizes: NDArray[np.float64]
+    """``[blocks]``: UTF-8 bytes of the counted tokens."""
+    corpus: str
+    documents: int
+    overlap: float | None
+    """Share of the documents that Statistics were collected from as well; None where that is not known."""
+
+    @cached_property
+    def tokens(self) -> NDArray[np.float64]:
+        """``[blocks]``: counted tokens."""
+        return np.array([int(one.sum()) for one in self.counted], dtype=np.float64)
+
+    def account(self) -> SliceAccount:
+        """What it is, for ``perplexity.json``."""
+        return SliceAccount(
+            corpus=self.corpus,
+            documents=self.documents,
+            blocks=len(self.blocks),
+            tokens=int(self.tokens.sum()),
+            bytes=int(self.sizes.sum()),
+            fingerprint=fingerprint([block.tolist() for block in self.blocks]),
+            overlap=self.overlap,
+        )
+
+
+@dataclass
+class HeldOut(Corpus):
+    """A corpus whose documents come so that those that Statistics read come last.
+
+    Files are read from the end of their (shuffled) order backwards, since Statistics are collected from its start. A
+    dataset of the hub has no end within reach: of it, the first ``passed_over`` documents are left out.
+
+    Attributes:
+        passed_over: Documents at the start that Statistics were collected from.
+        enough: Characters after which no more documents are needed.
+        longest: Characters of a document that count towards ``enough``, at most.
+        total: Documents in the corpus; None for a dataset of the hub. Known once iterated over.
+    """
+
+    passed_over: int = 0
+    enough: int = 2**62
+    longest: int = 2**62
+    total: int | None = None
+
+    def documents(self) -> Iterator[Document]:
+        """The documents, in this order."""
+        if is_hub(self.pattern):
+            yield from islice(super().documents(), self.passed_over, None)
+            return
+        held: deque[Document] = deque()
+        characters = self.total = 0
+        for document in super().documents():
+            self.total += 1
+            held.append(document)
+            characters += self._size(document)
+            while characters - (first := self._size(held[0])) > self.enough:
+                characters -= first
+                held.popleft()
+        yield from reversed(held)
+
+    def _size(self, document: Document) -> int:
+        return min(len(document.text), self.longest) if document.used else 0
+
+
+def cut(
+    tokenizer: Any,
+    corpus: str,
+    language: str,
+    *,
+    tokens: int = 10_000,
+    length: int = 256,
+    mode: str = "pack",
+    statistics: Mapping[str, Statistics] | None = None,
+) -> Slice:
+    """Cut one language's slice. Its blocks depend on the arguments alone.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        corpus: Corpus pattern.
+        language: Language code, as in the corpus.
+        tokens: Tokens to read; what the corpus has, if that is less.
+        length: Tokens in a block, BOS included.
+        mode: ``pack`` or ``truncate``, see :func:`lnbench.blocks`.
+        statistics: All Statistics that neurons and new values come from, by language, whose text is to be left out;
+            None if they are not known.
+
+    Raises:
+        LnbenchError: the corpus has no text of the language, or too little for one block.
+    """
+    enough, longest = tokens * _CHARACTERS_PER_TOKEN, length * _CHARACTERS_PER_TOKEN
+    held = HeldOut(corpus, language, enough=enough, longest=longest)
+    if not is_hub(held.pattern):
+        file_of(held.pattern, language)
+    read = _documents_read(held, statistics)
+    held.passed_over = read or 0
+    rows = [row for batch in blocks(held, tokenizer, length, tokens=tokens, mode=mode) for row in _rows(batch)]
+    mark = -1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    counted = [row[1:] != mark for row in rows]
+    size = byte_lengths(tokenizer, set(torch.cat(rows).tolist()))
+    return Slice(
+        language=language,
+        blocks=tuple(rows),
+        counted=tuple(counted),
+        sizes=np.array(
+            [sum(size[token] for token in row[1:][which].tolist()) for row, which in zip(rows, counted, strict=True)],
+            dtype=np.float64,
+        ),
+        corpus=held.pattern,
+        documents=held.report.documents,
+        overlap=_overlap(held, read),
+    )
+
+
+def _rows(batch: Tensor | tuple[Tensor, Tensor]) -> Iterator[Tensor]:
+    """A batch's rows, without padding."""
+    ids, mask = batch if isinstance(batch, tuple) else (batch, torch.ones_like(batch))
+    return (row[real.bool()] for row, real in zip(ids, mask, strict=True))
+
+
+def _documents_read(held: Corpus, statistics: Mapping[str, Statistics] | None) -> int | None:
+    """How many of the corpus's first documents Statistics were collected from; None where that is not known."""
+    if statistics is None:
+        return None
+    if held.language not in statistics:
+        return 0
+    provenance = statistics[held.language].provenance
+    if provenance.get("corpus") == held.fingerprint and "text" in provenance:
+        return int(provenance["text"]["documents"])
+    same = provenance.get("corpus_source") in (None, held.source)
+    return None if same else 0
+
+
+def _overlap(held: HeldOut, read: int | None) -> float | None:
+    if read is None:
+        return None
+    if held.total is None:
+        return 0.0
+    return max(0, read + held.report.documents - held.total) / held.report.documents

@@ -1,0 +1,83 @@
+"""The documents and the score of the lm-eval tasks ``lnbench_ppl_{language}``.
+
+The text comes from ``corpus/{language}.jsonl.gz`` in the folder that the metadata key ``lnbench_data``, else
+``$LNBENCH_DATA``, names; without one, it is the embedded text, or Wikipedia on the Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any
+
+import datasets
+
+from lnbench import demo
+from lnbench.corpora.patterns import file_of, is_hub
+from lnbench.errors import LnbenchError
+from lnbench.perplexity.slices import HeldOut
+from lnbench.task_data import DATA_VARIABLE, data_folder
+
+DOCUMENTS = 500
+"""A language, at most."""
+CHARACTERS = 1000
+"""Of a document, at most."""
+FOLDER = "corpus"
+"""Inside the data folder."""
+_HUB = "wikimedia/wikipedia:20231101.{lang}"
+
+
+def documents(*, lnbench_language: str, lnbench_data: str | None = None, **_: object) -> datasets.DatasetDict:
+    """Split ``test``: columns ``text`` and ``language``.
+
+    The first are those that ``lnbench ppl`` reads first: files are read from the end, as Statistics are collected from
+    the start.
+
+    Raises:
+        LnbenchError: no or damaged file, or the hub cannot be reached.
+    """
+    corpus = corpus_of(lnbench_language, lnbench_data)
+    # Wikipedia is read in its own order, of which Statistics have read something else.
+    held = HeldOut(
+        corpus, lnbench_language, shuffle=not is_hub(corpus), enough=DOCUMENTS * CHARACTERS, longest=CHARACTERS
+    )
+    texts = [text[:CHARACTERS] for text in islice(held, DOCUMENTS)]
+    rows = [{"text": text, "language": lnbench_language} for text in texts]
+    return datasets.DatasetDict(test=datasets.Dataset.from_list(rows))
+
+
+def corpus_of(language: str, lnbench_data: str | None = None) -> str:
+    """The corpus pattern of a language's text.
+
+    Raises:
+        LnbenchError: the data folder has no text of it.
+    """
+    folder = data_folder(lnbench_data)
+    if folder is None:
+        return demo.CORPUS if language in demo.LANGUAGES else _HUB
+    found = [f"{folder}/{FOLDER}/{{lang}}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
+    for pattern in found:
+        try:
+            file_of(pattern, language)
+        except LnbenchError:
+            continue
+        return pattern
+    missing = found[0].replace("{lang}", language)
+    raise LnbenchError(f"no file {missing} (nor .jsonl); put it there, or unset {DATA_VARIABLE}")
+
+
+def process_results(doc: dict[str, Any], results: list[float]) -> dict[str, Any]:
+    """A document's log-likelihood and bytes, for the metrics that weigh documents by bytes; and its own bits per byte.
+
+    Args:
+        doc: A row of :func:`documents`.
+        results: Its log-likelihood in nats.
+    """
+    (likelihood,) = results
+    size = len(doc["text"].encode())
+    weighted = (likelihood, size)
+    return {
+        "bits_per_byte": weighted,
+        "byte_perplexity": weighted,
+        "document_bits_per_byte": -likelihood / (math.log(2) * size),
+    }

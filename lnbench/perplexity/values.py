@@ -1,0 +1,170 @@
+"""``perplexity.json``: what changing each language's neurons does to the perplexity of each language's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import read_json, write_json
+
+FORMAT = "lnbench.perplexity/1"
+FILE = "perplexity.json"
+"""Its name in a run's folder."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SliceAccount(_Part):
+    """The text that was read in one language: the same blocks for every cell of its column."""
+
+    corpus: str = Field(description="corpus pattern")
+    documents: int = Field(description="documents that the blocks are made of")
+    blocks: int = Field(description="blocks, the unit of intervals and tests")
+    tokens: int = Field(description="predicted tokens: all but each block's first, and but the marks between documents")
+    bytes: int = Field(description="UTF-8 bytes of the predicted tokens")
+    fingerprint: str = Field(description="of the token blocks, 16 hexadecimal digits")
+    overlap: float | None = Field(
+        description="share of the documents that Statistics were collected from as well; null: not known"
+    )
+
+
+class Baseline(_Part):
+    """One language's text, read by the unchanged model."""
+
+    nats_per_token: float = Field(description="mean negative log-likelihood of a token, in nats")
+    perplexity: float | None = Field(description="exp(nats_per_token); null where that is beyond floating point")
+    bits_per_byte: float | None = Field(description="nats / (ln 2 · bytes); null for text without bytes")
+
+
+class Cell(_Part):
+    """Language ``changed``'s neurons changed, language ``read``'s text read, against the unchanged model.
+
+    Intervals are 95 % percentile bootstrap intervals over blocks, widened where blocks are few; null where there is one
+    block only.
+    """
+
+    changed: str = Field(description="i: whose neurons are changed (row)")
+    read: str = Field(description="j: whose text is read (column)")
+    delta_nats: float = Field(description="change in nats per token; above 0, the text became less likely")
+    delta_nats_low: float | None = Field(description="its interval's lower end")
+    delta_nats_high: float | None = Field(description="its interval's upper end")
+    delta_perplexity: float | None = Field(description="change in perplexity; null where beyond floating point")
+    delta_perplexity_low: float | None = Field(description="its interval's lower end")
+    delta_perplexity_high: float | None = Field(description="its interval's upper end")
+    delta_bits_per_byte: float | None = Field(description="change in bits per UTF-8 byte; comparable between languages")
+    delta_bits_per_byte_low: float | None = Field(description="its interval's lower end")
+    delta_bits_per_byte_high: float | None = Field(description="its interval's upper end")
+    outside_range: float | None = Field(
+        description="share of the values written that lie outside the range observed in text of language i; null: not "
+        "known, or nothing written"
+    )
+    p_value: float = Field(description="two-sided, of a sign-flip test over blocks against the unchanged model")
+    p_holm: float = Field(description="corrected by Holm's method for all cells of the matrix that were measured")
+    control_delta_nats: float | None = Field(
+        default=None, description="mean change in nats per token by as many random neurons, over draws"
+    )
+    control_min: float | None = Field(default=None, description="smallest of the draws' changes in nats per token")
+    control_max: float | None = Field(default=None, description="largest of the draws' changes in nats per token")
+    n_controls: int = Field(default=0, description="draws of random neurons")
+    exceeds_controls: bool | None = Field(
+        default=None, description="whether the change is larger than every draw's, in its direction; null: no draws"
+    )
+
+
+class Selectivity(_Part):
+    """How much more a language's own text suffers from its neurons' change than others' do, in nats per token."""
+
+    changed: str = Field(description="i: whose neurons are changed")
+    own: float = Field(description="change of i's own text: the diagonal")
+    others: float | None = Field(description="mean change of the other languages' text; null where no other is read")
+    difference: float | None = Field(description="own − others")
+    low: float | None = Field(description="lower end of its 95 % bootstrap interval")
+    high: float | None = Field(description="upper end of its 95 % bootstrap interval")
+    dominant: bool = Field(description="whether own is above 0 and the largest of its row")
+    most_harmed: str = Field(description="the language of the row's largest change")
+
+
+class PerplexityMatrix(_Part):
+    """Perplexity change by language i whose neurons are changed (rows) and language j whose text is read (columns)."""
+
+    format: Literal["lnbench.perplexity/1"] = Field(default="lnbench.perplexity/1", description="name and version")
+    model: str = Field(description="as it was named")
+    revision: str | None = Field(default=None, description="commit on the hub")
+    dtype: str | None = Field(default=None, description="of the weights")
+    quantization: str | None = Field(default=None, description="method, if the weights are quantised")
+    weights: str | None = Field(default=None, description="fingerprint of the parameters, adapters included")
+    adapter: str | None = Field(default=None, description="PEFT adapter, as it was named")
+    selector: str = Field(description="as written, or the NeuronSet file")
+    intervention: str = Field(description="as written: name or name:key=value")
+    site: str = Field(description="site of Statistics and override; paper: read pre, write post")
+    changed: list[str] = Field(description="languages i whose neurons are changed")
+    read: list[str] = Field(description="languages j whose text is read")
+    length: int = Field(description="tokens in a block, BOS included")
+    slices: dict[str, SliceAccount] = Field(description="the text of each language j")
+    neurons: dict[str, int] = Field(description="neurons of each language i; the row of one with none is exactly 0")
+    shared: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="for each i: neurons that it shares with each other language of the NeuronSet"
+    )
+    neuron_set: str = Field(description="fingerprint of the NeuronSet")
+    statistics: dict[str, str] = Field(
+        default_factory=dict, description="fingerprint of the Statistics of each language i that were read"
+    )
+    baseline: dict[str, Baseline] = Field(description="each language j, read by the unchanged model")
+    cells: list[Cell] = Field(description="one for each i and j, row by row")
+    selectivity: list[Selectivity] = Field(description="one for each language whose neurons are changed and text read")
+    notes: list[str] = Field(default_factory=list, description="what a reader should know of these numbers")
+    command: str | None = Field(description="a command that repeats it; null if it was measured from Python")
+    lnbench_version: str | None = Field(default=None, description="version of lnbench")
+    transformers_version: str | None = Field(default=None, description="version of transformers")
+    torch_version: str | None = Field(default=None, description="version of torch")
+    finished_at: str | None = Field(default=None, description="UTC, ISO 8601")
+
+    def cell(self, changed: str, read: str) -> Cell:
+        """The cell of language ``changed``'s neurons and language ``read``'s text.
+
+        Raises:
+            LnbenchError: there is none.
+        """
+        for kind, name, known in (("changed", changed, self.changed), ("read", read, self.read)):
+            if name not in known:
+                raise unknown(f"{kind} language", name, known)
+        return self.cells[self.changed.index(changed) * len(self.read) + self.read.index(read)]
+
+    def row(self, changed: str) -> Iterator[Cell]:
+        """The cells of language ``changed``'s neurons, in the order of :attr:`read`."""
+        return (self.cell(changed, read) for read in self.read)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON.
+
+        Raises:
+            LnbenchError: the disk is full or the folder cannot be written.
+        """
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> PerplexityMatrix:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            LnbenchError: missing, truncated, of another format, or its content is impossible.
+        """
+        found: Any = read_json(path)
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise LnbenchError(f"{path} is not a perplexity matrix of format {FORMAT}")
+        try:
+            matrix = cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise LnbenchError(f"{path} is not a valid perplexity matrix: {where}: {first['msg']}") from error
+        expected = [(changed, read) for changed in matrix.changed for read in matrix.read]
+        if [(cell.changed, cell.read) for cell in matrix.cells] != expected:
+            raise LnbenchError(f"{path} is not a valid perplexity matrix: its cells are not changed × read, row by row")
+        return matrix

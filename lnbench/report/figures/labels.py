@@ -1,0 +1,94 @@
+"""Languages as a reader knows them: ``hi · Hindi · हिन्दी``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.text import Text
+
+_SANS = "sans-serif"
+_FAMILIES = (
+    *("DejaVu Sans", "Noto Sans", "Noto Sans Arabic", "Noto Naskh Arabic", "Noto Sans Hebrew"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Gurmukhi", "Noto Sans Gujarati", "Noto Sans Oriya"),
+    *("Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Kannada", "Noto Sans Malayalam", "Noto Sans Sinhala"),
+    *("Noto Sans Thai", "Noto Sans Lao", "Noto Sans Khmer", "Noto Sans Myanmar", "Noto Serif Tibetan"),
+    *("Noto Sans Ethiopic", "Noto Sans Georgian", "Noto Sans Armenian", "Noto Sans Cherokee"),
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Noto Sans CJK HK"),
+    *("Nirmala UI", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Segoe UI", "Leelawadee UI", "Ebrima"),
+    *("PingFang SC", "Hiragino Sans", "Kohinoor Devanagari", "Kohinoor Bangla", "Kohinoor Telugu", "Geeza Pro"),
+    *("Arial Unicode MS", "Lohit Devanagari", "Lohit Bengali", "Lohit Tamil", "WenQuanYi Zen Hei", "IPAGothic"),
+)
+"""Fonts of scripts that DejaVu Sans, which comes with matplotlib, lacks: of Linux, Windows and macOS, best first."""
+_OWN_FORMS = {
+    "ja": ("Noto Sans CJK JP", "Yu Gothic", "Hiragino Sans", "IPAGothic"),
+    "ko": ("Noto Sans CJK KR", "Malgun Gothic"),
+}
+"""Languages whose characters look otherwise in fonts that are made for Chinese."""
+
+
+def language_label(code: str, *, native: bool = True, separator: str = " · ") -> str:
+    """A language's code, its English name, and its own name where a font on this machine can write it.
+
+    A code that Unicode's Common Locale Data Repository does not know stands by itself.
+
+    Args:
+        code: Language code, as in the corpus: ``hi``, ``zh_Hans``, ``pt-BR``.
+        native: Whether its own name is wanted.
+        separator: What stands between them.
+    """
+    english, own = _names(code)
+    wanted = [code, english, own if native and own != english and _font(code) else None]
+    return separator.join(filter(None, wanted))
+
+
+def language_name(code: str) -> str:
+    """The English name, or the code where there is none."""
+    return _names(code)[0] or code
+
+
+def write_in_own_script(labels: Iterable[Text], codes: Sequence[str]) -> None:
+    """Give each label the font that its language's own name needs."""
+    for label, code in zip(labels, codes, strict=True):
+        if font := _font(code):
+            label.set_fontfamily(list(dict.fromkeys((_SANS, font))))
+
+
+@cache
+def _names(code: str) -> tuple[str | None, str | None]:
+    """English and own name."""
+    from babel import Locale, UnknownLocaleError
+
+    try:
+        locale = Locale.parse(code.replace("-", "_"), resolve_likely_subtags=False)
+        return locale.get_display_name("en"), locale.get_language_name()
+    except (UnknownLocaleError, ValueError):
+        return Locale("en").languages.get(code), None
+
+
+@cache
+def _font(code: str) -> str | None:
+    """The first font of this machine that has all of a language's own name."""
+    own = _names(code)[1]
+    if own is None:
+        return None
+    there = installed()
+    wanted = ("DejaVu Sans", *_OWN_FORMS.get(code, ()), *_FAMILIES)
+    return next((family for family in wanted if family in there and _has(family, own)), None)
+
+
+@cache
+def installed() -> frozenset[str]:
+    """The names of all fonts that matplotlib finds."""
+    from matplotlib.font_manager import fontManager
+
+    return frozenset(fontManager.get_font_names())
+
+
+def _has(family: str, text: str) -> bool:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties(family=family), fallback_to_default=False))
+    return all(font.get_char_index(ord(character)) for character in text if not character.isspace())

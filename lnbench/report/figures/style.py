@@ -1,0 +1,73 @@
+"""How every figure looks: colours, hatches, markers, sizes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+WIDTH = 6.5
+"""Inches: the text width of a page in one column."""
+TALLEST = 8.6
+"""Inches: what such a page leaves beside a caption."""
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+"""Okabe and Ito's, told apart by colour-blind readers as well. A series has its hatch or marker too, for grey print."""
+HATCHES = ("", "/////", "\\\\\\\\", "xxxx", "-----", "|||||", "++++", "//")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+NEUTRAL = "#767676"
+"""For what a reader compares with: chance, random neurons."""
+AMOUNTS = "YlGnBu"
+"""Colour map of amounts, even in lightness: the more, the darker."""
+CHANGES = "PuOr"
+"""Colour map of changes in either direction, white at none."""
+
+_SETTINGS: dict[str, Any] = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "figure.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid.axis": "x",
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # Names are strangers' text, and may hold a dollar sign.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lnbench",
+    "pdf.fonttype": 42,
+}
+_LOCK = RLock()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """matplotlib's settings, not the user's, while the block runs; in one thread at a time, for they are global."""
+    import matplotlib.style
+
+    with _LOCK, matplotlib.style.context(["default", _SETTINGS]):
+        yield
+
+
+def headline(drawing: Drawing, title: str) -> None:
+    """Write the title at the top left, in as many lines as it needs."""
+    drawing.suptitle(textwrap.fill(title, round(drawing.get_figwidth() * 14.5)), x=0.01, ha="left")
+
+
+def series(number: int) -> tuple[str, str, str]:
+    """Colour, hatch and marker of a series. After the eighth, pairs of colour and hatch start to differ."""
+    shifted = number + number // len(COLOURS)
+    return COLOURS[number % len(COLOURS)], HATCHES[shifted % len(HATCHES)], MARKERS[shifted % len(MARKERS)]

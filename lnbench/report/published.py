@@ -1,0 +1,88 @@
+"""Reproductions: the published value beside each measured one, in the paper's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lnbench.report.text import counted, number
+from lnbench.report.view import Picture, Table
+
+if TYPE_CHECKING:
+    from lnbench.reproduce.values import Reproduction, Value
+    from lnbench.reproduce.values import Table as Measured
+
+
+@dataclass(frozen=True)
+class Published:
+    """One reproduction."""
+
+    title: str
+    about: str
+    findings: Sequence[str]
+    conclusions: Table | None
+    tables: Sequence[Table]
+    pictures: Sequence[Picture]
+    caveats: Sequence[str]
+    commands: Sequence[str]
+
+
+def published(found: Reproduction, pictures: Sequence[Picture]) -> Published:
+    """A reproduction as a page shows it."""
+    preset = f"preset {found.preset}" if found.preset else "both presets"
+    return Published(
+        f"{found.name}: {found.title}",
+        f"{', '.join(found.models)}; {preset}; scale {found.scale}; finished {found.finished_at}.",
+        found.findings,
+        _conclusions(found),
+        [_table(table) for table in found.tables],
+        pictures,
+        found.caveats,
+        found.commands,
+    )
+
+
+def _conclusions(found: Reproduction) -> Table | None:
+    if not found.conclusions:
+        return None
+    rows = [[one.claim, one.preset, one.verdict, one.evidence] for one in found.conclusions]
+    return Table("Which of the paper's conclusions survive", ["Conclusion", "Preset", "Verdict", "Evidence"], rows, 4)
+
+
+def _table(table: Measured) -> Table:
+    """Measured, published and the difference side by side, in one cell of the paper's table each."""
+    values = [value for row in table.rows for value in row.cells if value is not None]
+    notes = []
+    if table.has_published:
+        notes.append("Each cell: measured | published in the paper | the difference, measured − published.")
+    if any(value.significant for value in values):
+        notes.append("* differs from no intervention: p < 0.05 after Holm's correction.")
+    if missing := [value for value in values if value.measured is None]:
+        notes.append(f"{counted(len(missing), 'cell')} of {len(values)} not measured.")
+    notes += [f"{note}." for note in dict.fromkeys(value.note for value in values if value.note)]
+    rows = [[*row.labels, *(_value(value, table.has_published) for value in row.cells)] for row in table.rows]
+    return Table(table.title, [*table.row_labels, *table.columns], rows, len(table.row_labels), notes)
+
+
+def _value(value: Value | None, has_published: bool) -> str:
+    if value is None:
+        return ""
+    measured = value.text("measured") + ("*" if value.significant else "")
+    if not has_published:
+        return measured
+    return " | ".join((measured, value.text("published"), value.text("difference"))).replace("-", "−")
+
+
+def comparisons(found: Reproduction) -> Iterator[str]:
+    """How near the measured values of each table are to the published ones, in a sentence."""
+    for table in found.tables:
+        values = [value for row in table.rows for value in row.cells if value is not None]
+        differences = [abs(value.difference) for value in values if value.difference is not None]
+        if differences:
+            mean = number(sum(differences) / len(differences), 1)
+            units = ", ".join(dict.fromkeys(value.unit for value in values if value.difference is not None))
+            yield (
+                f"{table.title}: the mean absolute difference between measured and published is {mean} ({units}), over "
+                f"{counted(len(differences), 'value')}."
+            )

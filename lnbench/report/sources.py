@@ -1,0 +1,155 @@
+"""What the folders of runs hold that a report is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lnbench import leaderboard
+from lnbench.errors import LnbenchError
+from lnbench.files import read_json
+from lnbench.finetuning import record as training
+from lnbench.leaderboard import Row
+from lnbench.leaderboard.results import Result
+from lnbench.neurons import NeuronSet
+from lnbench.report.told import Told
+from lnbench.sweeps import records
+
+if TYPE_CHECKING:
+    from lnbench.perplexity.values import PerplexityMatrix
+    from lnbench.reproduce.values import Reproduction
+
+MATRIX, REPRODUCTION, NEURONS, MANIFEST = "perplexity.json", "reproduction.json", "neurons", "manifest.json"
+_PASSED_BY = ("cells", "unfinished", "shards")
+"""Folders that hold nothing of a report's, and much else."""
+_LOOKED_FOR = f"{records.FILE}, {MATRIX}, {REPRODUCTION}, {NEURONS}/*.json, {training.FILE}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that a report is made of."""
+
+    runs: tuple[Path, ...]
+    sweeps: tuple[Path, ...] = ()
+    """Folders with records."""
+    matrices: dict[Path, PerplexityMatrix] = field(default_factory=dict)
+    neurons: dict[str, NeuronSet] = field(default_factory=dict)
+    """By the name that they are shown under."""
+    reproductions: dict[Path, Reproduction] = field(default_factory=dict)
+    trainings: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    statistics: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    """The manifests of folders of Statistics."""
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """The records of all sweeps, merged."""
+        return leaderboard.read_runs(self.sweeps)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The leaderboard."""
+        return leaderboard.build(self.results)
+
+    @cached_property
+    def neuron_sets(self) -> dict[str, NeuronSet]:
+        """All NeuronSets that cells overrode or that lie in the folders, by the name that the leaderboard has for them.
+
+        A set that a sweep left in the cache is taken from there, if it is still the same.
+        """
+        found = dict(self.neurons)
+        for told in self.told.values():
+            if told.control or told.selector is None or told.fingerprint is None:
+                continue
+            same = [name for name, known in found.items() if known.fingerprint == told.fingerprint]
+            if same:
+                found = {told.selector if name in same else name: known for name, known in found.items()}
+            elif told.neuron_file and Path(told.neuron_file).is_file():
+                neurons = NeuronSet.load(told.neuron_file)
+                if neurons.fingerprint == told.fingerprint:
+                    found[told.selector] = neurons
+        return found
+
+    @cached_property
+    def told(self) -> dict[str, Told]:
+        """What lm-eval's results say of each cell that overrode neurons, by the cell."""
+        found: dict[str, Told] = {}
+        for result in self.results:
+            record = result.record
+            if record.results and record.cell not in found:
+                about = Told.read(result.run / record.results)
+                if about is not None:
+                    found[record.cell] = replace(about, control=record.control_of is not None)
+        return found
+
+
+def find(runs: Sequence[Path]) -> Sources:
+    """Look through folders and their subfolders.
+
+    Raises:
+        LnbenchError: a folder is missing or holds nothing to report; a file is damaged.
+    """
+    roots = tuple(dict.fromkeys(run.resolve() for run in runs))
+    found = Sources(roots)
+    sweeps: list[Path] = []
+    for root in roots:
+        if not root.is_dir():
+            raise LnbenchError(f"there is no folder {root}; name the folder of a run")
+        before = _size(found, sweeps)
+        for folder, files in _walk(root):
+            _take(folder, files, found, sweeps)
+        if _size(found, sweeps) == before and not any(root != other and root.is_relative_to(other) for other in roots):
+            raise LnbenchError(f"nothing to report in {root}; looked there and in its subfolders for {_LOOKED_FOR}")
+    return Sources(
+        roots,
+        tuple(dict.fromkeys(sweeps)),
+        found.matrices,
+        found.neurons,
+        found.reproductions,
+        found.trainings,
+        found.statistics,
+    )
+
+
+def _size(found: Sources, sweeps: Sequence[Path]) -> int:
+    kinds = (found.matrices, found.neurons, found.reproductions, found.trainings)
+    return sum(len(kind) for kind in kinds) + len(sweeps)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, set[str]]]:
+    for folder, below, files in os.walk(root):
+        below[:] = sorted(
+            name for name in below if not name.startswith((".", "checkpoint-")) and name not in _PASSED_BY
+        )
+        yield Path(folder), set(files)
+
+
+def _take(folder: Path, files: set[str], found: Sources, sweeps: list[Path]) -> None:
+    if records.FILE in files:
+        sweeps.append(folder)
+    if MATRIX in files:
+        from lnbench.perplexity.values import PerplexityMatrix
+
+        found.matrices[folder] = PerplexityMatrix.load(folder / MATRIX)
+    if REPRODUCTION in files:
+        from lnbench.reproduce.values import Reproduction
+
+        found.reproductions[folder] = Reproduction.load(folder / REPRODUCTION)
+    if training.FILE in files and (record := training.read(folder)):
+        found.trainings[folder] = record
+    if MANIFEST in files:
+        found.statistics[folder] = read_json(folder / MANIFEST)
+    if folder.name == NEURONS:
+        for file in sorted(name for name in files if name.endswith(".json")):
+            _keep(found.neurons, NeuronSet.load(folder / file), folder / file)
+
+
+def _keep(kept: dict[str, NeuronSet], neurons: NeuronSet, file: Path) -> None:
+    """Add a set under its file's name, unless it is there already; two sets of one name get their folder's too."""
+    if neurons.fingerprint in {known.fingerprint for known in kept.values()}:
+        return
+    name = file.stem
+    kept[name if name not in kept else f"{file.parent.parent.name}/{name}"] = neurons

@@ -1,0 +1,1 @@
+"""The paper's tables and figures, each from one shipped spec, beside the published values."""

@@ -1,0 +1,257 @@
+"""Every figure shows the numbers that it was given: read back from what is drawn, and from its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from figures_given import DELTAS, LANGUAGES, matrix_of
+from samples import normal, statistics_of
+
+from lnbench import analysis
+from lnbench.errors import LnbenchError
+from lnbench.leaderboard import Row
+from lnbench.neurons import NeuronSet
+from lnbench.perplexity.values import PerplexityMatrix
+from lnbench.report import figures
+from lnbench.statistics import Statistics
+
+
+def texts(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def table(figure: figures.Figure) -> list[dict[str, Any]]:
+    return [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
+
+
+def image(axes: Any) -> np.ndarray[Any, Any]:
+    """The numbers behind the colours, NaN where there is none."""
+    (mesh,) = (one for one in axes.collections if hasattr(one, "get_coordinates"))
+    return np.ma.filled(mesh.get_array(), np.nan)
+
+
+# Neurons
+
+
+def test_bars_are_the_counts(lape: NeuronSet, act_prob: NeuronSet) -> None:
+    figure = figures.neurons_per_language({"one": lape, "two": act_prob})
+    (axes,) = figure.draw().axes
+    drawn = [[bar.get_width() for bar in container] for container in axes.containers]
+    assert drawn == [[0, 4, 5, 0], [0, 3, 2, 1]]  # en hi ur zh
+    assert texts(axes) == ["0", "4", "5", "–", "–", "3", "2", "1"]
+    assert [label.get_text().split(" · ")[:2] for label in axes.get_yticklabels()] == [
+        *(["en", "English"], ["hi", "Hindi"], ["ur", "Urdu"], ["zh", "Chinese"])
+    ]
+    assert axes.get_xlabel() == "neurons (of 24 in the model)"
+    counts = {(row["selector"], row["language"]): row["neurons"] for row in table(figure)}
+    assert counts["one", "ur"] == 5 and counts["one", "zh"] is None
+    assert {row["share_of_model"] for row in table(figure) if row["neurons"] == 4} == {4 / 24}
+
+
+def test_sets_of_two_models_are_not_put_side_by_side(lape: NeuronSet) -> None:
+    other = NeuronSet("other", 4, 8, {"hi": {0: [1]}})
+    with pytest.raises(LnbenchError, match="draw each model by itself"):
+        figures.neurons_per_language({"one": lape, "two": other})
+    with pytest.raises(LnbenchError, match="name at least one"):
+        figures.neurons_per_language({})
+
+
+def test_layers_are_drawn_from_the_bottom_up(lape: NeuronSet) -> None:
+    figure = figures.neurons_per_layer(lape)
+    axes, bar = figure.draw().axes[:2]
+    assert image(axes).tolist() == [[0, 3, 2], [0, 0, 3], [0, 1, 0]]  # layers × (en, hi, ur)
+    low, high = axes.get_ylim()
+    assert low < high and axes.get_ylabel() == "layer" and bar.get_ylabel() == "neurons"
+    assert texts(axes) == ["3", "2", "3", "1"]
+    assert {row["share_of_layer"] for row in table(figure) if row["neurons"] == 3} == {3 / 8}
+    assert len(figure.rows) == 9
+
+
+@pytest.mark.parametrize("make", [figures.neurons_per_layer, figures.language_overlap])
+def test_a_set_without_languages_is_an_error(make: Any) -> None:
+    with pytest.raises(LnbenchError, match="no languages to draw"):
+        make(NeuronSet("tiny", 3, 8, {}))
+
+
+def test_many_layers_and_one_language() -> None:
+    chosen = {"hi": torch.rand(80, 50, generator=torch.Generator().manual_seed(0)) < 0.1}
+    neurons = NeuronSet.from_masks("deep", chosen)
+    axes = figures.neurons_per_layer(neurons).draw().axes[0]
+    assert image(axes)[:, 0].tolist() == neurons.per_layer("hi").tolist()
+    assert len(axes.get_yticks()) == 40
+
+
+# Overlaps
+
+
+def test_overlap_between_languages(lape: NeuronSet) -> None:
+    figure = figures.language_overlap(lape)
+    axes, beside = figure.draw().axes[:2]
+    nan = float("nan")
+    expected = [[nan, nan, nan], [0, nan, 0.5], [0, 0.4, nan]]  # of en's (none), hi's, ur's neurons
+    np.testing.assert_allclose(image(axes), expected)
+    np.testing.assert_allclose(image(beside), [[nan], [0.5], [0.6]])
+    assert texts(axes)[4:] == ["4", "50%\nchance 19%", "0%\nchance 0%", "40%\nchance 15%", "5"]
+    assert axes.get_xlabel() and axes.get_ylabel()
+    low, high = axes.get_ylim()
+    assert low > high  # the first language on top
+    row = next(row for row in table(figure) if (row["language"], row["other"]) == ("hi", "ur"))
+    assert (row["shared"], row["neurons"], row["share"]) == (2, 4, 0.5)
+    assert row["expected"] == pytest.approx(3 * 2 / 8) and row["excess"] == pytest.approx(2 - 6 / 8)
+    assert "2 of Hindi's 4 neurons are Urdu's too, where chance would give 0.8" in figure.caption
+
+
+def test_overlap_between_selectors(lape: NeuronSet, act_prob: NeuronSet) -> None:
+    figure = figures.selector_overlap(lape, act_prob)
+    (axes,) = figure.draw().axes
+    drawn = {one.get_label(): [bar.get_width() for bar in one] for one in axes.containers}
+    assert drawn == {"lape:bar=0.9 only": [2, 4], "both": [2, 1], "act_prob only": [1, 1]}
+    assert texts(axes)[0] == "both 2 (chance 0.8), Jaccard 0.40"
+    row = table(figure)[0]
+    assert (row["first"], row["second"], row["shared"], row["jaccard"]) == (4, 3, 2, 0.4)
+
+
+def test_stability(lape: NeuronSet, act_prob: NeuronSet) -> None:
+    rows = analysis.compare_halves({"lape": (lape, act_prob), "other": (lape, lape)})
+    kept = analysis.Stability(
+        model="tiny", corpus="x", site="post", tokens={"hi": (1, 1)}, length=64, seed=0, rows=rows
+    )
+    figure = figures.stability(kept)
+    (axes,) = figure.draw().axes
+    drawn = {line.get_label(): line.get_xdata() for line in axes.lines if not line.get_label().startswith("_")}
+    np.testing.assert_allclose(drawn["lape"], [2 / 5, 1 / 6])
+    np.testing.assert_allclose(drawn["other"], [float("nan"), 1, 1])  # en has no neurons
+    assert "Jaccard" in axes.get_xlabel() and "0.17 to 1.00" in figure.alt
+    assert table(figure)[0]["expected"] == pytest.approx(0.75)
+    with pytest.raises(LnbenchError, match="no rows"):
+        figures.stability(kept.model_copy(update={"rows": []}))
+
+
+# Perplexity
+
+
+def test_a_perplexity_matrix_in_nats(matrix: PerplexityMatrix) -> None:
+    figure = figures.perplexity_matrix(matrix)
+    axes, beside, bar = figure.draw().axes
+    expected = [[DELTAS[i, j] for j in LANGUAGES] for i in LANGUAGES]
+    np.testing.assert_allclose(image(axes), expected)
+    assert texts(axes) == ["(+0.01)", "(−0.02)", "(0.00)", "+0.10", "+2.50", "+3.50", "+0.20", "+1.25", "+12.0"]
+    assert texts(beside)[1:] == ["+0.70\nmost: ur", "+11.3\nmost: own"]
+    framed = {patch.get_xy() for patch in axes.patches if patch.get_linewidth() > 1}
+    assert framed == {(0, 0), (1, 1), (2, 2)}
+    hatched = {patch.get_xy() for patch in axes.patches if patch.get_hatch()}
+    assert hatched == {(0, 0), (1, 0), (2, 0)}
+    (mesh,) = axes.collections
+    assert mesh.norm.vmin == -12 and mesh.norm.vmax == 12  # white is no change
+    assert (axes.get_ylabel(), axes.get_xlabel()) == (
+        "language whose neurons are changed",
+        "language whose text is read",
+    )
+    assert "nats per token" in bar.get_ylabel()
+    assert "Hindi neurons Urdu text (+3.50)" in figure.alt and "3 draws" in figure.caption
+    row = next(row for row in table(figure) if (row["changed"], row["read"]) == ("hi", "ur"))
+    assert (row["delta"], row["low"], row["high"], row["unit"]) == (3.5, 3.45, 3.55, "nats per token")
+    assert (row["n_controls"], row["exceeds_controls"], row["control_max_nats"]) == (3, True, 0.03)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("perplexity", 1000), ("bits_per_byte", 0.5)])
+def test_a_perplexity_matrix_in_other_units(unit: Any, factor: float, matrix: PerplexityMatrix) -> None:
+    figure = figures.perplexity_matrix(matrix, unit)
+    axes, bar = figure.draw().axes
+    shown = image(axes)
+    for i, changed in enumerate(LANGUAGES):
+        for j, read in enumerate(LANGUAGES):
+            if unit == "perplexity" and DELTAS[changed, read] > 10:
+                assert np.isnan(shown[i, j])
+            else:
+                assert shown[i, j] == pytest.approx(factor * DELTAS[changed, read])
+    assert figure.name == f"perplexity_matrix-{unit}-lape-zero"
+    if unit == "perplexity":
+        assert texts(axes)[5] == "+3.5k" and texts(axes)[8] == "> 1e308"
+        assert [label.get_text() for label in bar.get_yticklabels()].count("1k") == 1
+
+
+def test_an_unknown_unit_lists_the_known(matrix: PerplexityMatrix) -> None:
+    with pytest.raises(LnbenchError, match="unknown unit 'bits'; known: nats, perplexity, bits_per_byte"):
+        figures.perplexity_matrix(matrix, "bits")  # type: ignore[arg-type]
+
+
+def test_a_matrix_without_cells(matrix: PerplexityMatrix) -> None:
+    with pytest.raises(LnbenchError, match="no cells to draw"):
+        figures.perplexity_matrix(matrix.model_copy(update={"changed": [], "cells": []}))
+
+
+def test_a_dense_matrix_keeps_its_numbers() -> None:
+    many = [*LANGUAGES, *(["bn", "es", "fr", "id", "ja", "kn", "ml", "mr", "pa", "ta", "te", "zh"])]
+    axes, beside, _ = figures.perplexity_matrix(matrix_of(many)).draw().axes
+    assert len(texts(axes)) == len(many) ** 2 and len(texts(beside)) == len(many)
+    assert {"2.5", "12.0", "(0.0)"} <= set(texts(axes))
+    assert min(text.get_fontsize() for text in axes.texts) > 3.6
+
+
+# Interventions
+
+
+def test_interventions_with_intervals_and_controls(rows: list[Row]) -> None:
+    figure = figures.interventions(rows)
+    first, second = figure.draw().axes
+    assert [axes.get_title().split(" · ")[0] for axes in (first, second)] == ["hi", "ur"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["zero", "p10"]
+    points = {
+        round(float(line.get_xdata()[0]), 4): line.get_markerfacecolor()
+        for axes in (first, second)
+        for line in axes.lines
+        if line.get_marker() in "os" and len(line.get_xdata()) == 1
+    }
+    assert sorted(points) == pytest.approx([number / 100 - 0.04 for number in range(8)])
+    assert [value for value, face in sorted(points.items()) if face != "white"] == [-0.04, -0.03]
+    bars = [tuple(line.get_xdata()) for line in first.lines if line.get_linewidth() == 5]
+    assert bars[0] == pytest.approx((-0.01, 0.02)) and len(bars) == 4
+    assert first.get_xlabel() == "change of acc"
+    (legend,) = figure.draw().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["lape", "act_prob", "as many random neurons"]
+    assert len(figure.rows) == 8 and "Right of 0 is better" in figure.caption
+    row = table(figure)[0]
+    assert row["control_mean_delta"] == pytest.approx(0.01) and row["control_min_delta"] == pytest.approx(-0.01)
+
+
+def test_what_differs_between_rows_names_its_series(rows: list[Row]) -> None:
+    more = [row.model_copy(update={"finetune": "en"}) for row in rows]
+    chosen = {row["neurons"] for row in table(figures.interventions([*rows, *more]))}
+    assert chosen == {"lape", "act_prob", "lape, finetune en", "act_prob, finetune en"}
+
+
+def test_rows_that_share_no_figure(rows: list[Row]) -> None:
+    with pytest.raises(LnbenchError, match="nothing to draw"):
+        figures.interventions(rows[:1])
+    with pytest.raises(LnbenchError, match="draw each by itself"):
+        figures.interventions([*rows, rows[1].model_copy(update={"metric": "f1"})])
+
+
+# Activations
+
+
+def test_activations(stats: dict[str, Statistics]) -> None:
+    figure = figures.activation_statistics(stats, "pre")
+    (axes,) = figure.draw().axes
+    found = analysis.activation_averages(stats, "pre")
+    for collection, (low, high) in zip(axes.collections, (("P5", "P95"), ("P10", "P90"), ("P25", "P75")), strict=True):
+        ends = [segment[:, 0].tolist() for segment in collection.get_segments()]
+        assert ends == [pytest.approx([one[low], one[high]]) for one in found.values()]
+    assert axes.lines[0].get_xdata() == pytest.approx([one["mean"] for one in found.values()])
+    assert [row["P90"] for row in table(figure)] == [one["P90"] for one in found.values()]
+    assert "site pre" in axes.get_xlabel() and "before the non-linearity" in figure.caption
+    with pytest.raises(LnbenchError, match="name at least one"):
+        figures.activation_statistics({})
+
+
+def test_a_name_that_looks_like_a_formula_is_text() -> None:
+    named = {"$x_$": statistics_of(normal(20, 1, 2), language="$x_$", model="a$b^$")}
+    figure = figures.activation_statistics(named)
+    drawing = replace(figure, title=f"{figure.title} $\\frac").draw()
+    drawing.draw_without_rendering()
+    assert "a$b^$" in drawing.get_suptitle()

@@ -1,0 +1,177 @@
+"""Changes, intervals and selectivity from nats per block, against a loop over resamples."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from lnbench.perplexity import changes
+from lnbench.perplexity.changes import Changes, Reading, resampled_sums
+
+
+def reading(blocks: int = 12, *, seed: int = 0, harm: dict[str, float] | None = None, controls: int = 0) -> Reading:
+    random = np.random.default_rng(seed)
+    tokens = random.integers(3, 30, blocks).astype(float)
+    unchanged = tokens * random.uniform(2, 4, blocks)
+    harm = {"en": 0.3, "hi": -0.2} if harm is None else harm
+
+    def by(nats: float) -> Any:
+        return unchanged + tokens * random.normal(nats, 0.1, blocks)
+
+    return Reading(
+        tokens=tokens,
+        sizes=tokens * random.integers(1, 5, blocks),
+        unchanged=unchanged,
+        changed={language: by(nats) for language, nats in harm.items()},
+        controls={language: [by(0.0) for _ in range(controls)] for language in harm},
+        outside=dict.fromkeys(harm, 0.25),
+    )
+
+
+def draws(language: str, blocks: int) -> list[list[int]]:
+    """How often each block stands in each resample, drawn one after the other."""
+    random = np.random.default_rng([0, zlib.crc32(language.encode())])
+    return [random.multinomial(blocks, [1 / blocks] * blocks).tolist() for _ in range(changes.RESAMPLES)]
+
+
+def quantiles(values: list[float], blocks: int) -> list[float]:
+    """The percentile interval whose width is to that of the usual one as a t-interval's to a normal one's."""
+    level = stats.norm.cdf(math.sqrt(blocks / (blocks - 1)) * stats.t.ppf(0.025, blocks - 1))
+    return [float(np.quantile(values, one)) for one in (level, 1 - level)]
+
+
+def test_a_cell_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "RESAMPLES", 200)
+    one = reading()
+    found = Changes({"en": one}, ["en"]).cells_and_selectivity()[0][0]
+
+    def numbers(weights: list[int]) -> tuple[float, float, float]:
+        def total(values: Any) -> float:
+            return sum(weight * value for weight, value in zip(weights, values, strict=True))
+
+        tokens, before, after = total(one.tokens), total(one.unchanged), total(one.changed["en"])
+        return (
+            (after - before) / tokens,
+            math.exp(after / tokens) - math.exp(before / tokens),
+            (after - before) / math.log(2) / total(one.sizes),
+        )
+
+    resamples = [numbers(weights) for weights in draws("en", 12)]
+    for place, (unit, value) in enumerate(zip(("nats", "perplexity", "bits_per_byte"), numbers([1] * 12), strict=True)):
+        assert getattr(found, f"delta_{unit}") == pytest.approx(value)
+        low, high = quantiles([resample[place] for resample in resamples], 12)
+        assert getattr(found, f"delta_{unit}_low") == pytest.approx(low)
+        assert getattr(found, f"delta_{unit}_high") == pytest.approx(high)
+
+
+def test_the_baseline() -> None:
+    one = reading()
+    found = Changes({"en": one}, ["en"]).baseline()["en"]
+    nats = one.unchanged.sum() / one.tokens.sum()
+    assert found.nats_per_token == pytest.approx(nats)
+    assert found.perplexity == pytest.approx(math.exp(nats))
+    assert found.bits_per_byte == pytest.approx(one.unchanged.sum() / math.log(2) / one.sizes.sum())
+
+
+def test_selectivity_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "RESAMPLES", 200)
+    readings = {"en": reading(9), "hi": reading(12, seed=1), "ur": reading(7, seed=2)}
+    found = Changes(readings, ["en", "hi"]).cells_and_selectivity()[1][0]
+
+    def delta(read: str, weights: list[int]) -> float:
+        one = readings[read]
+        return float(np.dot(weights, one.changed["en"] - one.unchanged) / np.dot(weights, one.tokens))
+
+    whole = {read: delta(read, [1] * len(one.tokens)) for read, one in readings.items()}
+    assert found.own == pytest.approx(whole["en"])
+    assert found.others == pytest.approx((whole["hi"] + whole["ur"]) / 2)
+    assert found.difference == pytest.approx(found.own - found.others)
+    each = {read: [delta(read, one) for one in draws(read, len(readings[read].tokens))] for read in readings}
+    low, high = quantiles([en - (hi + ur) / 2 for en, hi, ur in zip(*each.values(), strict=True)], 7)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+@settings(max_examples=20, deadline=None)
+@given(blocks=st.integers(1, 60), chunk=st.integers(1, 500))
+def test_resamples_do_not_depend_on_how_many_are_drawn_at_a_time(blocks: int, chunk: int) -> None:
+    values = np.arange(2 * blocks, dtype=float).reshape(2, blocks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changes, "RESAMPLES", 50)
+        whole = resampled_sums(values, "hi")
+        patch.setattr(changes, "_CHUNK", chunk)
+        assert np.array_equal(resampled_sums(values, "hi"), whole)
+        assert np.array_equal(resampled_sums(np.ones((1, blocks)), "hi"), np.full((1, 50), float(blocks)))
+
+
+def test_what_is_significant_and_beyond_controls() -> None:
+    one = reading(40, harm={"en": 0.3, "hi": -0.3, "ur": 0.0}, controls=3)
+    en, hi, ur = Changes({"en": one}, ["en", "hi", "ur"]).cells_and_selectivity()[0]
+    assert en.p_value < 0.001
+    assert en.p_value < en.p_holm < 0.01
+    assert ur.p_value > 0.05
+    assert (en.exceeds_controls, hi.exceeds_controls) == (True, True)
+    assert en.n_controls == 3
+    assert en.control_min < en.control_delta_nats < en.control_max < en.delta_nats  # type: ignore[operator]
+    assert hi.delta_nats < hi.control_min  # type: ignore[operator]
+    assert en.outside_range == 0.25
+
+
+def test_between_the_controls_is_not_beyond_them() -> None:
+    one = reading(40, harm={"en": 0.1})
+    controls = [one.unchanged - one.tokens, one.unchanged + one.tokens]
+    found = Changes({"en": Reading(**(vars(one) | {"controls": {"en": controls}}))}, ["en"])
+    cell = found.cells_and_selectivity()[0][0]
+    assert cell.exceeds_controls is False
+    assert (cell.control_min, cell.control_max) == (pytest.approx(-1), pytest.approx(1))
+
+
+def test_a_language_without_neurons_changes_nothing() -> None:
+    cells, selectivity = Changes({"en": reading(), "hi": reading(seed=1)}, ["ur", "en"]).cells_and_selectivity()
+    for cell in cells[:2]:
+        assert (cell.delta_nats, cell.delta_nats_low, cell.delta_perplexity_high, cell.p_value) == (0, 0, 0, 1)
+        assert (cell.n_controls, cell.exceeds_controls) == (0, None)
+    assert [row.changed for row in selectivity] == ["en"]
+
+
+def test_which_text_is_harmed_most() -> None:
+    readings = {
+        "en": reading(harm={"en": 0.5, "hi": 0.4, "ur": -0.5}),
+        "hi": reading(seed=1, harm={"en": 0.1, "hi": 0.1, "ur": -0.9}),
+        "ur": reading(seed=2, harm={"en": 0.1, "hi": 0.1, "ur": -0.1}),
+    }
+    rows = Changes(readings, ["en", "hi", "ur"]).cells_and_selectivity()[1]
+    assert [(row.changed, row.dominant, row.most_harmed) for row in rows] == [
+        ("en", True, "en"),
+        ("hi", False, "en"),
+        ("ur", False, "ur"),
+    ]
+
+
+def test_one_block_has_no_interval_and_one_language_no_others() -> None:
+    (cell,), (row,) = Changes({"en": reading(1)}, ["en"]).cells_and_selectivity()
+    assert (cell.delta_nats_low, cell.delta_nats_high, cell.delta_perplexity_low) == (None, None, None)
+    assert cell.p_value == 1
+    assert (row.others, row.difference, row.low, row.dominant) == (None, None, None, True)
+
+
+def test_a_perplexity_beyond_floating_point() -> None:
+    one = reading()
+    huge = Reading(**(vars(one) | {"changed": {"en": one.unchanged + 1000 * one.tokens}}))
+    (cell,), _ = Changes({"en": huge}, ["en"]).cells_and_selectivity()
+    assert cell.delta_nats == pytest.approx(1000)
+    assert (cell.delta_perplexity, cell.delta_perplexity_low, cell.delta_perplexity_high) == (None, None, None)
+
+
+def test_text_without_bytes() -> None:
+    one = reading()
+    empty = Reading(**(vars(one) | {"sizes": np.zeros(12)}))
+    found = Changes({"en": empty}, ["en"])
+    assert found.baseline()["en"].bits_per_byte is None
+    assert found.cells_and_selectivity()[0][0].delta_bits_per_byte is None

@@ -1,0 +1,189 @@
+"""The matrix of a loaded model, against plain forward passes, language by language."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from samples import normal, statistics_of
+
+import lnbench
+from lnbench.errors import LnbenchError
+from lnbench.neurons import NeuronSet
+from lnbench.perplexity import measure as module
+from lnbench.perplexity.measure import measure
+from lnbench.perplexity.slices import Slice
+from lnbench.perplexity.values import PerplexityMatrix
+from lnbench.statistics import Statistics
+
+
+@pytest.fixture(scope="module")
+def statistics() -> dict[str, Statistics]:
+    return {
+        language: statistics_of(normal(200, 3, 24, seed=seed), language=language, model="tiny-llama")
+        for seed, language in enumerate(("en", "hi", "ur"))
+    }
+
+
+@pytest.fixture(scope="module")
+def matrix(model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice]) -> PerplexityMatrix:
+    return measure(model, tokenizer, neurons, {}, slices, controls=2)
+
+
+def mean_nats(model: Any, text: Slice) -> float:
+    """Over all logits at once."""
+    total = 0.0
+    for block, counted in zip(text.blocks, text.counted, strict=True):
+        with torch.no_grad():
+            scores = model(block.unsqueeze(0)).logits[0, :-1].log_softmax(-1)
+        total -= float(scores.gather(1, block[1:, None]).squeeze(1)[counted].double().sum())
+    return total / float(text.tokens.sum())
+
+
+@pytest.mark.parametrize(
+    ("intervention", "site"), [("zero", "post"), ("p10", "post"), ("mean", "pre"), ("p10", "paper")]
+)
+def test_every_cell_against_plain_forward_passes(
+    intervention: str,
+    site: str,
+    model: Any,
+    tokenizer: Any,
+    neurons: NeuronSet,
+    slices: dict[str, Slice],
+    statistics: dict[str, Statistics],
+) -> None:
+    read_site, write_site = ("pre", "post") if site == "paper" else (site, site)
+    known = {language: one.at(read_site) for language, one in statistics.items()}
+    found = measure(
+        model, tokenizer, neurons, known, slices, intervention=intervention, site=site, controls=0, batch_size=2
+    )
+    for changed in ("en", "hi"):
+        for read, text in slices.items():
+            before = mean_nats(model, text)
+            with lnbench.override(
+                model, neurons[changed], intervention, statistics=known[changed], site=write_site
+            ) as applied:
+                after = mean_nats(model, text)
+            cell = found.cell(changed, read)
+            assert cell.delta_nats == pytest.approx(after - before, abs=1e-5)
+            assert cell.delta_perplexity == pytest.approx(math.exp(after) - math.exp(before), rel=1e-3, abs=1e-2)
+            bytes_per_token = text.sizes.sum() / text.tokens.sum()
+            assert cell.delta_bits_per_byte == pytest.approx((after - before) / math.log(2) / bytes_per_token, abs=1e-5)
+            assert cell.outside_range == pytest.approx(applied.outside_range, nan_ok=True)
+            assert found.baseline[read].nats_per_token == pytest.approx(before, rel=1e-5)
+
+
+def test_controls_are_the_random_selectors(
+    model: Any,
+    tokenizer: Any,
+    neurons: NeuronSet,
+    slices: dict[str, Slice],
+    matrix: PerplexityMatrix,
+    statistics: dict[str, Statistics],
+    tmp_path: Path,
+) -> None:
+    neurons.save(tmp_path / "neurons.json")
+    unchanged = mean_nats(model, slices["ur"])
+    changes = []
+    for seed in range(2):
+        drawn = lnbench.select(f"random:like={tmp_path / 'neurons.json'}:seed={seed}", statistics)
+        with lnbench.override(model, drawn["hi"], "zero"):
+            changes.append(mean_nats(model, slices["ur"]) - unchanged)
+    cell = matrix.cell("hi", "ur")
+    assert (cell.control_min, cell.control_max) == (
+        pytest.approx(min(changes), abs=1e-6),
+        pytest.approx(max(changes), abs=1e-6),
+    )
+    assert cell.control_delta_nats == pytest.approx(sum(changes) / 2, abs=1e-6)
+    assert cell.n_controls == 2
+
+
+def test_what_is_told_of_it(matrix: PerplexityMatrix, neurons: NeuronSet, slices: dict[str, Slice]) -> None:
+    assert matrix.changed == matrix.read == ["en", "hi", "ur"]
+    assert [(cell.changed, cell.read) for cell in matrix.row("hi")] == [("hi", "en"), ("hi", "hi"), ("hi", "ur")]
+    assert matrix.neurons == {"en": 4, "hi": 5, "ur": 0}
+    assert matrix.shared["hi"] == {"en": 2, "ur": 0}
+    assert matrix.neuron_set == neurons.fingerprint
+    assert matrix.slices == {language: text.account() for language, text in slices.items()}
+    assert matrix.length == 32
+    assert matrix.dtype == "float32"
+    assert matrix.command is None
+
+
+def test_a_language_without_neurons_is_not_run(
+    model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice], matrix: PerplexityMatrix
+) -> None:
+    assert {cell.delta_nats for cell in matrix.row("ur")} == {0.0}
+    assert "ur has no neurons, so nothing is changed: its row is exactly 0" in matrix.notes
+    runs: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = module.block_nats
+        patch.setattr(module, "block_nats", lambda *args, **options: runs.append(1) or real(*args, **options))
+        measure(model, tokenizer, neurons, {}, slices, controls=0)
+    assert len(runs) == (1 + 2) * 3
+
+
+def test_the_unchanged_model_is_read_once_and_passes_are_kept(
+    model: Any,
+    tokenizer: Any,
+    neurons: NeuronSet,
+    slices: dict[str, Slice],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that ends in the middle, at any pass, goes on there, and comes to the same."""
+    options: dict[str, Any] = {"controls": 1, "batch_size": 4}
+    whole = measure(model, tokenizer, neurons, {}, slices, **options)
+    runs: list[str] = []
+    real = module.block_nats
+
+    def until(last: int) -> Any:
+        def block_nats(sites: Any, text: Slice, *args: Any, **given: Any) -> Any:
+            if len(runs) == last:
+                raise KeyboardInterrupt
+            runs.append(text.language)
+            return real(sites, text, *args, **given)
+
+        return block_nats
+
+    path = tmp_path / "passes.safetensors"
+    for last in (2, 9):
+        monkeypatch.setattr(module, "block_nats", until(last))
+        with pytest.raises(KeyboardInterrupt):
+            measure(model, tokenizer, neurons, {}, slices, path=path, **options)
+    monkeypatch.setattr(module, "block_nats", until(1000))
+    resumed = measure(model, tokenizer, neurons, {}, slices, path=path, **options)
+    assert len(runs) == (1 + 2 * 2) * 3
+    assert resumed.model_copy(update={"finished_at": whole.finished_at}) == whole
+    again = measure(model, tokenizer, neurons, {}, slices, path=path, **options)
+    assert again.cells == whole.cells
+    assert len(runs) == (1 + 2 * 2) * 3
+
+
+def test_passes_of_another_request_are_not_taken(
+    model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice], tmp_path: Path
+) -> None:
+    path = tmp_path / "passes.safetensors"
+    one = {"en": slices["en"]}
+    measure(model, tokenizer, neurons, {}, one, controls=0, changed=["en"], path=path)
+    with pytest.raises(LnbenchError, match=r"another request \(intervention differ\); choose another folder"):
+        measure(model, tokenizer, neurons, {}, one, controls=0, intervention="constant:value=1", path=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(LnbenchError, match=r"cannot be read .* delete it"):
+        measure(model, tokenizer, neurons, {}, one, controls=0, changed=["en"], path=path)
+
+
+def test_errors(model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice]) -> None:
+    with pytest.raises(LnbenchError, match="unknown language 'zh'; known: en, hi, ur"):
+        measure(model, tokenizer, neurons, {}, slices, changed=["zh"])
+    with pytest.raises(LnbenchError, match="there is nothing to measure"):
+        measure(model, tokenizer, neurons, {}, {})
+    with pytest.raises(LnbenchError, match="'p10' reads its values from Statistics"):
+        measure(model, tokenizer, neurons, {}, slices, intervention="p10")
+    with pytest.raises(LnbenchError, match="changes none of the neurons of 'en'"):
+        measure(model, tokenizer, neurons, {}, slices, intervention="none")
+    with pytest.raises(LnbenchError, match="choose neurons anew"):
+        measure(model, tokenizer, NeuronSet("other", 2, 24, {"en": {0: [1]}}), {}, slices)

@@ -1,0 +1,317 @@
+"""The page: what is in it, that nothing from a run becomes markup, how large it gets, and what it cannot be made of."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from html_reader import Element, read
+from report_helpers import (
+    DOCUMENTS,
+    HOSTILE,
+    LANGUAGES,
+    Sweep,
+    control,
+    neuron_set,
+    write_matrix,
+    write_neurons,
+    write_reproduction,
+    write_sweep,
+    write_training,
+)
+from typer.testing import CliRunner
+
+from lnbench import NeuronSet, leaderboard, report
+from lnbench.cli import app
+from lnbench.errors import LnbenchError
+from lnbench.report import page as pages
+from lnbench.report.pictures import pictures
+from lnbench.report.sources import find
+
+
+@pytest.fixture(scope="module")
+def html(page: Path) -> Element:
+    return read(page)
+
+
+def section(html: Element, name: str) -> Element:
+    return html.one("section", id=name)
+
+
+def test_the_leaderboard_is_the_one_that_the_runs_come_to(html: Element, runs: Path, page: Path) -> None:
+    rows = leaderboard.build(leaderboard.read_runs([runs / "sweep"]))
+    heading, *shown = section(html, "leaderboard").one("table").rows()
+    assert len(shown) == len(rows) == 16
+    for row, cells in zip(rows, shown, strict=True):
+        got = dict(zip(heading, cells, strict=True))
+        assert (got["Language"], got["Intervention"]) == (row.language, row.intervention)
+        assert got["Value"] == ("–" if row.value is None else f"{row.value:.3f}")
+        change = "–" if row.delta is None else f"{row.delta:+.3f}".replace("-", "−")
+        assert got["Change"].split("*")[0].strip() == change
+        assert ("*" in got["Change"]) == bool(row.significant)
+        assert ("†" in got["Change to random"]) == bool(row.control_significant)
+    assert any(row.significant for row in rows)
+    assert any(row.control_significant for row in rows)
+    assert leaderboard.load(page.parent / "leaderboard.json") == rows
+
+
+def test_each_row_leads_to_its_command(html: Element, runs: Path) -> None:
+    rows = leaderboard.build(leaderboard.read_runs([runs / "sweep"]))
+    links = [link.attributes["href"] for link in section(html, "leaderboard").one("tbody").all("a")]
+    commands = section(html, "commands")
+    assert [commands.one("li", id=str(link)[1:]).text for link in links] == [row.command for row in rows]
+
+
+def test_every_kind_of_run_has_its_section(html: Element) -> None:
+    names = [one.attributes["id"] for one in html.all("section")]
+    expected = ["findings", "caveats", "run", "leaderboard", "tables", "published", "perplexity", "figures", "samples"]
+    assert names == [*expected, "commands"]
+    linked = [str(one.attributes["href"])[1:] for one in html.one("nav").all("a")]
+    assert linked == names
+
+
+def test_findings_say_what_changed_and_what_did_it(html: Element) -> None:
+    said = section(html, "findings").text
+    assert "2 of 6 comparisons show a significant change (p < 0.05 after Holm's correction): all worse." in said
+    assert "zero on the neurons of lape: worse in hi (−0.929) and ur (−0.857); no significant change in en." in said
+    assert "mean on the neurons of lape: no significant change." in said
+    assert "For 1 of 3 languages, the text of the language itself suffers most" in said
+
+
+def test_the_reader_sees_why_urdu_suffers_from_hindi_neurons(html: Element) -> None:
+    assert "4 of 6 (66.7 %) of the neurons of hi are neurons of ur too" in section(html, "findings").text
+    perplexity = section(html, "perplexity")
+    tables = {table.one("caption").attributes["id"]: table.rows() for table in perplexity.all("table")}
+    assert ["hi", "ur", "+1.600", "+1.500", "4 of 6 (66.7 %)", "7.8 %"] in tables["shared-1"]
+    assert ["hi", "+1.500", "+0.100", "+1.400", "+1.200 to +1.600", "ur"] in tables["selectivity-1"]
+    titles = [title.text for title in perplexity.all("h4")]
+    assert len(titles) == 2, "the matrix, and beside it what languages share"
+
+
+def test_published_values_stand_beside_measured_ones(html: Element) -> None:
+    (table,) = [
+        one for one in section(html, "published").all("table") if one.one("caption").text == "XNLI accuracy (%)"
+    ]
+    assert table.rows() == [
+        ["model", "language", "none", "P90", "0"],
+        ["m", "hi", "41.2* | 40.0 | +1.2", "– | 44.0 | –", ""],
+    ]
+    said = section(html, "published").text
+    assert "No intervention helps. corrected survives" in said
+    assert "Measured on 90 documents." in said
+    assert "lnbench reproduce table4 --scale small" in section(html, "commands").text
+
+
+def test_figures_are_in_the_page_and_their_files_beside_it(html: Element, page: Path) -> None:
+    figures = list(html.all("figure"))
+    assert len(figures) == 5
+    for figure in figures:
+        drawing = figure.one("svg")
+        assert drawing.attributes["role"] == "img"
+        assert figure.one("figcaption").text
+        files = [page.parent / str(link.attributes["href"]) for link in figure.one("figcaption").all("a")]
+        assert [file.suffix for file in files] == [".png", ".svg", ".pdf", ".csv"]
+        with files[-1].open(encoding="utf-8", newline="") as file:
+            assert len(list(csv.reader(file))) == len(figure.one("details").one("table").rows())
+
+
+def test_samples_stand_side_by_side(html: Element) -> None:
+    groups = list(section(html, "samples").all("details"))
+    assert [str(group.one("h3").text) for group in groups] == [f"quiz_{language}, m float32" for language in LANGUAGES]
+    hindi = groups[1]
+    documents = list(hindi.all("article"))
+    assert len(documents) == DOCUMENTS
+    first, last = documents[0], documents[-1]
+    assert "data-changed" in first.attributes
+    assert "data-changed" not in last.attributes
+    right = "नदी के किनारे एक पुराना घर है 0"
+    assert first.one("table").rows()[1:] == [
+        ["none", right, "✓ right", "acc 1"],
+        ["zero, lape", "another", "✗ wrong", "acc 0"],
+        ["mean, lape", "the same", "✓ right", "acc 1"],
+    ]
+    texts = [one for one in first.all("p") if one.attributes.get("class") == "text"]
+    assert {(one.attributes["dir"], one.attributes["lang"]) for one in texts} == {("auto", "hi")}
+
+
+def test_one_file_that_needs_no_other(page: Path) -> None:
+    source = page.read_text(encoding="utf-8")
+    html = read(source)
+    assert not [one for one in html.all() if one.tag in ("link", "iframe", "object", "embed", "base", "form")]
+    for one in html.all():
+        address = one.attributes.get("src") or ""
+        assert address == "" or address.startswith("data:")
+        assert not re.match(r"(?!data:image/)[a-z]+:", one.attributes.get("href") or "")
+    assert len(source.encode()) < 5_000_000
+    (policy,) = [one.attributes["content"] for one in html.all("meta") if "http-equiv" in one.attributes]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    for tag in ("script", "style"):
+        (text,) = html.one(tag).children
+        assert isinstance(text, str)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def elements(html: Element) -> set[tuple[str, ...]]:
+    """Every kind of element with its attributes."""
+    return {(one.tag, *sorted(one.attributes)) for one in html.all()}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_runs_hold_is_text(sweep: Sweep, tmp_path: Path) -> None:
+    clean = Sweep(tmp_path / "clean")
+    lone = "\ud800" + HOSTILE
+    hostile = HOSTILE.replace("\x00", "")  # JSON lines of records are read strictly
+    for one, name, answer in ((clean, "x", "x"), (sweep, hostile, lone)):
+        one.add("none", "hi", model=name)
+        one.add("zero", "hi", wrong=13, outside=0.5, answer=answer, model=name, selector=name)
+        one.add("mean", "hi", error=name, model=name, selector=name, revision=name)
+        one.add("none", "hi", model=name, adapter=name, finetune=name, wrong=12, answer=answer)
+        write_training(one.folder / "adapter")
+    harmless = read(report.build([clean.folder], tmp_path / "one"))
+    html = read(report.build([sweep.folder], tmp_path / "two"))
+    assert elements(html) == elements(harmless)
+    source = (tmp_path / "two" / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", source)
+    assert "<script>alert(1)</script>" in section(html, "samples").text
+    assert "\ufffd<script>" in section(html, "samples").text
+    assert "␛[31m ␀" in section(html, "samples").text
+    for name in ("findings", "caveats", "run", "leaderboard", "tables", "samples", "commands"):
+        assert "{{ 7*7 }}" in section(html, name).text or name == "commands"
+
+
+def test_names_in_figures_are_text(tmp_path: Path) -> None:
+    NeuronSet("m", 2, 32, {HOSTILE: {0: [1]}}).save(tmp_path / "run" / "neurons" / "set.json")
+    drawn = pictures(find([tmp_path / "run"]), tmp_path / "out")
+    assert len(drawn.others) == 2
+    for picture in drawn.others:
+        html = read(str(picture.image))
+        assert not {key for one in html.all() for key in (one.tag, *one.attributes) if re.match("script|on", key)}
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", picture.image)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("most_bytes", [60_000, 45_000])
+def test_a_page_that_is_too_large_says_what_it_leaves_out(sweep: Sweep, tmp_path: Path, most_bytes: int) -> None:
+    for place, language in enumerate(LANGUAGES):
+        sweep.add("none", language)
+        sweep.add("zero", language, wrong=4 * place, answer="a long answer " * 20)
+        for seed in range(20):
+            sweep.add("zero", language, wrong=seed % 3, **control(seed))
+    path = pages.write([sweep.folder], tmp_path / "out", most_bytes)
+    assert path.stat().st_size <= most_bytes
+    html = read(path)
+    board = section(html, "leaderboard")
+    shown = len(board.one("tbody").rows())
+    if shown < 66:
+        assert f"it shows {shown} of 66 rows" in board.text
+    documents = list(section(html, "samples").all("article"))
+    assert len(documents) < 3 * DOCUMENTS
+    assert f"{len(documents)} of {3 * DOCUMENTS} measured documents are shown" in section(html, "samples").text
+    for group, changed in zip(section(html, "samples").all("details"), (0, 4, 8), strict=True):
+        articles = list(group.all("article"))
+        assert sum("data-changed" in one.attributes for one in articles) == min(changed, len(articles))
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("write", "sections"),
+    [
+        (write_sweep, {"leaderboard", "tables", "samples"}),
+        (write_neurons, {"run"}),
+        (write_training, {"run"}),
+        (write_reproduction, {"published", "commands"}),
+    ],
+)
+def test_a_run_of_one_kind(write: Any, sections: set[str], tmp_path: Path) -> None:
+    html = read(report.build([write(tmp_path / "run")], tmp_path / "out"))
+    assert sections <= {one.attributes["id"] for one in html.all("section")}
+
+
+def test_a_perplexity_matrix_alone(tmp_path: Path) -> None:
+    write_matrix(tmp_path / "run")
+    (tmp_path / "run" / "neurons" / "lape.json").unlink()
+    html = read(report.build([tmp_path / "run"], tmp_path / "out"))
+    (shared,) = [one for one in html.all("table") if "Shared neurons" in one.text]
+    assert shared.rows()[1][-1] == "–", "without the NeuronSet, chance is not known"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_runs_without_samples(sweep: Sweep, tmp_path: Path) -> None:
+    sweep.add("none", "hi", samples=False)
+    sweep.add("zero", "hi", wrong=13, samples=False)
+    html = read(report.build([sweep.folder], tmp_path / "out"))
+    assert "samples" not in {one.attributes["id"] for one in html.all("section")}
+    assert "lm-eval kept no samples" in section(html, "caveats").text
+    assert "nothing is said of changes" in section(html, "findings").text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_several_runs_and_the_same_twice(runs: Path, tmp_path: Path) -> None:
+    once = read(report.build([runs], tmp_path / "one"))
+    parts = [runs / name for name in ("sweep", "ppl", "table4", "adapter")]
+    pages_equal = read(report.build([*parts, runs, parts[0]], tmp_path / "two"))
+    for name in ("findings", "leaderboard", "published", "samples"):
+        assert section(pages_equal, name).text == section(once, name).text
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LnbenchError, match=r"looked there and in its subfolders for records\.jsonl, perplexity\.json"):
+        report.build([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(LnbenchError, match="there is no folder"):
+        report.build([tmp_path / "missing"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["perplexity.json", "reproduction.json", "training.json", "neurons/lape.json"])
+def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"format": "something"}), encoding="utf-8")
+    with pytest.raises(LnbenchError, match=re.escape(str(path))):
+        report.build([tmp_path / "run"], tmp_path / "out")
+
+
+def test_figures_of_a_reproduction_come_from_its_folder_alone(tmp_path: Path) -> None:
+    folder = write_reproduction(tmp_path / "figure1", ["figures/bars.svg", "figures/bars.csv", "../secret.svg"])
+    (folder / "figures").mkdir()
+    for path in (folder / "figures" / "bars.svg", folder / "figures" / "bars.csv", tmp_path / "secret.svg"):
+        path.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", encoding="utf-8")
+    path = report.build([folder], tmp_path / "out")
+    (image,) = read(path).all("img")
+    assert str(image.attributes["src"]).startswith("data:image/svg+xml;base64,")
+    copied = sorted(one.name for one in (tmp_path / "out" / "figures").iterdir())
+    assert copied == ["figure1-bars.csv", "figure1-bars.svg"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_neurons_are_taken_from_the_cache_while_they_are_the_same(sweep: Sweep, tmp_path: Path) -> None:
+    neurons = neuron_set()
+    neurons.save(tmp_path / "cache.json")
+    sweep.add("zero", "hi")
+    (results,) = sweep.folder.glob("cells/*/results.json")
+    told = json.loads(results.read_text(encoding="utf-8"))
+    told["config"]["lnbench"]["neuron_set"] |= {
+        "file": str(tmp_path / "cache.json"),
+        "fingerprint": neurons.fingerprint,
+    }
+    results.write_text(json.dumps(told), encoding="utf-8")
+    assert find([sweep.folder]).neuron_sets == {"lape": neurons}
+    NeuronSet("other", 2, 32, {"hi": {0: [1]}}).save(tmp_path / "cache.json")
+    assert find([sweep.folder]).neuron_sets == {}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_command(runs: Path, tmp_path: Path) -> None:
+    outcome = CliRunner().invoke(app, ["report", str(runs / "sweep"), "-o", str(tmp_path / "out")])
+    assert outcome.exit_code == 0, outcome.output
+    assert str(tmp_path / "out" / "index.html") in outcome.output.replace("\n", "")
+    assert (tmp_path / "out" / "index.html").is_file()

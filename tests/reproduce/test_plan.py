@@ -1,0 +1,169 @@
+"""Specs as steps: how many cells, shared by which tables, and as which commands."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import docs_pages
+import pytest
+from lm_eval.utils import simple_parse_args_string
+
+from lnbench.errors import LnbenchError
+from lnbench.lm.experiment import Experiment
+from lnbench.reproduce import catalogue
+from lnbench.reproduce.estimate import estimate
+from lnbench.reproduce.plan import Plan, Request, plan
+from lnbench.reproduce.steps import Collect, Measure, Select, Train
+
+OUT = Path("runs/reproduced")
+
+
+def planned(*names: str, **changes: Any) -> Plan:
+    return plan(Request(names=names, out=OUT, **changes))
+
+
+def commands(found: Plan, program: str = "lm_eval") -> list[str]:
+    return [line for step in found.steps for line in step.commands if line.startswith(f"{program} ")]
+
+
+def arguments_of(command: str) -> dict[str, Any]:
+    """The model arguments as lm_eval reads them; it takes the word none for nothing."""
+    found = simple_parse_args_string(shlex.split(command)[4])
+    return {name: "none" if value is None else value for name, value in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["table1"], 54),
+        (["table4"], 102),
+        (["table1", "table4"], 102),
+        (["table2"], 54),
+        (["table2", "table5"], 102),
+        (["table3"], 45),
+        (["table3", "table7"], 90),
+        (["table8"], 6),
+        (["table6", "figure1", "figure2"], 0),
+        (["table1", "table2", "table3", "table4", "table5", "table7", "table8"], 300),
+    ],
+)
+def test_the_cells_are_as_many_as_in_the_paper(names: list[str], count: int) -> None:
+    found = planned(*names)
+    cells = commands(found)
+    assert len(cells) == len(set(cells)) == count
+    assert estimate(found).startswith(f"{count} distinct cells; about ")
+
+
+def test_a_short_table_is_a_part_of_the_long_one() -> None:
+    for short, long in (("table1", "table4"), ("table2", "table5"), ("table3", "table7")):
+        parts = {step.out for step in planned(short).steps if isinstance(step, Measure)}
+        assert parts < {step.out for step in planned(long).steps if isinstance(step, Measure)}
+
+
+@pytest.mark.parametrize("preset", ["corrected", "paper"])
+@pytest.mark.parametrize("changes", [{}, {"model": "gemma-3-270m", "scale": "small", "given": {"controls": 1}}])
+def test_every_step_is_a_command_that_parses(preset: Any, changes: dict[str, Any]) -> None:
+    found = planned("all", preset=preset, **changes)
+    line = docs_pages.commandline()
+    for step in found.steps:
+        assert step.doing
+        for command in step.commands:
+            words = shlex.split(command)
+            if words[0] == "lnbench":
+                line.main(words[1:], prog_name="lnbench", standalone_mode=False)
+                continue
+            given = arguments_of(command)
+            ours = {name: value for name, value in given.items() if name in Experiment.model_fields}
+            is_paper = Path(given["peft"]).parts[2].endswith("-paper") and ours["intervention"] != "none"
+            assert Experiment(**ours).site == ("paper" if is_paper else "post")
+
+
+def test_lape_neurons_are_those_of_the_languages_own_set() -> None:
+    for line in commands(planned("table4")):
+        arguments = arguments_of(line)
+        if arguments["intervention"] != "none":
+            language, file = arguments["language"], Path(arguments["neurons"]).stem
+            assert file == "act_prob" or file == {"vi": "lape-set1", "hi": "lape-set6", "ur": "lape-set6"}[language]
+
+
+def test_the_neurons_that_are_fine_tuned_are_the_selectors() -> None:
+    trains = [step for step in planned("table7").steps if isinstance(step, Train)]
+    assert len({step.out for step in trains}) == len(trains) == 15
+    assert {(step.selection, step.how.languages) for step in trains if step.selection == "lape-set1"} == {
+        ("lape-set1", "en"),
+        ("lape-set1", "vi"),
+        ("lape-set1", "en+vi"),
+    }
+    random = [step.how.languages for step in planned("table8", model="x/y").steps if isinstance(step, Train)]
+    assert random == ["random-like-vi", "random-like-hi", "random-like-ur"]
+
+
+def test_the_papers_scale_quantises_and_the_small_one_does_not() -> None:
+    for line in commands(planned("table1")):
+        assert "load_in_4bit=True,bnb_4bit_quant_type=nf4,bnb_4bit_use_double_quant=True" in line
+    assert not [line for line in commands(planned("table1", model="x/y", scale="small")) if "4bit" in line]
+
+
+def test_languages_take_the_place_of_the_papers_sets() -> None:
+    found = planned("table4", "figure1", "figure20", model="x/y", scale="small", languages=("en", "hi", "zh"))
+    selected = {step.name: step.languages for step in found.steps if isinstance(step, Select)}
+    assert selected == {"lape": ["en", "hi", "zh"], "act_prob": ["en", "hi", "zh"]}
+    (collect,) = (step for step in found.steps if isinstance(step, Collect))
+    assert collect.languages == ("en", "hi", "zh")
+    assert {line.rpartition("lnbench_xnli_pair_")[2][:2] for line in commands(found)} == {"hi"}
+    assert len(commands(found, "lnbench ppl")) == 1
+
+
+def test_the_embedded_text_leaves_some_languages_of_each_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LNBENCH_DATA", raising=False)
+    found = planned("table4", model="x/y", scale="small")
+    selected = {step.name: step.languages for step in found.steps if isinstance(step, Select)}
+    assert selected["lape-set1"] == ["en", "vi", "zh"]
+    assert selected["lape-set6"] == ["en", "hi", "ur"]
+    assert len(commands(found)) == 51
+
+
+def test_the_corpus_of_the_data_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNBENCH_DATA", str(tmp_path))
+    assert "demo" in planned("figure1", model="x/y", scale="small").corpus
+    (tmp_path / "corpus").mkdir()
+    for language in ("en", "fr", "hi", "bn"):
+        (tmp_path / "corpus" / f"{language}.jsonl.gz").touch()
+    found = planned("figure1", model="x/y", scale="small")
+    assert found.corpus == str(tmp_path / "corpus" / "{lang}.jsonl.gz")
+    assert [step.languages for step in found.steps if isinstance(step, Select)] == [["en", "fr"]]
+    assert planned("figure1", model="x/y", scale="small", corpus="a/b:{lang}").corpus == "a/b:{lang}"
+
+
+def test_a_model_stands_beside_its_own_numbers() -> None:
+    def beside(model: str) -> set[str]:
+        return {piece.at.beside for job in planned("table4", model=model).jobs for piece in job.pieces}
+
+    assert beside("gemma-3-270m") == {"llama-3.1-8b"}
+    assert beside("/models/mistral-nemo-base-2407") == {"mistral-nemo-12b"}
+    assert {piece.at.beside for job in planned("table4").jobs for piece in job.pieces} == {*catalogue.models()}
+
+
+def test_a_comparison_measures_its_tables_under_both_presets() -> None:
+    found = planned(catalogue.COMPARISON, model="x/y")
+    assert len(commands(found)) == 2 * 27
+    assert len(commands(planned(catalogue.COMPARISON, model="x/y", tables=("table3", "table8")))) == 2 * (45 + 3)
+    assert {step.at.folder.name for step in found.steps} == {"y", "y-paper"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"names": ("table9",)}, "unknown table or figure 'table9'; known: table1, "),
+        ({"names": ("table1",), "languages": ("en", "zh")}, "table1: none of its languages is left"),
+        ({"names": ("table1",), "scale": "small", "languages": ("en", "xx")}, "unknown language 'xx'"),
+        ({"names": (catalogue.COMPARISON,), "tables": ("table6",)}, "compares tables 1 to 5, 7 and 8.*not table6"),
+        ({"names": ("table1",), "given": {"foo": 1}}, "unknown setting 'foo'"),
+    ],
+)
+def test_what_cannot_be_done_is_told(changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LNBENCH_DATA", raising=False)
+    with pytest.raises(LnbenchError, match=told):
+        plan(Request(out=OUT, **changes))
