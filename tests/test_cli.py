@@ -85,7 +85,10 @@ def test_from_statistics_to_exported_neurons(work: Path, tiny_model: str, tiny_c
 def test_demo_on_a_tiny_model(work: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lnbench.demo.run.SELECTORS", ("lape:top_fraction=0.4", "act_prob:fraction=0.1"))
     out = work / "demo"
-    run("demo", "--model", tiny_model, "--out", str(out), "--limit", "3", "--tokens", "1200", "--languages", "hi+zh")
+    small = ("--limit", "3", "--tokens", "1200", "--languages", "hi+zh")
+    *_, page = run("demo", "--model", tiny_model, "--out", str(out), *small).splitlines()
+    assert Path(page) == (out / "report" / "index.html").resolve()
+    assert Path(page).is_file()
     leaderboard = read_json(out / "leaderboard.json")
     assert leaderboard["format"] == "lnbench.leaderboard/1"
     rows = leaderboard["rows"]

@@ -67,8 +67,8 @@ def _parameters(found: inspect.Signature) -> Iterator[str]:
         if one.name in ("self", "cls"):
             continue
         if one.kind is one.KEYWORD_ONLY and not named_only:
-            named_only = True
             yield "*"
+        named_only = named_only or one.kind in (one.KEYWORD_ONLY, one.VAR_POSITIONAL)
         stars = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
         annotation = "" if one.annotation is one.empty else f": {_annotation(one.annotation)}"
         default = "" if one.default is one.empty else f" = {_default(one.default)}"

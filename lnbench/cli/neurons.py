@@ -84,7 +84,7 @@ def import_neurons(
     The file is read as data; code in it is refused. It holds neither languages nor the model, so they are named.
 
     Example: lnbench neurons import LLaMA-2-7B.neuron.pth --languages en+zh+fr+es+vi+id+ja
-    --model meta-llama/Llama-2-7b-hf --width 11008 --out lape.json
+    --model meta-llama/Llama-2-7b-hf --width 11008 --out published.json
     """
     from lnbench.neurons import NeuronSet
 

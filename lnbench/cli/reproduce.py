@@ -77,7 +77,7 @@ def measure(
 ) -> None:
     """Do every step from text to table, and show the published value beside each measured one. Goes on where it ended.
 
-    NAME is a table or figure that lnbench reproduce list names, or all.
+    NAME is a table or figure that lnbench reproduce list names, or all. Exit code 1 if a cell failed.
 
     Example: lnbench reproduce figure1 --model gemma-3-270m --scale small
     """
@@ -116,6 +116,7 @@ def measure(
     from lnbench.reproduce.run import run
     from lnbench.reproduce.writing import shown, verdicts
 
+    failed: list[str] = []
     with chosen_executor(executor, ray_address, workers, cpus, gpus) as chosen:
         for job, found in zip(wanted.jobs, run(wanted, chosen, console(stderr=True)), strict=True):
             for table in found.tables:
@@ -125,7 +126,12 @@ def measure(
             for sentence in (*found.findings, *(f"Note: {caveat}" for caveat in found.caveats)):
                 typer.echo(sentence)
             typer.echo(f"{found.name}: written to {folder_of(wanted, job)}")
+            failed += found.failures
+    for failure in dict.fromkeys(failed):
+        typer.echo(failure, err=True)
     typer.echo(f"as a page: lnbench report {wanted.request.out} --out {wanted.request.out / 'report'}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @reproduce.command("list")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnbench.perplexity.values import Baseline, Cell, Selectivity
+from lnbench.perplexity.values import Baseline, Cell, Contrast, Selectivity
 from lnbench.significance import exchange_test, holm, widened_tail
 
 RESAMPLES = 5_000
@@ -104,10 +104,6 @@ class _Resampled:
         sums = resampled_sums(np.vstack([one.tokens, one.sizes, one.unchanged, *added.values()]), language)
         return cls(sums[0], sums[1], sums[2], dict(zip(added, sums[3:], strict=True)), len(one.tokens))
 
-    def delta(self, changed: str) -> _Floats:
-        """Change in nats per token of each resample."""
-        return self.added.get(changed, np.zeros(RESAMPLES)) / self.tokens
-
 
 def resampled_sums(values: _Floats, language: str) -> _Floats:
     """``[rows, resamples]``: sums of ``values`` ``[rows, blocks]`` over bootstrap resamples of the blocks.
@@ -189,16 +185,34 @@ def _unchanged(changed: str, read: str) -> Cell:
 
 
 def _selectivity(changed: str, row: Sequence[Cell], resampled: Mapping[str, _Resampled]) -> Selectivity:
-    deltas = {cell.read: cell.delta_nats for cell in row}
+    blocks = min(resampled[cell.read].blocks for cell in row)
+    nats = {cell.read: cell.delta_nats for cell in row}
+    added = {read: one.added.get(changed, np.zeros(RESAMPLES)) for read, one in resampled.items()}
+    found = _contrast(changed, nats, {read: added[read] / one.tokens for read, one in resampled.items()}, blocks)
+    bits = {cell.read: cell.delta_bits_per_byte for cell in row if cell.delta_bits_per_byte is not None}
+    per_byte = None
+    if len(bits) == len(row):
+        draws = {read: _bits(added[read], one.sizes) for read, one in resampled.items()}
+        per_byte = _contrast(changed, bits, draws, blocks)
+    return Selectivity(changed=changed, bits_per_byte=per_byte, **found.model_dump())
+
+
+def _contrast(changed: str, deltas: Mapping[str, float], draws: Mapping[str, _Floats], blocks: int) -> Contrast:
+    """Of one row.
+
+    Args:
+        changed: Language i.
+        deltas: Language j → the change of its text.
+        draws: The same in each resample, ``[resamples]``.
+        blocks: Of the shortest slice.
+    """
     own, others = deltas[changed], [read for read in deltas if read != changed]
     most = max(deltas, key=lambda read: (deltas[read], read == changed))
     mean = low = high = None
     if others:
         mean = math.fsum(deltas[read] for read in others) / len(others)
-        draws = resampled[changed].delta(changed) - np.mean([resampled[read].delta(changed) for read in others], axis=0)
-        low, high = _interval(draws, min(resampled[read].blocks for read in deltas))
-    return Selectivity(
-        changed=changed,
+        low, high = _interval(draws[changed] - np.mean([draws[read] for read in others], axis=0), blocks)
+    return Contrast(
         own=own,
         others=mean,
         difference=None if mean is None else own - mean,

@@ -18,7 +18,7 @@ from lnbench.overrides import Applied
 from lnbench.perplexity.slices import Slice
 from lnbench.statistics.collect import input_device
 
-_BUFFER_BYTES = {"cpu": 2**26}
+_BUFFER_BYTES = {"cpu": 2**27}
 _BUFFER_BYTES_ON_ACCELERATOR = 2**29
 """Logits at a time, in float32; a larger buffer keeps an accelerator busier."""
 _LEAST_POSITIONS = 32

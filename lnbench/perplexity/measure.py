@@ -56,6 +56,7 @@ def measure(
     batch_size: int | None = None,
     path: Path | None = None,
     progress: bool = False,
+    described: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> PerplexityMatrix:
     """Change each language's neurons in turn, and measure how much likelier or less likely each slice becomes.
@@ -76,6 +77,7 @@ def measure(
         batch_size: Blocks in a forward pass; as many as fit the memory if None.
         path: File that keeps every pass that is done; the same call goes on with it.
         progress: Show a progress bar.
+        described: What :func:`~lnbench.statistics.describe_model` says of the two, if that is known already.
         about: Further fields of the matrix: ``model``, ``selector``, ``command``, ``adapter``.
 
     Raises:
@@ -83,7 +85,7 @@ def measure(
             request; a loss that is not finite.
     """
     sites = locate(model)
-    described = describe_model(model, tokenizer)
+    described = described or describe_model(model, tokenizer)
     neurons.check(described["model"], sites.layers, sites.width)
     languages = list(changed) if changed is not None else neurons.languages
     if not slices or not languages:
@@ -91,6 +93,7 @@ def measure(
     for language in languages:
         if language not in neurons:
             raise unknown("language", language, neurons.languages, "These neurons have no others")
+    accounts = {language: text.account() for language, text in slices.items()}
     passes = Passes(
         {
             "model": {name: described[name] for name in _DESCRIBED},
@@ -98,7 +101,7 @@ def measure(
             "statistics": {language: one.fingerprint for language, one in sorted(statistics.items())},
             "intervention": get_host().canonical("intervention", intervention),
             "site": site,
-            "text": {language: text.account().fingerprint for language, text in slices.items()},
+            "text": {language: account.fingerprint for language, account in accounts.items()},
         },
         path,
     )
@@ -119,7 +122,7 @@ def measure(
             "changed": languages,
             "read": list(slices),
             "length": _longest(slices),
-            "slices": {language: text.account() for language, text in slices.items()},
+            "slices": accounts,
             "neurons": {language: neurons.count(language) for language in languages},
             "shared": _shared(neurons, languages),
             "neuron_set": neurons.fingerprint,

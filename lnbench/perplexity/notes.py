@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lnbench.perplexity.values import PerplexityMatrix, Selectivity
+from lnbench.significance import LEVEL
 
-_FEW_BLOCKS = 8
-"""A sign-flip test of fewer cannot reach p < 0.01."""
+_LEAST_P = 1e-4
+"""Of a test by random permutations."""
 
 
 def notes_of(matrix: PerplexityMatrix) -> list[str]:
@@ -19,6 +20,7 @@ def _notes(matrix: PerplexityMatrix) -> Iterator[str]:
     for language, count in matrix.neurons.items():
         if count == 0:
             yield f"{language} has no neurons, so nothing is changed: its row is exactly 0"
+    measured = len(matrix.read) * sum(count > 0 for count in matrix.neurons.values())
     for language, text in matrix.slices.items():
         if text.overlap is None:
             yield f"{language}: whether Statistics were collected from this text is not known"
@@ -27,8 +29,12 @@ def _notes(matrix: PerplexityMatrix) -> Iterator[str]:
                 f"{language}: Statistics were collected from {text.overlap:.0%} of this text's documents as well; the "
                 "corpus is too short for both"
             )
-        if text.blocks < _FEW_BLOCKS:
-            yield f"{language}: {text.blocks} blocks of text are few; intervals and p-values tell little"
+        # Flipping the signs of all blocks is as extreme as none.
+        if max(2.0 ** (1 - text.blocks), _LEAST_P) * measured >= LEVEL:
+            yield (
+                f"{language}: with {text.blocks} blocks of text no change can be significant after correction for "
+                f"{measured} cells; read more tokens, or shorter blocks"
+            )
     outside = [cell.outside_range for cell in matrix.cells if cell.outside_range]
     if outside:
         yield f"up to {max(outside):.0%} of the values written lie outside the range observed in the language's text"
@@ -49,10 +55,15 @@ def _harm(matrix: PerplexityMatrix, row: Selectivity) -> str:
     most = matrix.cell(row.changed, row.most_harmed).delta_nats
     if most <= 0:
         return f"The neurons of {row.changed}: changing them harms no text that was read"
-    return (
+    sentence = (
         f"The neurons of {row.changed}: changing them harms {row.most_harmed} ({most:+.3f} nats per token) more than "
         f"{row.changed} ({row.own:+.3f})"
     )
+    if row.bits_per_byte is not None and row.bits_per_byte.dominant:
+        # A token of one language can be worth twice the text of one of another.
+        other = matrix.cell(row.changed, row.most_harmed).delta_bits_per_byte
+        sentence += f", though less per byte of text ({other:+.3f} bits, {row.changed} {row.bits_per_byte.own:+.3f})"
+    return sentence
 
 
 def _sharing(matrix: PerplexityMatrix, row: Selectivity) -> str:

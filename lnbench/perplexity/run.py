@@ -66,9 +66,11 @@ def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: b
         for language in changed:
             if language not in neurons:
                 raise unknown("language", language, neurons.languages, "This NeuronSet has no others")
+        # Beside a file of neurons, text is not read only to find out whether they are from there.
+        others = [] if request.neurons and not request.statistics else neurons.languages
         statistics = {
             language: lm.artifacts.statistics(lm.experiment, language)
-            for language in dict.fromkeys([*changed, *neurons.languages])
+            for language in dict.fromkeys([*changed, *others])
             if lm.artifacts.readable(lm.experiment, language)
         }
         known = statistics if _selected_from(neurons, statistics) else None
@@ -98,6 +100,7 @@ def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: b
             batch_size=None if request.batch_size == "auto" else request.batch_size,
             path=out / passes.FILE,
             progress=progress,
+            described=lm.described,
             about={
                 "model": request.model,
                 "adapter": request.model_args.get("peft"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -22,6 +22,8 @@ from lnbench.perplexity.spelling import byte_lengths
 from lnbench.perplexity.values import SliceAccount
 from lnbench.statistics import Statistics
 
+_ORDER = ("seed", "dedup", "drop_wrong_script")
+"""What decides which documents come when, as Statistics record it."""
 _CHARACTERS_PER_TOKEN = 64
 """More than a token has, averaged over a block."""
 
@@ -110,7 +112,10 @@ def cut(
     mode: str = "pack",
     statistics: Mapping[str, Statistics] | None = None,
 ) -> Slice:
-    """Cut one language's slice. Its blocks depend on the arguments alone.
+    """Cut one language's slice.
+
+    Where Statistics come from the same text, its documents are taken in the same order, and the same of them left out.
+    Beyond that, the blocks of a file depend on the other arguments alone.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
@@ -126,7 +131,10 @@ def cut(
         LnbenchError: the corpus has no text of the language, or too little for one block.
     """
     enough, longest = tokens * _CHARACTERS_PER_TOKEN, length * _CHARACTERS_PER_TOKEN
+    known = (statistics or {}).get(language)
     held = HeldOut(corpus, language, enough=enough, longest=longest)
+    if known is not None and known.provenance.get("corpus_source") == held.source:
+        held = replace(held, **{name: known.provenance[name] for name in _ORDER if name in known.provenance})
     if not is_hub(held.pattern):
         file_of(held.pattern, language)
     read = _documents_read(held, statistics)

@@ -2,48 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from lnbench.perplexity.notes import shared_neurons
-from lnbench.perplexity.values import Cell, PerplexityMatrix, Selectivity
+from lnbench.perplexity.values import Baseline, Cell, Contrast, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.tables import numeric_table
 
 _LEGEND = (
-    "Rows: whose neurons are changed; columns: whose text is read. In nats per token; above 0 text became less likely.",
-    "own − others: the change of the row's own text less the mean of the others', with its 95 % interval.",
+    "Rows: whose neurons are changed; columns: whose text is read. Above 0 the text became less likely. Only bits per",
+    "byte are comparable between languages. own − others: change of the row's own text less the mean of the others',",
+    "with its 95 % interval.",
     f"* p < {LEVEL:g} after Holm's correction, against the unchanged model; † also beyond every random draw.",
 )
 
 
+@dataclass(frozen=True)
+class _Unit:
+    spoken: str
+    delta: Callable[[Cell], float | None]
+    baseline: Callable[[Baseline], float | None]
+    contrast: Callable[[Selectivity], Contrast | None]
+
+
+_UNITS = (
+    _Unit("nats per token", attrgetter("delta_nats"), attrgetter("nats_per_token"), lambda row: row),
+    _Unit("bits per byte", *(attrgetter(f"{one}bits_per_byte") for one in ("delta_", "", ""))),
+)
+
+
 def matrix_table(matrix: PerplexityMatrix) -> Group:
-    """The matrix in nats per token with each row's selectivity, and in sentences what to know of it."""
-    table: Table = numeric_table(
-        f"Change in nats per token by {matrix.intervention} of {matrix.selector}, {matrix.model}",
+    """The matrix in nats per token and bits per byte with each row's selectivity; in sentences what to know of it."""
+    sentences = [f"{sentence}." for sentence in [*shared_neurons(matrix), *matrix.notes]]
+    return Group(*(_table(matrix, unit) for unit in _UNITS), *map(Text, [*_LEGEND, *sentences, ""]))
+
+
+def _table(matrix: PerplexityMatrix, unit: _Unit) -> Table:
+    table = numeric_table(
+        f"Change in {unit.spoken} by {matrix.intervention} of {matrix.selector}, {matrix.model}",
         "neurons of",
         "neurons",
         *matrix.read,
         "own − others",
     )
-    known = [f"{matrix.baseline[language].nats_per_token:.3f}" for language in matrix.read]
-    table.add_row("- (nats per token)", "", *known, "", style="dim", end_section=True)
+    known = [_number(unit.baseline(matrix.baseline[language]), sign="") for language in matrix.read]
+    table.add_row("- (unchanged)", "", *known, "", style="dim", end_section=True)
     selectivity = {row.changed: row for row in matrix.selectivity}
     for changed in matrix.changed:
-        cells = [Text(_cell(cell), style="bold" if cell.read == changed else "") for cell in matrix.row(changed)]
-        table.add_row(changed, f"{matrix.neurons[changed]:,}", *cells, _selectivity(selectivity.get(changed)))
-    sentences = [f"{sentence}." for sentence in [*shared_neurons(matrix), *matrix.notes]]
-    return Group(table, *map(Text, [*_LEGEND, *sentences, ""]))
+        cells = [
+            Text(_number(unit.delta(cell)) + _marks(cell), style="bold" if cell.read == changed else "")
+            for cell in matrix.row(changed)
+        ]
+        row = selectivity.get(changed)
+        table.add_row(changed, f"{matrix.neurons[changed]:,}", *cells, _selectivity(row and unit.contrast(row)))
+    return table
 
 
-def _cell(cell: Cell) -> str:
-    significant = cell.p_holm < LEVEL
-    marks = ("*" if significant else "") + ("†" if significant and cell.exceeds_controls else "")
-    return f"{cell.delta_nats:+.3f}{marks}"
+def _number(value: float | None, sign: str = "+") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}"
 
 
-def _selectivity(row: Selectivity | None) -> str:
+def _marks(cell: Cell) -> str:
+    if cell.p_holm >= LEVEL:
+        return ""
+    return "*†" if cell.exceeds_controls else "*"
+
+
+def _selectivity(row: Contrast | None) -> str:
     if row is None or row.difference is None:
         return "–"
     interval = "" if row.low is None else f" [{row.low:+.3f}, {row.high:+.3f}]"

@@ -77,17 +77,26 @@ class Cell(_Part):
     )
 
 
-class Selectivity(_Part):
-    """How much more a language's own text suffers from its neurons' change than others' do, in nats per token."""
+class Contrast(_Part):
+    """How much more a language's own text suffers from its neurons' change than others' do, in one unit."""
 
-    changed: str = Field(description="i: whose neurons are changed")
-    own: float = Field(description="change of i's own text: the diagonal")
+    own: float = Field(description="change of the language's own text: the diagonal")
     others: float | None = Field(description="mean change of the other languages' text; null where no other is read")
     difference: float | None = Field(description="own − others")
     low: float | None = Field(description="lower end of its 95 % bootstrap interval")
     high: float | None = Field(description="upper end of its 95 % bootstrap interval")
     dominant: bool = Field(description="whether own is above 0 and the largest of its row")
     most_harmed: str = Field(description="the language of the row's largest change")
+
+
+class Selectivity(Contrast):
+    """The contrast of one row, in nats per token."""
+
+    changed: str = Field(description="i: whose neurons are changed")
+    bits_per_byte: Contrast | None = Field(
+        default=None,
+        description="the same in bits per byte, which is comparable between languages; null for text without bytes",
+    )
 
 
 class PerplexityMatrix(_Part):

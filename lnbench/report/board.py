@@ -89,9 +89,6 @@ def _number(name: str, text: Callable[[Row], str], key: Callable[[Row], float | 
 COLUMNS = (
     _column("Model", lambda row: " ".join(filter(None, (row.model, row.dtype, row.quantization))), optional=True),
     _column("Adapter", lambda row: row.finetune, optional=True),
-    _column("Setup", lambda row: row.setup or "–", optional=True, filtered=False),
-    _column("Seed", lambda row: str(row.seed), optional=True, filtered=False),
-    _column("Limit", lambda row: "all" if row.limit is None else f"{row.limit:g}", optional=True, filtered=False),
     _column("Task", lambda row: row.task_pattern, optional=True),
     _column("Language", lambda row: row.language),
     _column("Metric", lambda row: row.metric or "failed"),
@@ -106,6 +103,9 @@ COLUMNS = (
     _number("Change to random", lambda row: signed(row.control_delta), lambda row: row.control_delta),
     _number("p to random", lambda row: p_value(row.control_p_holm), lambda row: row.control_p_holm),
     _number("Documents", lambda row: "–" if row.n is None else f"{row.n:,}", lambda row: row.n),
+    _column("Setup", lambda row: row.setup or "–", optional=True, filtered=False),
+    _column("Seed", lambda row: str(row.seed), optional=True, filtered=False),
+    _column("Limit", lambda row: "all" if row.limit is None else f"{row.limit:g}", optional=True, filtered=False),
 )
 """Of the table, in its order."""
 _WITH_MARKS, _WITH_CONTROL_MARKS = "Change", "Change to random"

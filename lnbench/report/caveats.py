@@ -18,7 +18,7 @@ def caveats(sources: Sources) -> list[Caveat]:
 
 
 def _failed(sources: Sources) -> Iterator[str]:
-    errors = Counter(row.error or "no error was recorded" for row in sources.rows if row.failed)
+    errors = Counter(row.error or "no error was recorded" for row in sources.shown_rows if row.failed)
     for error, count in errors.items():
         yield f"{counted(count, 'cell')} failed and {'is' if count == 1 else 'are'} not in the numbers: {error}"
 
@@ -27,7 +27,7 @@ def _outside(sources: Sources) -> Iterator[str]:
     """Values that no neuron showed on text: what a model does with them says little about what the neurons do."""
     by_intervention: dict[str, list[float]] = defaultdict(list)
     overridden: Counter[str] = Counter()
-    for row in _once(sources.rows):
+    for row in _once(sources.shown_rows):
         if row.intervention != "none" and row.control_of is None and row.cell in sources.told:
             overridden[row.intervention] += 1
             share = sources.told[row.cell].outside
@@ -39,7 +39,7 @@ def _outside(sources: Sources) -> Iterator[str]:
             f"of {counted(overridden[intervention], 'cell')}: up to {percent(max(shares))} of the values. Damage "
             "there may come from the values, not from what the neurons do."
         )
-    for folder, matrix in sources.matrices.items():
+    for folder, matrix in sources.shown_matrices.items():
         shares = [cell.outside_range for cell in matrix.cells if cell.outside_range]
         if shares:
             yield (
@@ -59,13 +59,13 @@ def _sites(sources: Sources) -> Iterator[str]:
             f"Values were read at the site {read} and written at the site {write}, as in the paper. A value of the one "
             "need not be possible at the other."
         )
-    for matrix in sources.matrices.values():
+    for matrix in sources.shown_matrices.values():
         if matrix.site == "paper":
             yield f"The perplexity matrix of {matrix.selector} reads values before the non-linearity and writes after."
 
 
 def _uncontrolled(sources: Sources) -> Iterator[str]:
-    overridden = [row for row in compared(sources.rows) if row.intervention != "none"]
+    overridden = [row for row in compared(sources.shown_rows) if row.intervention != "none"]
     without = [row for row in overridden if not row.n_controls]
     if without:
         yield (
@@ -77,13 +77,13 @@ def _uncontrolled(sources: Sources) -> Iterator[str]:
             f"{counted(len(single), 'comparison')} {_has(len(single))} one draw of random neurons only. Draws differ, "
             "so a difference from one may be that draw's."
         )
-    for folder, matrix in sources.matrices.items():
+    for folder, matrix in sources.shown_matrices.items():
         if any(not cell.n_controls for cell in matrix.cells):
             yield f"The perplexity matrix of {folder.name} has cells without a control of random neurons."
 
 
 def _few(sources: Sources) -> Iterator[str]:
-    tested = compared(sources.rows)
+    tested = compared(sources.shown_rows)
     unseen = [row for row in tested if not row.significant and (row.mde is None or abs(row.delta or 0.0) < row.mde)]
     if unseen:
         documents = sorted({row.n for row in unseen if row.n is not None})
@@ -95,7 +95,7 @@ def _few(sources: Sources) -> Iterator[str]:
 
 
 def _limited(sources: Sources) -> Iterator[str]:
-    limits = sorted({row.limit for row in sources.rows if row.limit is not None})
+    limits = sorted({row.limit for row in sources.shown_rows if row.limit is not None})
     if limits:
         sizes = listed(f"{limit:g}" for limit in limits)
         yield f"Only the first documents of each task were measured (limit {sizes}); others may give other numbers."
@@ -104,8 +104,9 @@ def _limited(sources: Sources) -> Iterator[str]:
 def _no_neurons(sources: Sources) -> Iterator[str]:
     empty: dict[str, list[str]] = defaultdict(list)
     for told in sources.told.values():
-        empty[told.selector or "a file"] += [language for language, count in told.neurons.items() if not count]
-    for name, neurons in sources.neurons.items():
+        name = sources.named(told.selector) or "a file"
+        empty[name] += [language for language, count in told.neurons.items() if not count]
+    for name, neurons in sources.neuron_sets.items():
         empty[name] += [language for language in neurons if not neurons.count(language)]
     for name, languages in empty.items():
         if languages:
@@ -114,7 +115,9 @@ def _no_neurons(sources: Sources) -> Iterator[str]:
 
 def _mixed(sources: Sources) -> Iterator[str]:
     models = {
-        (row.model, row.revision, row.dtype, row.quantization, row.weights) for row in sources.rows if not row.failed
+        (row.model, row.revision, row.dtype, row.quantization, row.weights)
+        for row in sources.shown_rows
+        if not row.failed
     }
     if len(models) > 1:
         named = listed(sorted({" ".join(filter(None, model[:4])) for model in models}))
@@ -125,7 +128,7 @@ def _mixed(sources: Sources) -> Iterator[str]:
 
 
 def _uncorrected(sources: Sources) -> Iterator[str]:
-    tables = {(*row.measured_on, row.metric) for row in compared(sources.rows)}
+    tables = {(*row.measured_on, row.metric) for row in compared(sources.shown_rows)}
     if len(tables) > 1:
         yield (
             f"p-values are corrected within a table. This page has {len(tables)} of them: about one in twenty tables "
@@ -134,7 +137,7 @@ def _uncorrected(sources: Sources) -> Iterator[str]:
 
 
 def _notes(sources: Sources) -> Iterator[str]:
-    for note, count in Counter(row.note for row in sources.rows if row.note).items():
+    for note, count in Counter(row.note for row in sources.shown_rows if row.note).items():
         yield f"{counted(count, 'row')}: {note}."
 
 

@@ -42,7 +42,8 @@ def harm(name: str, matrix: PerplexityMatrix, neurons: NeuronSet | None) -> Harm
         matrix: What was measured.
         neurons: The set whose neurons were changed, if it is at hand: it tells what chance would share.
     """
-    title = f"Perplexity under {matrix.intervention} on the neurons of {matrix.selector}, {matrix.model} ({name})"
+    change = f"{matrix.intervention} on the neurons of {matrix.selector}"
+    title = f"Perplexity under {change}, {matrix.model} ({name})"
     text = ", ".join(f"{language} {one.tokens:,}" for language, one in matrix.slices.items())
     return Harm(
         title,
@@ -155,8 +156,8 @@ def _shared(matrix: PerplexityMatrix, neurons: NeuronSet | None) -> Table | None
     if not rows:
         return None
     return Table(
-        "Shared neurons explain harm to other languages: changing them changes both. For each language the "
-        f"{_MOST_HARMED} others whose text suffers most, in nats per token.",
+        "Shared neurons, and harm to other languages: changing a neuron that both have changes both. For each language "
+        f"the {_MOST_HARMED} others whose text suffers most, in nats per token.",
         ["neurons of", "text of", "its change", "change of own text", "neurons shared", "by chance"],
         rows,
         labels=2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from lnbench.leaderboard import Row
@@ -22,21 +21,20 @@ def overview(sources: Sources) -> list[Table]:
 def models(sources: Sources) -> list[str]:
     """The models measured, as they were named."""
     of_sets = [neurons.model for neurons in sources.neurons.values()]
-    measured = [row.model for row in sources.rows] + [one.model for one in sources.matrices.values()]
+    measured = [row.model for row in sources.shown_rows] + [one.model for one in sources.shown_matrices.values()]
     reproduced = [name for one in sources.reproductions.values() for name in one.models]
-    return list(dict.fromkeys(measured or reproduced or [Path(name).name for name in of_sets]))
+    return list(dict.fromkeys(filter(None, map(sources.named, measured or reproduced or of_sets))))
 
 
 def dates(sources: Sources) -> tuple[str, str] | None:
     """The first and the last day on which something was measured."""
-    found = [row.finished_at for row in sources.rows] + [one.finished_at for one in sources.matrices.values()]
-    found += [one.finished_at for one in sources.reproductions.values()]
-    days = sorted(day[:10] for day in found if day)
+    finished: list[Any] = [*sources.rows, *sources.matrices.values(), *sources.reproductions.values()]
+    days = sorted(one.finished_at[:10] for one in finished if one.finished_at)
     return (days[0], days[-1]) if days else None
 
 
 def _models(sources: Sources) -> Iterator[Table]:
-    measured: list[Any] = [*[row for row in sources.rows if not row.failed], *sources.matrices.values()]
+    measured: list[Any] = [*[row for row in sources.shown_rows if not row.failed], *sources.shown_matrices.values()]
     rows = dict.fromkeys(
         (
             one.model,
@@ -57,7 +55,7 @@ def _neurons(sources: Sources) -> Iterator[Table]:
     counts = {name: {one: found.count(one) for one in found} for name, found in sources.neuron_sets.items()}
     for told in sources.told.values():
         if told.selector and told.neurons and not told.control:
-            counts.setdefault(told.selector, dict(told.neurons))
+            counts.setdefault(sources.named(told.selector) or told.selector, dict(told.neurons))
     languages = list(dict.fromkeys(language for some in counts.values() for language in some))
     if counts:
         rows = [[name, *(_whole(some.get(one)) for one in languages)] for name, some in counts.items()]
@@ -84,7 +82,7 @@ def _text(sources: Sources) -> Iterator[Table]:
 
 def _tasks(sources: Sources) -> Iterator[Table]:
     patterns: dict[str, list[Row]] = {}
-    for row in sources.rows:
+    for row in sources.shown_rows:
         patterns.setdefault(row.task_pattern, []).append(row)
     rows = [
         [
@@ -125,7 +123,7 @@ def _adapters(sources: Sources) -> Iterator[Table]:
 
 
 def _versions(sources: Sources) -> Iterator[Table]:
-    measured: list[Any] = [*sources.rows, *sources.matrices.values()]
+    measured: list[Any] = [*sources.shown_rows, *sources.shown_matrices.values()]
     used = {name: dict.fromkeys(getattr(one, f"{name}_version", None) for one in measured) for name in _VERSIONS}
     rows = [[name, ", ".join(version for version in some if version)] for name, some in used.items() if any(some)]
     if rows:

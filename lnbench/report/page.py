@@ -1,11 +1,10 @@
-"""The page itself: what it holds, how large it may be, and what a browser may do with it."""
+"""The page itself: how large it may be, and what a browser may do with it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,22 +16,14 @@ from markupsafe import Markup
 from lnbench import __version__
 from lnbench.files import write_text
 from lnbench.leaderboard import Row, formats
-from lnbench.leaderboard.grids import Grid, grids
 from lnbench.report import PAGE, text
 from lnbench.report.board import board
-from lnbench.report.caveats import caveats
-from lnbench.report.findings import findings, overall
-from lnbench.report.harm import Harm, harm
-from lnbench.report.overview import dates, models, overview
-from lnbench.report.pictures import copied, pictures
-from lnbench.report.published import comparisons, published
+from lnbench.report.contents import LEADERBOARD, content
 from lnbench.report.samples import Group, groups, within
 from lnbench.report.sources import Sources, find
-from lnbench.report.view import Picture, Table
 
 MOST_BYTES = 5_000_000
 """A page that is larger is slow to open."""
-LEADERBOARD = ("leaderboard.json", "leaderboard.csv")
 _FEWEST_ROWS = 50
 _ROOM_OF_A_SAMPLE = 5_000
 
@@ -53,24 +44,24 @@ def write(runs: Sequence[Path], out: Path, most_bytes: int = MOST_BYTES) -> Path
     if rows:
         for name in LEADERBOARD:
             formats.write(rows, out / name)
-    write_text(out / PAGE, _fitting(sources, _content(sources, out), most_bytes))
+    write_text(out / PAGE, _fitting(sources, content(sources, out), most_bytes))
     return out / PAGE
 
 
-def _fitting(sources: Sources, content: dict[str, Any], most_bytes: int) -> str:
+def _fitting(sources: Sources, held: dict[str, Any], most_bytes: int) -> str:
     """The page with as much of leaderboard and samples as there is room for."""
-    rows, samples = sources.rows, groups(sources.results)
-    content = {**content, "total": len(rows), "measured": sum(group.total for group in samples)}
+    rows, samples = sources.shown_rows, groups(sources)
+    held = {**held, "total": len(rows), "measured": sum(group.total for group in samples)}
     for shown in _selections(rows):
-        page = _rendered(content, shown, [])
+        page = _rendered(held, shown, [])
         if (room := most_bytes - len(page.encode())) >= 0:
             break
     while room > _ROOM_OF_A_SAMPLE and samples:
-        full = _rendered(content, shown, within(samples, room))
+        full = _rendered(held, shown, within(samples, room))
         if len(full.encode()) <= most_bytes:
             return full
         # The marks around the text take room too.
-        room = room * 2 // 3
+        room = room * 4 // 5
     return page
 
 
@@ -85,61 +76,16 @@ def _selections(rows: Sequence[Row]) -> list[Sequence[Row]]:
     return found
 
 
-@dataclass(frozen=True)
-class _Perplexity:
-    harm: Harm
-    picture: Picture
-    overlap: Picture | None
-    """What the languages share, which explains the matrix."""
-
-
-def _content(sources: Sources, out: Path) -> dict[str, Any]:
-    """All but leaderboard and samples."""
-    drawn = pictures(sources, out)
-    by_fingerprint = {neurons.fingerprint: neurons for neurons in sources.neuron_sets.values()}
-    harms = [
-        harm(folder.name, matrix, by_fingerprint.get(matrix.neuron_set)) for folder, matrix in sources.matrices.items()
-    ]
-    reproductions = [
-        published(found, copied(folder, found.figures, drawn, out)) for folder, found in sources.reproductions.items()
-    ]
-    rows, overlaps = sources.rows, dict(drawn.overlaps)
-    return {
-        "models": models(sources),
-        "dates": dates(sources),
-        "runs": [run.name for run in sources.runs],
-        "overview": overview(sources),
-        "overall": overall(rows) if rows else "",
-        "findings": [*findings(rows), *(one.finding for one in harms)],
-        "near": [told for one in sources.reproductions.values() for told in comparisons(one)],
-        "caveats": caveats(sources),
-        "grids": [_table(grid) for grid in grids(rows)],
-        "reproductions": reproductions,
-        "perplexity": [
-            _Perplexity(one, picture, overlaps.pop(matrix.neuron_set, None))
-            for one, picture, matrix in zip(harms, drawn.matrices, sources.matrices.values(), strict=True)
-        ],
-        "pictures": [*drawn.others, *overlaps.values()],
-        "data": LEADERBOARD if rows else (),
-    }
-
-
-def _table(grid: Grid) -> Table:
-    quiet = frozenset(number for number, line in enumerate(grid.lines) if line.control)
-    rows = [line.cells for line in grid.lines]
-    return Table(grid.title, [*grid.names, *grid.languages], rows, len(grid.names), grid.notes, quiet)
-
-
-def _rendered(content: dict[str, Any], rows: Sequence[Row], samples: Sequence[Group]) -> str:
+def _rendered(held: dict[str, Any], rows: Sequence[Row], samples: Sequence[Group]) -> str:
     style, script = _asset("style.css"), _asset("page.js")
     return (
         _environment()
         .get_template("page.html")
         .render(
-            **content,
-            board=board(rows, content["total"]) if rows else None,
+            **held,
+            board=board(rows, held["total"]) if rows else None,
             samples=samples,
-            left_out=content["measured"] - sum(len(group.documents) for group in samples),
+            left_out=held["measured"] - sum(len(group.documents) for group in samples),
             version=__version__,
             # Both were written here; what comes from runs never gets near them.
             style=Markup(style),

@@ -38,10 +38,8 @@ class Pictures:
     """By the fingerprint of the NeuronSet: what its languages share."""
     others: Sequence[Picture]
 
-    @property
-    def names(self) -> set[str]:
-        """The file stems of all."""
-        return {picture.name for picture in (*self.matrices, *self.overlaps.values(), *self.others)}
+    def __iter__(self) -> Iterator[Picture]:
+        return iter((*self.matrices, *self.overlaps.values(), *self.others))
 
 
 def pictures(sources: Sources, out: Path) -> Pictures:
@@ -59,14 +57,14 @@ def pictures(sources: Sources, out: Path) -> Pictures:
 
     sets = sources.neuron_sets.values()
     return Pictures(
-        [drawn(figures.perplexity_matrix(matrix)) for matrix in sources.matrices.values()],
+        [drawn(figures.perplexity_matrix(matrix)) for matrix in sources.shown_matrices.values()],
         {one.fingerprint: drawn(figures.language_overlap(one)) for one in sets if len(one.languages) > 1},
         [drawn(figure) for figure in _others(sources)],
     )
 
 
 def copied(folder: Path, files: Sequence[str], drawn: Pictures, out: Path) -> list[Picture]:
-    """The figures that a reproduction drew, but for those that this report has drawn itself.
+    """The figures that a reproduction drew, but for those that this report has drawn from the same numbers.
 
     Raises:
         LnbenchError: a file cannot be written.
@@ -77,13 +75,16 @@ def copied(folder: Path, files: Sequence[str], drawn: Pictures, out: Path) -> li
         # The list comes from a file that a stranger may have written.
         if path.is_relative_to(folder) and path.is_file():
             by_name[path.stem].append(path)
-    for name in drawn.names:
-        by_name.pop(name, None)
-    return [_copy(f"{folder.name}-{name}", paths, out) for name, paths in by_name.items() if _svg(paths)]
+    ours = {(out / picture.files["CSV"]).read_bytes() for picture in drawn if "CSV" in picture.files}
+    return [
+        _copy(f"{folder.name}-{name}", paths, out)
+        for name, paths in by_name.items()
+        if _with(".svg", paths) and ((numbers := _with(".csv", paths)) is None or numbers.read_bytes() not in ours)
+    ]
 
 
 def _others(sources: Sources) -> Iterator[Figure]:
-    for table in _tables(sources.rows):
+    for table in _tables(sources.shown_rows):
         yield figures.interventions(table)
     by_model: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
     for name, neurons in sources.neuron_sets.items():
@@ -135,8 +136,8 @@ def _addresses(files: Sequence[Path]) -> dict[str, str]:
     return {file.suffix[1:].upper(): f"{FOLDER}/{file.name}" for file in files}
 
 
-def _svg(paths: Sequence[Path]) -> Path | None:
-    return next((path for path in paths if path.suffix == ".svg"), None)
+def _with(suffix: str, paths: Sequence[Path]) -> Path | None:
+    return next((path for path in paths if path.suffix == suffix), None)
 
 
 def _copy(name: str, paths: Sequence[Path], out: Path) -> Picture:
@@ -147,7 +148,7 @@ def _copy(name: str, paths: Sequence[Path], out: Path) -> Picture:
         with atomic_path(target) as whole:
             copyfile(path, whole)
         files.append(target)
-    source = _svg(paths)
+    source = _with(".svg", paths)
     assert source is not None
     data = base64.b64encode(source.read_bytes()).decode()
     title = source.stem.replace("_", " ").replace("-", " ")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnbench.report.text import counted, number
-from lnbench.report.view import Picture, Table
+from lnbench.report.text import counted, listed, number
+from lnbench.report.view import Finding, Picture, Table
 
 if TYPE_CHECKING:
     from lnbench.reproduce.values import Reproduction, Value
@@ -20,7 +22,6 @@ class Published:
 
     title: str
     about: str
-    findings: Sequence[str]
     conclusions: Table | None
     tables: Sequence[Table]
     pictures: Sequence[Picture]
@@ -30,11 +31,11 @@ class Published:
 
 def published(found: Reproduction, pictures: Sequence[Picture]) -> Published:
     """A reproduction as a page shows it."""
+    models = ", ".join(Path(model).name for model in found.models)
     preset = f"preset {found.preset}" if found.preset else "both presets"
     return Published(
-        f"{found.name}: {found.title}",
-        f"{', '.join(found.models)}; {preset}; scale {found.scale}; finished {found.finished_at}.",
-        found.findings,
+        _title(found),
+        f"{models}; {preset}; scale {found.scale}; finished {found.finished_at}.",
         _conclusions(found),
         [_table(table) for table in found.tables],
         pictures,
@@ -70,19 +71,22 @@ def _value(value: Value | None, has_published: bool) -> str:
         return ""
     measured = value.text("measured") + ("*" if value.significant else "")
     if not has_published:
-        return measured
+        return measured.replace("-", "−")
     return " | ".join((measured, value.text("published"), value.text("difference"))).replace("-", "−")
 
 
-def comparisons(found: Reproduction) -> Iterator[str]:
-    """How near the measured values of each table are to the published ones, in a sentence."""
-    for table in found.tables:
-        values = [value for row in table.rows for value in row.cells if value is not None]
-        differences = [abs(value.difference) for value in values if value.difference is not None]
-        if differences:
-            mean = number(sum(differences) / len(differences), 1)
-            units = ", ".join(dict.fromkeys(value.unit for value in values if value.difference is not None))
-            yield (
-                f"{table.title}: the mean absolute difference between measured and published is {mean} ({units}), over "
-                f"{counted(len(differences), 'value')}."
-            )
+def finding(found: Reproduction) -> Finding:
+    """What a reproduction says of itself, and how near its values are to the published ones."""
+    values = [value for table in found.tables for row in table.rows for value in row.cells if value is not None]
+    by_unit: dict[str, list[float]] = defaultdict(list)
+    for value in values:
+        if value.difference is not None:
+            by_unit[value.unit].append(abs(value.difference))
+    distances = [f"{number(sum(some) / len(some), 1)} ({unit})" for unit, some in by_unit.items()]
+    beside = counted(sum(map(len, by_unit.values())), "value stands", "values stand")
+    verdict = f"{beside} beside a published one, at a mean distance of {listed(distances)}." if by_unit else ""
+    return Finding(_title(found), verdict, found.findings)
+
+
+def _title(found: Reproduction) -> str:
+    return f"{found.name}: {found.title}"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lnbench.leaderboard.results import Result, lines_of
+from lnbench.leaderboard.results import lines_of
 from lnbench.leaderboard.rows import pattern_of
+from lnbench.report.sources import Sources
 from lnbench.sweeps.records import Record
 
 _READ = 500
@@ -77,19 +78,20 @@ class Group:
         return replace(self, documents=sorted(chosen, key=lambda one: one.number))
 
 
-def groups(results: Sequence[Result]) -> list[Group]:
+def groups(sources: Sources) -> list[Group]:
     """The documents of every task that lm-eval kept samples of. Random controls are left out.
 
     Raises:
         LnbenchError: a file that a record names is missing or damaged.
     """
     files: dict[tuple[Any, ...], dict[str, tuple[Record, Path]]] = defaultdict(dict)
-    for result in results:
+    for result in sources.results:
         record = result.record
         if record.samples and record.control_of is None and not result.repeated:
             asked = (record.model, record.dtype, record.quantization, record.setup, record.seed, record.task)
             # A cell without intervention stands in the records once for each language.
-            files[asked].setdefault(result.record.cell + record.task, (record, result.run))
+            named = {one: sources.named(getattr(record, one)) for one in ("model", "selector")}
+            files[asked].setdefault(record.cell, (record.model_copy(update=named), result.run))
     return [group for some in files.values() if (group := _group(list(some.values()))) is not None]
 
 

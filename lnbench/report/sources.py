@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from lnbench.leaderboard import Row
 from lnbench.leaderboard.results import Result
 from lnbench.neurons import NeuronSet
 from lnbench.report.told import Told
+from lnbench.statistics import store
 from lnbench.sweeps import records
 
 if TYPE_CHECKING:
@@ -55,23 +57,57 @@ class Sources:
         return leaderboard.build(self.results)
 
     @cached_property
-    def neuron_sets(self) -> dict[str, NeuronSet]:
-        """All NeuronSets that cells overrode or that lie in the folders, by the name that the leaderboard has for them.
+    def shown_rows(self) -> list[Row]:
+        """The leaderboard, with files called by their name without their folder."""
+        fields = ("model", "selector", "control_of", "adapter")
+        return [row.model_copy(update={one: self.named(getattr(row, one)) for one in fields}) for row in self.rows]
 
-        A set that a sweep left in the cache is taken from there, if it is still the same.
+    @cached_property
+    def shown_matrices(self) -> dict[Path, PerplexityMatrix]:
+        """The perplexity matrices, named likewise."""
+        return {
+            folder: one.model_copy(update={"model": self.named(one.model), "selector": self.named(one.selector)})
+            for folder, one in self.matrices.items()
+        }
+
+    def named(self, text: str | None) -> str | None:
+        """A model, selector or adapter as the page calls it: the last part of a path, if no other has the same."""
+        return self._names.get(text, text) if text else text
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        given = {value for row in self.rows for value in (row.model, row.selector, row.control_of, row.adapter)}
+        given |= {value for one in self.matrices.values() for value in (one.model, one.selector)}
+        given |= {model for one in self.reproductions.values() for model in one.models}
+        paths = [Path(value) for value in given if value and Path(value).is_absolute()]
+        known = Counter(path.name for path in paths)
+        return {str(path): path.name for path in paths if known[path.name] == 1}
+
+    @cached_property
+    def neuron_sets(self) -> dict[str, NeuronSet]:
+        """All NeuronSets that were overridden or lie in the folders, by the name that the leaderboard has for them.
+
+        A set that a sweep left in the cache, or that a run was given, is taken from there if it is still the same.
         """
-        found = dict(self.neurons)
-        for told in self.told.values():
-            if told.control or told.selector is None or told.fingerprint is None:
-                continue
-            same = [name for name, known in found.items() if known.fingerprint == told.fingerprint]
-            if same:
-                found = {told.selector if name in same else name: known for name, known in found.items()}
-            elif told.neuron_file and Path(told.neuron_file).is_file():
-                neurons = NeuronSet.load(told.neuron_file)
-                if neurons.fingerprint == told.fingerprint:
-                    found[told.selector] = neurons
+        names = {neurons.fingerprint: name for name, neurons in self.neurons.items()}
+        sets = {neurons.fingerprint: neurons for neurons in self.neurons.values()}
+        for selector, fingerprint, file in self._overridden():
+            if fingerprint not in sets and (neurons := _unchanged(file, fingerprint)):
+                sets[fingerprint] = neurons
+            names[fingerprint] = self.named(selector) or selector
+        found: dict[str, NeuronSet] = {}
+        for fingerprint, neurons in sets.items():
+            name = names[fingerprint]
+            found[name if name not in found else f"{name} ({fingerprint[:6]})"] = neurons
         return found
+
+    def _overridden(self) -> Iterator[tuple[str, str, str | None]]:
+        """Selector, fingerprint and file of the NeuronSets that cells and matrices name."""
+        for told in self.told.values():
+            if not told.control and told.selector and told.fingerprint:
+                yield told.selector, told.fingerprint, told.neuron_file
+        for matrix in self.matrices.values():
+            yield matrix.selector, matrix.neuron_set, matrix.selector
 
     @cached_property
     def told(self) -> dict[str, Told]:
@@ -82,7 +118,8 @@ class Sources:
             if record.results and record.cell not in found:
                 about = Told.read(result.run / record.results)
                 if about is not None:
-                    found[record.cell] = replace(about, control=record.control_of is not None)
+                    control = record.control_of is not None
+                    found[record.cell] = replace(about, selector=record.selector, control=control)
         return found
 
 
@@ -101,6 +138,11 @@ def find(runs: Sequence[Path]) -> Sources:
         before = _size(found, sweeps)
         for folder, files in _walk(root):
             _take(folder, files, found, sweeps)
+        # Several reproductions share runs, which lie beside them.
+        for folder, reproduction in list(found.reproductions.items()):
+            for run in reproduction.runs:
+                for below, files in _walk((folder / run).resolve()):
+                    _take(below, files, found, sweeps)
         if _size(found, sweeps) == before and not any(root != other and root.is_relative_to(other) for other in roots):
             raise LnbenchError(f"nothing to report in {root}; looked there and in its subfolders for {_LOOKED_FOR}")
     return Sources(
@@ -112,6 +154,18 @@ def find(runs: Sequence[Path]) -> Sources:
         found.trainings,
         found.statistics,
     )
+
+
+def _unchanged(file: str | None, fingerprint: str) -> NeuronSet | None:
+    """The NeuronSet in a file, if it is there and has this fingerprint."""
+    if not file or not file.endswith(".json") or not Path(file).is_file():
+        return None
+    try:
+        neurons = NeuronSet.load(file)
+    except LnbenchError:
+        # It is no part of the run, and something else now.
+        return None
+    return neurons if neurons.fingerprint == fingerprint else None
 
 
 def _size(found: Sources, sweeps: Sequence[Path]) -> int:
@@ -140,8 +194,8 @@ def _take(folder: Path, files: set[str], found: Sources, sweeps: list[Path]) -> 
         found.reproductions[folder] = Reproduction.load(folder / REPRODUCTION)
     if training.FILE in files and (record := training.read(folder)):
         found.trainings[folder] = record
-    if MANIFEST in files:
-        found.statistics[folder] = read_json(folder / MANIFEST)
+    if MANIFEST in files and (manifest := read_json(folder / MANIFEST)).get("format") == store.FORMAT:
+        found.statistics[folder] = manifest
     if folder.name == NEURONS:
         for file in sorted(name for name in files if name.endswith(".json")):
             _keep(found.neurons, NeuronSet.load(folder / file), folder / file)

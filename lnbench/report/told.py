@@ -26,6 +26,7 @@ class Told:
     fingerprint: str | None = None
     """Of the NeuronSet."""
     selector: str | None = None
+    """As the records have it."""
     corpus: str | None = None
     corpus_tokens: int | None = None
     positions: str | None = None
@@ -55,7 +56,6 @@ class Told:
             neurons=_mapping(found.get("neurons")),
             neuron_file=found.get("file"),
             fingerprint=found.get("fingerprint"),
-            selector=about.get("selector"),
             corpus=given or about.get("corpus"),
             corpus_tokens=None if given else about.get("corpus_tokens"),
             positions=about.get("positions"),

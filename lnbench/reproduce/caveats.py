@@ -7,6 +7,7 @@ from statistics import median
 
 from lnbench import demo
 from lnbench.leaderboard.rows import Row
+from lnbench.perplexity.values import FILE, PerplexityMatrix
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, NeuronsSpec, PerplexitySpec
 from lnbench.reproduce.plan import Job, Plan
@@ -41,6 +42,8 @@ def caveats(plan: Plan, job: Job, measured: Measured | None) -> list[str]:
             f"Perplexity is measured on {plan.settings.ppl.tokens:,} tokens of each language, the same for every row; "
             "the paper's code draws a sample anew for each perplexity."
         )
+    matrices = [PerplexityMatrix.load(step.out / FILE) for step in steps if isinstance(step, Perplexity)]
+    found += [f"{note}." for matrix in matrices for note in matrix.notes]
     order = next((one.order for one in [job.spec] if isinstance(one, PerplexitySpec | NeuronsSpec) and one.order), None)
     if order:
         found.append(f"In the paper {order}; the numbering within them is ours.")

@@ -59,7 +59,7 @@ def _figures(piece: Piece, measured: Measured | None) -> Iterator[Figure]:
         yield from _of_neurons(spec, {step.name: NeuronSet.load(step.out) for step in piece.of(Select)}, piece)
     for step in piece.of(Perplexity):
         matrix = PerplexityMatrix.load(step.out / FILE)
-        for unit in ("nats", "perplexity", "bits_per_byte"):
+        for unit in ("bits_per_byte", "nats", "perplexity"):
             yield replace(perplexity_matrix(matrix, unit), name=f"matrix-{unit}")  # type: ignore[arg-type]
         yield language_overlap(NeuronSet.load(piece.at.neurons(step.selection)))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lnbench.perplexity.notes import shared_neurons
 from lnbench.perplexity.values import PerplexityMatrix
 from lnbench.reproduce.values import Table, TableRow, Value
 from lnbench.significance import LEVEL, holm
 
-_UNITS = {"delta_nats": "nats per token", "delta_perplexity": "perplexity", "delta_bits_per_byte": "bits per byte"}
+_UNITS = {"delta_bits_per_byte": "bits per byte", "delta_nats": "nats per token", "delta_perplexity": "perplexity"}
+"""First the one in which texts of different languages, the columns of a row, can be compared."""
 _DIGITS = {"delta_nats": 3, "delta_perplexity": 1, "delta_bits_per_byte": 3}
 
 
@@ -43,14 +42,22 @@ def _table(title: str, matrix: PerplexityMatrix, metric: str, significant: dict[
 
 
 def matrix_findings(matrix: PerplexityMatrix) -> list[str]:
-    """Which languages' own text suffers most from a change of their neurons, and why others' does in the other rows."""
-    own = [one.changed for one in matrix.selectivity if one.dominant]
-    rows = [one.changed for one in matrix.selectivity if matrix.neurons[one.changed]]
-    found = [
-        f"Changing a language's neurons harms its own text most in {len(own)} of {len(rows)} rows: {_listed(own)}."
-    ]
+    """In which rows the row's own text is harmed most, in each unit, and why it is not in the others."""
+    rows = [changed for changed in matrix.changed if changed in matrix.read and matrix.neurons[changed]]
+    found = []
+    for metric, unit in _UNITS.items():
+        own = [changed for changed in rows if _harms_most(matrix, changed, metric) == changed]
+        why = ", the unit in which different languages can be compared" if metric == "delta_bits_per_byte" else ""
+        found.append(
+            f"In {unit}{why}, changing a language's neurons harms its own text most in {len(own)} of {len(rows)} rows: "
+            f"{', '.join(own) or 'none'}."
+        )
     return found + [f"{sentence}." for sentence in shared_neurons(matrix)]
 
 
-def _listed(languages: Sequence[str]) -> str:
-    return ", ".join(languages) or "none"
+def _harms_most(matrix: PerplexityMatrix, changed: str, metric: str) -> str | None:
+    """The language whose text a row harms most; None where it harms none, or a change is beyond floating point."""
+    changes = {cell.read: getattr(cell, metric) for cell in matrix.row(changed)}
+    if None in changes.values() or max(changes.values()) <= 0:
+        return None
+    return max(changes, key=lambda language: float(changes[language]))

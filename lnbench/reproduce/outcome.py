@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lnbench.neurons import NeuronSet
 from lnbench.perplexity.values import FILE, PerplexityMatrix
-from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec
+from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, NeuronsSpec
 from lnbench.reproduce.caveats import caveats
 from lnbench.reproduce.conclusions import conclusions
 from lnbench.reproduce.drawings import draw
 from lnbench.reproduce.matrices import matrix_findings, matrix_tables
+from lnbench.reproduce.neuron_tables import neuron_tables, overlap_table
 from lnbench.reproduce.plan import Job, Piece, Plan
 from lnbench.reproduce.results import Measured
 from lnbench.reproduce.settings import Preset
@@ -73,8 +75,12 @@ def _tables(job: Job, measured: Measured | None) -> list[Table]:
             found.append(cells_table(title, pieces, measured, presets=isinstance(job.spec, ComparisonSpec)))
         elif isinstance(pieces[0].spec, ActivationsSpec):
             found += activation_tables(title, pieces)
+        elif isinstance(pieces[0].spec, NeuronsSpec):
+            found += [table for piece in pieces for table in neuron_tables(piece)]
         for step in (step for piece in pieces for step in piece.of(Perplexity)):
             found += matrix_tables(title, PerplexityMatrix.load(step.out / FILE))
+            neurons = NeuronSet.load(step.at.neurons(step.selection))
+            found.append(overlap_table(step.at.selections[step.selection].title, neurons))
     return found
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lnbench.files import sole_use
 from lnbench.reproduce.plan import Plan
-from lnbench.reproduce.steps import Measure, Step, Train, train
+from lnbench.reproduce.steps import Collect, Measure, Step, Train, train
 from lnbench.reproduce.values import Reproduction
 
 if TYPE_CHECKING:
@@ -36,10 +36,18 @@ def run(plan: Plan, executor: Executor, console: Console) -> Iterator[Reproducti
     done: list[Step] = []
     with sole_use(plan.request.out):
         for job in plan.jobs:
-            todo = [step for step in job.steps if step not in done]
+            todo = [step for step in job.steps if not _is_done(step, done)]
             _do(todo, executor, console)
             done += todo
             yield outcome(plan, job)
+
+
+def _is_done(step: Step, done: list[Step]) -> bool:
+    """Whether it was done for another table or figure: it, or a reading of the same text in more languages."""
+    if not isinstance(step, Collect):
+        return step in done
+    read = [one for one in done if isinstance(one, Collect) and one.at == step.at]
+    return any({*step.languages} <= {*one.languages} for one in read)
 
 
 def _do(todo: list[Step], executor: Executor, console: Console) -> None:

@@ -110,6 +110,12 @@ class Reproduction(BaseModel):
     )
     finished_at: str = Field(description="UTC, ISO 8601")
 
+    @property
+    def failures(self) -> list[str]:
+        """What cells that were tried failed of, each once."""
+        notes = [cell.note for table in self.tables for row in table.rows for cell in row.cells if cell is not None]
+        return list(dict.fromkeys(note for note in notes if note and note.startswith("failed: ")))
+
     def save(self, folder: str | Path) -> Path:
         """Write ``reproduction.json`` into a folder."""
         path = Path(folder) / FILE

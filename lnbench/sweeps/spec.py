@@ -78,7 +78,9 @@ class Sweep(BaseModel):
         description="names, or mappings with pretrained (below)",
     )
     base: bool = Field(default=True, description="measure the models also without adapter, where there are adapters")
-    adapters: dict[Name, AdapterSpec] = Field(default={}, description="a mapping of name to folder, or to a mapping (below)")
+    adapters: dict[Name, AdapterSpec] = Field(
+        default={}, description="a mapping of name to folder, or to a mapping (below)"
+    )
     finetune: dict[Name, dict[str, Any]] = Field(
         default={},
         description="a mapping of name to options of lnbench finetune but model and out; each is trained once for each model, and its "
@@ -118,7 +120,9 @@ class Sweep(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="as lm-eval's option; auto is found once for each length of text"
     )
-    device: str | None = Field(default=None, description="`cpu`, `cuda`, `cuda:1` …; a GPU where there is one by default")
+    device: str | None = Field(
+        default=None, description="`cpu`, `cuda`, `cuda:1` …; a GPU where there is one by default"
+    )
     compare: list[str] = Field(
         default=[],
         description="languages that selectors compare; by default all of Statistics or corpus, of a hub dataset those "

@@ -30,15 +30,16 @@ from lnbench.overrides import override
 from lnbench.perplexity.measure import measure
 from lnbench.perplexity.slices import Slice, cut
 from lnbench.plugins.selectors import draw_random
+from lnbench.statistics import describe_model
 
 Cells = dict[tuple[str, str], float]
 Slices = Mapping[str, Slice]
 
 
-def drawn(layers: int, width: int, languages: Sequence[str]) -> NeuronSet:
+def drawn(name: str, layers: int, width: int, languages: Sequence[str]) -> NeuronSet:
     """One neuron in a hundred for each language."""
     counts, none = torch.full((layers,), width // 100), torch.zeros(layers, width, dtype=torch.bool)
-    return NeuronSet.from_masks("drawn", {one: draw_random(one, counts, none, 0) for one in languages})
+    return NeuronSet.from_masks(name, {one: draw_random(one, counts, none, 0) for one in languages})
 
 
 def mean_nats(model: Any, text: Slice, size: int) -> float:
@@ -103,12 +104,13 @@ def main() -> None:
         for one in languages
     }
     sites = locate(model)
-    neurons = drawn(sites.layers, sites.width, languages)
+    neurons = drawn(describe_model(model)["model"], sites.layers, sites.width, languages)
     ways: dict[str, Callable[[], Cells]] = {
         "lnbench": lambda: ours(model, tokenizer, neurons, slices, given.batch),
         "naive": lambda: naive(model, neurons, slices, given.batch, once=False),
         "naive, unchanged once": lambda: naive(model, neurons, slices, given.batch, once=True),
     }
+    mean_nats(model, next(iter(slices.values())), given.batch)  # the first pass of all is slow
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, Cells] = {}
     for _ in range(given.rounds):

@@ -80,6 +80,12 @@ def parses(words: Sequence[str]) -> None:
         docs.commandline().main(list(words[1:]), prog_name="lnbench", standalone_mode=False)
 
 
+def _of_pytest(words: Sequence[str]) -> None:
+    project = tomllib.loads((docs.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    marks = [mark.partition(":")[0] for mark in project["tool"]["pytest"]["ini_options"]["markers"]]
+    assert [value for option, value in pairwise(words[2:]) if option == "-m" and value not in marks] == []
+
+
 def _of_the_shell(words: Sequence[str]) -> None:
     subprocess.run(["bash", "-n", "-c", shlex.join(words)], check=True)
 
@@ -90,5 +96,7 @@ NOT_RUN = [
     LookedAt(r"(\w+=\w+ )?python tests/benchmarks/", "measures for minutes", _of_a_script),
     LookedAt("(torchrun|accelerate launch) ", "starts several processes", _of_several_processes),
     LookedAt("lnbench sweep .*--executor ray", "starts a cluster, as tests/sweeps/test_ray.py does", parses),
+    LookedAt("apt-get ", "changes the machine", _of_the_shell),
+    LookedAt("python -m pytest ", "runs tests", _of_pytest),
     LookedAt("export ", "sets variables of the shell", _of_the_shell),
 ]

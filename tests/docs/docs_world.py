@@ -37,7 +37,8 @@ _ALWAYS = {
     ("lnbench", "eval"): "--limit 1",
     ("lnbench", "neurons", "stability"): "--tokens 800 --length 64",
     ("lnbench", "ppl"): "--tokens 300 --length 64 --controls 1 --corpus-tokens 500",
-    ("lnbench", "reproduce"): "--tokens 500 --limit 1",
+    ("lnbench", "reproduce"): "--tokens 500 --limit 1 --set ppl.tokens=128 --set ppl.controls=0 "
+    "--set xnli.settings.max_steps=1",
     ("lnbench", "figures"): "--format svg",
     ("lnbench", "finetune"): "--set max_steps=1 --set examples=8 --set batch_size=4 --set validation_examples=2 "
     "--set max_length=64",
@@ -48,6 +49,8 @@ _NOT_SMALLER = ("merge", "show", "inspect", "list", "--help")
 """Words behind which a command takes none of them."""
 PREPARED = {
     "stats": "lnbench stats --corpus 'data/{lang}.jsonl.gz' --languages en+vi+hi+ur+zh --out stats",
+    "machine1/stats": "lnbench stats --shard 1/2 --out machine1/stats",
+    "machine2/stats": "lnbench stats --shard 2/2 --out machine2/stats",
     "lape.json": "lnbench select lape:top_fraction=0.01 --statistics stats --out lape.json",
     "act_prob.json": "lnbench select act_prob --statistics stats --out act_prob.json",
     "neurons.json": "lnbench select lape:top_fraction=0.01 --statistics stats --out neurons.json",
@@ -90,7 +93,7 @@ class World:
         here.mkdir()
         (here / "data").symlink_to(self.data)
         (here / "docs/examples").mkdir(parents=True)
-        for file in ("sweep.yaml", "docs/examples/sweep.yaml", "question.yaml"):
+        for file in ("sweep.yaml", "docs/examples/sweep.yaml"):
             _write_json(here / file, _SWEEP)
         _write_json(here / "qwen.yaml", _SWEEP | {"models": ["Qwen/Qwen3-0.6B-Base"]})
         _write_own_task(here)
@@ -155,6 +158,7 @@ def substitutes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNBENCH_DATA", str(world.data))
     monkeypatch.setenv("LNBENCH_CACHE", str(world.folder / "cache"))
     monkeypatch.setattr("lnbench.lm.model.resolve", lambda name: world.model)
+    monkeypatch.setattr("lnbench.report.figures.figure.save.__defaults__", (("svg",),))
     monkeypatch.setattr("lnbench.demo.run.SELECTORS", ("lape",))
     monkeypatch.setattr("lnbench.demo.run.INTERVENTIONS", ("none", "zero"))
     _without_lm_evals_tasks(monkeypatch)

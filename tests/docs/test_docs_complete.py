@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import docs_pages as docs
@@ -158,3 +159,16 @@ def test_every_environment_variable() -> None:
 
 def test_every_kind_of_corpus_file() -> None:
     assert [suffix for suffix in READERS if f"`{suffix}`" not in docs.read("corpora.md")] == []
+
+
+def test_every_extra() -> None:
+    project = tomllib.loads((docs.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra in project["optional-dependencies"]:
+        assert docs.row("howto/install.md", extra)
+
+
+def test_every_target_of_make() -> None:
+    makefile = (docs.ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    said = "\n".join(docs.blocks("howto/install.md", "sh"))
+    assert [target for target in phony.split() if f"make {target} " not in said] == []

@@ -96,6 +96,14 @@ def test_selectivity_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     each = {read: [delta(read, one) for one in draws(read, len(readings[read].tokens))] for read in readings}
     low, high = quantiles([en - (hi + ur) / 2 for en, hi, ur in zip(*each.values(), strict=True)], 7)
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.bits_per_byte is not None
+    per_byte = {
+        read: (one.changed["en"] - one.unchanged).sum() / math.log(2) / one.sizes.sum()
+        for read, one in readings.items()
+    }
+    assert found.bits_per_byte.own == pytest.approx(per_byte["en"])
+    assert found.bits_per_byte.others == pytest.approx((per_byte["hi"] + per_byte["ur"]) / 2)
+    assert found.bits_per_byte.low < found.bits_per_byte.difference < found.bits_per_byte.high  # type: ignore[operator]
 
 
 @settings(max_examples=20, deadline=None)
@@ -174,4 +182,6 @@ def test_text_without_bytes() -> None:
     empty = Reading(**(vars(one) | {"sizes": np.zeros(12)}))
     found = Changes({"en": empty}, ["en"])
     assert found.baseline()["en"].bits_per_byte is None
-    assert found.cells_and_selectivity()[0][0].delta_bits_per_byte is None
+    (cell,), (row,) = found.cells_and_selectivity()
+    assert (cell.delta_bits_per_byte, row.bits_per_byte) == (None, None)
+    assert row.own == cell.delta_nats

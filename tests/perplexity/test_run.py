@@ -20,7 +20,7 @@ from lnbench.perplexity import passes
 from lnbench.perplexity.request import Request
 from lnbench.perplexity.run import load, run
 from lnbench.perplexity.tables import matrix_table
-from lnbench.perplexity.values import PerplexityMatrix
+from lnbench.perplexity.values import Contrast, PerplexityMatrix
 from lnbench.statistics import Statistics
 
 
@@ -177,33 +177,55 @@ def test_files_that_are_no_matrix(done: tuple[PerplexityMatrix, Path], tmp_path:
 # What is printed
 
 
-def test_the_table_says_whose_neurons_are_shared(done: tuple[PerplexityMatrix, Path]) -> None:
-    matrix = done[0]
-    cells = [
-        cell.model_copy(update={"delta_nats": delta})
-        for cell, delta in zip(matrix.cells, (0.5, 0.2, 0.1, -0.1, -0.2, -0.3), strict=True)
-    ]
-    rows = [
-        row.model_copy(update={"own": own, "dominant": False, "most_harmed": "hi"})
-        for row, own in zip(matrix.selectivity, (0.2, -0.1), strict=True)
-    ]
-    changed = matrix.model_copy(
-        update={
-            "cells": cells,
-            "selectivity": rows,
-            "neurons": {"en": 30, "hi": 20},
-            "shared": {"en": {"hi": 3, "zh": 12}, "hi": {"en": 0, "zh": 0}},
-        }
-    )
+def printed(matrix: PerplexityMatrix) -> str:
     terminal = console()
     with terminal.capture() as captured:
-        terminal.print(matrix_table(changed))
-    printed = re.sub(r"\s+", " ", captured.get())
+        terminal.print(matrix_table(matrix))
+    return re.sub(r"\s+", " ", captured.get())
+
+
+def with_rows(matrix: PerplexityMatrix, **changes: dict[str, Any]) -> PerplexityMatrix:
+    """The matrix with other rows of selectivity."""
+    rows = [row.model_copy(update=changes[row.changed]) for row in matrix.selectivity]
+    return matrix.model_copy(update={"selectivity": rows})
+
+
+def test_the_table_says_whose_neurons_are_shared(done: tuple[PerplexityMatrix, Path]) -> None:
+    cells = [
+        cell.model_copy(update={"delta_nats": nats, "delta_bits_per_byte": nats / 10})
+        for cell, nats in zip(done[0].cells, (0.5, 0.2, 0.1, -0.1, -0.2, -0.3), strict=True)
+    ]
+    shared = {"en": {"hi": 3, "zh": 12}, "hi": {"en": 0, "zh": 0}}
+    matrix = done[0].model_copy(update={"cells": cells, "neurons": {"en": 30, "hi": 20}, "shared": shared})
+    harmed = {"dominant": False, "most_harmed": "hi", "bits_per_byte": None}
+    text = printed(with_rows(matrix, en=harmed | {"own": 0.2}, hi=harmed | {"own": -0.1}))
     assert (
         "The neurons of en: changing them harms hi (+0.500 nats per token) more than en (+0.200); of its 30 neurons, "
-        "12 are also those of zh, the most, and 3 those of hi." in printed
+        "12 are also those of zh, the most, and 3 those of hi." in text
     )
     assert (
         "The neurons of hi: changing them harms no text that was read; of its 20 neurons, none is another language's."
-        in printed
+        in text
     )
+    per_byte = Contrast(own=0.09, others=0, difference=0, low=0, high=0, dominant=True, most_harmed="en")
+    both = with_rows(matrix, en=harmed | {"own": 0.2, "bits_per_byte": per_byte}, hi={"dominant": True})
+    assert "more than en (+0.200), though less per byte of text (+0.050 bits, en +0.090); of its 30" in printed(both)
+
+
+def test_the_table_in_both_units(done: tuple[PerplexityMatrix, Path]) -> None:
+    text = printed(done[0])
+    for cell in done[0].cells:
+        assert f"{cell.delta_nats:+.3f}" in text
+        assert f"{cell.delta_bits_per_byte:+.3f}" in text
+    assert f"{done[0].selectivity[0].bits_per_byte.difference:+.3f} [" in text  # type: ignore[union-attr]
+
+
+def test_too_few_blocks_to_find_anything_are_told(request_of: Any, tmp_path: Path) -> None:
+    """Five blocks: p cannot be below 2 / 2⁵, which Holm multiplies by the four cells."""
+    few = run(request_of(tokens=150, controls=0), tmp_path / "few", progress=False)
+    assert (
+        "en: with 5 blocks of text no change can be significant after correction for 4 cells; read more tokens, or "
+        "shorter blocks" in few.notes
+    )
+    enough = run(request_of(tokens=250, controls=0), tmp_path / "enough", progress=False)
+    assert not any("blocks of text" in note for note in enough.notes)

@@ -93,6 +93,14 @@ def test_overlap_where_it_is_not_known_or_impossible(tokenizer: Any, corpus: str
     assert overlap({"en": with_rates(torch.zeros(1, 1))}) is None
 
 
+def test_the_order_is_that_of_the_statistics(tokenizer: Any, corpus: str) -> None:
+    other = open_corpus(corpus, "en", seed=1, dedup=True)
+    known = collected(corpus, "en", 8, corpus=other.fingerprint, seed=1, dedup=True, drop_wrong_script=False)
+    text = cut(tokenizer, corpus, "en", tokens=54, length=16, statistics={"en": known})
+    assert decoded(tokenizer, text) == "".join(list(other)[::-1][:5])
+    assert text.overlap == pytest.approx(0.6)
+
+
 def test_of_the_hub_the_documents_that_statistics_read_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lnbench.corpora.corpus.resolve_revision", lambda *_: "0" * 40)
     monkeypatch.setattr("lnbench.corpora.corpus.read_hub", lambda *_: (f"article {one}" for one in range(10**9)))

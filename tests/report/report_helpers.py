@@ -227,7 +227,7 @@ def write_matrix(folder: Path) -> Path:
     return write_neurons(folder)
 
 
-def write_reproduction(folder: Path, figures: Sequence[str] = ()) -> Path:
+def write_reproduction(folder: Path, figures: Sequence[str] = (), runs: Sequence[str] = ()) -> Path:
     """A table with published values, a conclusion, and a caveat."""
     value = Value(metric="acc", unit="%", measured=41.25, published=40.0, difference=1.25, n=90, significant=True)
     missing = Value(metric="acc", unit="%", published=44.0, note="the cell failed")
@@ -246,6 +246,7 @@ def write_reproduction(folder: Path, figures: Sequence[str] = ()) -> Path:
             )
         ],
         figures=list(figures),
+        runs=list(runs),
         findings=["Zero harms Hindi."],
         conclusions=[
             Conclusion(

@@ -18,6 +18,7 @@ from report_helpers import (
     LANGUAGES,
     Sweep,
     control,
+    matrix,
     neuron_set,
     write_matrix,
     write_neurons,
@@ -31,6 +32,7 @@ from lnbench import NeuronSet, leaderboard, report
 from lnbench.cli import app
 from lnbench.errors import LnbenchError
 from lnbench.report import page as pages
+from lnbench.report.figures import perplexity_matrix, save
 from lnbench.report.pictures import pictures
 from lnbench.report.sources import find
 
@@ -187,6 +189,7 @@ def test_what_runs_hold_is_text(sweep: Sweep, tmp_path: Path) -> None:
         assert "{{ 7*7 }}" in section(html, name).text or name == "commands"
 
 
+@pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
 def test_names_in_figures_are_text(tmp_path: Path) -> None:
     NeuronSet("m", 2, 32, {HOSTILE: {0: [1]}}).save(tmp_path / "run" / "neurons" / "set.json")
     drawn = pictures(find([tmp_path / "run"]), tmp_path / "out")
@@ -292,6 +295,32 @@ def test_figures_of_a_reproduction_come_from_its_folder_alone(tmp_path: Path) ->
     assert copied == ["figure1-bars.csv", "figure1-bars.svg"]
 
 
+def test_a_reproduction_brings_the_runs_behind_it(tmp_path: Path) -> None:
+    write_matrix(tmp_path / "ppl")
+    drawn = tmp_path / "figure1" / "figures"
+    save(perplexity_matrix(matrix()), drawn, ["svg"])
+    files = [f"figures/{file.name}" for file in drawn.iterdir()]
+    path = report.build([write_reproduction(tmp_path / "figure1", files, ["../ppl"])], tmp_path / "out")
+    html = read(path)
+    assert "Perplexity under zero on the neurons of lape, m (ppl)" in section(html, "perplexity").text
+    titles = [one.text for one in section(html, "findings").all("h3")]
+    assert titles == ["table4: XNLI accuracy"], "what a reproduction tells is not told again"
+    assert not list(html.all("img")), "and what the report draws from the same numbers is not shown again"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_files_are_called_by_their_names(sweep: Sweep, tmp_path: Path) -> None:
+    sweep.add("none", "hi", model="/models/llama")
+    for folder in ("one", "two"):
+        sweep.add("zero", "hi", wrong=13, model="/models/llama", selector=f"/{folder}/neurons/lape.json")
+    sweep.add("mean", "hi", model="/models/llama", selector="/one/neurons/act_prob.json")
+    html = read(report.build([sweep.folder], tmp_path / "out"))
+    assert html.one("h1").text == "Language-specific neurons in llama"
+    heading, *rows = section(html, "leaderboard").one("table").rows()
+    shown = [row[heading.index("Neurons")] for row in rows]
+    assert shown == ["-", "/one/neurons/lape.json", "/two/neurons/lape.json", "act_prob.json"]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_neurons_are_taken_from_the_cache_while_they_are_the_same(sweep: Sweep, tmp_path: Path) -> None:
     neurons = neuron_set()
@@ -306,6 +335,8 @@ def test_neurons_are_taken_from_the_cache_while_they_are_the_same(sweep: Sweep, 
     results.write_text(json.dumps(told), encoding="utf-8")
     assert find([sweep.folder]).neuron_sets == {"lape": neurons}
     NeuronSet("other", 2, 32, {"hi": {0: [1]}}).save(tmp_path / "cache.json")
+    assert find([sweep.folder]).neuron_sets == {}
+    (tmp_path / "cache.json").write_text("{}", encoding="utf-8")
     assert find([sweep.folder]).neuron_sets == {}
 
 

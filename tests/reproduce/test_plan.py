@@ -16,6 +16,7 @@ from lnbench.reproduce import catalogue
 from lnbench.reproduce.estimate import estimate
 from lnbench.reproduce.plan import Plan, Request, plan
 from lnbench.reproduce.steps import Collect, Measure, Select, Train
+from lnbench.sweeps import contents
 
 OUT = Path("runs/reproduced")
 
@@ -54,6 +55,17 @@ def test_the_cells_are_as_many_as_in_the_paper(names: list[str], count: int) -> 
     cells = commands(found)
     assert len(cells) == len(set(cells)) == count
     assert estimate(found).startswith(f"{count} distinct cells; about ")
+
+
+def test_a_plan_leaves_no_trace(tmp_path: Path) -> None:
+    """Files that a plan only names count as missing again where work is about to begin."""
+    missing = str(tmp_path / "neurons.json")
+    with contents.outlining():
+        assert contents.of_file(missing) == missing
+        assert contents.languages_of(missing) is None
+    for look in (contents.of_file, contents.languages_of):
+        with pytest.raises(LnbenchError, match=r"neurons\.json"):
+            look(missing)
 
 
 def test_a_short_table_is_a_part_of_the_long_one() -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from lnbench.leaderboard.rows import Row
 
-_VARYING = ("finetune", "adapter", "seed", "limit", "override_setup")
+_OVERRIDE_SETUP = "override_setup"
+_VARYING = ("finetune", "adapter", "seed", "limit", _OVERRIDE_SETUP)
 """What may differ between rows of one language, selector and intervention, and then names a series."""
 _ABREAST, _ABREAST_OF_MANY, _MANY = 3, 4, 9
 """Panels beside one another; of more than so many languages."""
@@ -45,7 +46,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
             else "no row has an intervention that is compared with a baseline: nothing to draw"
         )
     first = compared[0]
-    varying = [name for name in _VARYING if len({getattr(row, name) for row in compared}) > 1]
+    varying = [name for name in _VARYING if _varies(compared, name)]
     languages = list(dict.fromkeys(row.language for row in compared))
     names = list(dict.fromkeys(row.intervention for row in compared))
     chosen = list(dict.fromkeys(_series(row, varying) for row in compared))
@@ -133,6 +134,14 @@ def _legend(chosen: Sequence[str], controlled: bool) -> list[Line2D]:
     if controlled:
         entries.append(Line2D([], [], color=_BAR, linewidth=5, label="as many random neurons"))
     return entries
+
+
+def _varies(rows: Sequence[Row], name: str) -> bool:
+    """Whether rows have to be told apart by a field; selectors differ in their override setup in any case."""
+    groups: dict[str, set[object]] = {}
+    for row in rows:
+        groups.setdefault(row.selector if name == _OVERRIDE_SETUP else "", set()).add(getattr(row, name))
+    return any(len(values) > 1 for values in groups.values())
 
 
 def _series(row: Row, varying: Sequence[str]) -> str:

@@ -1,0 +1,168 @@
+"""Sentences from numbers: what changed, what did not, and what limits it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_helpers import Sweep, control, matrix, neuron_set, write_matrix, write_training
+
+from lnbench import NeuronSet
+from lnbench.leaderboard import Row
+from lnbench.report.caveats import caveats
+from lnbench.report.findings import findings, overall
+from lnbench.report.harm import harm
+from lnbench.report.sources import find
+
+
+def row(intervention: str = "zero", language: str = "hi", **changes: Any) -> Row:
+    given: dict[str, Any] = {
+        "model": "m",
+        "selector": "lape",
+        "finetune": "none",
+        "intervention": intervention,
+        "language": language,
+        "task": f"quiz_{language}",
+        "metric": "acc",
+        "value": 0.5,
+        "n": 200,
+        "delta": 0.0,
+        "p_value": 1.0,
+        "p_holm": 1.0,
+        "significant": False,
+        "mde": 0.1,
+        "higher_is_better": True,
+        "command": "lm_eval",
+    }
+    return Row(**{**given, **changes})
+
+
+def significant(delta: float, language: str, **changes: Any) -> Row:
+    return row(language=language, delta=delta, p_holm=0.001, significant=True, **changes)
+
+
+def test_a_change_is_for_the_worse_by_its_metric() -> None:
+    (accuracy,) = findings([significant(-0.2, "hi"), significant(0.1, "ur"), row(language="en")])
+    assert accuracy.verdict == "2 of 3 comparisons are significant: 1 worse and 1 better."
+    assert accuracy.details == [
+        "zero on the neurons of lape: worse in hi (−0.200); better in ur (+0.100); no significant change in en."
+    ]
+    (surprise,) = findings([significant(0.2, "hi", metric="bits_per_byte", higher_is_better=False)])
+    assert surprise.verdict == "1 of 1 comparison is significant: 1 worse."
+    (unknown,) = findings(
+        [significant(0.2, "hi", higher_is_better=None), significant(0.3, "ur", higher_is_better=None)]
+    )
+    assert unknown.verdict == "2 of 2 comparisons are significant: all higher."
+
+
+def test_nothing_is_significant_and_what_could_have_been() -> None:
+    rows = [row(delta=0.02, mde=0.05), row("p10", delta=-0.04, mde=0.12)]
+    assert overall(rows) == "None of 2 comparisons shows a significant change (p < 0.05 after Holm's correction)."
+    (found,) = findings(rows)
+    assert found.verdict == (
+        "Nothing is significant in 2 comparisons. The largest change is −0.040, of hi by p10 on the neurons of lape. "
+        "With 200 documents a change must be 0.05 to 0.12, by cell, to be found in four of five samples."
+    )
+
+
+@pytest.mark.parametrize(("documents", "possible"), [(6, False), (7, True)])
+def test_so_few_documents_that_nothing_can_be_significant(documents: int, possible: bool) -> None:
+    """Two tests of 2^(1 - 6) are not below 0.05, of 2^(1 - 7) they are."""
+    (found,) = findings([row(n=documents), row("p10", n=documents)])
+    assert ("no change, however large, can be significant" in found.verdict) is not possible
+
+
+def test_adapters_and_controls_are_told() -> None:
+    rows = [
+        significant(0.1, "hi", intervention="none", selector="-", finetune="hindi"),
+        significant(-0.3, "hi", control_p_holm=0.01, control_significant=True),
+        significant(-0.3, "ur", control_p_holm=0.6, control_significant=False),
+    ]
+    (found,) = findings(rows)
+    assert "Of the 2 that have a control of random neurons, 1 differs from it too." in found.verdict
+    assert "adapter hindi: better in hi (+0.100)." in found.details
+
+
+def test_tables_are_told_apart() -> None:
+    rows = [row(), row(metric="f1"), row(model="other"), row(task="other_hi"), row(language="ur")]
+    assert [one.title for one in findings(rows)] == [
+        "acc of quiz_{lang}, m",
+        "f1 of quiz_{lang}, m",
+        "acc of quiz_{lang}, other",
+        "acc of other_{lang}, m",
+    ]
+    assert "nothing is said of changes" in overall([row(p_holm=None)])
+
+
+def test_the_diagonal_of_a_matrix() -> None:
+    found = harm("run", matrix(), neuron_set())
+    assert found.finding.verdict.endswith("when its neurons are changed: ur (not en and hi).")
+    hindi = (
+        "hi: its own text changes by +1.500 nats per token, that of ur by +1.600. 4 of 6 (66.7\u00a0%) of the neurons "
+        "of hi are neurons of ur too."
+    )
+    assert hindi in found.finding.details
+    changes = [[cell.partition(" (")[0] for cell in line] for line in found.matrix.rows]
+    assert changes[1] == ["hi", "+0.020", "+1.500", "+1.600"]
+    marks = [["*" in cell for cell in line[1:]] for line in found.matrix.rows]
+    assert marks == [[cell.p_holm < 0.05 for cell in matrix().row(one)] for one in matrix().changed]
+
+
+def told(folder: Path) -> dict[str, list[str]]:
+    return {one.title: list(one.texts) for one in caveats(find([folder]))}
+
+
+def test_caveats_of_a_clean_run(sweep: Sweep) -> None:
+    sweep.add("none", "hi")
+    sweep.add("zero", "hi", wrong=14)
+    for seed in range(2):
+        sweep.add("zero", "hi", **control(seed))
+    assert told(sweep.folder) == {}
+
+
+def test_caveats_that_apply(sweep: Sweep) -> None:
+    sweep.add("none", "hi", limit=14)
+    sweep.add("zero", "hi", outside=0.25, limit=14)
+    sweep.add("zero", "hi", outside=0.9, limit=14, **control(0))
+    sweep.add("mean", "hi", limit=14)
+    sweep.add("p10", "hi", error="OutOfMemoryError: 3 GiB")
+    sweep.add("none", "hi", model="other")
+    write_training(sweep.folder / "adapter")
+    found = told(sweep.folder)
+    assert found["Failed cells"] == ["1 cell failed and is not in the numbers: OutOfMemoryError: 3 GiB"]
+    assert "in 1 of 1 cell: up to 25\u00a0% of the values" in found["Values outside the observed range"][0]
+    assert found["No control, or a single one"][0].startswith("1 of 2 comparisons of an override has no control")
+    assert found["No control, or a single one"][1].startswith("1 comparison has one draw")
+    assert found["Too few documents"][0].startswith("2 of 2 comparisons found less than what 14 documents can show")
+    assert "(limit 14)" in found["Limited documents"][0]
+    assert "2 models are shown together (m float32 and other float32)" in found["Different models"][0]
+    assert found["Unfinished training"] == ["The training of adapter has not finished."]
+
+
+def test_caveats_from_what_lm_eval_kept(sweep: Sweep) -> None:
+    sweep.add("zero", "hi")
+    (path,) = sweep.folder.glob("cells/*/results.json")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    results["config"]["lnbench"] |= {"read_site": "pre", "neuron_set": {"neurons": {"hi": 3, "en": 0}}}
+    path.write_text(json.dumps(results), encoding="utf-8")
+    found = told(sweep.folder)
+    assert "read at the site pre and written at the site post" in found["Read and written at different sites"][0]
+    assert found["Languages without neurons"][0].startswith("lape found no neurons for en")
+    assert found["Not compared, or not the same"] == ["1 row: not compared: no baseline."]
+
+
+def test_caveats_of_neurons_and_matrices(tmp_path: Path) -> None:
+    NeuronSet("m", 2, 32, {"hi": {0: [1]}, "ur": {}}).save(tmp_path / "neurons" / "lape.json")
+    assert told(tmp_path)["Languages without neurons"][0].startswith("lape found no neurons for ur")
+    write_matrix(tmp_path / "ppl")
+    (outside,) = told(tmp_path)["Values outside the observed range"]
+    assert "in 3 of 9 cells: up to 40\u00a0%" in outside
+
+
+def test_several_tables_are_several_chances(sweep: Sweep) -> None:
+    for task in ("quiz", "exam"):
+        sweep.add("none", "hi", task=task)
+        sweep.add("zero", "hi", task=task)
+    assert "This page has 2 of them" in told(sweep.folder)["Several tables"][0]

@@ -1,0 +1,144 @@
+"""lm-eval's samples of every kind of task, side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_helpers import DOCUMENTS, Sweep, control
+
+from lnbench.report import text
+from lnbench.report.samples import Answer, Document, Group, groups, within
+from lnbench.report.sources import find
+
+
+def group_of(sweep: Sweep) -> Group:
+    (found,) = groups(find([sweep.folder]))
+    return found
+
+
+def rewrite(sweep: Sweep, cell: int, **changes: Any) -> None:
+    """Change the samples of one cell."""
+    path = sweep.folder / "cells" / f"{cell:016x}" / "samples.jsonl"
+    lines = [json.loads(line) | changes for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def test_a_choice_is_the_likeliest(sweep: Sweep) -> None:
+    sweep.add("none", "en")
+    sweep.add("zero", "en", wrong=1)
+    first, second, *_ = group_of(sweep).documents
+    assert first.text == "The lamp in the harbour burns all night?"
+    assert first.choices == ["The lamp in the harbour burns all night 0", "another", "a third"]
+    assert first.expected == first.choices[0]
+    assert [(one.change, one.text, one.right, one.changed) for one in first.answers] == [
+        ("none", first.choices[0], True, False),
+        ("zero, lape", "another", False, True),
+    ]
+    assert (first.changed, second.changed) == (True, False)
+
+
+def test_choices_of_contexts(sweep: Sweep) -> None:
+    sweep.add("none", "en")
+    asked = {f"gen_args_{place}": {"arg_0": f"context {place}", "arg_1": " goes on"} for place in range(3)}
+    rewrite(sweep, 1, arguments=asked, target="goes on")
+    document = group_of(sweep).documents[0]
+    assert (document.text, document.choices) == ("… goes on", ["context 0", "context 1", "context 2"])
+    assert (document.expected, document.answers[0].text) == ("", "context 0")
+
+
+def test_generated_text(sweep: Sweep) -> None:
+    sweep.add("none", "en")
+    sweep.add("zero", "en", wrong=14)
+    for cell, answer in ((1, "Paris"), (2, "London")):
+        asked = {"gen_args_0": {"arg_0": "Which city?", "arg_1": {"until": ["\n"]}}}
+        rewrite(sweep, cell, arguments=asked, filtered_resps=[answer], target=["Paris", "paris"])
+    document = group_of(sweep).documents[0]
+    assert (document.text, document.choices, document.expected) == ("Which city?", [], "Paris / paris")
+    assert [(one.text, one.right) for one in document.answers] == [("Paris", True), ("London", False)]
+
+
+def test_a_likelihood_alone_is_no_answer(sweep: Sweep) -> None:
+    sweep.add("none", "en")
+    rewrite(sweep, 1, arguments={"gen_args_0": {"arg_0": "A text."}}, filtered_resps=[["-12.5", "False"]])
+    document = group_of(sweep).documents[0]
+    assert (document.text, document.answers[0].text, document.changed) == ("A text.", "", False)
+
+
+def test_controls_are_left_out_and_tasks_kept_apart(sweep: Sweep) -> None:
+    for language in ("en", "hi"):
+        sweep.add("zero", language)
+        sweep.add("zero", language, **control(0))
+        sweep.add("none", language)
+    found = groups(find([sweep.folder]))
+    assert [(group.title, group.pattern, group.total) for group in found] == [
+        ("quiz_en, m float32", "quiz_{lang}", DOCUMENTS),
+        ("quiz_hi, m float32", "quiz_{lang}", DOCUMENTS),
+    ]
+    assert [[one.change for one in group.documents[0].answers] for group in found] == [["none", "zero, lape"]] * 2
+
+
+def test_the_end_of_a_long_text_is_kept(sweep: Sweep) -> None:
+    sweep.add("none", "en")
+    rewrite(sweep, 1, arguments={"gen_args_0": {"arg_0": "x" * 5000 + " Question?", "arg_1": {}}}, filtered_resps=["a"])
+    shown = group_of(sweep).documents[0].text
+    assert shown.startswith("[3,510 characters left out] …x")
+    assert shown.endswith(" Question?")
+
+
+def document(number: int, changed: bool = False) -> Document:
+    return Document(number, "x" * 1000, (), "", [Answer("none", "a", True, changed, "acc 1")])
+
+
+def test_changed_answers_are_kept_when_there_is_no_room() -> None:
+    many = Group("many", "t", "en", [document(number, number % 10 == 9) for number in range(50)], 50)
+    few = Group("few", "t", "hi", [document(number) for number in range(3)], 3)
+    size = document(0)
+    assert within([many, few], 10**9) == [many, few]
+    shown, other = within([many, few], 8 * (len(size.text) + 500))
+    assert [one.number for one in shown.documents] == [9, 19, 29, 39, 49]
+    assert [one.number for one in other.documents] == [0, 1, 2]
+    assert [len(group.documents) for group in within([many, few], 10)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("a\x00b\x1b[0m\x7f\x9b", "a␀b␛[0m\ufffd\ufffd"),
+        ("\ud800x", "\ufffdx"),
+        ("tab\tand\nline\u2028 हिन्दी", "tab\tand\nline\u2028 हिन्दी"),
+    ],
+)
+def test_what_a_page_cannot_hold_is_made_visible(given: str, shown: str) -> None:
+    assert text.visible(given) == shown
+    shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("language", "tag"), [("hi", "hi"), ("zh-Hant", "zh-Hant"), ("ur", "ur"), ('"><script>', None), ("", None)]
+)
+def test_a_language_is_tagged_where_it_is_one(language: str, tag: str | None) -> None:
+    assert text.language_tag(language) == tag
+
+
+def test_numbers_as_they_are_read() -> None:
+    assert [text.percent(share) for share in (None, 0.0, 0.0004, 0.123, 1.0)] == [
+        "–",
+        "0\u00a0%",
+        "< 0.1\u00a0%",
+        "12.3\u00a0%",
+        "100\u00a0%",
+    ]
+    assert (text.signed(-0.5), text.signed(0.25, 1), text.p_value(0.0001)) == ("−0.500", "+0.2", "< 0.001")
+    assert (text.listed([]), text.listed("ab"), text.listed("abc")) == ("none", "a and b", "a, b and c")
+    assert text.counted(1, "cell") + text.counted(1200, "cell") == "1 cell1,200 cells"
+
+
+def test_samples_that_are_no_samples_are_named(sweep: Sweep, tmp_path: Path) -> None:
+    sweep.add("none", "en")
+    path = sweep.folder / "cells" / f"{1:016x}" / "samples.jsonl"
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="is not a file of lm-eval's samples"):
+        groups(find([sweep.folder]))
