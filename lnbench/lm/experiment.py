@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -269,7 +269,9 @@ class Artifacts:
         with FileLock(folder / ".collecting"):
             if (folder / f"{language}.safetensors").exists():
                 try:
-                    return Statistics.load(folder, language)
+                    found = Statistics.load(folder, language)
+                    # They may have been collected while the same weights went by another name.
+                    return replace(found, provenance=found.provenance | {"model": self.described["model"]})
                 except LnbenchError as error:
                     log.warning("%s; collecting these Statistics again", error)
             state = folder / "unfinished.safetensors"

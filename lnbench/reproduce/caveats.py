@@ -43,7 +43,7 @@ def caveats(plan: Plan, job: Job, measured: Measured | None) -> list[str]:
             "the paper's code draws a sample anew for each perplexity."
         )
     matrices = [PerplexityMatrix.load(step.out / FILE) for step in steps if isinstance(step, Perplexity)]
-    found += [f"{note}." for matrix in matrices for note in matrix.notes]
+    found += [f"Of the matrix: {note}." for matrix in matrices for note in matrix.notes]
     order = next((one.order for one in [job.spec] if isinstance(one, PerplexitySpec | NeuronsSpec) and one.order), None)
     if order:
         found.append(f"In the paper {order}; the numbering within them is ours.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def test_collected_statistics_are_cached(given: dict[str, Any], monkeypatch: pyt
     first = ask(LNBenchLM(**given, intervention="mean"))
     monkeypatch.setattr("lnbench.lm.experiment.collect_corpus", None)
     assert ask(LNBenchLM(**given, intervention="mean")) == first
+
+
+def test_the_cache_serves_the_same_weights_under_another_name(given: dict[str, Any], tmp_path: Path) -> None:
+    LNBenchLM(**given, intervention="mean", languages="en+hi")
+    copy = shutil.copytree(given["pretrained"], tmp_path / "copy")
+    lm = LNBenchLM(**given | {"pretrained": str(copy)}, intervention="mean", languages="en+hi+zh")
+    assert {lm.artifacts.statistics(lm.experiment, one).model for one in ("en", "hi", "zh")} == {str(copy)}
+    assert list(lm.artifacts.neurons(lm.experiment).languages) == ["en", "hi", "zh"]
 
 
 def test_languages_limit_what_the_selector_compares(given: dict[str, Any]) -> None:
