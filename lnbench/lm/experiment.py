@@ -271,7 +271,7 @@ class Artifacts:
                 try:
                     found = Statistics.load(folder, language)
                     # They may have been collected while the same weights went by another name.
-                    return replace(found, provenance=found.provenance | {"model": self.described["model"]})
+                    return replace(found, provenance={**found.provenance, "model": self.described["model"]})
                 except LnbenchError as error:
                     log.warning("%s; collecting these Statistics again", error)
             state = folder / "unfinished.safetensors"

@@ -13,6 +13,7 @@ from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, NeuronsSpec,
 from lnbench.reproduce.plan import Job, Plan
 from lnbench.reproduce.results import Measured
 from lnbench.reproduce.steps import Measure, Perplexity, Select
+from lnbench.reproduce.tables import interval
 from lnbench.reproduce.workspace import Workspace
 
 _PAPER_PRESET = (
@@ -102,5 +103,17 @@ def _of_rows(rows: Sequence[Row]) -> Iterator[str]:
             f"With so many documents a change must be about {median(detectable):.0f} points to be found in four of "
             "five samples."
         )
+    unchanged = [row for row in rows if row.intervention == "none" and row.metric == "acc"]
+    if unlearned := list(dict.fromkeys(row.language for row in unchanged if _is_chance(row))):
+        yield (
+            f"Without intervention the fine-tuned model cannot be told from chance in {', '.join(unlearned)}: there is "
+            "little that an intervention could spoil. Train longer, or measure more documents."
+        )
     if failed := [row for row in rows if row.failed]:
         yield f"{len(failed)} cells failed: {failed[0].error}"
+
+
+def _is_chance(row: Row) -> bool:
+    """Whether the interval of an accuracy on three classes holds a third."""
+    low, high = interval(row)
+    return low is not None and high is not None and low <= 100 / 3 <= high

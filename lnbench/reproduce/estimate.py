@@ -7,7 +7,7 @@ from collections import Counter
 from lnbench.reproduce.plan import Plan
 from lnbench.reproduce.steps import Collect, Measure, Perplexity, Step, Train
 
-_TOKENS = {"xnli": 100, "xquad": 400}
+_TOKENS = {"xnli": 45, "xquad": 400}
 """Of a document, about, prompt and answer."""
 _DOCUMENTS = {"xnli": 5010, "xquad": 238}
 _ROWS = {"xnli": 392_702, "xquad": 952}

@@ -79,7 +79,7 @@ def _value(place: Place, spec: CellsSpec, intervention: str, metric: str, measur
     if row is None or row.value is None:
         note = f"failed: {failed.error}" if failed else "not measured"
         return Value(metric=metric, unit="%", published=printed, note=note)
-    value, (low, high) = 100 * row.value, _interval(row)
+    value, (low, high) = 100 * row.value, interval(row)
     return Value(
         metric=metric,
         unit="%",
@@ -102,7 +102,7 @@ def _published(table: str, place: Place, intervention: str, metric: str) -> floa
     return numbers.get((place.at.beside, place.selector, *rest), of_any)
 
 
-def _interval(row: Row) -> tuple[float | None, float | None]:
+def interval(row: Row) -> tuple[float | None, float | None]:
     """A 95 % interval in per cent: Wilson's score interval of a share; of another mean, by its standard error."""
     if row.value is None or not row.n:
         return None, None

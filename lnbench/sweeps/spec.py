@@ -83,8 +83,8 @@ class Sweep(BaseModel):
     )
     finetune: dict[Name, dict[str, Any]] = Field(
         default={},
-        description="a mapping of name to options of lnbench finetune but model and out; each is trained once for each model, and its "
-        "adapter then enters cells as peft=, and as head= where it has a head",
+        description="a mapping of name to options of lnbench finetune but model and out; each is trained once for each "
+        "model, and its adapter then enters cells as peft=, and as head= where it has a head",
     )
     selectors: list[str] = Field(default=["lape"], description="name or name:key=value")
     neurons: list[str] = Field(default=[], description="NeuronSet files, measured beside what the selectors find")

@@ -107,6 +107,7 @@ def test_caveats_and_conclusions_say_what_two_documents_can(out: Path) -> None:
     assert "Only 2 documents a cell" in told
     assert "up to 400 tokens a language of lnbench's embedded text" in told
     assert "no control" not in told
+    assert "cannot be told from chance in hi" in told
 
 
 def test_tables_as_markdown_and_csv(out: Path) -> None:
