@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import docs_pages as docs
 import pytest
 from finetuning_helpers import pair, question, write
 from lm_eval.tasks import TaskManager
@@ -345,24 +344,3 @@ def test_wrong_settings(given: dict[str, Any], message: str) -> None:
 def test_an_unknown_preset_lists_what_exists() -> None:
     with pytest.raises(LnbenchError, match="unknown training preset 'paper'; known: xnli-paper, xquad-paper"):
         settings_of("paper", {})
-
-
-@pytest.mark.parametrize("name", TrainingSettings.model_fields)
-def test_the_documentation_has_every_setting_with_its_numbers(name: str) -> None:
-    default, *presets, meaning = docs.row("finetuning.md", name, "## Settings")
-    assert meaning
-    place = {"beta2": 1}.get(name, 0)
-
-    def said(cell: str) -> str:
-        return cell.split(", ")[place].strip("`")
-
-    def spoken(value: Any) -> str | None:
-        return None if value in (None, ()) else str(value).lower()
-
-    nothing = {"all", "–", "a tenth of all", "as `eval_steps`", "`lr`"}
-    actual = [settings_of(preset, {}).model_dump()[name] for preset in (None, "xnli-paper", "xquad-paper")]
-    for cell, value in zip([default, *[one or default for one in presets]], actual, strict=True):
-        try:
-            assert float(said(cell)) == value
-        except ValueError:
-            assert spoken(value) == (None if cell in nothing else said(cell))

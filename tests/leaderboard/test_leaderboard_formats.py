@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import docs_pages as docs
 import pytest
 from rich.console import Console
 from runs import RIGHT, WRONG, Run, control, pick, printed
@@ -16,7 +15,7 @@ from typer.testing import CliRunner
 from lnbench import leaderboard
 from lnbench.cli import app
 from lnbench.errors import LnbenchError
-from lnbench.leaderboard import Row, build, formats, read_runs
+from lnbench.leaderboard import build, formats, read_runs
 from lnbench.leaderboard.grids import grids
 from lnbench.significance import compare
 from lnbench.sweeps import records
@@ -41,11 +40,6 @@ def test_json_is_read_back(full: Run, tmp_path: Path) -> None:
         (tmp_path / "other.json").write_text(broken)
         with pytest.raises(LnbenchError, match="leaderboard"):
             leaderboard.load(tmp_path / "other.json")
-
-
-@pytest.mark.parametrize("field", Row.model_fields)
-def test_every_field_is_documented(field: str) -> None:
-    assert f"`{field}`" in docs.section("files.md", "Leaderboard")
 
 
 def test_csv(full: Run, tmp_path: Path) -> None:
