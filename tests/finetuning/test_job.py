@@ -323,22 +323,28 @@ def test_adapter_and_head_through_lm_eval(
     def evaluate(**arguments: Any) -> dict[str, Any]:
         given = {"pretrained": tiny_model, "peft": str(folder), "head": str(folder), **arguments}
         found = lm_eval.simple_evaluate(
-            "lnbench", model_args=given, tasks=["lnbench_xnli_en"], task_manager=manager, device="cpu", batch_size=4
+            "lnbench",
+            model_args=given,
+            tasks=["lnbench_xnli_pair_en"],
+            task_manager=manager,
+            device="cpu",
+            batch_size=4,
         )
         assert found is not None
         return dict(found)
 
     none = evaluate()
     assert accuracy > 0.7
-    assert none["results"]["lnbench_xnli_en"]["acc,none"] > 0.7
+    assert none["results"]["lnbench_xnli_pair_en"]["acc,none"] > 0.7
     assert (
-        none["results"]["lnbench_xnli_en"]["acc_stderr,none"] > 0 or none["results"]["lnbench_xnli_en"]["acc,none"] == 1
+        none["results"]["lnbench_xnli_pair_en"]["acc_stderr,none"] > 0
+        or none["results"]["lnbench_xnli_pair_en"]["acc,none"] == 1
     )
-    for sample in none["samples"]["lnbench_xnli_en"]:
+    for sample in none["samples"]["lnbench_xnli_pair_en"]:
         likelihoods = torch.tensor([float(answer[0][0]) for answer in sample["resps"]])
         torch.testing.assert_close(likelihoods.exp().sum(), torch.tensor(1.0))
     zeroed = evaluate(intervention="zero", neurons=str(job_fields["neurons"]), corpus=tiny_corpus, corpus_tokens=400)
     applied = zeroed["config"]["lnbench"]["applied"]["en"]
     assert applied["neurons"] == 15
     assert applied["tokens_overridden"] > 0
-    assert zeroed["samples"]["lnbench_xnli_en"][0]["resps"] != none["samples"]["lnbench_xnli_en"][0]["resps"]
+    assert zeroed["samples"]["lnbench_xnli_pair_en"][0]["resps"] != none["samples"]["lnbench_xnli_pair_en"][0]["resps"]
