@@ -147,6 +147,11 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """See lm-eval."""
+        if self.tok_encode("a")[:1] == [self.prefix_token_id]:
+            log.warning(
+                "lm-eval puts a BOS before every text, and this tokenizer another one, which the model then has to "
+                "predict; add_bos_token=False in the model arguments leaves it out"
+            )
         return self._answer(
             "loglikelihood_rolling",
             requests,

@@ -171,7 +171,7 @@ def _against(delta: float, controls: Sequence[float]) -> dict[str, Any]:
         "control_min": low,
         "control_max": high,
         "n_controls": len(controls),
-        "exceeds_controls": delta > high if delta > 0 else delta < low,
+        "exceeds_controls": delta > high if delta > 0 else delta < min(low, 0),
     }
 
 

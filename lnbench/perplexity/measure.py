@@ -73,7 +73,8 @@ def measure(
         intervention: Name or ``name:key=value``.
         site: ``post``, ``pre`` or ``paper``: where values are written; ``paper`` writes ``post``.
         changed: Languages whose neurons are changed; all of ``neurons`` by default.
-        controls: Draws of as many random neurons in each layer, none of them the language's own.
+        controls: Draws of as many random neurons in each layer, none of them the language's own, unless the others of
+            a layer are too few; a note says so.
         batch_size: Blocks in a forward pass; as many as fit the memory if None.
         path: File that keeps every pass that is done; the same call goes on with it.
         progress: Show a progress bar.
@@ -90,6 +91,8 @@ def measure(
     languages = list(changed) if changed is not None else neurons.languages
     if not slices or not languages:
         raise LnbenchError("there is nothing to measure: name a language whose neurons are changed and one to be read")
+    if batch_size is not None and batch_size < 1:
+        raise LnbenchError(f"batch_size={batch_size}: a forward pass takes one block at least")
     for language in languages:
         if language not in neurons:
             raise unknown("language", language, neurons.languages, "These neurons have no others")
@@ -111,7 +114,7 @@ def measure(
         {language: _reading(text, languages, controls, passes) for language, text in slices.items()}, languages
     )
     cells, selectivity = found.cells_and_selectivity()
-    return _with_notes(
+    matrix = PerplexityMatrix.model_validate(
         {
             "model": described["model"],
             "selector": _spoken(neurons),
@@ -135,11 +138,19 @@ def measure(
             **(about or {}),
         }
     )
+    notes = [*notes_of(matrix), *(_crowded(neurons, languages) if controls else ())]
+    return matrix.model_copy(update={"notes": notes})
 
 
-def _with_notes(fields: Mapping[str, Any]) -> PerplexityMatrix:
-    matrix = PerplexityMatrix.model_validate(fields)
-    return matrix.model_copy(update={"notes": notes_of(matrix)})
+def _crowded(neurons: NeuronSet, languages: Sequence[str]) -> Iterator[str]:
+    """Which controls cannot do without the language's own neurons."""
+    for language in languages:
+        counts = neurons.per_layer(language)
+        if own := int((2 * counts - neurons.width).clamp_min(0).sum()):
+            yield (
+                f"{language} has more than half of a layer: {own} of its {neurons.count(language)} neurons are in "
+                "every draw of random ones as well"
+            )
 
 
 def _changes(
@@ -187,7 +198,7 @@ def _run(
     ]
     if not todo:
         return
-    size = batch_size or fitting_batch_size(sites, _longest(slices))
+    size = fitting_batch_size(sites, _longest(slices)) if batch_size is None else batch_size
     total = sum(int(text.tokens.sum()) for _, text in todo)
     bar = tqdm(total=total, desc="perplexity", unit="tok", unit_scale=True, disable=not progress)
     with bar, evaluating(sites.model):

@@ -31,8 +31,9 @@ def _notes(matrix: PerplexityMatrix) -> Iterator[str]:
             )
         # Flipping the signs of all blocks is as extreme as none.
         if max(2.0 ** (1 - text.blocks), _LEAST_P) * measured >= LEVEL:
+            blocks = "1 block" if text.blocks == 1 else f"{text.blocks} blocks"
             yield (
-                f"{language}: with {text.blocks} blocks of text no change can be significant after correction for "
+                f"{language}: with {blocks} of text no change can be significant after correction for "
                 f"{measured} cells; read more tokens, or shorter blocks"
             )
     outside = [cell.outside_range for cell in matrix.cells if cell.outside_range]
@@ -69,7 +70,9 @@ def _harm(matrix: PerplexityMatrix, row: Selectivity) -> str:
 def _sharing(matrix: PerplexityMatrix, row: Selectivity) -> str:
     shared = matrix.shared.get(row.changed, {})
     most = max(shared, key=lambda language: shared[language], default=None)
-    if most is None or shared[most] == 0:
+    if most is None:
+        return "which of its neurons other languages have is not known"
+    if shared[most] == 0:
         return f"of its {matrix.neurons[row.changed]} neurons, none is another language's"
     sentence = f"of its {matrix.neurons[row.changed]} neurons, {shared[most]} are also those of {most}, the most"
     if row.most_harmed in shared and row.most_harmed != most:

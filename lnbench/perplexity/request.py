@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -62,7 +62,7 @@ class Request(BaseModel):
         default=10_000, ge=1, description="tokens a language, where statistics are collected on the fly"
     )
     corpus_length: int = Field(default=128, ge=2, description="tokens a block, where statistics are collected")
-    batch_size: int | Literal["auto"] = Field(
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="blocks in a forward pass; auto: what fits the memory"
     )
     device: str | None = Field(default=None, description="cpu, cuda, cuda:1 …; CUDA where there is one by default")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: b
                 "model": request.model,
                 "adapter": request.model_args.get("peft"),
                 "selector": selector,
-                "command": request.command,
+                "command": f"{request.command} --out {shlex.quote(str(out))}",
             },
         )
         name = Path(selector).stem if request.neurons else _UNSAFE.sub("_", selector)

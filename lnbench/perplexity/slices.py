@@ -141,6 +141,8 @@ def cut(
     held.passed_over = read or 0
     rows = [row for batch in blocks(held, tokenizer, length, tokens=tokens, mode=mode) for row in _rows(batch)]
     mark = -1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    # The budget can end on the mark after a document.
+    rows = [row for row in rows if (row[1:] != mark).any()]
     counted = [row[1:] != mark for row in rows]
     size = byte_lengths(tokenizer, set(torch.cat(rows).tolist()))
     return Slice(

@@ -140,6 +140,13 @@ def test_between_the_controls_is_not_beyond_them() -> None:
     assert (cell.control_min, cell.control_max) == (pytest.approx(-1), pytest.approx(1))
 
 
+def test_no_change_at_all_is_not_beyond_the_controls() -> None:
+    one = reading(40, harm={"en": 0.0})
+    harmed = Reading(**(vars(one) | {"changed": {"en": one.unchanged}, "controls": {"en": [one.unchanged + 1]}}))
+    cell = Changes({"en": harmed}, ["en"]).cells_and_selectivity()[0][0]
+    assert (cell.delta_nats, cell.exceeds_controls) == (0, False)
+
+
 def test_a_language_without_neurons_changes_nothing() -> None:
     cells, selectivity = Changes({"en": reading(), "hi": reading(seed=1)}, ["ur", "en"]).cells_and_selectivity()
     for cell in cells[:2]:

@@ -176,11 +176,21 @@ def test_passes_of_another_request_are_not_taken(
         measure(model, tokenizer, neurons, {}, one, controls=0, changed=["en"], path=path)
 
 
+def test_controls_that_cannot_do_without_its_neurons_are_told(
+    model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice]
+) -> None:
+    crowded = NeuronSet(neurons.model, neurons.layers, neurons.width, {"en": {0: list(range(20))}})
+    found = measure(model, tokenizer, crowded, {}, {"en": slices["en"]}, controls=1)
+    assert any("16 of its 20 neurons are in every draw" in note for note in found.notes)
+
+
 def test_errors(model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice]) -> None:
     with pytest.raises(LnbenchError, match="unknown language 'zh'; known: en, hi, ur"):
         measure(model, tokenizer, neurons, {}, slices, changed=["zh"])
     with pytest.raises(LnbenchError, match="there is nothing to measure"):
         measure(model, tokenizer, neurons, {}, {})
+    with pytest.raises(LnbenchError, match="takes one block at least"):
+        measure(model, tokenizer, neurons, {}, slices, batch_size=0)
     with pytest.raises(LnbenchError, match="'p10' reads its values from Statistics"):
         measure(model, tokenizer, neurons, {}, slices, intervention="p10")
     with pytest.raises(LnbenchError, match="changes none of the neurons of 'en'"):

@@ -68,7 +68,8 @@ def test_the_command_repeats_it(done: tuple[PerplexityMatrix, Path], tmp_path: P
     assert matrix.command is not None
     program, *words = shlex.split(matrix.command)
     assert program == "lnbench"
-    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path)], catch_exceptions=False)
+    assert words[-2] == "--out"
+    result = CliRunner().invoke(app, [*words[:-1], str(tmp_path)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert PerplexityMatrix.load(tmp_path / "perplexity.json").cells == matrix.cells
     printed = re.sub(r"\s+", " ", result.output)
@@ -135,6 +136,7 @@ def test_one_text_for_both_is_told(request_of: Any, tiny_corpus: str, tmp_path: 
         ({"intervention": "none"}, "none changes nothing"),
         ({"intervention": "p200"}, "unknown intervention 'p200'"),
         ({"tokens": 0}, "tokens=0"),
+        ({"batch_size": 0}, "batch_size"),
         ({"languages": "en+en"}, "each once"),
         ({"site": "middle"}, "site='middle'"),
         ({"selectr": "lape"}, "selectr"),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnbench.report.figures.labels import language_label, write_in_own_script
+from lnbench.report.figures.room import touching
 from lnbench.report.figures.style import NEUTRAL, TALLEST, WIDTH
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _LOWEST = 3.0
 _DARK = 0.179
 """Relative luminance below which white has more contrast than black."""
 MANY = 8
-"""Columns beyond which their labels stand upright."""
+"""Languages beyond which a matrix is dense: lower rows, shorter numbers."""
 
 
 def matrix_size(rows: int, *, cell: float = 0.42, rest: float = 1.9) -> tuple[float, float]:
@@ -52,14 +53,17 @@ def language_rows(axes: Axes, codes: Sequence[str]) -> None:
     write_in_own_script(axes.get_yticklabels(), codes)
 
 
-def language_columns(axes: Axes, codes: Sequence[str]) -> None:
-    """Name the columns: below one another where there is room, else upright and without the own name."""
+def language_columns(drawing: Drawing, axes: Axes, codes: Sequence[str]) -> None:
+    """Name the columns: below one another where there is room, else upright and without the own name.
+
+    It measures, so all that takes room beside the cells has to be there already.
+    """
     places = np.arange(len(codes)) + 0.5
-    if len(codes) > MANY:
-        axes.set_xticks(places, [language_label(code, native=False) for code in codes], rotation=90)
-        return
     axes.set_xticks(places, [language_label(code, separator="\n") for code in codes])
     write_in_own_script(axes.get_xticklabels(), codes)
+    drawing.draw_without_rendering()
+    if touching([label for one in drawing.axes for label in one.get_xticklabels()]):
+        axes.set_xticks(places, [language_label(code, native=False) for code in codes], rotation=90)
 
 
 def numbers(axes: Axes, mesh: QuadMesh | None, texts: Sequence[Sequence[str]]) -> list[Text]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ _VARYING = ("finetune", "adapter", "seed", "limit", _OVERRIDE_SETUP)
 """What may differ between rows of one language, selector and intervention, and then names a series."""
 _ABREAST, _ABREAST_OF_MANY, _MANY = 3, 4, 9
 """Panels beside one another; of more than so many languages."""
+_TITLES = (language_label, partial(language_label, separator="\n"), str)
+"""Forms of a panel's title, from the widest to the code alone."""
 _BAR = "#C9C9C9"
 
 
@@ -52,6 +55,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
     chosen = list(dict.fromkeys(_series(row, varying) for row in compared))
     abreast = min(_ABREAST_OF_MANY if len(languages) > _MANY else _ABREAST, len(languages))
     down = ceil(len(languages) / abreast)
+    titled = 0.75 if abreast > _ABREAST else 0.45
 
     def paint(drawing: Drawing) -> None:
         panels = drawing.subplots(down, abreast, sharex=True, sharey=True, squeeze=False).flatten()
@@ -60,10 +64,9 @@ def interventions(rows: Sequence[Row]) -> Figure:
                 own = [row for row in compared if row.language == code and _series(row, varying) == name]
                 _points(axes, own, names, number, len(chosen))
             axes.axvline(0, color="black", linewidth=0.6)
-            axes.set_title(language_label(code))
-            write_in_own_script([axes.title], [code])
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0)
+            write_in_own_script([axes.title], [code])
         for axes in panels[len(languages) :]:
             axes.set_visible(False)
         for axes in panels[max(0, len(languages) - abreast) : len(languages)]:  # the lowest of each column
@@ -73,6 +76,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
         panels[0].set_ylim(len(names) - 0.5, -0.5)
         entries = _legend(chosen, any(row.n_controls for row in compared))
         drawing.legend(handles=entries, loc="outside lower center", ncols=2)
+        _titles(drawing, panels[: len(languages)], languages)
 
     significant = [row for row in compared if row.significant]
     return Figure(
@@ -102,9 +106,19 @@ def interventions(rows: Sequence[Row]) -> Figure:
             )
             for row in compared
         ],
-        size=(WIDTH, min(TALLEST, 1.2 + down * (0.45 + len(names) * max(0.17, 0.11 * len(chosen))))),
+        size=(WIDTH, min(TALLEST, 1.2 + down * (titled + len(names) * max(0.17, 0.11 * len(chosen))))),
         paint=paint,
     )
+
+
+def _titles(drawing: Drawing, panels: Sequence[Axes], languages: Sequence[str]) -> None:
+    """Name the panels' languages, all in the first form that is nowhere wider than its panel."""
+    for form in _TITLES:
+        for axes, code in zip(panels, languages, strict=True):
+            axes.set_title(form(code))
+        drawing.draw_without_rendering()
+        if all(axes.title.get_window_extent().width <= axes.get_window_extent().width for axes in panels):
+            return
 
 
 def _points(axes: Axes, rows: Sequence[Row], names: Sequence[str], number: int, count: int) -> None:

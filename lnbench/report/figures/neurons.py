@@ -111,7 +111,6 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
             np.arange(0, neurons.layers, step) + 0.5, [str(layer) for layer in range(0, neurons.layers, step)]
         )
         axes.set_ylabel("layer")
-        language_columns(axes, languages)
         bar = drawing.colorbar(mesh, ax=axes, label="neurons", aspect=30)
         percents = bar.ax.secondary_yaxis(
             "left",
@@ -121,6 +120,7 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
             ),
         )
         percents.set_ylabel("% of the layer")
+        language_columns(drawing, axes, languages)
         texts = [[f"{int(value)}" if value else "" for value in line] for line in values]
         fit(drawing, {axes: numbers(axes, mesh, texts)})
 

@@ -54,7 +54,6 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         scale = Normalize(0, 1)
         mesh = cells(axes, np.where(others, share, np.nan), AMOUNTS, scale)
         language_rows(axes, languages)
-        language_columns(axes, languages)
         axes.set(ylabel="of this language's neurons …", xlabel="… so many are this language's too")
         places = range(len(languages))
         written = numbers(axes, mesh, [[text(row, column) for column in places] for row in places])
@@ -64,6 +63,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         written_beside = numbers(rest, beside, shares)
         bar = drawing.colorbar(mesh, ax=[axes, rest], label="share of the row's neurons", aspect=30)
         bar.ax.yaxis.set_major_formatter("{x:.0%}")
+        language_columns(drawing, axes, languages)
         fit(drawing, {axes: written, rest: written_beside})
 
     most = _most(found, others)

@@ -88,7 +88,6 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
             axes, beside = drawing.subplots(), None
         mesh = cells(axes, values, CHANGES, _scale(values, measure))
         language_rows(axes, matrix.changed)
-        language_columns(axes, matrix.read)
         axes.set(ylabel="language whose neurons are changed", xlabel="language whose text is read")
         texts = [[_text(cell, measure, dense) for cell in row] for row in rows]
         written = {axes: numbers(axes, mesh, texts)}
@@ -105,6 +104,7 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
         used = [one for one in (axes, beside) if one is not None]
         label = f"change of {measure.name}"
         drawing.colorbar(mesh, ax=used, label=label, aspect=30, format=EngFormatter(sep="") if measure.wide else None)
+        language_columns(drawing, axes, matrix.read)
         fit(drawing, written)
 
     chosen = Path(matrix.selector).name if matrix.selector.endswith(".json") else matrix.selector

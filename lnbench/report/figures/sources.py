@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from lnbench.report.figures.perplexity import Unit, perplexity_matrix
 from lnbench.statistics import Statistics, store
 
 _HEAD = 400
-"""Bytes at the start of a file that hold its format."""
+"""Bytes at the start of a file that hold its format, if lnbench wrote it."""
 
 
 def figures_of(paths: Sequence[Path]) -> list[Figure]:
@@ -40,9 +41,8 @@ def figures_of(paths: Sequence[Path]) -> list[Figure]:
         LnbenchError: a path does not exist, a file is damaged, or there is nothing to draw.
     """
     found = _by_format(paths)
-    sets = {_set_name(path, found[NEURONS]): NeuronSet.load(path) for path in found[NEURONS]}
     drawn = [
-        *figures_of_neurons(sets),
+        *figures_of_neurons(_sets(found[NEURONS])),
         *(figure for kind, make in _MAKERS.items() for path in found[kind] for figure in make(path)),
     ]
     if not drawn:
@@ -118,17 +118,43 @@ def _by_format(paths: Sequence[Path]) -> dict[str, list[Path]]:
         if not path.exists():
             raise LnbenchError(f"no such file or folder: {path}")
         for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
-            kind = _format(file)
+            kind = _format(file, whole=file == path)
             if kind in found and file not in found[kind]:
                 found[kind].append(file)
     return found
 
 
-def _format(path: Path) -> str | None:
-    """The known format that a file's first bytes name; it is not read whole, since runs hold many others."""
+def _format(path: Path, *, whole: bool) -> str | None:
+    """The known format that a file's first bytes name.
+
+    Args:
+        path: The file.
+        whole: Whether to read all of it if they name none. In folders it is not, since runs hold many other files.
+    """
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    return next((kind for kind in (NEURONS, *_MAKERS) if f'"{kind}"'.encode() in head), None)
+    named = next((kind for kind in (NEURONS, *_MAKERS) if f'"{kind}"'.encode() in head), None)
+    return _declared(path) if whole and not named and head.lstrip().startswith(b"{") else named
+
+
+def _declared(path: Path) -> str | None:
+    """What a JSON file says that its format is."""
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError:
+        return None  # Not JSON, so no file of lnbench's: one of JSON lines, say, that a pattern named.
+    found = document.get("format")
+    return found if isinstance(found, str) else None
+
+
+def _sets(paths: Sequence[Path]) -> dict[str, NeuronSet]:
+    """Name → NeuronSet. Of files that hold the same set the first counts, lest it be compared with itself."""
+    kept: dict[str, tuple[Path, NeuronSet]] = {}
+    for path in paths:
+        neurons = NeuronSet.load(path)
+        kept.setdefault(neurons.fingerprint, (path, neurons))
+    places = [path for path, _ in kept.values()]
+    return {_set_name(path, places): neurons for path, neurons in kept.values()}
 
 
 def _set_name(path: Path, paths: Sequence[Path]) -> str:
