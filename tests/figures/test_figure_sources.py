@@ -61,8 +61,43 @@ def test_the_same_file_twice_counts_once(folder: Path) -> None:
     assert len(figures_of([folder, folder / "neurons" / "lape.json"])) == len(figures_of([folder]))
 
 
-def test_figures_of_one_name_get_numbers(folder: Path, lape: NeuronSet) -> None:
+def test_a_set_in_several_files_is_drawn_once(folder: Path, lape: NeuronSet) -> None:
+    before = figures_of([folder])
     lape.save(folder / "other" / "lape.json")
+    lape.save(folder / "other" / "copy.json")
+    after = figures_of([folder])
+    assert [figure.name for figure in after] == [figure.name for figure in before]
+    assert after[0].rows == before[0].rows  # it is called as before, without its folder
+
+
+@pytest.mark.parametrize("name", ["late.json", "late"])
+def test_a_named_file_says_its_format_anywhere(tmp_path: Path, lape: NeuronSet, name: str) -> None:
+    lape.save(tmp_path / "lape.json")
+    document = json.loads((tmp_path / "lape.json").read_text(encoding="utf-8"))
+    kind = document.pop("format")
+    late = tmp_path / "late" / name
+    late.parent.mkdir()
+    late.write_text(json.dumps(document, indent=40) + "\n", encoding="utf-8")
+    with pytest.raises(LnbenchError, match="nothing to draw"):
+        figures_of([late])
+    late.write_text(json.dumps(document | {"format": kind}, indent=40), encoding="utf-8")
+    assert late.read_bytes().index(b'"format"') > 400
+    assert [figure.name for figure in figures_of([late])] == [
+        figure.name for figure in figures_of([tmp_path / "lape.json"])
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}\n{"a": 2}\n', "[1]", "", '{"format": []}'])
+def test_a_named_file_of_another_kind_is_passed_over(folder: Path, text: str) -> None:
+    other = folder / "other.json"
+    other.write_text(text, encoding="utf-8")
+    lape = folder / "neurons" / "lape.json"
+    assert len(figures_of([other, lape])) == len(figures_of([lape]))
+
+
+def test_figures_of_one_name_get_numbers(folder: Path, lape: NeuronSet) -> None:
+    more = {code: lape[code] for code in lape} | {"zh": {1: [5]}}
+    NeuronSet(lape.model, lape.layers, lape.width, more, lape.selector).save(folder / "other" / "lape.json")
     drawn = figures_of([folder / "neurons" / "lape.json", folder / "other" / "lape.json"])
     assert [figure.name for figure in drawn if "layer" in figure.name] == [
         "neurons_per_layer-lape_bar_0_9",
