@@ -58,7 +58,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
     titled = 0.75 if abreast > _ABREAST else 0.45
 
     def paint(drawing: Drawing) -> None:
-        panels = drawing.subplots(down, abreast, sharex=True, sharey=True, squeeze=False).flatten()
+        panels = list(drawing.subplots(down, abreast, sharex=True, sharey=True, squeeze=False).flatten())
         for axes, code in zip(panels, languages, strict=False):
             for number, name in enumerate(chosen):
                 own = [row for row in compared if row.language == code and _series(row, varying) == name]
