@@ -32,7 +32,7 @@ def demo(
     ] = "lnbench_demo_continuation_{lang}",
     model_args: ModelArgs = "",
 ) -> None:
-    """Do the whole job on the embedded text: statistics, selection, overrides, lm-eval, leaderboard.
+    """Do the whole job on the embedded text: statistics, selection, overrides, lm-eval, report.
 
     It is a small sweep: the selectors lape and act_prob with their random controls, under the interventions none, mean,
     p90, zero and p10. After an interruption the same command goes on.

@@ -56,7 +56,11 @@ def measure(
     tokens: Annotated[int | None, typer.Option(help="Tokens of text a language, for Statistics.", min=1)] = None,
     limit: Annotated[int | None, typer.Option(help="Documents a cell.", min=1)] = None,
     controls: Annotated[
-        int | None, typer.Option(help="Draws of random neurons beside every cell; none by default.", min=0)
+        int | None,
+        typer.Option(
+            help="Draws of random neurons beside every cell; by default none in tables, one in perplexity matrices.",
+            min=0,
+        ),
     ] = None,
     tables: Annotated[
         str | None, typer.Option(help="Of paper-vs-corrected: the tables to compare, as table1+table3+table8.")
@@ -87,7 +91,7 @@ def measure(
 
     given: dict[str, Any] = {f"model_args.{name}": value for name, value in model_arguments(model_args).items()}
     given |= {"tokens": tokens} if tokens else {}
-    given |= {"controls": controls} if controls is not None else {}
+    given |= {"controls": controls, "ppl.controls": controls} if controls is not None else {}
     given |= {f"{task}.limit": limit for task in ("xnli", "xquad")} if limit else {}
     given |= dict(map(parse_pair, setting or ()))
     wanted = plan(

@@ -135,7 +135,7 @@ class _Reader:
         """
         if record.failed or record.metric is None:
             return Result(record)
-        told = self._told(folder / record.results) if record.results else {}
+        told = self._told(inside(folder, record.results)) if record.results else {}
         name = record.metric.partition(",")[0]
         about = {
             "task_version": told.get("versions", {}).get(record.task),
@@ -143,7 +143,7 @@ class _Reader:
         }
         if record.samples is None:
             return Result(record, problem="lm-eval kept no samples", **about)
-        found, problem = values_of(self._read(folder / record.samples), record.metric, record.value)
+        found, problem = values_of(self._read(inside(folder, record.samples)), record.metric, record.value)
         documents = tuple(sorted(found, key=repr))
         values = np.array([found[document] for document in documents], dtype=float)
         # Most cells have the documents of others: they are kept once.
@@ -160,6 +160,18 @@ class _Reader:
         if path != self._path:
             self._samples, self._path = list(_samples(path)), path
         return self._samples
+
+
+def inside(run: Path, name: str) -> Path:
+    """A file that a run's records name.
+
+    Raises:
+        LnbenchError: it lies outside the run's folder: a run from elsewhere must not show files of this machine.
+    """
+    path = (run / name).resolve()
+    if not path.is_relative_to(run.resolve()):
+        raise LnbenchError(f"{run / records.FILE} names {name}, which is not a file of this run")
+    return path
 
 
 def _samples(path: Path) -> Iterator[Sample]:

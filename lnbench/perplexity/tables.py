@@ -56,7 +56,7 @@ def _table(matrix: PerplexityMatrix, unit: _Unit) -> Table:
     selectivity = {row.changed: row for row in matrix.selectivity}
     for changed in matrix.changed:
         cells = [
-            Text(_number(unit.delta(cell)) + _marks(cell), style="bold" if cell.read == changed else "")
+            Text(_number(unit.delta(cell)) + marks(cell), style="bold" if cell.read == changed else "")
             for cell in matrix.row(changed)
         ]
         row = selectivity.get(changed)
@@ -68,7 +68,8 @@ def _number(value: float | None, sign: str = "+") -> str:
     return "–" if value is None else f"{value:{sign}.3f}"
 
 
-def _marks(cell: Cell) -> str:
+def marks(cell: Cell) -> str:
+    """``*`` where it is significant, ``*†`` where it is beyond every random draw as well."""
     if cell.p_holm >= LEVEL:
         return ""
     return "*†" if cell.exceeds_controls else "*"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ COLUMNS = (
     _column("Neurons", neurons),
     _column("Intervention", lambda row: row.intervention),
     _number("Value", lambda row: number(row.value), lambda row: row.value),
-    _number("Without intervention", lambda row: number(row.baseline), lambda row: row.baseline),
+    _number("Compared with", lambda row: number(row.baseline), lambda row: row.baseline),
     _number("Change", _changed, lambda row: row.delta),
     _number("95 % interval", lambda row: span(row.ci_low, row.ci_high), lambda row: row.ci_low),
     _number("p, corrected", lambda row: p_value(row.p_holm), lambda row: row.p_holm),
@@ -155,4 +156,5 @@ def _spot(column: Column, row: Row) -> Spot:
             tone = "worse" if worse(row) else "better"
     if column.name == _WITH_CONTROL_MARKS and row.control_significant:
         marks = (("†", "differs significantly from random neurons"),)
-    return Spot(text, "" if key is None else str(key), marks, tone)
+    known = key is not None and not (isinstance(key, float) and not math.isfinite(key))
+    return Spot(text, str(key) if known else "", marks, tone)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from lnbench.analysis.overlap import language_overlap
 from lnbench.neurons import NeuronSet
+from lnbench.perplexity.notes import shared_neurons
+from lnbench.perplexity.tables import marks
 from lnbench.report.text import counted, listed, number, percent, signed, span
 from lnbench.report.view import Finding, Table
-from lnbench.significance import LEVEL
 
 if TYPE_CHECKING:
-    from lnbench.perplexity.values import Cell, PerplexityMatrix
+    from lnbench.perplexity.values import Cell, Contrast, PerplexityMatrix
 
 _MOST_HARMED = 3
 """Other languages that are shown for each."""
@@ -56,34 +57,34 @@ def harm(name: str, matrix: PerplexityMatrix, neurons: NeuronSet | None) -> Harm
     )
 
 
+def _contrasts(matrix: PerplexityMatrix) -> tuple[str, dict[str, Contrast]]:
+    """Each row's own text against the others, and its unit: bits per byte, which compare texts of all languages."""
+    if all(one.bits_per_byte is not None for one in matrix.selectivity):
+        return "bits per byte", {one.changed: one.bits_per_byte or one for one in matrix.selectivity}
+    return "nats per token", {one.changed: one for one in matrix.selectivity}
+
+
 def _verdict(matrix: PerplexityMatrix) -> str:
-    judged = [one for one in matrix.selectivity if one.others is not None]
+    unit, contrasts = _contrasts(matrix)
+    judged = {changed: one for changed, one in contrasts.items() if one.others is not None}
     if not judged:
         return "No language has both its neurons changed and another language's text read beside its own."
-    own = [one.changed for one in judged if one.dominant]
+    own = [changed for changed, one in judged.items() if one.dominant]
+    of = counted(len(judged), "language")
     if not own:
-        return f"For none of {counted(len(judged), 'language')} does its own text suffer most from its neurons' change."
-    rest = "" if len(own) == len(judged) else f" (not {listed(one.changed for one in judged if not one.dominant)})"
+        return f"In {unit}, for none of {of} does its own text suffer most from its neurons' change."
+    rest = "" if len(own) == len(judged) else f" (not {listed(one for one in judged if one not in own)})"
     return (
-        f"For {len(own)} of {counted(len(judged), 'language')}, the text of the language itself suffers most when its "
-        f"neurons are changed: {listed(own)}{rest}."
+        f"In {unit}, for {len(own)} of {of} the text of the language itself suffers most when its neurons are changed: "
+        f"{listed(own)}{rest}."
     )
 
 
 def _details(matrix: PerplexityMatrix) -> Iterator[str]:
-    for one in matrix.selectivity:
-        if one.dominant:
-            continue
-        if not matrix.neurons.get(one.changed):
-            yield f"{one.changed} has no neurons of its own here, so its row is 0."
-            continue
-        told = f"{one.changed}: its own text changes by {signed(one.own)} nats per token"
-        if one.most_harmed != one.changed:
-            most = matrix.cell(one.changed, one.most_harmed)
-            told += f", that of {one.most_harmed} by {signed(most.delta_nats)}"
-            if shared := _share(matrix, one.changed, one.most_harmed):
-                told += f". {shared} of the neurons of {one.changed} are neurons of {one.most_harmed} too"
-        yield f"{told}."
+    for language, count in matrix.neurons.items():
+        if not count:
+            yield f"{language} has no neurons of its own here, so its row is 0."
+    yield from (f"{told}." for told in shared_neurons(matrix))
     yield from _controlled(matrix)
 
 
@@ -110,7 +111,7 @@ def _matrix(matrix: PerplexityMatrix) -> Table:
         [[changed, *map(_told, matrix.row(changed))] for changed in matrix.changed],
         notes=[
             "In brackets the 95 % interval over blocks of text. * differs from the unchanged model: p < 0.05 after "
-            "Holm's correction. ‡ beyond every draw of as many random neurons.",
+            "Holm's correction. † also beyond every draw of as many random neurons.",
             "Text read by the unchanged model, in nats per token: "
             + ", ".join(f"{read} {number(one.nats_per_token)}" for read, one in matrix.baseline.items())
             + ".",
@@ -120,24 +121,24 @@ def _matrix(matrix: PerplexityMatrix) -> Table:
 
 def _told(cell: Cell) -> str:
     interval = "" if cell.delta_nats_low is None else f" ({span(cell.delta_nats_low, cell.delta_nats_high, 2)})"
-    marks = ("*" if cell.p_holm < LEVEL else "") + ("‡" if cell.exceeds_controls else "")
-    return f"{signed(cell.delta_nats)}{interval}{marks}"
+    return f"{signed(cell.delta_nats)}{interval}{marks(cell)}"
 
 
 def _selectivity(matrix: PerplexityMatrix) -> Table:
+    unit, contrasts = _contrasts(matrix)
     return Table(
-        "Selectivity in nats per token: how much more a language's own text changes than that of the others.",
+        f"Selectivity in {unit}: how much more a language's own text changes than that of the others.",
         ["neurons of", "own text", "others, mean", "difference", "95 % interval", "suffers most"],
         [
             [
-                one.changed,
+                changed,
                 signed(one.own),
                 signed(one.others),
                 signed(one.difference),
                 span(one.low, one.high),
                 one.most_harmed,
             ]
-            for one in matrix.selectivity
+            for changed, one in contrasts.items()
         ],
     )
 

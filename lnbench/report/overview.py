@@ -72,7 +72,7 @@ def _text(sources: Sources) -> Iterator[Table]:
         asked = {
             (_corpus(told.corpus), told.read_site or "–", _whole(told.corpus_tokens))
             for told in sources.told.values()
-            if told.corpus
+            if told.corpus and told.read_site
         }
         rows = [["each", *one] for one in sorted(asked)]
     if rows:

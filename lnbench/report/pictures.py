@@ -23,6 +23,9 @@ from lnbench.report.sources import Sources
 from lnbench.report.text import visible
 from lnbench.report.view import Picture, Table
 
+_MOST_PAIRED = 4
+"""NeuronSets of a model of which every two are drawn side by side."""
+
 FOLDER = "figures"
 _MOST_ROWS = 300
 """Rows of numbers that are shown in the page; the CSV has all."""
@@ -93,7 +96,8 @@ def _others(sources: Sources) -> Iterator[Figure]:
         yield figures.neurons_per_language(sets)
         for neurons in sets.values():
             yield figures.neurons_per_layer(neurons)
-        for first, second in combinations(sets.values(), 2):
+        # Pairs grow with the square: `lnbench figures A B` draws any of them.
+        for first, second in combinations(list(sets.values())[:_MOST_PAIRED], 2):
             if {*first.languages} & {*second.languages}:
                 yield figures.selector_overlap(first, second)
 

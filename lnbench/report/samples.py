@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lnbench.leaderboard.results import lines_of
+from lnbench.leaderboard.results import inside, lines_of
 from lnbench.leaderboard.rows import pattern_of
 from lnbench.report.sources import Sources
 from lnbench.sweeps.records import Record
@@ -102,7 +102,7 @@ def _group(cells: Sequence[tuple[Record, Path]]) -> Group | None:
     read: dict[tuple[int, str], list[tuple[str, _Sample]]] = defaultdict(list)
     for record, run in cells:
         change = _change(record, several)
-        for key, sample in _of(run / str(record.samples)):
+        for key, sample in _of(inside(run, str(record.samples))):
             read[key].append((change, sample))
     documents = [_document(key[0], answers) for key, answers in sorted(read.items())]
     if not documents:

@@ -141,7 +141,10 @@ def find(runs: Sequence[Path]) -> Sources:
         # Several reproductions share runs, which lie beside them.
         for folder, reproduction in list(found.reproductions.items()):
             for run in reproduction.runs:
-                for below, files in _walk((folder / run).resolve()):
+                beside = (folder / run).resolve()
+                if not beside.is_relative_to(folder.resolve().parent):
+                    raise LnbenchError(f"{folder}: the run {run} lies elsewhere; name its folder, to have it reported")
+                for below, files in _walk(beside):
                     _take(below, files, found, sweeps)
         if _size(found, sweeps) == before and not any(root != other and root.is_relative_to(other) for other in roots):
             raise LnbenchError(f"nothing to report in {root}; looked there and in its subfolders for {_LOOKED_FOR}")

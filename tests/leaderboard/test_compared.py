@@ -193,6 +193,17 @@ def test_damaged_files_are_named(full: Run) -> None:
         full.rows()
 
 
+@pytest.mark.parametrize("field", ["samples", "results"])
+def test_a_run_shows_no_files_of_elsewhere(run: Run, tmp_path: Path, field: str) -> None:
+    run.add("none", {"acc": RIGHT})
+    (tmp_path / "private.jsonl").write_text("{}", encoding="utf-8")
+    records_file = run.folder / "records.jsonl"
+    record = json.loads(records_file.read_text(encoding="utf-8"))
+    records_file.write_text(json.dumps(record | {field: "../private.jsonl"}) + "\n", encoding="utf-8")
+    with pytest.raises(LnbenchError, match="not a file of this run"):
+        run.rows()
+
+
 # Merging
 
 

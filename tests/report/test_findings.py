@@ -11,6 +11,7 @@ from report_helpers import Sweep, control, matrix, neuron_set, write_matrix, wri
 
 from lnbench import NeuronSet
 from lnbench.leaderboard import Row
+from lnbench.perplexity.values import Contrast
 from lnbench.report.caveats import caveats
 from lnbench.report.findings import findings, overall
 from lnbench.report.harm import harm
@@ -98,16 +99,26 @@ def test_tables_are_told_apart() -> None:
 
 def test_the_diagonal_of_a_matrix() -> None:
     found = harm("run", matrix(), neuron_set())
+    assert found.finding.verdict.startswith("In nats per token, for 1 of 3 languages")
     assert found.finding.verdict.endswith("when its neurons are changed: ur (not en and hi).")
     hindi = (
-        "hi: its own text changes by +1.500 nats per token, that of ur by +1.600. 4 of 6 (66.7\u00a0%) of the neurons "
-        "of hi are neurons of ur too."
+        "The neurons of hi: changing them harms ur (+1.600 nats per token) more than hi (+1.500); of its 6 neurons, 4 "
+        "are also those of ur, the most."
     )
     assert hindi in found.finding.details
     changes = [[cell.partition(" (")[0] for cell in line] for line in found.matrix.rows]
     assert changes[1] == ["hi", "+0.020", "+1.500", "+1.600"]
     marks = [["*" in cell for cell in line[1:]] for line in found.matrix.rows]
     assert marks == [[cell.p_holm < 0.05 for cell in matrix().row(one)] for one in matrix().changed]
+
+
+def test_texts_are_compared_by_the_byte_where_that_is_known() -> None:
+    by_byte = Contrast(own=0.5, others=0.1, difference=0.4, low=0.3, high=0.5, dominant=True, most_harmed="hi")
+    rows = [one.model_copy(update={"bits_per_byte": by_byte}) for one in matrix().selectivity]
+    found = harm("run", matrix().model_copy(update={"selectivity": rows}), None)
+    assert found.finding.verdict.startswith("In bits per byte, for 3 of 3 languages")
+    assert found.selectivity.caption.startswith("Selectivity in bits per byte")
+    assert found.selectivity.rows[0][1:4] == ["+0.500", "+0.100", "+0.400"]
 
 
 def told(folder: Path) -> dict[str, list[str]]:

@@ -83,11 +83,11 @@ def test_findings_say_what_changed_and_what_did_it(html: Element) -> None:
     assert "2 of 6 comparisons show a significant change (p < 0.05 after Holm's correction): all worse." in said
     assert "zero on the neurons of lape: worse in hi (−0.929) and ur (−0.857); no significant change in en." in said
     assert "mean on the neurons of lape: no significant change." in said
-    assert "For 1 of 3 languages, the text of the language itself suffers most" in said
+    assert "In nats per token, for 1 of 3 languages the text of the language itself suffers most" in said
 
 
 def test_the_reader_sees_why_urdu_suffers_from_hindi_neurons(html: Element) -> None:
-    assert "4 of 6 (66.7 %) of the neurons of hi are neurons of ur too" in section(html, "findings").text
+    assert "of its 6 neurons, 4 are also those of ur, the most" in section(html, "findings").text
     perplexity = section(html, "perplexity")
     tables = {table.one("caption").attributes["id"]: table.rows() for table in perplexity.all("table")}
     assert ["hi", "ur", "+1.600", "+1.500", "4 of 6 (66.7 %)", "7.8 %"] in tables["shared-1"]
