@@ -32,21 +32,24 @@ MATRICES: dict[str, Callable[[list[str]], figures.Figure]] = {
 
 
 def assert_apart(drawing: Drawing) -> None:
-    """No two labels of ticks overlap, in the figure as it is laid out, and all are inside it."""
+    """No two labels of ticks overlap in the figure as it is laid out, and all, and the names of axes, are inside it."""
     drawing.draw_without_rendering()
     labels = [
         (label.get_text(), label.get_window_extent())
         for axes in drawing.axes
-        for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
-        if label.get_text()
+        for axis in (axes.xaxis, axes.yaxis)
+        for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+        if label.get_text() and min(axis.get_view_interval()) <= place <= max(axis.get_view_interval())
     ]
     assert not [(one, other) for (one, a), (other, b) in combinations(labels, 2) if a.overlaps(b)]
+    names = [one for axes in drawing.axes for one in (axes.xaxis.label, axes.yaxis.label) if one.get_text()]
     page = drawing.bbox
-    assert not [text for text, box in labels if box.x0 < page.x0 or box.x1 > page.x1 or box.y0 < page.y0]
+    for text, box in [*labels, *((one.get_text(), one.get_window_extent()) for one in names)]:
+        assert page.x0 <= box.x0 < box.x1 <= page.x1 and page.y0 <= box.y0 < box.y1 <= page.y1, text
 
 
 @pytest.mark.parametrize("kind", MATRICES)
-@pytest.mark.parametrize("languages", [SET1[:2], LOCALES, SET1, SET6, SIXTEEN], ids=lambda codes: str(len(codes)))
+@pytest.mark.parametrize("languages", [LOCALES[1:3], LOCALES, SET1, SET6, SIXTEEN], ids=lambda codes: str(len(codes)))
 def test_no_two_labels_of_ticks_overlap(kind: str, languages: list[str]) -> None:
     assert_apart(MATRICES[kind](languages).draw())
 

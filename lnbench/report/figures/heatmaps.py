@@ -21,17 +21,25 @@ if TYPE_CHECKING:
 _NOTHING = "#E4E4E4"
 _LARGEST, _SMALLEST = 7.5, 3.6
 """Points: of numbers in cells. Where only smaller ones would fit, there are none."""
-_LOWEST = 3.0
-"""Inches: the height that the names of axes take."""
+_LOWEST, _AROUND = 2.0, 0.9
+"""Inches: the height that the name of an axis takes, and that of a title and the name below a matrix."""
+_LETTER, _NAMES = 0.07, 1.0
+"""Inches: a letter of a column's upright label, and what is left for such labels in any case."""
 _DARK = 0.179
 """Relative luminance below which white has more contrast than black."""
 MANY = 8
 """Languages beyond which a matrix is dense: lower rows, shorter numbers."""
 
 
-def matrix_size(rows: int, *, cell: float = 0.42, rest: float = 1.9) -> tuple[float, float]:
-    """Width and height in inches of a matrix with ``rows`` languages."""
-    return WIDTH, min(TALLEST, max(_LOWEST, rest + rows * (cell if rows <= MANY else 0.27)))
+def matrix_size(rows: int, columns: Sequence[str]) -> tuple[float, float]:
+    """Width and height in inches of a matrix with ``rows`` languages, and columns of these."""
+    height = max(_LOWEST, _AROUND + rows * (0.42 if rows <= MANY else 0.27))
+    return WIDTH, min(TALLEST, height + names_height(columns))
+
+
+def names_height(codes: Sequence[str]) -> float:
+    """Inches to leave for the labels of columns, should they have to stand upright."""
+    return max(_NAMES, _LETTER * max(len(language_label(code, native=False)) for code in codes))
 
 
 def cells(axes: Axes, values: NDArray[np.float64], colours: str, norm: Any) -> QuadMesh:

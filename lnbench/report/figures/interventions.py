@@ -76,7 +76,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
         panels[0].set_ylim(len(names) - 0.5, -0.5)
         entries = _legend(chosen, any(row.n_controls for row in compared))
         drawing.legend(handles=entries, loc="outside lower center", ncols=2)
-        _titles(drawing, panels[: len(languages)], languages)
+        _titles(drawing, list(panels[: len(languages)]), languages)
 
     significant = [row for row in compared if row.significant]
     return Figure(

@@ -11,7 +11,7 @@ from lnbench import analysis
 from lnbench.errors import LnbenchError
 from lnbench.neurons import NeuronSet
 from lnbench.report.figures.figure import Figure
-from lnbench.report.figures.heatmaps import cells, fit, language_columns, numbers
+from lnbench.report.figures.heatmaps import cells, fit, language_columns, names_height, numbers
 from lnbench.report.figures.labels import language_label, language_name, write_in_own_script
 from lnbench.report.figures.naming import model_name, percent, selector_name, several, stem
 from lnbench.report.figures.style import AMOUNTS, TALLEST, WIDTH, series
@@ -143,7 +143,7 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
             for row, code in enumerate(languages)
             for layer in range(neurons.layers)
         ],
-        size=(WIDTH, min(TALLEST, max(2.6, 1.4 + 0.165 * neurons.layers))),
+        size=(WIDTH, min(TALLEST, max(1.6, 0.4 + 0.165 * neurons.layers) + names_height(languages))),
         paint=paint,
     )
 

@@ -88,7 +88,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
             for column, other in enumerate(languages)
             if row != column
         ],
-        size=matrix_size(len(languages)),
+        size=matrix_size(len(languages), languages),
         paint=paint,
     )
 

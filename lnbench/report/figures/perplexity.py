@@ -135,7 +135,7 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
             for row in rows
             for cell in row
         ],
-        size=matrix_size(len(matrix.changed)),
+        size=matrix_size(len(matrix.changed), matrix.read),
         paint=paint,
     )
 
