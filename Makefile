@@ -11,10 +11,11 @@ demo: .venv/demo  ## Find and override language-specific neurons in a real model
 test: .venv/dev  ## Run the tests; no model is downloaded.
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/dev  ## Lint and type-check.
+check: .venv/dev  ## Lint, type-check, and check that imports go downwards only.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: .venv/dev  ## Write the reference from the code, and build the documentation's site in site/.
 	$(BIN)/python -m docs.generator

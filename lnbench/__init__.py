@@ -8,29 +8,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lnbench._version import __version__
+
 if TYPE_CHECKING:
+    from lnbench.choices import override, select
     from lnbench.corpora import blocks, open_corpus
     from lnbench.errors import LnbenchError
     from lnbench.host import hookimpl
     from lnbench.neurons import NeuronSet
-    from lnbench.overrides import LayerOverride, Override, override
-    from lnbench.selection import select
+    from lnbench.override_values import LayerOverride, Override
     from lnbench.statistics import Statistics, collect_statistics
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "LayerOverride": "lnbench.overrides",
+    "LayerOverride": "lnbench.override_values",
     "LnbenchError": "lnbench.errors",
     "NeuronSet": "lnbench.neurons",
-    "Override": "lnbench.overrides",
+    "Override": "lnbench.override_values",
     "Statistics": "lnbench.statistics",
     "blocks": "lnbench.corpora",
     "collect_statistics": "lnbench.statistics",
     "hookimpl": "lnbench.host",
     "open_corpus": "lnbench.corpora",
-    "override": "lnbench.overrides",
-    "select": "lnbench.selection",
+    "override": "lnbench.choices",
+    "select": "lnbench.choices",
 }
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "NeuronSet",
     "Override",
     "Statistics",
+    "__version__",
     "blocks",
     "collect_statistics",
     "hookimpl",

@@ -83,7 +83,7 @@ def _lm_eval_model() -> Iterator[str]:
 def _lm_eval_tasks() -> Iterator[str]:
     from lm_eval.tasks import TaskManager
 
-    from lnbench.paths import tasks_dir
+    from lnbench.files import tasks_dir
 
     known = TaskManager(include_path=str(tasks_dir()), include_defaults=False).all_tasks
     if "lnbench_demo" not in known:
@@ -101,7 +101,7 @@ def _plugins() -> Iterator[str]:
 
 
 def _packaged_models() -> Iterator[str]:
-    from lnbench.models import PACKAGED
+    from lnbench.model.packaged import PACKAGED
 
     for name, packaged in PACKAGED.items():
         version = _version(packaged.distribution)

@@ -27,7 +27,7 @@ class PluginError(LnbenchError):
     """A plugin failed; the message names it, and the original exception is its cause."""
 
 
-def told(error: BaseException) -> str:
+def one_line_error(error: BaseException) -> str:
     """An error in one line: one of ours as it is, another with its type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, LnbenchError) else f"{type(error).__name__}: {text}"
@@ -44,4 +44,4 @@ def plugin_errors(kind: str, name: object) -> Iterator[None]:
     except LnbenchError:
         raise
     except Exception as error:
-        raise PluginError(f"{kind} {str(name)!r} failed: {told(error)}") from error
+        raise PluginError(f"{kind} {str(name)!r} failed: {one_line_error(error)}") from error

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def sole_use(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
+def exclusive_lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
     """Keep every other process that asks for the same out of ``folder``, for as long as the block runs.
 
     The lock goes with the process, also when it is killed.
@@ -145,3 +147,24 @@ def cache_dir(*parts: str) -> Path:
     root = os.environ.get("LNBENCH_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lnbench"
     return base.joinpath(*parts)
+
+
+def tasks_dir() -> Path:
+    """The folder of lnbench's lm-eval tasks, for ``--include_path``.
+
+    It lies inside the package in a wheel, and beside it in a source checkout.
+
+    Raises:
+        LnbenchError: it is in neither place: the installation is incomplete.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "tasks", package.parent / "tasks"):
+        if (folder / "xnli").is_dir():
+            return folder
+    raise LnbenchError(f"lnbench's tasks are not beside {package}; install lnbench again")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """``{"torch_version": …}`` of what measures."""
+    return {f"{name}_version": version(name) for name in ("lnbench", "lm_eval", "transformers", "torch", "datasets")}

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from lnbench.architectures import Architecture
+    from lnbench.model.architectures import Architecture
     from lnbench.neurons import NeuronSet
-    from lnbench.overrides import Override
+    from lnbench.override_values import Override
     from lnbench.statistics import Statistics
 
 PROJECT = "lnbench"
@@ -61,7 +61,11 @@ class Intervention(Protocol):
 
 
 class FineTuner(Protocol):
-    """Trains an adapter, restricted to a NeuronSet."""
+    """Trains an adapter, restricted to a NeuronSet.
+
+    It may have a method ``check(model, neurons)``, called before minutes are spent on preparing the data: it raises
+    :class:`lnbench.LnbenchError` for neurons that cannot be trained.
+    """
 
     def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
         """Train an adapter and save it in ``output_dir``.
@@ -133,7 +137,7 @@ def lnbench_register_architectures(register: Callable[[str, Architecture], None]
 
     Args:
         register: Call ``register(model_type, row)`` once per architecture. ``model_type`` is that of the model's
-            configuration; ``row`` is an :class:`lnbench.architectures.Architecture`.
+            configuration; ``row`` is an :class:`lnbench.model.sites.Architecture`.
 
     Nothing is returned. A model type that has a row already is an error naming both distributions.
     """

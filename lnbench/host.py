@@ -15,8 +15,9 @@ from typing import Any
 
 import pluggy
 
-from lnbench import __version__, hookspecs
-from lnbench.errors import LnbenchError, PluginError, plugin_errors, told, unknown
+from lnbench import hookspecs
+from lnbench._version import __version__
+from lnbench.errors import LnbenchError, PluginError, one_line_error, plugin_errors, unknown
 from lnbench.hookspecs import PROJECT, hookimpl
 from lnbench.parameters import (
     Parameter,
@@ -27,12 +28,19 @@ from lnbench.parameters import (
     listing,
     made_by,
     parameters_of,
+    parse_choice,
     summary,
-    taken_apart,
     target_of,
     validated,
 )
-from lnbench.plugins import BUILTINS
+
+BUILTINS: tuple[str, ...] = (
+    "lnbench.plugins.selectors",
+    "lnbench.plugins.interventions",
+    "lnbench.plugins.finetuners",
+    "lnbench.plugins.architectures",
+)
+"""Modules with hook implementations, in the order in which their names are listed."""
 
 __all__ = ["Broken", "Host", "Parameter", "Row", "get_host", "hookimpl", "kinds"]
 
@@ -82,7 +90,7 @@ class Broken:
     error: Exception
 
     def __str__(self) -> str:
-        return f"plugin {self.name!r} ({self.distribution}) could not be loaded: {told(self.error)}"
+        return f"plugin {self.name!r} ({self.distribution}) could not be loaded: {one_line_error(self.error)}"
 
 
 @dataclass(frozen=True)
@@ -245,7 +253,7 @@ class Host:
         raise unknown(kind, name, map(_label, self._runs(kind)), hint)
 
     def _built(self, kind: str, choice: str | Mapping[str, Any]) -> tuple[_Entry, dict[str, Any], Any]:
-        name, given = taken_apart(choice) if isinstance(choice, str) else _unpacked(kind, choice)
+        name, given = parse_choice(choice) if isinstance(choice, str) else _unpacked(kind, choice)
         entry = self._entry(kind, name)
         method = self._kind(kind).method
         parameters = {} if method is None else parameters_of(entry.factory)
@@ -283,7 +291,7 @@ class Host:
                 raise
             if isinstance(error, pluggy.PluginValidationError):
                 raise LnbenchError(f"{error}; hooks are {_hooks()}, each called with register") from error
-            raise PluginError(f"plugin {source.plugin!r} ({source}) failed: {told(error)}") from error
+            raise PluginError(f"plugin {source.plugin!r} ({source}) failed: {one_line_error(error)}") from error
         self._sources[id(plugin)] = source
         for entry in found:
             self._entries[entry.kind][entry.name] = entry

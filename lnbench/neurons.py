@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -375,3 +376,26 @@ def _plain_selector(selector: Mapping[str, Any] | None) -> dict[str, Any] | None
     except (ValidationError, TypeError, ValueError) as error:
         raise LnbenchError('a selector is {"name": text, "parameters": {name: JSON value}}') from error
     return plain
+
+
+def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tensor:
+    """Random neurons, which depend on ``language`` and ``seed`` alone.
+
+    Args:
+        language: Whose they are called.
+        counts: ``LongTensor[layers]``, how many to draw.
+        avoid: ``BoolTensor[layers, width]``, neurons to draw only where the others are too few.
+        seed: Another one draws other neurons.
+
+    Returns:
+        ``BoolTensor[layers, width]``.
+    """
+    # A language's draw does not depend on which languages stand beside it.
+    # Torch reads 32 bits of a seed, so both go into these.
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {language}".encode()))
+    drawn = torch.zeros_like(avoid)
+    for layer, count in enumerate(counts.tolist()):
+        order = torch.randperm(avoid.shape[1], generator=generator)
+        preferred = order[avoid[layer][order].long().argsort(stable=True)]
+        drawn[layer, preferred[:count]] = True
+    return drawn

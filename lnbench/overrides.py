@@ -1,4 +1,4 @@
-"""Overrides: new values for chosen neurons, and the context manager that writes them in a model's forward passes."""
+"""Apply an Override: the context manager that writes its values in a model's forward passes."""
 
 from __future__ import annotations
 
@@ -12,85 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lnbench.architectures import Sites, locate
-from lnbench.errors import LnbenchError, plugin_errors, unknown
-from lnbench.files import fingerprint
+from lnbench.errors import LnbenchError, unknown
+from lnbench.model.sites import Sites, locate
+from lnbench.override_values import LayerOverride, Override
 
 if TYPE_CHECKING:
     from lnbench.statistics import Statistics
 
-Operation = Literal["set", "scale", "shift"]
 Site = Literal["post", "pre"]
 Positions = Literal["all", "prompt", "generated"]
-
-
-@dataclass(frozen=True)
-class LayerOverride:
-    """What happens to some neurons of one layer.
-
-    Args:
-        indices: ``LongTensor[n]``, the neurons, without repeats.
-        values: ``FloatTensor[n]``: the new activation (``set``), its factor (``scale``) or its offset (``shift``).
-        operation: ``set`` (the default), ``scale`` or ``shift``.
-
-    Raises:
-        LnbenchError: shapes differ, an index repeats, is negative or not an integer, a value is not finite, unknown
-            operation.
-    """
-
-    indices: Tensor
-    values: Tensor
-    operation: Operation = "set"
-
-    def __post_init__(self) -> None:
-        if self.operation not in get_args(Operation):
-            raise unknown("override operation", self.operation, get_args(Operation))
-        if self.indices.ndim != 1 or self.indices.shape != self.values.shape:
-            raise LnbenchError(
-                f"an override needs one value per neuron: got indices of shape {tuple(self.indices.shape)} and "
-                f"values of shape {tuple(self.values.shape)}"
-            )
-        if self.indices.dtype == torch.bool or self.indices.is_floating_point():
-            raise LnbenchError(f"an override's neuron indices must be integers, got {self.indices.dtype}")
-        if len(set(self.indices.tolist())) != self.indices.numel() or (self.indices < 0).any():
-            raise LnbenchError("an override's neuron indices must be non-negative and without repeats")
-        if not torch.isfinite(self.values).all():
-            raise LnbenchError("an override's values must be finite numbers")
-
-
-@dataclass(frozen=True)
-class Override:
-    """What an intervention comes to for one model: layer → :class:`LayerOverride`."""
-
-    layers: Mapping[int, LayerOverride] = field(default_factory=dict)
-
-    @property
-    def neurons(self) -> int:
-        """The number of neurons changed."""
-        return sum(layer.indices.numel() for layer in self.layers.values())
-
-    @property
-    def fingerprint(self) -> str:
-        """Which neurons get which values, in 16 hexadecimal digits."""
-        parts = [
-            [layer, part.operation, part.indices.tolist(), part.values.double().tolist()]
-            for layer, part in sorted(self.layers.items())
-        ]
-        return fingerprint(parts)
-
-    def check(self, layers: int, width: int) -> None:
-        """Check that every neuron exists in a model of ``layers × width`` neurons.
-
-        Raises:
-            LnbenchError: a layer or an index lies outside.
-        """
-        for layer, change in self.layers.items():
-            last = int(change.indices.max()) if change.indices.numel() else 0
-            if not 0 <= layer < layers or last >= width:
-                raise LnbenchError(
-                    f"the override names neuron ({layer}, {last}), but the model has {layers} layers of {width} "
-                    "neurons: it was made for another model"
-                )
 
 
 @dataclass
@@ -130,23 +60,21 @@ class Applied:
 
 
 @contextmanager
-def override(
+def apply(
     model: nn.Module,
-    neurons: Mapping[int, Tensor] | Override,
-    intervention: Any = "none",
+    change: Override,
     *,
     statistics: Statistics | None = None,
     site: Site = "post",
     positions: Positions = "all",
     sites: Sites | None = None,
 ) -> Iterator[Applied]:
-    """Override neurons in every forward pass of ``model`` inside the block.
+    """Apply an Override in every forward pass of ``model`` inside the block.
 
     Args:
         model: A supported Hugging Face causal LM: plain, PEFT-wrapped, quantised, or split over devices by layers.
-        neurons: Layer → ``LongTensor`` of indices, such as ``neuron_set["hi"]``; or a finished :class:`Override`.
-        intervention: A name such as ``p10`` or ``constant:value=1``, or an intervention object.
-        statistics: Where the intervention reads its values, and whose range ``outside_range`` refers to.
+        change: What to write where.
+        statistics: Whose range ``outside_range`` refers to.
         site: Where values are written: ``post`` the non-linearity (the default), or ``pre``.
         positions: Change ``all`` tokens, those of the ``prompt`` (forwards without cached keys) or the ``generated``.
         sites: The model's neurons, if already located.
@@ -155,8 +83,7 @@ def override(
         The running account of what was changed.
 
     Raises:
-        LnbenchError: unknown intervention, neurons that the model does not have, an intervention that needs Statistics
-            where none were given, Statistics of another model, an unsupported architecture.
+        LnbenchError: neurons that the model does not have, Statistics of another model, an unsupported architecture.
     """
     if positions not in get_args(Positions):
         raise unknown("positions", positions, get_args(Positions))
@@ -169,7 +96,6 @@ def override(
             f"these Statistics are of {ranges.layers} layers of {ranges.width} neurons, the model has {sites.layers} "
             f"of {sites.width}: they belong to another model"
         )
-    change = neurons if isinstance(neurons, Override) else plan(neurons, intervention, statistics)
     change.check(sites.layers, sites.width)
     changed = {layer: part for layer, part in sorted(change.layers.items()) if part.indices.numel()}
     applied = Applied(neurons=change.neurons, layers=len(changed))
@@ -187,23 +113,6 @@ def override(
             else:
                 stack.callback(module.register_forward_hook(writer.after).remove)
         yield applied
-
-
-def plan(neurons: Mapping[int, Tensor], intervention: Any, statistics: Statistics | None) -> Override:
-    """The Override that an intervention makes of some neurons and their Statistics.
-
-    Raises:
-        LnbenchError: unknown intervention, one that fails, or one that does not return an Override.
-    """
-    from lnbench.host import get_host
-
-    chosen = get_host().resolve("intervention", intervention)
-    name = intervention if isinstance(intervention, str) else type(chosen).__name__
-    with plugin_errors("intervention", name):
-        change = chosen.override(neurons, statistics)
-    if not isinstance(change, Override):
-        raise LnbenchError(f"intervention {name!r} returned {type(change).__name__}, not an lnbench.Override")
-    return change
 
 
 @dataclass

@@ -48,7 +48,7 @@ def validated(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) ->
     return {name: getattr(model, name) for name in values}
 
 
-def taken_apart(text: str) -> tuple[str, dict[str, str]]:
+def parse_choice(text: str) -> tuple[str, dict[str, str]]:
     """``name:key=value:key=value`` taken apart. A ``:`` that no ``key=`` follows belongs to the value before it.
 
     Raises:

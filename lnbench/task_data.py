@@ -28,12 +28,14 @@ from typing import Any
 import datasets
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lnbench import demo
+from lnbench import content_hash, demo
 from lnbench.errors import LnbenchError, unknown
 
 DATA_VARIABLE = "LNBENCH_DATA"
 DISTRACTORS = 1
 """How many wrong texts stand beside the true one in the continuation task."""
+_FOLDERS = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus"}
+"""Beginnings of our tasks → the folder in ``$LNBENCH_DATA`` that they read."""
 XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
 """Values of the metadata key ``xquad_part``: its start and end in fifths (952 and 238 of XQuAD's 1,190 rows)."""
 
@@ -297,3 +299,20 @@ def _check(where: str, row: object, model: type[_Row]) -> dict[str, Any]:
         field = ".".join(map(str, first["loc"])) or "row"
         columns = ", ".join(model.model_fields)
         raise LnbenchError(f"{where}: {field}: {first['msg']}; a row needs {columns}") from error
+
+
+@content_hash.remembered
+def content_of(task: str, folder: str | None) -> str | None:
+    """The data on this machine that one of our tasks reads; None where it is a part of lnbench, or on the hub.
+
+    Args:
+        task: The task's name, without ``lnbench_``.
+        folder: As the metadata key ``lnbench_data``.
+
+    Raises:
+        LnbenchError: it is no folder.
+    """
+    name = _FOLDERS.get(task.partition("_")[0])
+    if name is None or (root := data_folder(folder)) is None or not (root / name).is_dir():
+        return None
+    return content_hash.of_folder(str(root / name))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import SELECTOR, save_tiny
 
 from lnbench.demo import DATA, LANGUAGES
+from tests.support.tiny import SELECTOR, save_tiny
 
 # Tiny models lose more to thread hand-over than they gain; on a busy machine, all of it.
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"

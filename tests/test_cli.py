@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 
 from lnbench.cli import app, main
 from lnbench.errors import LnbenchError
-from lnbench.files import read_json
+from lnbench.files import read_json, tasks_dir
 from lnbench.lm.command_line import complete
 from lnbench.neurons import NeuronSet
-from lnbench.paths import tasks_dir
 
 COMMANDS = [
     *(["demo"], ["stats"], ["stats", "show"], ["select"], ["tasks"], ["sweep"], ["plugins"], ["doctor"]),
@@ -83,7 +82,7 @@ def test_from_statistics_to_exported_neurons(work: Path, tiny_model: str, tiny_c
 
 
 def test_demo_on_a_tiny_model(work: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lnbench.demo.run.SELECTORS", ("lape:top_fraction=0.4", "act_prob:fraction=0.1"))
+    monkeypatch.setattr("lnbench.quickstart.SELECTORS", ("lape:top_fraction=0.4", "act_prob:fraction=0.1"))
     out = work / "demo"
     small = ("--limit", "3", "--tokens", "1200", "--languages", "hi+zh")
     *_, page = run("demo", "--model", tiny_model, "--out", str(out), *small).splitlines()
@@ -233,8 +232,8 @@ def test_no_command_prints_help_and_success_is_code_zero(
 def test_the_demo_takes_the_languages_that_corpus_and_task_have(
     tiny_model: str, tiny_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lnbench.demo.run.SELECTORS", ("act_prob:fraction=0.1",))
-    monkeypatch.setattr("lnbench.demo.run.INTERVENTIONS", ("none", "zero"))
+    monkeypatch.setattr("lnbench.quickstart.SELECTORS", ("act_prob:fraction=0.1",))
+    monkeypatch.setattr("lnbench.quickstart.INTERVENTIONS", ("none", "zero"))
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for language, source in (("hi", "hi"), ("zh", "zh"), ("xx", "en"), ("yy", "vi")):

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from samples import rank_errors
 
 import lnbench
-from lnbench.architectures import locate
 from lnbench.corpora import blocks, open_corpus
 from lnbench.lm import LNBenchLM
+from lnbench.model.sites import locate
 from lnbench.statistics import collect_statistics
-from lnbench.statistics.corpus import Reading, collect_corpus
-from lnbench.statistics.values import ASKED
+from lnbench.statistics.corpus_statistics import Reading, collect_corpus
+from lnbench.statistics.site_values import ASKED
+from tests.support.samples import rank_errors
 
 CACHE = os.environ.get("LNBENCH_CACHE")
 LANGUAGES = ("en", "es", "vi", "zh", "hi")

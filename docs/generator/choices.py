@@ -6,8 +6,8 @@ from typing import Any
 
 from docs.generator.markdown import code, docstring, paragraphs, sentence, table
 from docs.generator.models import choices_in, default_text
-from lnbench.architectures import ARCHITECTURES
 from lnbench.host import Row, get_host
+from lnbench.model.architectures import ARCHITECTURES
 from lnbench.parameters import Parameter, target_of
 
 KINDS = {"selector": "Selectors", "intervention": "Interventions", "finetuner": "Fine-tuners"}

@@ -13,8 +13,8 @@ FORMATS = {
     "NeuronSet": "lnbench.neurons_json:Document",
     "Records": "lnbench.sweeps.records:Record",
     "Leaderboard": "lnbench.leaderboard.rows:Row",
-    "Perplexity": "lnbench.perplexity.values:PerplexityMatrix",
-    "Reproduction": "lnbench.reproduce.values:Reproduction",
+    "Perplexity": "lnbench.perplexity.matrix:PerplexityMatrix",
+    "Reproduction": "lnbench.tables.reproduction:Reproduction",
     "Stability": "lnbench.analysis.stability:Stability",
 }
 """Heading → where its model is."""

@@ -9,7 +9,7 @@ from docs.generator.markdown import block, code, docstring, paragraphs, sentence
 from docs.generator.models import default_text
 from docs.generator.python_api import attribute_docstrings, signature
 from lnbench import hookspecs
-from lnbench.architectures import Architecture
+from lnbench.model.architectures import Architecture
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("lnbench_register_")]
 CONTRACTS = ("Selector", "Intervention", "FineTuner")

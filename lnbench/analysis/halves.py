@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-import lnbench
+from lnbench._version import __version__
 from lnbench.analysis.stability import Stability, compare_halves
-from lnbench.architectures import locate
-from lnbench.selection import select
-from lnbench.statistics.corpus import Reading
-from lnbench.statistics.run import collect_folder, load_shard
+from lnbench.choices import select
+from lnbench.model.sites import locate
+from lnbench.statistics.corpus_statistics import Reading
+from lnbench.statistics.statistics_folder import collect_folder, load_shard
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,11 @@ def measure_stability(
         readings: Language → which tokens are counted, both halves together; of mode :data:`MODE`.
         site: Where selectors read neurons, ``post`` or ``pre``.
         say: Told of each language that is done.
-        options: Of :func:`~lnbench.statistics.corpus.count_corpus`.
+        options: Of :func:`~lnbench.statistics.corpus_statistics.count_corpus`.
 
     Raises:
-        LnbenchError: as :func:`~lnbench.statistics.run.collect_folder` and :func:`~lnbench.selection.select`.
+        LnbenchError: as :func:`~lnbench.statistics.statistics_folder.collect_folder` and
+            :func:`~lnbench.choices.select`.
     """
     activations = locate(model).activations
     halves = []
@@ -70,6 +71,6 @@ def measure_stability(
         length=one.length,
         seed=one.seed,
         rows=compare_halves({name: (select(name, first), select(name, second)) for name in selectors}),
-        lnbench_version=lnbench.__version__,
+        lnbench_version=__version__,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lnbench import __version__
+from lnbench._version import __version__
 from lnbench.cli import (
     environment,
     evaluation,

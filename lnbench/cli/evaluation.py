@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lnbench.cli.options import Corpus, Languages, Model, ModelArgs, chosen_languages, model_arguments
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL
 
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -40,7 +40,7 @@ def demo(
     Example: lnbench demo --model Qwen/Qwen3-0.6B-Base --corpus 'data/{lang}.jsonl.gz' --languages en+hi --out runs/qwen
     """
     from lnbench import demo as embedded
-    from lnbench.demo.run import run
+    from lnbench.quickstart import run
 
     run(
         model,
@@ -72,6 +72,6 @@ def tasks() -> None:
 
     Example: lm_eval --model lnbench --include_path "$(lnbench tasks)" --tasks lnbench_demo
     """
-    from lnbench.paths import tasks_dir
+    from lnbench.files import tasks_dir
 
     typer.echo(tasks_dir())

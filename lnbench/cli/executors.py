@@ -12,7 +12,7 @@ import typer
 from lnbench.errors import LnbenchError
 
 if TYPE_CHECKING:
-    from lnbench.sweeps.run import Executor
+    from lnbench.sweeps.run_sweep import Executor
 
 
 class Where(StrEnum):

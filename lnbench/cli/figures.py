@@ -9,7 +9,7 @@ import typer
 
 from lnbench.cli.neurons import neurons
 from lnbench.cli.options import Corpus, Languages, Model, ModelArgs, Site, chosen_languages, model_arguments, show
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,8 +35,8 @@ def figures(
 
     Example: lnbench figures lape.json act_prob.json -o figures
     """
-    from lnbench.report.figures import save
-    from lnbench.report.figures.sources import figures_of
+    from lnbench.figures import save
+    from lnbench.figures.drawable import figures_of
 
     formats = format_.split("+")
     for figure in figures_of(paths):
@@ -79,11 +79,11 @@ def stability(
 
     from lnbench.analysis.halves import MODE, measure_stability
     from lnbench.analysis.stability import FILE
+    from lnbench.figures import save
+    from lnbench.figures import stability as draw
     from lnbench.lm import LNBenchLM
-    from lnbench.report.figures import save
-    from lnbench.report.figures import stability as draw
-    from lnbench.statistics.corpus import Reading
-    from lnbench.tables import stability_table
+    from lnbench.statistics.corpus_statistics import Reading
+    from lnbench.tables.terminal import stability_table
 
     readings = {
         language: Reading(

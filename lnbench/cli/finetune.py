@@ -10,7 +10,7 @@ import typer
 
 from lnbench.cli.options import Corpus, Languages, Model, ModelArgs, chosen_languages, model_arguments, show
 from lnbench.errors import LnbenchError
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL
 
 _TRAIN = "FINETUNER"
 
@@ -71,7 +71,7 @@ def train(
     Example: lnbench finetune masked_lora --neurons lape.json --languages en+hi --preset xnli-paper --out adapter
     """
     from lnbench.finetuning.job import FinetuneJob
-    from lnbench.sweeps.commands import written
+    from lnbench.lm.arguments import format_model_args
 
     job = FinetuneJob(
         finetuner=str(context.info_name),
@@ -94,7 +94,7 @@ def train(
     use = {"pretrained": model, **job.model_arguments, "peft": str(adapter)}
     if (adapter / "head.safetensors").exists():
         use["head"] = str(adapter)
-    typer.echo(f"written to {adapter}; use it with --model_args {shlex.quote(written(use))}")
+    typer.echo(f"written to {adapter}; use it with --model_args {shlex.quote(format_model_args(use))}")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -130,7 +130,7 @@ def inspect(
     Example: lnbench finetune inspect adapter --selector lape:top_fraction=0.01 --languages en+hi
     """
     from lnbench import demo as embedded
-    from lnbench.finetuning import record
+    from lnbench.finetuning import training_record as record
     from lnbench.finetuning.inspect import (
         layers_table,
         neurons_table,

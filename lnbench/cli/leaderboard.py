@@ -34,9 +34,10 @@ def leaderboard(
 
     Example: lnbench leaderboard runs/llama runs/qwen --out leaderboard.json
     """
-    from lnbench.leaderboard import build, formats, read_runs
+    from lnbench.leaderboard import build, read_runs
+    from lnbench.leaderboard import leaderboard_files as formats
     from lnbench.leaderboard.grids import grids
-    from lnbench.tables import grid_table
+    from lnbench.tables.terminal import grid_table
 
     if out is not None:
         formats.check(out)

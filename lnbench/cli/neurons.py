@@ -29,9 +29,9 @@ def select(
 
     Example: lnbench select lape:top_fraction=0.01 --statistics stats --out neurons.json
     """
-    from lnbench.selection import select as run
+    from lnbench.choices import select as run
     from lnbench.statistics import Statistics, store
-    from lnbench.tables import counts_table
+    from lnbench.tables.terminal import counts_table
 
     chosen = languages.split("+") if languages else store.languages(statistics)
     loaded = {language: Statistics.load(statistics, language) for language in chosen}
@@ -48,7 +48,7 @@ def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")]) 
     Example: lnbench neurons show neurons.json
     """
     from lnbench.neurons import NeuronSet
-    from lnbench.tables import layers_table
+    from lnbench.tables.terminal import layers_table
 
     found = NeuronSet.load(file)
     typer.echo(f"model {found.model}: {found.layers} layers x {found.width} neurons; selector {found.selector}")
@@ -65,7 +65,7 @@ def overlap(
     Example: lnbench neurons overlap lape.json act_prob.json
     """
     from lnbench.neurons import NeuronSet
-    from lnbench.tables import agreement_table, overlap_table
+    from lnbench.tables.terminal import agreement_table, overlap_table
 
     found = NeuronSet.load(file)
     show(overlap_table(found) if other is None else agreement_table(found, NeuronSet.load(other)))

@@ -9,7 +9,7 @@ import typer
 
 from lnbench.cli.options import Corpus, Model, ModelArgs, model_arguments, show
 from lnbench.errors import LnbenchError
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL
 
 
 def add_to(app: typer.Typer) -> None:
@@ -98,9 +98,9 @@ def ppl(
     }
     requests = [Request(**given, intervention=one) for one in intervention or ["zero"]]
 
-    from lnbench.perplexity.run import load, run
+    from lnbench.perplexity.matrix import FILE
+    from lnbench.perplexity.run_matrix import load, run
     from lnbench.perplexity.tables import matrix_table
-    from lnbench.perplexity.values import FILE
 
     with tell():
         lm = load(requests[0])

@@ -87,7 +87,7 @@ def measure(
     """
     check_executor(executor, ray_address, workers, cpus, gpus)
     from lnbench.reproduce.plan import Request, plan
-    from lnbench.reproduce.settings import parse_pair
+    from lnbench.reproduce.scale_settings import parse_pair
 
     given: dict[str, Any] = {f"model_args.{name}": value for name, value in model_arguments(model_args).items()}
     given |= {"tokens": tokens} if tokens else {}
@@ -117,7 +117,7 @@ def measure(
         return
     from lnbench.console import console
     from lnbench.reproduce.outcome import folder_of
-    from lnbench.reproduce.run import run
+    from lnbench.reproduce.run_plan import run
     from lnbench.reproduce.writing import shown, verdicts
 
     failed: list[str] = []

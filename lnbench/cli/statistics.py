@@ -9,7 +9,7 @@ import typer
 
 from lnbench.cli.options import Corpus, Languages, Model, ModelArgs, Site, chosen_languages, model_arguments, show
 from lnbench.errors import LnbenchError
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL
 
 stats = typer.Typer(invoke_without_command=True)
 
@@ -104,8 +104,8 @@ def collect(
     part = parse_shard(shard) if shard is not None else (0, 1)
 
     from lnbench.lm import LNBenchLM
-    from lnbench.statistics.corpus import Reading
-    from lnbench.statistics.run import collect_folder
+    from lnbench.statistics.corpus_statistics import Reading
+    from lnbench.statistics.statistics_folder import collect_folder
 
     readings = {
         language: Reading(
@@ -160,7 +160,7 @@ def merge(
 
     Example: lnbench stats merge machine1/stats machine2/stats --out stats
     """
-    from lnbench.statistics.run import merge_folders
+    from lnbench.statistics.statistics_folder import merge_folders
 
     activations = None
     if model is not None:
@@ -176,6 +176,6 @@ def show_statistics(folder: Annotated[Path, typer.Argument(help="Statistics fold
 
     Example: lnbench stats show stats
     """
-    from lnbench.tables import averages_table
+    from lnbench.tables.terminal import averages_table
 
     show(averages_table(folder))

@@ -51,12 +51,12 @@ def sweep(
     wanted = load(spec)
     folder = out or Path("runs") / spec.stem
     if dry_run:
-        from lnbench.sweeps.run import planned_commands
+        from lnbench.sweeps.run_sweep import planned_commands
 
         for command in planned_commands(wanted, folder):
             typer.echo(command)
         return
-    from lnbench.sweeps.run import run
+    from lnbench.sweeps.run_sweep import run
 
     with chosen_executor(executor, ray_address, workers, cpus, gpus) as chosen:
         outcome = run(wanted, folder, chosen)

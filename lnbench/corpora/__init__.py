@@ -10,9 +10,9 @@ from lnbench.corpora.corpus import Corpus, fingerprint, open_corpus
 from lnbench.corpora.packing import MODES, blocks
 from lnbench.corpora.patterns import choose_languages, expand, languages_of
 from lnbench.corpora.prefetch import ahead
-from lnbench.corpora.report import TextReport
 from lnbench.corpora.scripts import scripts_of
 from lnbench.corpora.shuffle import SHUFFLE_WINDOW
+from lnbench.corpora.text_report import TextReport
 
 __all__ = [
     "MODES",

@@ -12,9 +12,9 @@ from lnbench import files
 from lnbench.corpora.hub import SPLIT, read_hub, resolve_revision
 from lnbench.corpora.patterns import expand, file_of, hub_parts, is_hub, suffix_of
 from lnbench.corpora.readers import read_file
-from lnbench.corpora.report import Document, TextReport
 from lnbench.corpora.screen import screened
 from lnbench.corpora.shuffle import shuffled
+from lnbench.corpora.text_report import Document, TextReport
 from lnbench.errors import LnbenchError
 
 _COUNTED_BYTES = 100_000_000

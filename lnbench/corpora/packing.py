@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lnbench.corpora.corpus import Corpus
-from lnbench.corpora.report import Document, TextReport
+from lnbench.corpora.text_report import Document, TextReport
 from lnbench.errors import LnbenchError, unknown
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
-from lnbench.corpora.report import Document
 from lnbench.corpora.scripts import mostly_other, scripts_of
+from lnbench.corpora.text_report import Document
 
 
 def screened(texts: Iterable[str], language: str, *, dedup: bool, drop_wrong_script: bool) -> Iterator[Document]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.presets import TrainingSettings
-from lnbench.finetuning.sources import Rows, open_rows
+from lnbench.finetuning.training_rows import Rows, open_rows
 from lnbench.lm.head import cut_left
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
     """Read, prompt and tokenise the rows that ``name`` stands for, exactly as ``lm`` is asked them in an evaluation.
 
     Args:
-        name: See :func:`lnbench.finetuning.sources.open_rows`.
+        name: See :func:`lnbench.finetuning.training_rows.open_rows`.
         lm: The model, for its tokenizer and how lm-eval uses it.
         settings: How many rows, how long, answered in which way.
         include_path: Folder with lm-eval tasks of one's own.

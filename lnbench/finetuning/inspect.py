@@ -14,15 +14,15 @@ from rich.table import Table
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lnbench.architectures import Sites, locate
+from lnbench.choices import select
+from lnbench.console import numeric_table
 from lnbench.errors import LnbenchError
-from lnbench.finetuning.choice import RANDOM
-from lnbench.finetuning.places import Projection, place
+from lnbench.finetuning.projections import Projection, place
+from lnbench.finetuning.trained_neurons import RANDOM
 from lnbench.host import get_host
+from lnbench.model.sites import Sites, locate
 from lnbench.neurons import NeuronSet
-from lnbench.selection import select
-from lnbench.statistics.corpus import Reading, collect_corpus
-from lnbench.tables import numeric_table
+from lnbench.statistics.corpus_statistics import Reading, collect_corpus
 
 _PROJECTIONS: tuple[Projection, ...] = ("gate", "up", "down")
 
@@ -217,7 +217,8 @@ def selection_drift(
         progress: Show progress bars.
 
     Raises:
-        LnbenchError: no adapter, and as :func:`lnbench.statistics.corpus.collect_corpus` and :func:`lnbench.select`.
+        LnbenchError: no adapter, and as :func:`lnbench.statistics.corpus_statistics.collect_corpus` and
+            :func:`lnbench.select`.
     """
     if not isinstance(adapted, PeftModel):
         raise LnbenchError("this model has no adapter to inspect; pass the adapter's folder as peft=")

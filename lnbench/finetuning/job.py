@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lnbench import content_hash
 from lnbench.errors import LnbenchError, plugin_errors
-from lnbench.files import fingerprint, read_json, sole_use
-from lnbench.finetuning import record
+from lnbench.files import exclusive_lock, fingerprint, read_json
+from lnbench.finetuning import training_record as record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
 from lnbench.host import get_host
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL, content_of
 from lnbench.parameters import parameters_of
 
 if TYPE_CHECKING:
@@ -117,23 +118,22 @@ class FinetuneJob(BaseModel):
         Raises:
             LnbenchError: a file or a folder cannot be read.
         """
-        from lnbench.finetuning.sources import files_of
+        from lnbench.finetuning.training_rows import files_of
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.store import MANIFEST
-        from lnbench.sweeps import contents
 
         return {
             "finetuner": get_host().canonical("finetuner", self.choice),
             "model": self.model,
-            "model_content": contents.of_model(self.model),
+            "model_content": content_of(self.model),
             "model_args": self.model_arguments,
             "neurons": NeuronSet.load(self.neurons).fingerprint if self.neurons else None,
             "selector": get_host().canonical("selector", self.selector) if self.selector else None,
             "statistics": fingerprint(read_json(self.statistics / MANIFEST)) if self.statistics else None,
             "corpus": self.corpus,
             "data": self.rows,
-            "data_files": {path.name: contents.of_file(str(path)) for path in files_of(self.rows)},
-            "include_path": contents.of_tasks(str(self.include_path)) if self.include_path else None,
+            "data_files": {path.name: content_hash.of_file(str(path)) for path in files_of(self.rows)},
+            "include_path": content_hash.of_folder(str(self.include_path)) if self.include_path else None,
             "preset": self.preset,
             "settings": self.training.model_dump(mode="json"),
         }
@@ -156,12 +156,10 @@ class FinetuneJob(BaseModel):
             LnbenchError: another request's training is in the folder, another process is at it, or anything that
                 training raises.
         """
-        from lnbench.sweeps import contents
-
-        contents.forget()
+        content_hash.forget()
         request = self.request()
         self._claim()
-        with sole_use(self.out, wait=wait):
+        with exclusive_lock(self.out, wait=wait):
             before = record.read(self.out)
             if before is None:
                 record.update(self.out, finished=False, request=request)
@@ -195,14 +193,13 @@ class FinetuneJob(BaseModel):
         from lnbench.finetuning.data import prepare
         from lnbench.finetuning.quantized import keep_trainable
         from lnbench.lm import LNBenchLM
-        from lnbench.plugins.finetuners import MaskedLora
 
         finetuner = get_host().resolve("finetuner", self.choice)
         lm = LNBenchLM(self.model, **self.model_arguments)
         keep_trainable(lm.model)  # before Statistics are collected, if they are
         neurons = self._neurons(lm)
-        if isinstance(finetuner, MaskedLora):
-            finetuner.chosen(lm.model, neurons)  # a wrong language is told before minutes are spent on the data
+        if callable(check := getattr(finetuner, "check", None)):
+            check(lm.model, neurons)
         data = prepare(self.rows, lm, self.training, include_path=self.include_path)
         made_from = {"model": lm.described, "data": data.account}
         before = record.read(self.out) or {}

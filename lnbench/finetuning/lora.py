@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lnbench.architectures import Sites, locate
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json
-from lnbench.finetuning.choice import name_of
-from lnbench.finetuning.factor import RestrictedFactor
-from lnbench.finetuning.places import Factor, Projection, place
+from lnbench.finetuning.masked_linear import RestrictedFactor
+from lnbench.finetuning.projections import Factor, Projection, place
+from lnbench.finetuning.trained_neurons import name_of
+from lnbench.model.sites import Sites, locate
 from lnbench.neurons import NeuronSet
 
 NEURONS = "neurons.json"
@@ -59,7 +59,8 @@ def build_adapter(
     Args:
         model: A supported Hugging Face causal LM, in any precision, NF4 included.
         neurons: Trained are the neurons of all its languages together, see
-            :func:`lnbench.finetuning.choice.chosen_neurons`. None, or a set without neurons: the attention alone.
+            :func:`lnbench.finetuning.trained_neurons.chosen_neurons`. None, or a set without neurons:
+            the attention alone.
         rank: Rank of the update.
         alpha: The update is scaled by ``alpha / rank``.
         dropout: Dropout on the update's input.

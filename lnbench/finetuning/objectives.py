@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lnbench.architectures import locate
 from lnbench.finetuning.data import Example, Question, TrainingData
 from lnbench.lm.head import LaidOut, Pooling, read_hidden
 from lnbench.lm.scoring import Batch, Row, logits_at
-from lnbench.statistics.collect import transformer_body
+from lnbench.model.sites import locate, transformer_body
 
 IGNORED = -100
 """Label of a position that has no loss."""

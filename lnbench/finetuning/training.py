@@ -17,10 +17,9 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from lnbench.architectures import unwrap
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json, write_json
-from lnbench.finetuning import record
+from lnbench.finetuning import training_record as record
 from lnbench.finetuning.data import TrainingData
 from lnbench.finetuning.lora import count_parameters
 from lnbench.finetuning.objectives import HeadObjective, Objective, objective_of
@@ -29,6 +28,7 @@ from lnbench.finetuning.quantized import keep_trainable
 from lnbench.finetuning.training_log import LogFile, plot
 from lnbench.lm.head import FILE as HEAD_FILE
 from lnbench.lm.head import save_head
+from lnbench.model.sites import unwrap
 
 _WEIGHTS = "trained.safetensors"
 _COMPLETE = "complete.json"

@@ -1,7 +1,7 @@
 """Records of sweeps → a leaderboard: every result beside its baseline and its controls, with honest statistics."""
 
 from lnbench.leaderboard.compared import build
-from lnbench.leaderboard.results import read_runs
+from lnbench.leaderboard.merged_records import read_runs
 from lnbench.leaderboard.rows import FORMAT, Row, load, save
 
 __all__ = ["FORMAT", "Row", "build", "load", "read_runs", "save"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lnbench.leaderboard.results import Result
+from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row
 from lnbench.significance import LEVEL, Comparison, compare, holm
 from lnbench.sweeps.records import Record

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from lnbench.lm.model import LNBenchLM
+from lnbench.lm.lnbench_lm import LNBenchLM
 
 __all__ = ["LNBenchLM"]

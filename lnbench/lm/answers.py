@@ -11,18 +11,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from lm_eval.api.model import CacheHook, hash_args
+from lm_eval.api.model import CacheHook
 from sqlitedict import SqliteDict
 
-
-class _Silent(SqliteDict):  # type: ignore[misc]
-    """lm-eval's own table, made to hold nothing, so that every request reaches the model's keyed answers."""
-
-    def __contains__(self, key: object) -> bool:
-        return False
-
-    def __setitem__(self, key: object, value: object) -> None:
-        return
+from lnbench.lm.compat import hash_args, silence
 
 
 class Answers(CacheHook):  # type: ignore[misc]
@@ -36,7 +28,7 @@ class Answers(CacheHook):  # type: ignore[misc]
             # JSON, as a file that someone hands over must not be able to run code; sqlitedict's default is pickle.
             codec = {"encode": json.dumps, "decode": json.loads}
             self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True, **codec)
-            store.__class__ = _Silent
+            silence(store)
 
     @property
     def enabled(self) -> bool:

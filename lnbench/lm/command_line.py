@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
-from pathlib import Path
-from typing import Any
-
-from lnbench.paths import tasks_dir
+from collections.abc import Sequence
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
@@ -30,29 +24,9 @@ def run(arguments: Sequence[str]) -> None:
     from lm_eval.__main__ import cli_evaluate
 
     from lnbench._lm_eval_hook import register
+    from lnbench.lm.compat import our_tasks_included
 
     register()
     sys.argv = ["lm_eval", *complete(arguments)]
-    with _our_tasks_included():
+    with our_tasks_included():
         cli_evaluate()
-
-
-@contextmanager
-def _our_tasks_included() -> Iterator[None]:
-    """Let every TaskManager find our tasks: it takes several folders, but lm_eval's command line gives it only one."""
-    from lm_eval.tasks import TaskManager
-
-    construct = TaskManager.__init__
-
-    @wraps(construct)
-    def with_our_tasks(self: Any, *args: Any, include_path: Any = None, **options: Any) -> None:
-        theirs = [] if include_path is None else include_path
-        theirs = [theirs] if isinstance(theirs, str | Path) else [*theirs]
-        # A later folder's tasks replace an earlier one's: the user's replace ours.
-        construct(self, *args, include_path=[tasks_dir(), *theirs], **options)
-
-    TaskManager.__init__ = with_our_tasks
-    try:
-        yield
-    finally:
-        TaskManager.__init__ = construct

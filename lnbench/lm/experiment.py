@@ -11,18 +11,18 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
+from lnbench.choices import plan, select
 from lnbench.corpora import choose_languages, open_corpus
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, file_sha256, fingerprint
 from lnbench.host import get_host
 from lnbench.lm.head import ClassificationHead
-from lnbench.lm.languages import AUTO
 from lnbench.neurons import NeuronSet
-from lnbench.overrides import Override, plan
-from lnbench.selection import select
+from lnbench.override_values import Override
 from lnbench.statistics import Statistics, store
-from lnbench.statistics.corpus import Reading, collect_corpus, request_key
+from lnbench.statistics.corpus_statistics import Reading, collect_corpus, request_key
+from lnbench.task_languages import AUTO
 
 log = logging.getLogger(__name__)
 Site = Literal["post", "pre"]

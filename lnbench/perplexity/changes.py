@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnbench.perplexity.values import Baseline, Cell, Contrast, Selectivity
+from lnbench.perplexity.matrix import Baseline, Cell, Contrast, Selectivity
 from lnbench.significance import exchange_test, holm, widened_tail
 
 RESAMPLES = 5_000

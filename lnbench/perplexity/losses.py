@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lnbench.architectures import Sites
 from lnbench.errors import LnbenchError
+from lnbench.model.sites import Sites, input_device
 from lnbench.overrides import Applied
 from lnbench.perplexity.slices import Slice
-from lnbench.statistics.collect import input_device
 
 _BUFFER_BYTES = {"cpu": 2**27}
 _BUFFER_BYTES_ON_ACCELERATOR = 2**29
@@ -39,7 +38,7 @@ def block_nats(
     float32, on some positions at a time. Sums are taken in float64.
 
     Args:
-        sites: Of the model, see :func:`lnbench.architectures.locate`; it is to be in evaluation mode.
+        sites: Of the model, see :func:`lnbench.model.sites.locate`; it is to be in evaluation mode.
         text: What is read.
         batch_size: Blocks in a forward pass of the body.
         applied: Of the override in whose context this is called, if any.
@@ -94,7 +93,7 @@ def token_nats(sites: Sites, output: Callable[..., Any], hidden: Tensor, targets
     size = max(_LEAST_POSITIONS, limit // (4 * model.config.get_text_config().vocab_size))
     found = []
     for some, wanted in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
-        with _standing_still(sites.parents[-1], output(last_hidden_state=some.unsqueeze(0))):
+        with frozen_body(sites.parents[-1], output(last_hidden_state=some.unsqueeze(0))):
             logits: Tensor = model(wanted.unsqueeze(0).to(input_device(model)), use_cache=False).logits[0]
         logits = logits.float()
         chosen = logits.gather(1, wanted.to(logits.device).unsqueeze(1)).squeeze(1)
@@ -103,7 +102,7 @@ def token_nats(sites: Sites, output: Callable[..., Any], hidden: Tensor, targets
 
 
 @contextmanager
-def _standing_still(body: nn.Module, output: Any) -> Iterator[None]:
+def frozen_body(body: nn.Module, output: Any) -> Iterator[None]:
     """Forward passes of ``body`` in this block are not run, and return ``output``."""
     own = vars(body).get("forward")  # as of a module whose weights are offloaded
     body.forward = lambda *_, **__: output  # type: ignore[method-assign]

@@ -12,22 +12,22 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from lnbench.architectures import Sites, locate
+from lnbench.choices import override, plan
 from lnbench.errors import LnbenchError, unknown
+from lnbench.files import versions
 from lnbench.host import get_host
-from lnbench.neurons import NeuronSet
-from lnbench.overrides import Override, Site, override, plan
+from lnbench.model.sites import Sites, evaluating, locate
+from lnbench.neurons import NeuronSet, draw_random
+from lnbench.override_values import Override
+from lnbench.overrides import Site
 from lnbench.perplexity.changes import Changes, Reading
+from lnbench.perplexity.checkpoint import UNCHANGED, Passes, of_control
 from lnbench.perplexity.losses import block_nats
+from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import notes_of
-from lnbench.perplexity.passes import UNCHANGED, Passes, of_control
 from lnbench.perplexity.slices import Slice
-from lnbench.perplexity.values import PerplexityMatrix
-from lnbench.plugins.selectors import draw_random
 from lnbench.statistics import Statistics, describe_model
 from lnbench.statistics.batching import fitting_batch_size
-from lnbench.statistics.collect import evaluating
-from lnbench.sweeps.reported import versions
 
 _VERSIONS = ("lnbench_version", "transformers_version", "torch_version")
 _DESCRIBED = ("weights", "config", "adapter", "dtype", "tokenizer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lnbench.perplexity.values import PerplexityMatrix, Selectivity
+from lnbench.perplexity.matrix import PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 
 _LEAST_P = 1e-4

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.host import get_host
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL
 
 _LANGUAGES = ("languages", "changed", "read")
 _OF_THE_MODEL = (
@@ -107,10 +107,16 @@ class Request(BaseModel):
     @property
     def command(self) -> str:
         """The shell command that repeats it, without an output folder."""
-        from lnbench.sweeps.commands import written
+        from lnbench.lm.arguments import format_model_args
 
         words = ["lnbench", "ppl"]
         for name, value in self.model_dump(exclude_defaults=True).items():
-            text = written(value) if name == "model_args" else "+".join(value) if name in _LANGUAGES else str(value)
+            text = (
+                format_model_args(value)
+                if name == "model_args"
+                else "+".join(value)
+                if name in _LANGUAGES
+                else str(value)
+            )
             words += [f"--{_OPTIONS.get(name, name).replace('_', '-')}", text]
         return shlex.join(words)

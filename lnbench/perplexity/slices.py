@@ -16,10 +16,10 @@ from torch import Tensor
 
 from lnbench.corpora import Corpus, blocks
 from lnbench.corpora.patterns import file_of, is_hub
-from lnbench.corpora.report import Document
+from lnbench.corpora.text_report import Document
 from lnbench.files import fingerprint
-from lnbench.perplexity.spelling import byte_lengths
-from lnbench.perplexity.values import SliceAccount
+from lnbench.perplexity.matrix import SliceAccount
+from lnbench.perplexity.token_bytes import byte_lengths
 from lnbench.statistics import Statistics
 
 _ORDER = ("seed", "dedup", "drop_wrong_script")

@@ -10,10 +10,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from lnbench.console import numeric_table
+from lnbench.perplexity.matrix import Baseline, Cell, Contrast, PerplexityMatrix, Selectivity
 from lnbench.perplexity.notes import shared_neurons
-from lnbench.perplexity.values import Baseline, Cell, Contrast, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
-from lnbench.tables import numeric_table
 
 _LEGEND = (
     "Rows: whose neurons are changed; columns: whose text is read. Above 0 the text became less likely. Only bits per",

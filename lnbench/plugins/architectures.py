@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lnbench.architectures import ARCHITECTURES
 from lnbench.hookspecs import hookimpl
+from lnbench.model.architectures import ARCHITECTURES
 
 
 @hookimpl

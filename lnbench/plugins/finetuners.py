@@ -58,13 +58,17 @@ class MaskedLora(Lora):
         chosen, parts = self.chosen(model, neurons), {"attention": self.attention, "projections": self.projections}
         return self._train(model, tokenizer, chosen, data, output_dir, **parts)
 
+    def check(self, model: Any, neurons: NeuronSet | None) -> None:
+        """Refuse languages that ``neurons`` lacks."""
+        self.chosen(model, neurons)
+
     def chosen(self, model: Any, neurons: NeuronSet | None) -> NeuronSet:
         """The neurons that are trained.
 
         Raises:
             LnbenchError: ``neurons`` has not the languages asked for.
         """
-        from lnbench.finetuning.choice import chosen_neurons, no_neurons
+        from lnbench.finetuning.trained_neurons import chosen_neurons, no_neurons
 
         return chosen_neurons(neurons or no_neurons(model), self.languages, seed=self.seed)
 

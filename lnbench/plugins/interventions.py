@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import hookimpl
-from lnbench.overrides import LayerOverride, Override
+from lnbench.override_values import LayerOverride, Override
 
 if TYPE_CHECKING:
     from torch import Tensor

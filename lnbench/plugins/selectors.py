@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +13,8 @@ from pydantic.dataclasses import dataclass
 from lnbench.errors import LnbenchError, unknown
 from lnbench.hookspecs import hookimpl
 from lnbench.host import get_host
-from lnbench.neurons import NeuronSet
-from lnbench.statistics.values import check_same_model
+from lnbench.neurons import NeuronSet, draw_random
+from lnbench.statistics.language_statistics import check_same_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,32 +169,9 @@ class Random:
         return inner if inner.partition(":")[0] in get_host().names("selector") and not Path(inner).exists() else None
 
     def _matched(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
-        from lnbench.selection import select
+        from lnbench.choices import select
 
         return select(self._selector, statistics) if self._selector else NeuronSet.load(str(self.like))
-
-
-def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tensor:
-    """Random neurons, which depend on ``language`` and ``seed`` alone.
-
-    Args:
-        language: Whose they are called.
-        counts: ``LongTensor[layers]``, how many to draw.
-        avoid: ``BoolTensor[layers, width]``, neurons to draw only where the others are too few.
-        seed: Another one draws other neurons.
-
-    Returns:
-        ``BoolTensor[layers, width]``.
-    """
-    # A language's draw does not depend on which languages stand beside it.
-    # Torch reads 32 bits of a seed, so both go into these.
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {language}".encode()))
-    drawn = torch.zeros_like(avoid)
-    for layer, count in enumerate(counts.tolist()):
-        order = torch.randperm(avoid.shape[1], generator=generator)
-        preferred = order[avoid[layer][order].long().argsort(stable=True)]
-        drawn[layer, preferred[:count]] = True
-    return drawn
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from lnbench.leaderboard import Row
 from lnbench.report.findings import compared
-from lnbench.report.sources import Sources
+from lnbench.report.inputs import Sources
 from lnbench.report.text import counted, listed, percent
 from lnbench.report.view import Caveat
 

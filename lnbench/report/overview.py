@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lnbench.leaderboard import Row
-from lnbench.report.sources import Sources
+from lnbench.report.inputs import Sources
 from lnbench.report.text import number
 from lnbench.report.view import Table
 

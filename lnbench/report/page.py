@@ -13,14 +13,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lnbench import __version__
+from lnbench._version import __version__
 from lnbench.files import write_text
-from lnbench.leaderboard import Row, formats
+from lnbench.leaderboard import Row
+from lnbench.leaderboard import leaderboard_files as formats
 from lnbench.report import PAGE, text
-from lnbench.report.board import board
-from lnbench.report.contents import LEADERBOARD, content
+from lnbench.report.inputs import Sources, find
+from lnbench.report.leaderboard_table import board
+from lnbench.report.page_context import LEADERBOARD, content
 from lnbench.report.samples import Group, groups, within
-from lnbench.report.sources import Sources, find
 
 MOST_BYTES = 5_000_000
 """A page that is larger is slow to open."""

@@ -12,8 +12,8 @@ from lnbench.report.text import counted, listed, number
 from lnbench.report.view import Finding, Picture, Table
 
 if TYPE_CHECKING:
-    from lnbench.reproduce.values import Reproduction, Value
-    from lnbench.reproduce.values import Table as Measured
+    from lnbench.tables.reproduction import Reproduction, Value
+    from lnbench.tables.reproduction import Table as Measured
 
 
 @dataclass(frozen=True)

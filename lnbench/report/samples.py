@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lnbench.leaderboard.results import inside, lines_of
+from lnbench.leaderboard.merged_records import inside, lines_of
 from lnbench.leaderboard.rows import pattern_of
-from lnbench.report.sources import Sources
+from lnbench.report.inputs import Sources
 from lnbench.sweeps.records import Record
 
 _READ = 500

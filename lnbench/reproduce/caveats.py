@@ -7,13 +7,13 @@ from statistics import median
 
 from lnbench import demo
 from lnbench.leaderboard.rows import Row
-from lnbench.perplexity.values import FILE, PerplexityMatrix
+from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, NeuronsSpec, PerplexitySpec
+from lnbench.reproduce.measured import Measured
+from lnbench.reproduce.paper_tables import interval
 from lnbench.reproduce.plan import Job, Plan
-from lnbench.reproduce.results import Measured
 from lnbench.reproduce.steps import Measure, Perplexity, Select
-from lnbench.reproduce.tables import interval
 from lnbench.reproduce.workspace import Workspace
 
 _PAPER_PRESET = (

@@ -10,12 +10,12 @@ import numpy as np
 
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import CellsSpec
+from lnbench.reproduce.measured import Measured, Place, places
+from lnbench.reproduce.paper_tables import METRICS
 from lnbench.reproduce.plan import Piece
-from lnbench.reproduce.results import Measured, Place, places
-from lnbench.reproduce.settings import Preset
-from lnbench.reproduce.tables import METRICS
-from lnbench.reproduce.values import Conclusion, Verdict
+from lnbench.reproduce.scale_settings import Preset
 from lnbench.significance import LEVEL, compare, holm
+from lnbench.tables.reproduction import Conclusion, Verdict
 
 _ANY = "any"
 

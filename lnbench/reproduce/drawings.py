@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lnbench.leaderboard.rows import Row
-from lnbench.neurons import NeuronSet
-from lnbench.perplexity.values import FILE, PerplexityMatrix
-from lnbench.report.figures import (
+from lnbench.figures import (
     Figure,
     activation_statistics,
     interventions,
@@ -20,11 +17,14 @@ from lnbench.report.figures import (
     save,
     selector_overlap,
 )
+from lnbench.leaderboard.rows import Row
+from lnbench.neurons import NeuronSet
+from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, NeuronsSpec
+from lnbench.reproduce.measured import Measured, places
+from lnbench.reproduce.paper_tables import METRICS, SELECTORS
 from lnbench.reproduce.plan import Piece
-from lnbench.reproduce.results import Measured, places
 from lnbench.reproduce.steps import Collect, Perplexity, Select
-from lnbench.reproduce.tables import METRICS, SELECTORS
 from lnbench.statistics import Statistics
 
 

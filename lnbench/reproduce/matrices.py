@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import shared_neurons
-from lnbench.perplexity.values import PerplexityMatrix
-from lnbench.reproduce.values import Table, TableRow, Value
 from lnbench.significance import LEVEL, holm
+from lnbench.tables.reproduction import Table, TableRow, Value
 
 _UNITS = {"delta_bits_per_byte": "bits per byte", "delta_nats": "nats per token", "delta_perplexity": "perplexity"}
 """First the one in which texts of different languages, the columns of a row, can be compared."""

@@ -9,7 +9,7 @@ from lnbench.neurons import NeuronSet
 from lnbench.reproduce.catalogue import NeuronsSpec
 from lnbench.reproduce.plan import Piece
 from lnbench.reproduce.steps import Select
-from lnbench.reproduce.values import Table, TableRow, Value
+from lnbench.tables.reproduction import Table, TableRow, Value
 
 
 def neuron_tables(piece: Piece) -> list[Table]:

@@ -8,20 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity.values import FILE, PerplexityMatrix
+from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, NeuronsSpec
 from lnbench.reproduce.caveats import caveats
 from lnbench.reproduce.conclusions import conclusions
 from lnbench.reproduce.drawings import draw
 from lnbench.reproduce.matrices import matrix_findings, matrix_tables
+from lnbench.reproduce.measured import Measured
 from lnbench.reproduce.neuron_tables import neuron_tables, overlap_table
+from lnbench.reproduce.paper_tables import activation_tables, cells_table
 from lnbench.reproduce.plan import Job, Piece, Plan
-from lnbench.reproduce.results import Measured
-from lnbench.reproduce.settings import Preset
+from lnbench.reproduce.scale_settings import Preset
 from lnbench.reproduce.steps import Measure, Perplexity
-from lnbench.reproduce.tables import activation_tables, cells_table
-from lnbench.reproduce.values import Reproduction, Table
 from lnbench.reproduce.writing import write_tables
+from lnbench.tables.reproduction import Reproduction, Table
 
 FIGURES = "figures"
 

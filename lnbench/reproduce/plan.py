@@ -17,7 +17,7 @@ from lnbench.reproduce.catalogue import (
     PerplexitySpec,
     Spec,
 )
-from lnbench.reproduce.settings import Preset, Scale, Settings, settings
+from lnbench.reproduce.scale_settings import Preset, Scale, Settings, settings
 from lnbench.reproduce.steps import Collect, Measure, Perplexity, Select, Step, Train
 from lnbench.reproduce.workspace import Workspace, find_corpus, find_selections
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from lnbench.finetuning.job import FinetuneJob
     from lnbench.perplexity.request import Request
     from lnbench.sweeps.cells import Cell, Loading
-    from lnbench.sweeps.loadings import Training
-    from lnbench.sweeps.run import Executor
+    from lnbench.sweeps.model_variants import Training
+    from lnbench.sweeps.run_sweep import Executor
     from lnbench.sweeps.spec import Sweep
 
 _TASKS = {"xnli": "lnbench_xnli_pair_{lang}", "xquad": "lnbench_xquad_{lang}"}
@@ -60,8 +60,8 @@ class Collect:
     def run(self, console: Console) -> None:
         """Read the text that is not read yet."""
         from lnbench.lm import LNBenchLM
-        from lnbench.statistics.corpus import Reading
-        from lnbench.statistics.run import collect_folder
+        from lnbench.statistics.corpus_statistics import Reading
+        from lnbench.statistics.statistics_folder import collect_folder
 
         settings, how = self.at.settings, self.at.settings.reading
         reading = Reading(
@@ -112,7 +112,7 @@ class Select:
 
     def run(self, console: Console) -> None:
         """Select them, from the Statistics as they are now."""
-        from lnbench.selection import select
+        from lnbench.choices import select
         from lnbench.statistics import Statistics
 
         loaded = {language: Statistics.load(self.at.statistics, language) for language in self.languages}
@@ -165,7 +165,7 @@ class Train:
     @property
     def training(self) -> Training:
         """It, for an executor."""
-        from lnbench.sweeps.loadings import Training
+        from lnbench.sweeps.model_variants import Training
 
         return Training(self.job, self.loading)
 
@@ -228,10 +228,10 @@ class Measure:
     @property
     def cells(self) -> list[Cell]:
         """Its cells, before anything of what they need is there."""
+        from lnbench.content_hash import planning
         from lnbench.sweeps.cells import plan
-        from lnbench.sweeps.contents import outlining
 
-        with outlining():
+        with planning():
             return plan(self.spec, [one.loading for one in self.adapters])
 
     @property
@@ -244,7 +244,7 @@ class Measure:
 
     def run(self, executor: Executor, console: Console) -> None:
         """Measure what is not measured yet. Cells that fail are told of in the tables."""
-        from lnbench.sweeps.run import run
+        from lnbench.sweeps.run_sweep import run
 
         run(self.spec, self.out, executor, console)
 
@@ -291,7 +291,7 @@ class Perplexity:
 
     def run(self, console: Console) -> None:
         """Measure the rows that are not measured yet."""
-        from lnbench.perplexity.run import run
+        from lnbench.perplexity.run_matrix import run
 
         run(self.request, self.out)
 
@@ -312,9 +312,9 @@ def train(steps: Sequence[Train], executor: Executor, console: Console) -> None:
 
 
 def _model(at: Workspace) -> list[str]:
-    from lnbench.sweeps.commands import written
+    from lnbench.lm.arguments import format_model_args
 
-    return ["--model", at.model, *(["--model-args", written(at.options)] if at.options else [])]
+    return ["--model", at.model, *(["--model-args", format_model_args(at.options)] if at.options else [])]
 
 
 def _say(console: Console) -> Any:

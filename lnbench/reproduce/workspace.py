@@ -12,7 +12,7 @@ from lnbench import demo
 from lnbench.errors import LnbenchError, unknown
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import Selection
-from lnbench.reproduce.settings import Preset, Settings
+from lnbench.reproduce.scale_settings import Preset, Settings
 
 _DATA = "LNBENCH_DATA"
 

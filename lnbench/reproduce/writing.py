@@ -10,9 +10,9 @@ from typing import Literal
 
 from rich.table import Table as Shown
 
+from lnbench.console import numeric_table
 from lnbench.files import write_text
-from lnbench.reproduce.values import Reproduction, Table, TableRow, Value
-from lnbench.tables import numeric_table
+from lnbench.tables.reproduction import Reproduction, Table, TableRow, Value
 
 _Of = Literal["measured", "published", "difference"]
 _KINDS: tuple[_Of, ...] = ("measured", "published", "difference")

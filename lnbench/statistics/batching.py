@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 
-from lnbench.architectures import Sites
-from lnbench.statistics.collect import input_device, transformer_body
+from lnbench.model.sites import Sites, input_device, transformer_body
 
 log = logging.getLogger(__name__)
 

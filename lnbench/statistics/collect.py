@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lnbench.architectures import Sites, locate
 from lnbench.errors import LnbenchError, unknown
-from lnbench.statistics.account import SITES, Account
-from lnbench.statistics.accumulate import CALIBRATION, Activation
-from lnbench.statistics.describe import describe_model
-from lnbench.statistics.values import SiteValues, Statistics
+from lnbench.model.describe import describe_model
+from lnbench.model.sites import Sites, evaluating, input_device, locate, transformer_body
+from lnbench.statistics.accumulator import SITES, Account
+from lnbench.statistics.language_statistics import Statistics
+from lnbench.statistics.layer_accumulator import CALIBRATION, Activation
+from lnbench.statistics.site_values import SiteValues
 
 Block = Tensor | tuple[Tensor, Tensor]
 Read = Callable[[Block], int]
@@ -111,7 +112,7 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
     """Observe all non-linearities: a function that runs one block through the body and returns the tokens counted.
 
     Args:
-        sites: Of the model, see :func:`lnbench.architectures.locate`.
+        sites: Of the model, see :func:`lnbench.model.sites.locate`.
         account: Where to count.
         language: The text's language, for messages.
         skip: Positions at the start of every row that are not counted.
@@ -156,34 +157,7 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
         account.check(language)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and back on where it was on."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def _counted(ids: Tensor, mask: Tensor | None, skip: int) -> Tensor:
     """The flat positions of the tokens that count: real, and past the first ``skip`` real ones of their row."""
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
     return (real & (real.cumsum(1) > skip)).flatten().nonzero().squeeze(1).cpu()
-
-
-def transformer_body(model: Any) -> nn.Module:
-    """The model without its output head."""
-    body = getattr(model, "base_model", None)
-    return body if isinstance(body, nn.Module) else model
-
-
-def input_device(model: Any) -> torch.device:
-    """The device that token ids go to, also where the weights are offloaded."""
-    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
-    if (device := getattr(hook, "execution_device", None)) is not None:
-        return torch.device(device)
-    here = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
-    return next(here, torch.device("cpu"))

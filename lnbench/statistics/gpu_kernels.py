@@ -14,13 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lnbench.statistics.accumulate import Histogram, LayerAccumulator
 from lnbench.statistics.bins import BINS, FAR, HALF, Bins
+from lnbench.statistics.counts import Histogram, Moments
 
 _NEURONS, _TOKENS = 32, 128
 
 
-def add_moments(values: Tensor, rows: Tensor, layer: LayerAccumulator, site: int) -> None:
+def add_moments(values: Tensor, rows: Tensor, layer: Moments, site: int) -> None:
     """Add tokens to one site's moments; see :func:`lnbench.statistics.kernels.add_tokens`."""
     values = values.contiguous()
     grid = (triton.cdiv(layer.width, _NEURONS),)
@@ -48,7 +48,7 @@ def add_histogram(values: Tensor, rows: Tensor, histogram: Histogram) -> None:
 
 def compile_all() -> None:
     """Compile the kernels on the GPU, or raise what Triton raises."""
-    layer = LayerAccumulator(1, torch.device("cuda"))
+    layer = Moments(1, torch.device("cuda"))
     values, rows = torch.zeros(1, 1, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda")
     add_moments(values, rows, layer, 0)
     bins = Bins(*(torch.ones(1, device="cuda") for _ in range(3)))

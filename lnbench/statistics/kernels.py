@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -20,10 +20,8 @@ import torch
 from torch import Tensor
 
 from lnbench.statistics.bins import BINS, FAR, HALF
-from lnbench.statistics.threads import share_out
-
-if TYPE_CHECKING:
-    from lnbench.statistics.accumulate import Histogram, LayerAccumulator
+from lnbench.statistics.counts import Histogram, Moments
+from lnbench.statistics.threads import run_threaded
 
 Way = Literal["compiled", "triton", "torch"]
 log = logging.getLogger(__name__)
@@ -40,7 +38,7 @@ def add_tokens(
     pre: Tensor,
     post: Tensor,
     rows: Tensor,
-    layer: LayerAccumulator,
+    layer: Moments,
     histogram: Histogram | None = None,
     *,
     way: Way | None = None,
@@ -142,7 +140,7 @@ def _shared(kernel: Any, values: Tensor, arguments: tuple[Any, ...]) -> None:
     """Run a kernel over all neurons; handing a small batch to threads would take longer than counting it."""
     width = values.shape[1]
     at_once = _SHARE if values.numel() >= 1 << 16 else width
-    share_out(kernel, arguments, width, at_once=at_once)
+    run_threaded(kernel, arguments, width, at_once=at_once)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from lnbench.errors import LnbenchError
-from lnbench.statistics.accumulate import Activation
+from lnbench.statistics.layer_accumulator import Activation
 
 _WITH_PARAMETERS = ("prelu", "xielu")
 

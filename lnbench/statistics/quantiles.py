@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnbench.statistics.threads import share_out
+from lnbench.statistics.threads import run_threaded
 
 _POINT = 1e-9
 """Narrower than this share of the whole, a bin is a point: as a slope it would drown the others' last digits."""
@@ -31,7 +31,7 @@ def quantiles(edges: Tensor, weights: Tensor, levels: Tensor) -> tuple[Tensor, T
     found = torch.empty(len(edges), len(levels), dtype=torch.float64)
     error = torch.empty_like(found)
     arrays = [each.contiguous().numpy() for each in (edges, weights, levels, found, error)]
-    share_out(_invert, arrays, len(edges), at_once=64)
+    run_threaded(_invert, arrays, len(edges), at_once=64)
     return found.T, error.T
 
 

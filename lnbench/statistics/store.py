@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-import lnbench
+from lnbench import content_hash
+from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, read_json, write_json
-from lnbench.statistics.values import LEVELS, TENSORS, SiteValues, Statistics
+from lnbench.statistics.site_values import LEVELS, TENSORS, SiteValues
+
+if TYPE_CHECKING:
+    from lnbench.statistics.language_statistics import Statistics
+
 
 FORMAT = "lnbench.statistics/1"
 MANIFEST = "manifest.json"
@@ -46,7 +51,7 @@ def save(statistics: Statistics, folder: Path) -> Path:
                 # Several entries would be written in another order each time.
                 save_file(_tensors(statistics), path, metadata={_ABOUT: json.dumps(about)})
             known[language] = _entry(statistics)
-            head = {"format": FORMAT, "lnbench": lnbench.__version__, **shared, "levels": LEVELS.tolist()}
+            head = {"format": FORMAT, "lnbench": __version__, **shared, "levels": LEVELS.tolist()}
             write_json(folder / MANIFEST, head | {"languages": dict(sorted(known.items()))})
     except (OSError, SafetensorError) as error:
         raise LnbenchError(f"cannot write Statistics to {folder}: {error}") from error
@@ -94,8 +99,8 @@ def languages(folder: Path) -> list[str]:
     return list(_manifest(folder)["languages"])
 
 
-def load(folder: Path, language: str) -> Statistics:
-    """Read one language; see :meth:`Statistics.load`."""
+def load(folder: Path, language: str) -> tuple[Any, ...]:
+    """Read one language: the arguments of its :class:`~lnbench.statistics.language_statistics.Statistics`."""
     manifest = _manifest(folder)
     entries = manifest["languages"]
     if language not in entries:
@@ -132,7 +137,7 @@ def load(folder: Path, language: str) -> Statistics:
         if kind == _BATCH:
             batch.setdefault(where, {})[float(level)] = tensor
     provenance = {name: manifest.get(name) for name in _SHARED[:-2] if manifest.get(name) is not None}
-    return Statistics(language, tokens, site, sites, provenance | entry, batch)
+    return language, tokens, site, sites, provenance | entry, batch
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -157,3 +162,24 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("levels") != LEVELS.tolist():
         raise LnbenchError(f"{folder / MANIFEST} keeps quantiles at other levels than this lnbench; collect them anew")
     return manifest
+
+
+@content_hash.remembered
+def content_of(folder: str) -> str:
+    """A Statistics folder's manifest.
+
+    Raises:
+        LnbenchError: there is none.
+    """
+    return content_hash.of_file(str(Path(folder) / MANIFEST))
+
+
+def planned_languages(folder: str) -> list[str] | None:
+    """The languages of a Statistics folder; None where it is not there yet, in :func:`lnbench.content_hash.planning`.
+
+    Raises:
+        LnbenchError: there is none.
+    """
+    if content_hash.is_planning() and not Path(folder).exists():
+        return None
+    return languages(Path(folder))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 
-def share_out(kernel: Callable[..., None], arguments: Sequence[Any], neurons: int, *, at_once: int) -> None:
+def run_threaded(kernel: Callable[..., None], arguments: Sequence[Any], neurons: int, *, at_once: int) -> None:
     """Call ``kernel(*arguments, begin, end)`` for all neurons, in as many threads as torch has.
 
     Args:

@@ -9,15 +9,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lnbench import corpora
+from lnbench import content_hash, corpora, task_data
 from lnbench.corpora import choose_languages
 from lnbench.corpora.patterns import is_hub
 from lnbench.errors import LnbenchError, unknown
-from lnbench.files import fingerprint
+from lnbench.files import fingerprint, tasks_dir
 from lnbench.host import get_host
-from lnbench.paths import tasks_dir
-from lnbench.sweeps import contents
-from lnbench.sweeps.commands import written
+from lnbench.lm.arguments import format_model_args
+from lnbench.statistics import store
 from lnbench.sweeps.records import NOT_SPECIFIC
 from lnbench.sweeps.spec import Sweep
 
@@ -74,7 +73,7 @@ class Invocation:
 
     def folder_of(self, task: str) -> str | None:
         """Where a task's YAML is looked for, beside lm-eval's own; of one name, the user's is taken."""
-        if not task.startswith(_OURS) or (self.include_path and task in contents.tasks_in(self.include_path)):
+        if not task.startswith(_OURS) or (self.include_path and task in _tasks_in(self.include_path)):
             return self.include_path
         return str(tasks_dir())
 
@@ -92,8 +91,8 @@ class Invocation:
             "--batch_size": self.batch_size,
             "--device": self.device,
             "--system_instruction": self.system_instruction,
-            "--gen_kwargs": written(self.gen_kwargs) or None,
-            "--metadata": written(self.metadata) or None,
+            "--gen_kwargs": format_model_args(self.gen_kwargs) or None,
+            "--metadata": format_model_args(self.metadata) or None,
         }
         for option, value in named.items():
             if value is not None:
@@ -142,7 +141,7 @@ class Cell:
     def command(self) -> str:
         """The shell command that gives the same numbers by hand, without an output path."""
         folder = self.invocation.folder_of(self.task)
-        words = ["lm_eval", "--model", "lnbench", "--model_args", written(self.model_args)]
+        words = ["lm_eval", "--model", "lnbench", "--model_args", format_model_args(self.model_args)]
         words += ["--include_path", folder] if folder else []
         words += ["--tasks", self.task, *self.invocation.words(self.seed)]
         return shlex.join(words)
@@ -183,9 +182,9 @@ def _key(cell: Cell) -> str:
     invocation = {name: value for name, value in asdict(cell.invocation).items() if name not in _NOT_KEYED}
     folder = cell.invocation.folder_of(cell.task)
     loading = cell.loading
-    held = [loading.content, loading.options, cell.content, contents.of_tasks(folder) if folder else None]
+    held = [loading.content, loading.options, cell.content, content_hash.of_folder(folder) if folder else None]
     if folder == str(tasks_dir()):
-        held.append(contents.of_data(cell.task.removeprefix(_OURS), cell.invocation.metadata.get("lnbench_data")))
+        held.append(task_data.content_of(cell.task.removeprefix(_OURS), cell.invocation.metadata.get("lnbench_data")))
     # Names that stand in the records count too, or a record would go by a name that is not in the spec. Without
     # intervention, a language that is added is measured already.
     languages = () if cell.intervention == "none" else cell.languages
@@ -253,7 +252,7 @@ def _neurons(spec: Sweep) -> Iterator[_Neurons]:
         if canonical["name"] != "random":
             yield from _controls(spec, name, f"[{name}]" if ":" in name else name, arguments, content, content)
     for file in spec.neurons:
-        content, held = [contents.of_file(file), read], contents.of_file(file)
+        content, held = [content_hash.of_file(file), read], content_hash.of_file(file)
         yield _Neurons(file, {"neurons": file, **from_folder}, content, held)
         arguments = {**from_folder, "languages": "+".join(spec.languages)}
         yield from _controls(spec, file, file, arguments, content, held)
@@ -271,7 +270,7 @@ def _files(kind: str, choice: str) -> list[tuple[str, str]]:
     """The parameters of a choice that name files, and what these hold."""
     given = get_host().canonical(kind, choice)["parameters"]
     named = {name: value for name, value in given.items() if isinstance(value, str) and Path(value).is_file()}
-    return [(name, contents.of_file(path)) for name, path in sorted(named.items())]
+    return [(name, content_hash.of_file(path)) for name, path in sorted(named.items())]
 
 
 def _compared(spec: Sweep) -> list[str]:
@@ -281,7 +280,7 @@ def _compared(spec: Sweep) -> list[str]:
         LnbenchError: a language that is measured is not among them, or has no text.
     """
     if spec.statistics is not None:
-        found = contents.languages_of(spec.statistics)
+        found = store.planned_languages(spec.statistics)
         if found is None:
             return list(spec.compare or spec.languages)
         available, where = found, f"the Statistics in {spec.statistics}"
@@ -299,7 +298,7 @@ def _compared(spec: Sweep) -> list[str]:
 def _read(spec: Sweep, compared: list[str]) -> Any:
     """What the Statistics are made from."""
     if spec.statistics is not None:
-        return [contents.of_statistics(spec.statistics), sorted(compared)]
+        return [store.content_of(spec.statistics), sorted(compared)]
     texts = [(language, corpora.fingerprint(spec.corpus, language)) for language in sorted(compared)]
     return [texts, spec.corpus_tokens, spec.corpus_length]
 
@@ -326,3 +325,15 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(str, value))
     return "none" if value is None else str(value)
+
+
+@content_hash.remembered
+def _tasks_in(folder: str) -> frozenset[str]:
+    """The names of the tasks, groups and tags of a folder.
+
+    Raises:
+        LnbenchError: it is no folder.
+    """
+    from lm_eval.tasks import TaskManager
+
+    return frozenset(TaskManager(include_path=folder, include_defaults=False).all_tasks)

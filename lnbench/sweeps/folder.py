@@ -33,7 +33,7 @@ def save_spec(out: Path, spec: Sweep) -> None:
     write_text(out / "sweep.yaml", yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
-def sort_out(out: Path, cells: Sequence[Cell]) -> tuple[list[Record], list[str]]:
+def reconcile(out: Path, cells: Sequence[Cell]) -> tuple[list[Record], list[str]]:
     """Repair the records, and keep those of the spec's cells apart from those of earlier forms of it.
 
     Cells whose files are gone or damaged lose their records.

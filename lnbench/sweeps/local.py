@@ -11,7 +11,7 @@ from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.records import Record
 
 if TYPE_CHECKING:
-    from lnbench.sweeps.loadings import Training
+    from lnbench.sweeps.model_variants import Training
     from lnbench.sweeps.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class InProcess:
         return self._worker
 
     def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
-        """See :class:`lnbench.sweeps.run.Executor`."""
+        """See :class:`lnbench.sweeps.run_sweep.Executor`."""
         for training in trainings:
             result: Path | Exception
             try:
@@ -43,6 +43,6 @@ class InProcess:
             yield training, result
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
-        """See :class:`lnbench.sweeps.run.Executor`."""
+        """See :class:`lnbench.sweeps.run_sweep.Executor`."""
         for cell in cells:
             yield cell, self.worker(out).run(cell)

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lnbench.errors import LnbenchError, told
-from lnbench.statistics.corpus import WHOLE
+from lnbench.errors import LnbenchError, one_line_error
+from lnbench.statistics.corpus_statistics import WHOLE
 from lnbench.sweeps.cells import Cell, Loading
-from lnbench.sweeps.counting import countings
-from lnbench.sweeps.deaths import ATTEMPTS
+from lnbench.sweeps.crashes import ATTEMPTS
+from lnbench.sweeps.provenance import failure
 from lnbench.sweeps.records import Record
-from lnbench.sweeps.reported import failure
+from lnbench.sweeps.statistics_jobs import countings
 
 try:
     import ray
@@ -26,7 +26,7 @@ except ImportError as error:
     raise LnbenchError("--executor ray needs Ray: pip install 'lnbench[ray]'") from error
 
 if TYPE_CHECKING:
-    from lnbench.sweeps.loadings import Training
+    from lnbench.sweeps.model_variants import Training
 
 _PASSED_ON = ("LNBENCH_", "HF_", "TOKENIZERS_")
 """Beginnings of the environment variables that workers on other machines get too."""
@@ -85,7 +85,7 @@ class OnRay:
         ray.shutdown()
 
     def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
-        """See :class:`lnbench.sweeps.run.Executor`."""
+        """See :class:`lnbench.sweeps.run_sweep.Executor`."""
         here = os.getcwd()  # noqa: PTH109 - a string for the other machine
         # Ray itself would try one that memory is too small for again and again.
         task = ray.remote(max_retries=0, **self._resources)(_train)
@@ -102,11 +102,11 @@ class OnRay:
                 if attempt < ATTEMPTS:
                     running[task.remote(training, here)] = (training, attempt + 1)
                     continue
-                result = _WorkersDiedError(f"{ATTEMPTS} workers died of it, the last one: {told(error)}")
+                result = _WorkersDiedError(f"{ATTEMPTS} workers died of it, the last one: {one_line_error(error)}")
             yield training, result
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
-        """See :class:`lnbench.sweeps.run.Executor`."""
+        """See :class:`lnbench.sweeps.run_sweep.Executor`."""
         if not cells:
             return
         size = min(self._fits, self._asked or self._fits, len(cells))
@@ -115,7 +115,7 @@ class OnRay:
             # Where Statistics cannot be had, the cells that need them say so.
             first_shards = [one for one in read if one.shard != WHOLE and one.shard[0] == 0]
             deque(pool.each("count", read), maxlen=0)
-            deque(pool.each("put_together", first_shards), maxlen=0)
+            deque(pool.each("merge_shards", first_shards), maxlen=0)
             for cell, lines in pool.each("run", cells):
                 if isinstance(lines, _WorkersDiedError):
                     yield cell, [failure(cell, str(lines))]
@@ -166,8 +166,8 @@ class _Actor:
     def count(self, wanted: Any) -> None:
         self._worker.count(wanted)
 
-    def put_together(self, wanted: Any) -> None:
-        self._worker.put_together(wanted)
+    def merge_shards(self, wanted: Any) -> None:
+        self._worker.merge_shards(wanted)
 
 
 @dataclass
@@ -224,7 +224,7 @@ class _Pool:
                 if deaths[finished] < ATTEMPTS:
                     left.appendleft(finished)
                     continue
-                result = _WorkersDiedError(f"{ATTEMPTS} workers died of it, the last one: {told(error)}")
+                result = _WorkersDiedError(f"{ATTEMPTS} workers died of it, the last one: {one_line_error(error)}")
             if finished is not None:
                 yield items[finished], result
 
@@ -245,7 +245,7 @@ class _Pool:
         if place.failed_starts == ATTEMPTS:
             self.places.remove(place)
             if not self.places:
-                raise LnbenchError(f"no worker can start on the Ray cluster: {told(error)}") from error
+                raise LnbenchError(f"no worker can start on the Ray cluster: {one_line_error(error)}") from error
             return False
         place.actor, place.loading = self._new(), None
         return True

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
-from lnbench.models import DEFAULT_MODEL
+from lnbench.model.packaged import DEFAULT_MODEL
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

@@ -17,17 +17,17 @@ from typing import Any
 
 import torch
 
-from lnbench.errors import LnbenchError, told
+from lnbench.errors import LnbenchError, one_line_error
 from lnbench.files import fingerprint, sync
 from lnbench.lm import LNBenchLM
-from lnbench.lm.results import BatchSizes, Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
+from lnbench.lm.evaluate import BatchSizes, Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
 from lnbench.sweeps.cells import Cell, Invocation, Loading
-from lnbench.sweeps.counting import Counting, count, put_together
-from lnbench.sweeps.deaths import ATTEMPTS
+from lnbench.sweeps.crashes import ATTEMPTS
 from lnbench.sweeps.failures import disk_error
 from lnbench.sweeps.folder import CELLS
+from lnbench.sweeps.provenance import described_by, failure
 from lnbench.sweeps.records import Record
-from lnbench.sweeps.reported import described_by, failure
+from lnbench.sweeps.statistics_jobs import Counting, count, merge_shards
 
 log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
@@ -70,9 +70,9 @@ class Worker:
             raise
         except Exception as error:
             if full := disk_error(error):
-                raise UnwrittenError(told(error if isinstance(error, LnbenchError) else full)) from error
+                raise UnwrittenError(one_line_error(error if isinstance(error, LnbenchError) else full)) from error
             log.info("cell %s failed", cell.slug, exc_info=error)
-            records = [self._failed(cell, told(error))]
+            records = [self._failed(cell, one_line_error(error))]
         took = round(time.monotonic() - started, 3)
         return [record.model_copy(update={"seconds": took}) for record in records]
 
@@ -80,9 +80,9 @@ class Worker:
         """Put Statistics, or a shard of them, into the cache."""
         count(self.load(wanted.loading, wanted.invocation), wanted)
 
-    def put_together(self, wanted: Counting) -> None:
+    def merge_shards(self, wanted: Counting) -> None:
         """Make Statistics in the cache from their shards."""
-        put_together(self.load(wanted.loading, wanted.invocation), wanted)
+        merge_shards(self.load(wanted.loading, wanted.invocation), wanted)
 
     def load(self, loading: Loading, invocation: Invocation) -> LNBenchLM:
         """The model that is wanted, loaded unless it is there already; one that cannot be loaded is not tried again.
@@ -104,7 +104,7 @@ class Worker:
                     raise
                 log.info("cannot load %s", loading.model, exc_info=error)
                 # Without its cause, which would hold what was loaded so far.
-                self._refused = LnbenchError(f"cannot load {loading.model}: {told(error)}")
+                self._refused = LnbenchError(f"cannot load {loading.model}: {one_line_error(error)}")
         if self._lm is None:
             assert self._refused is not None
             raise self._refused

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from samples import normal, statistics_of
 
 from lnbench import analysis
 from lnbench.errors import LnbenchError
+from tests.support.samples import normal, statistics_of
 
 PRE = {"en": normal(400, 2, 6, seed=1), "hi": normal(400, 2, 6, seed=2) - 0.5}
 

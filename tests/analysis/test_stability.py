@@ -18,7 +18,7 @@ from lnbench.cli import app
 from lnbench.corpora import open_corpus
 from lnbench.errors import LnbenchError
 from lnbench.neurons import NeuronSet
-from lnbench.statistics.corpus import Reading
+from lnbench.statistics.corpus_statistics import Reading
 
 SELECTORS = ["act_prob:fraction=0.1", "random:fraction=0.2:seed=3"]
 
@@ -83,7 +83,7 @@ def test_the_command_keeps_counts_and_goes_on(
     names = {"halves", "stability.json", "stability.csv", "stability.png", "stability.svg", "stability.pdf"}
     assert {path.name for path in tmp_path.iterdir()} == names
     first = analysis.Stability.load(tmp_path / "stability.json")
-    monkeypatch.setattr("lnbench.statistics.corpus._count", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr("lnbench.statistics.corpus_statistics._count", lambda *_: pytest.fail("counted again"))
     CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert analysis.Stability.load(tmp_path / "stability.json").rows == first.rows
 

@@ -1,6 +1,6 @@
 """Tokens a second from a corpus to batches, without a model.
 
-python tests/benchmarks/corpus_speed.py --tokenizer gemma-3-270m --corpus 'data/{lang}.jsonl.gz' --languages en+hi
+python -m tests.benchmarks.corpus_speed --tokenizer gemma-3-270m --corpus 'data/{lang}.jsonl.gz' --languages en+hi
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from lnbench.corpora import MODES, ahead, blocks, choose_languages, open_corpus
 from lnbench.demo import CORPUS
-from lnbench.models import DEFAULT_MODEL, resolve
+from lnbench.model.packaged import DEFAULT_MODEL, resolve
 
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{mode: ({}, {"mode": mode}) for mode in MODES},

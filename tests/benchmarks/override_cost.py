@@ -1,6 +1,6 @@
 """What overriding neurons costs: plain forward passes and overridden ones, interleaved in one run.
 
-    python tests/benchmarks/override_cost.py [--model FOLDER_OR_PACKAGED_NAME] [--fraction 0.01] [--repeats 15]
+    python -m tests.benchmarks.override_cost [--model FOLDER_OR_PACKAGED_NAME] [--fraction 0.01] [--repeats 15]
 
 The default model has the shape of Gemma 3 270M with a small vocabulary and random weights.
 """
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import shapes
 from transformers import AutoModelForCausalLM
 
-from lnbench.architectures import locate
-from lnbench.models import resolve
-from lnbench.overrides import LayerOverride, Override, override
-from lnbench.statistics.collect import transformer_body
+from lnbench.choices import override
+from lnbench.model.packaged import resolve
+from lnbench.model.sites import locate, transformer_body
+from lnbench.override_values import LayerOverride, Override
+from tests.benchmarks.shapes import shapes
 
 Run = Callable[[], Any]
 

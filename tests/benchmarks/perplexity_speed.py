@@ -1,6 +1,6 @@
 """How fast a perplexity matrix is measured: lnbench beside plain forward passes with labels, in one run.
 
-    python tests/benchmarks/perplexity_speed.py [--model gemma-3-270m] [--languages en+vi+hi] [--tokens 1000]
+    python -m tests.benchmarks.perplexity_speed [--model gemma-3-270m] [--languages en+vi+hi] [--tokens 1000]
         [--device cuda --dtype bfloat16] [--rounds 3]
 
 In turns, over the same blocks and the same overrides: lnbench, which reads each text once unchanged and computes logits
@@ -19,18 +19,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from shapes import shapes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lnbench.architectures import locate
+from lnbench.choices import override
 from lnbench.demo import CORPUS
-from lnbench.models import DEFAULT_MODEL, resolve
-from lnbench.neurons import NeuronSet
-from lnbench.overrides import override
+from lnbench.model.packaged import DEFAULT_MODEL, resolve
+from lnbench.model.sites import locate
+from lnbench.neurons import NeuronSet, draw_random
 from lnbench.perplexity.measure import measure
 from lnbench.perplexity.slices import Slice, cut
-from lnbench.plugins.selectors import draw_random
 from lnbench.statistics import describe_model
+from tests.benchmarks.shapes import shapes
 
 Cells = dict[tuple[str, str], float]
 Slices = Mapping[str, Slice]

@@ -1,6 +1,6 @@
 """Requests a second of ``lnbench`` with ``intervention=none`` beside lm-eval's ``hf``, on the same requests.
 
-    LNBENCH_DATA=FOLDER python tests/benchmarks/request_speed.py [--languages en+hi] [--limit 32] [--batch-size 8]
+    LNBENCH_DATA=FOLDER python -m tests.benchmarks.request_speed [--languages en+hi] [--limit 32] [--batch-size 8]
 
 Both answer each XNLI task's requests in turns, in one process, on one loaded model, with one batch size. Timed is what
 lm-eval asks a model for, ``loglikelihood``: encoding, batching, forward passes, scores. The numbers must be the same.
@@ -18,9 +18,9 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from lnbench.files import tasks_dir
 from lnbench.lm import LNBenchLM
-from lnbench.models import DEFAULT_MODEL, resolve
-from lnbench.paths import tasks_dir
+from lnbench.model.packaged import DEFAULT_MODEL, resolve
 
 TOLERANCE = 1e-4
 """Nats by which a log-likelihood may differ: float32 noise of matrices of other shapes."""

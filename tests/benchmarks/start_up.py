@@ -1,6 +1,6 @@
 """What the line in ``lnbench_lm_eval.pth`` adds to every start of Python, beside the start itself.
 
-python tests/benchmarks/start_up.py --repeats 40
+python -m tests.benchmarks.start_up --repeats 40
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast Statistics are collected: tokens/s beside the bare transformer body, in one run, and what else one could do.
 
-    python tests/benchmarks/statistics_speed.py [--shape gemma|llama|8b] [--device cuda --dtype bfloat16]
+    python -m tests.benchmarks.statistics_speed [--shape gemma|llama|8b] [--device cuda --dtype bfloat16]
         [--corpus 'data/{lang}.jsonl.gz' --language hi] [--tokens 8192] [--rounds 3]
 
 In turns: the body alone on blocks made beforehand; lnbench, reading and tokenising included; the body with a count of
@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import shapes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lnbench.architectures import Sites, locate
 from lnbench.demo import CORPUS
-from lnbench.models import DEFAULT_MODEL, resolve
+from lnbench.model.describe import describe_model
+from lnbench.model.packaged import DEFAULT_MODEL, resolve
+from lnbench.model.sites import Sites, locate, transformer_body
 from lnbench.statistics.batching import fitting_batch_size
-from lnbench.statistics.collect import transformer_body
-from lnbench.statistics.corpus import Reading, count_corpus, finished
-from lnbench.statistics.describe import describe_model
+from lnbench.statistics.corpus_statistics import Reading, count_corpus, finished
+from tests.benchmarks.shapes import shapes
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 SHAPES = shapes()

@@ -1,6 +1,6 @@
 """A sweep against its printed commands, run one by one: how many times faster it is.
 
-    python tests/benchmarks/sweep.py [--spec docs/examples/sweep.yaml] [--cells 165] [--commands 3]
+    python -m tests.benchmarks.sweep [--spec docs/examples/sweep.yaml] [--cells 165] [--commands 3]
 
 The sweep is timed whole, or its first ``--cells`` cells. Of the commands a sample spread over the cells is timed, and
 extrapolated to all of them: running them all is what a sweep is there to avoid. Statistics and the converted model are
@@ -22,11 +22,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lnbench.files import sole_use
+from lnbench.files import exclusive_lock
 from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.records import FILE, Record, append, load
-from lnbench.sweeps.run import planned, run
+from lnbench.sweeps.run_sweep import planned, run
 from lnbench.sweeps.spec import Sweep
 from lnbench.sweeps.spec import load as load_spec
 
@@ -40,7 +40,7 @@ def timed_sweep(spec: Sweep, cells: Sequence[Cell], whole: bool, out: Path) -> f
     if whole:
         run(spec, out, InProcess(), Console(quiet=True))
     else:
-        with sole_use(out):
+        with exclusive_lock(out):
             for _, lines in InProcess().run(cells, out):
                 append(out / FILE, lines)
     return time.perf_counter() - started

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from docs_world import World, save_model
+
+from tests.support.docs_world import World, save_model
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from figures_given import LANGUAGES, leaderboard_rows, matrix_of
-from samples import normal, statistics_of
 
+from lnbench.figures import labels
 from lnbench.leaderboard import Row
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity.values import PerplexityMatrix
-from lnbench.report.figures import labels
+from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
+from tests.support.figure_data import LANGUAGES, leaderboard_rows, matrix_of
+from tests.support.samples import normal, statistics_of
 
 
 @pytest.fixture(scope="session")

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from figures_given import DELTAS, LANGUAGES, matrix_of
-from samples import normal, statistics_of
 
-from lnbench import analysis
+from lnbench import analysis, figures
 from lnbench.errors import LnbenchError
 from lnbench.leaderboard import Row
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity.values import PerplexityMatrix
-from lnbench.report import figures
+from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
+from tests.support.figure_data import DELTAS, LANGUAGES, matrix_of
+from tests.support.samples import normal, statistics_of
 
 
 def texts(axes: Any) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from finetuning_helpers import SETTINGS, write_data
 
 from lnbench.lm import LNBenchLM
 from lnbench.neurons import NeuronSet
+from tests.support.finetuning import SETTINGS, write_data
 
 
 @pytest.fixture(scope="session")

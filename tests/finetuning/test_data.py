@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetuning_helpers import pair, question, write
 from lm_eval.tasks import TaskManager
 
 from lnbench.errors import LnbenchError
-from lnbench.finetuning import sources
+from lnbench.files import tasks_dir
+from lnbench.finetuning import training_rows as sources
 from lnbench.finetuning.data import Example, TrainingData, prepare
 from lnbench.finetuning.presets import PRESETS, TrainingSettings, settings_of
-from lnbench.finetuning.sources import SOURCES, open_rows
+from lnbench.finetuning.training_rows import SOURCES, open_rows
 from lnbench.lm import LNBenchLM
 from lnbench.lm.head import cut_left
-from lnbench.paths import tasks_dir
+from tests.support.finetuning import pair, question, write
 
 
 def data(lm: LNBenchLM, name: str = "xnli", include_path: Path | None = None, **settings: Any) -> TrainingData:

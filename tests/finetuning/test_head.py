@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from finetuning_helpers import SETTINGS
 from safetensors.torch import save_file
-from tiny import build
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
@@ -24,6 +22,8 @@ from lnbench.finetuning.training import train_adapter
 from lnbench.lm import LNBenchLM
 from lnbench.lm.head import ClassificationHead, Pooling, save_head, separated
 from lnbench.neurons import NeuronSet
+from tests.support.finetuning import SETTINGS
+from tests.support.tiny import build
 
 PAPER = Pooling("paper", length=160, pad=2)
 

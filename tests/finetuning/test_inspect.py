@@ -7,18 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import ALL, matrix, neurons_of, projections_of, quantised, rows_of, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
-from tiny import LAYERS, WIDTH, build, tokenizer
 from torch import Tensor, nn
 
 from lnbench import LnbenchError, NeuronSet
-from lnbench.architectures import locate
-from lnbench.finetuning.choice import chosen_neurons
 from lnbench.finetuning.inspect import (
     WeightDrift,
     layers_table,
@@ -28,7 +24,11 @@ from lnbench.finetuning.inspect import (
     weight_drift,
 )
 from lnbench.finetuning.lora import build_adapter, merge_adapter
-from lnbench.finetuning.places import place
+from lnbench.finetuning.projections import place
+from lnbench.finetuning.trained_neurons import chosen_neurons
+from lnbench.model.sites import locate
+from tests.support.adapters import ALL, matrix, neurons_of, projections_of, quantised, rows_of, train
+from tests.support.tiny import LAYERS, WIDTH, build, tokenizer
 
 SELECTOR = "act_prob:fraction=0.15"
 

@@ -22,12 +22,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
 
 from lnbench.errors import LnbenchError
-from lnbench.files import read_json, sole_use
+from lnbench.files import exclusive_lock, read_json, tasks_dir
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.host import get_host, hookimpl
 from lnbench.neurons import NeuronSet
-from lnbench.paths import tasks_dir
-from lnbench.statistics.corpus import Reading, collect_corpus
+from lnbench.statistics.corpus_statistics import Reading, collect_corpus
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -118,7 +117,7 @@ def test_weights_and_data_that_changed_are_another_request(
 
 
 def test_two_processes_do_not_share_a_folder(job_fields: dict[str, Any]) -> None:
-    with sole_use(job_fields["out"]), pytest.raises(LnbenchError, match="is in use by process"):
+    with exclusive_lock(job_fields["out"]), pytest.raises(LnbenchError, match="is in use by process"):
         FinetuneJob(**job_fields).run()
 
 
@@ -149,7 +148,7 @@ def test_somebody_elses_folder_is_left_alone(job_fields: dict[str, Any]) -> None
 def test_data_that_changed_under_an_interrupted_training(
     job_fields: dict[str, Any], training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lnbench.finetuning.sources.files_of", lambda _: [])  # as of rows from the hub
+    monkeypatch.setattr("lnbench.finetuning.training_rows.files_of", lambda _: [])  # as of rows from the hub
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train", interrupted)
         with pytest.raises(LnbenchError, match="interrupted"):

@@ -9,23 +9,24 @@ from typing import Any
 import lm_eval
 import pytest
 import torch
-from adapters import ALL, logits, neurons_of, projections_of, quantised, rows_of, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.tasks import TaskManager
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tiny import CONFIGS, LAYERS, WIDTH, build
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from lnbench import LnbenchError, NeuronSet
-from lnbench.architectures import ARCHITECTURES, locate
-from lnbench.finetuning.choice import chosen_neurons, name_of
-from lnbench.finetuning.factor import RestrictedFactor
 from lnbench.finetuning.lora import build_adapter, count_parameters, load_adapter, merge_adapter, save_adapter
-from lnbench.finetuning.places import place
+from lnbench.finetuning.masked_linear import RestrictedFactor
+from lnbench.finetuning.projections import place
+from lnbench.finetuning.trained_neurons import chosen_neurons, name_of
+from lnbench.model.architectures import ARCHITECTURES
+from lnbench.model.sites import locate
+from tests.support.adapters import ALL, logits, neurons_of, projections_of, quantised, rows_of, train
+from tests.support.tiny import CONFIGS, LAYERS, WIDTH, build
 
 DEVICES = [
     "cpu",
@@ -349,7 +350,7 @@ def test_nf4_trains_and_other_rows_keep_their_values(device: str, tmp_path: Path
 
 
 def test_lm_eval_reads_it_with_its_own_model(tiny_model: str, tmp_path: Path) -> None:
-    from lnbench.paths import tasks_dir
+    from lnbench.files import tasks_dir
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     neurons = neurons_of(model)

@@ -9,16 +9,14 @@ from typing import Any
 import jsonlines
 import pytest
 import torch
-from finetuning_helpers import SETTINGS
 from safetensors.torch import load_file
-from tiny import build
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import BitsAndBytesConfig, Trainer, TrainerCallback
 
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json
-from lnbench.finetuning import record
+from lnbench.finetuning import training_record as record
 from lnbench.finetuning.data import TrainingData, prepare
 from lnbench.finetuning.lora import build_adapter, save_adapter
 from lnbench.finetuning.objectives import IGNORED, TextObjective, objective_of
@@ -26,6 +24,8 @@ from lnbench.finetuning.presets import TrainingSettings
 from lnbench.finetuning.training import total_steps, train_adapter
 from lnbench.lm import LNBenchLM
 from lnbench.neurons import NeuronSet
+from tests.support.finetuning import SETTINGS
+from tests.support.tiny import build
 
 
 def prepared(lm: LNBenchLM, name: str = "xnli", **changes: Any) -> TrainingData:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runs import RIGHT, Run, control
+
+from tests.support.runs import RIGHT, Run, control
 
 
 @pytest.fixture

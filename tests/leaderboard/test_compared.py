@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import RIGHT, WRONG, Run, control, pick, printed
 
 from lnbench.errors import LnbenchError
 from lnbench.leaderboard import build, read_runs
 from lnbench.leaderboard.grids import grids
 from lnbench.significance import compare, holm
 from lnbench.sweeps import records
+from tests.support.runs import RIGHT, WRONG, Run, control, pick, printed
 
 # What is compared with what
 

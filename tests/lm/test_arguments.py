@@ -11,13 +11,13 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from safetensors.torch import save_file
-from tiny import SELECTOR, save_tiny
 
 from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM
 from lnbench.lm.head import FORMAT, ClassificationHead
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics
+from tests.support.tiny import SELECTOR, save_tiny
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from tiny import save_tiny
 
 import lnbench
 from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import describe_model
+from tests.support.tiny import save_tiny
 
 PAIRS = [("The river", " is wide"), ("नदी चौड़ी", " है")]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from tiny import CONFIGS, build, tokenizer
 
 import lnbench
 from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM
-from lnbench.overrides import Override
+from lnbench.override_values import Override
+from tests.support.tiny import CONFIGS, build, tokenizer
 
 SELECTOR = "act_prob:fraction=0.15"
 PAIRS = [

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from overrides_helpers import (
+from torch import Tensor
+
+from lnbench import LayerOverride, LnbenchError, Override, override
+from tests.support.overrides import (
     LEFT,
     PROMPTS,
     REAL,
@@ -19,10 +22,7 @@ from overrides_helpers import (
     tiny,
     written,
 )
-from tiny import WIDTH
-from torch import Tensor
-
-from lnbench import LayerOverride, LnbenchError, Override, override
+from tests.support.tiny import WIDTH
 
 # What runs: the causal LM, its body, or either with positional arguments
 

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from overrides_helpers import (
+from torch import Tensor
+
+from lnbench import LayerOverride, LnbenchError, Override, override
+from lnbench.model.sites import locate
+from tests.support.overrides import (
     CHANGES,
     LEFT,
     PROMPTS,
@@ -18,11 +22,7 @@ from overrides_helpers import (
     patched,
     tiny,
 )
-from tiny import LAYERS, WIDTH, build
-from torch import Tensor
-
-from lnbench import LayerOverride, LnbenchError, Override, override
-from lnbench.architectures import locate
+from tests.support.tiny import LAYERS, WIDTH, build
 
 # Nothing stays behind
 

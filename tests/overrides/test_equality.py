@@ -9,7 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from overrides_helpers import (
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from lnbench import LayerOverride, Override, override
+from lnbench.model.sites import locate
+from tests.support.overrides import (
     CHANGES,
     HAND_WRITTEN,
     LEFT,
@@ -24,12 +29,7 @@ from overrides_helpers import (
     patched,
     tiny,
 )
-from peft import LoraConfig, get_peft_model
-from tiny import CONFIGS, LAYERS, VOCABULARY, WIDTH, build
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-from lnbench import LayerOverride, Override, override
-from lnbench.architectures import locate
+from tests.support.tiny import CONFIGS, LAYERS, VOCABULARY, WIDTH, build
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import SELECTOR
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lnbench.demo import CORPUS
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.request import Request
 from lnbench.perplexity.slices import Slice, cut
+from tests.support.tiny import SELECTOR
 
 LANGUAGES = ("en", "hi", "ur")
 

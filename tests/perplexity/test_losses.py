@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIGS, VOCABULARY, build
 
 import lnbench
-from lnbench.architectures import locate
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
+from lnbench.model.sites import locate
 from lnbench.perplexity import losses
 from lnbench.perplexity.losses import block_nats
 from lnbench.perplexity.slices import Slice, cut
+from tests.support.tiny import CONFIGS, VOCABULARY, build
 
 
 def by_loop(model: Any, text: Slice) -> list[float]:

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from samples import normal, statistics_of
 
 import lnbench
 from lnbench.errors import LnbenchError
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import measure as module
+from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.measure import measure
 from lnbench.perplexity.slices import Slice
-from lnbench.perplexity.values import PerplexityMatrix
 from lnbench.statistics import Statistics
+from tests.support.samples import normal, statistics_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from samples import with_rates
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
@@ -19,8 +18,9 @@ from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.perplexity import slices as module
 from lnbench.perplexity.slices import HeldOut, Slice, cut
-from lnbench.perplexity.spelling import byte_lengths
+from lnbench.perplexity.token_bytes import byte_lengths
 from lnbench.statistics import Statistics
+from tests.support.samples import with_rates
 
 
 def decoded(tokenizer: Any, text: Slice) -> str:

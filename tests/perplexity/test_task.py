@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-from tiny import SELECTOR
 
+from lnbench import content_hash, task_data
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
-from lnbench.leaderboard.results import values_of
-from lnbench.paths import tasks_dir
+from lnbench.files import tasks_dir
+from lnbench.leaderboard.merged_records import values_of
 from lnbench.perplexity import task
 from lnbench.perplexity.request import Request
-from lnbench.perplexity.run import run
+from lnbench.perplexity.run_matrix import run
 from lnbench.perplexity.task import corpus_of, documents, process_results
-from lnbench.sweeps import contents
+from tests.support.tiny import SELECTOR
 
 PAPER = ["en", "fr", "es", "vi", "id", "ja", "zh", "bn", "hi", "ta", "te", "mr", "ur", "kn", "ml", "pa"]
 
@@ -68,12 +68,12 @@ def test_where_the_text_comes_from(data: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_other_text_makes_another_cell_of_a_sweep(data: Path) -> None:
-    contents.forget()
-    before = contents.of_data("ppl_hi", None)
+    content_hash.forget()
+    before = task_data.content_of("ppl_hi", None)
     assert before is not None
     (data / "corpus" / "hi.jsonl.gz").write_bytes(b"")
-    contents.forget()
-    assert contents.of_data("ppl_hi", None) != before
+    content_hash.forget()
+    assert task_data.content_of("ppl_hi", None) != before
 
 
 def test_scores() -> None:

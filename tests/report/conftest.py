@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from markupsafe import Markup
-from report_helpers import Sweep, write_matrix, write_reproduction, write_sweep, write_training
 
 from lnbench import report
-from lnbench.report import pictures
-from lnbench.report.figures import Figure
+from lnbench.figures import Figure
+from lnbench.report import page_figures as pictures
 from lnbench.report.view import Picture
+from tests.support.report import Sweep, write_matrix, write_reproduction, write_sweep, write_training
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_helpers import DOCUMENTS
+
+from tests.support.report import DOCUMENTS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra lnbench[browser]")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra lnbench[browser]")

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_helpers import Sweep, control, matrix, neuron_set, write_matrix, write_training
 
 from lnbench import NeuronSet
 from lnbench.leaderboard import Row
-from lnbench.perplexity.values import Contrast
+from lnbench.perplexity.matrix import Contrast
 from lnbench.report.caveats import caveats
 from lnbench.report.findings import findings, overall
-from lnbench.report.harm import harm
-from lnbench.report.sources import find
+from lnbench.report.inputs import find
+from lnbench.report.perplexity_section import harm
+from tests.support.report import Sweep, control, matrix, neuron_set, write_matrix, write_training
 
 
 def row(intervention: str = "zero", language: str = "hi", **changes: Any) -> Row:
@@ -121,7 +121,7 @@ def test_texts_are_compared_by_the_byte_where_that_is_known() -> None:
     assert found.selectivity.rows[0][1:4] == ["+0.500", "+0.100", "+0.400"]
 
 
-def told(folder: Path) -> dict[str, list[str]]:
+def one_line_error(folder: Path) -> dict[str, list[str]]:
     return {one.title: list(one.texts) for one in caveats(find([folder]))}
 
 
@@ -130,7 +130,7 @@ def test_caveats_of_a_clean_run(sweep: Sweep) -> None:
     sweep.add("zero", "hi", wrong=14)
     for seed in range(2):
         sweep.add("zero", "hi", **control(seed))
-    assert told(sweep.folder) == {}
+    assert one_line_error(sweep.folder) == {}
 
 
 def test_caveats_that_apply(sweep: Sweep) -> None:
@@ -141,7 +141,7 @@ def test_caveats_that_apply(sweep: Sweep) -> None:
     sweep.add("p10", "hi", error="OutOfMemoryError: 3 GiB")
     sweep.add("none", "hi", model="other")
     write_training(sweep.folder / "adapter")
-    found = told(sweep.folder)
+    found = one_line_error(sweep.folder)
     assert found["Failed cells"] == ["1 cell failed and is not in the numbers: OutOfMemoryError: 3 GiB"]
     assert "in 1 of 1 cell: up to 25\u00a0% of the values" in found["Values outside the observed range"][0]
     assert found["No control, or a single one"][0].startswith("1 of 2 comparisons of an override has no control")
@@ -158,7 +158,7 @@ def test_caveats_from_what_lm_eval_kept(sweep: Sweep) -> None:
     results = json.loads(path.read_text(encoding="utf-8"))
     results["config"]["lnbench"] |= {"read_site": "pre", "neuron_set": {"neurons": {"hi": 3, "en": 0}}}
     path.write_text(json.dumps(results), encoding="utf-8")
-    found = told(sweep.folder)
+    found = one_line_error(sweep.folder)
     assert "read at the site pre and written at the site post" in found["Read and written at different sites"][0]
     assert found["Languages without neurons"][0].startswith("lape found no neurons for en")
     assert found["Not compared, or not the same"] == ["1 row: not compared: no baseline."]
@@ -166,9 +166,9 @@ def test_caveats_from_what_lm_eval_kept(sweep: Sweep) -> None:
 
 def test_caveats_of_neurons_and_matrices(tmp_path: Path) -> None:
     NeuronSet("m", 2, 32, {"hi": {0: [1]}, "ur": {}}).save(tmp_path / "neurons" / "lape.json")
-    assert told(tmp_path)["Languages without neurons"][0].startswith("lape found no neurons for ur")
+    assert one_line_error(tmp_path)["Languages without neurons"][0].startswith("lape found no neurons for ur")
     write_matrix(tmp_path / "ppl")
-    (outside,) = told(tmp_path)["Values outside the observed range"]
+    (outside,) = one_line_error(tmp_path)["Values outside the observed range"]
     assert "in 3 of 9 cells: up to 40\u00a0%" in outside
 
 
@@ -176,4 +176,4 @@ def test_several_tables_are_several_chances(sweep: Sweep) -> None:
     for task in ("quiz", "exam"):
         sweep.add("none", "hi", task=task)
         sweep.add("zero", "hi", task=task)
-    assert "This page has 2 of them" in told(sweep.folder)["Several tables"][0]
+    assert "This page has 2 of them" in one_line_error(sweep.folder)["Several tables"][0]

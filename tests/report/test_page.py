@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from html_reader import Element, read
-from report_helpers import (
+from typer.testing import CliRunner
+
+from lnbench import NeuronSet, leaderboard, report
+from lnbench.cli import app
+from lnbench.errors import LnbenchError
+from lnbench.figures import perplexity_matrix, save
+from lnbench.report import page as pages
+from lnbench.report.inputs import find
+from lnbench.report.page_figures import pictures
+from tests.support.html_reader import Element, read
+from tests.support.report import (
     DOCUMENTS,
     HOSTILE,
     LANGUAGES,
@@ -26,15 +35,6 @@ from report_helpers import (
     write_sweep,
     write_training,
 )
-from typer.testing import CliRunner
-
-from lnbench import NeuronSet, leaderboard, report
-from lnbench.cli import app
-from lnbench.errors import LnbenchError
-from lnbench.report import page as pages
-from lnbench.report.figures import perplexity_matrix, save
-from lnbench.report.pictures import pictures
-from lnbench.report.sources import find
 
 
 @pytest.fixture(scope="module")

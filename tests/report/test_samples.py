@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_helpers import DOCUMENTS, Sweep, control
 
 from lnbench.report import text
+from lnbench.report.inputs import find
 from lnbench.report.samples import Answer, Document, Group, groups, within
-from lnbench.report.sources import find
+from tests.support.report import DOCUMENTS, Sweep, control
 
 
 def group_of(sweep: Sweep) -> Group:

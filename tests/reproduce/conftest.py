@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from reproduce_helpers import write_data
+
+from tests.support.reproduce import write_data
 
 
 @pytest.fixture(scope="session")

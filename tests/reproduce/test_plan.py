@@ -6,17 +6,18 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import docs_pages
 import pytest
 from lm_eval.utils import simple_parse_args_string
 
+from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.lm.experiment import Experiment
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.estimate import estimate
 from lnbench.reproduce.plan import Plan, Request, plan
 from lnbench.reproduce.steps import Collect, Measure, Select, Train
-from lnbench.sweeps import contents
+from lnbench.statistics import store
+from tests.support import docs_pages
 
 OUT = Path("runs/reproduced")
 
@@ -60,10 +61,10 @@ def test_the_cells_are_as_many_as_in_the_paper(names: list[str], count: int) -> 
 def test_a_plan_leaves_no_trace(tmp_path: Path) -> None:
     """Files that a plan only names count as missing again where work is about to begin."""
     missing = str(tmp_path / "neurons.json")
-    with contents.outlining():
-        assert contents.of_file(missing) == missing
-        assert contents.languages_of(missing) is None
-    for look in (contents.of_file, contents.languages_of):
+    with content_hash.planning():
+        assert content_hash.of_file(missing) == missing
+        assert store.planned_languages(missing) is None
+    for look in (content_hash.of_file, store.planned_languages):
         with pytest.raises(LnbenchError, match=r"neurons\.json"):
             look(missing)
 

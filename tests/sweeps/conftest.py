@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_helpers import spec_of, sweep
+
+from tests.support.sweeps import spec_of, sweep
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_helpers import spec_of
 
 from lnbench.errors import LnbenchError
+from lnbench.lm.arguments import format_model_args
 from lnbench.neurons import NeuronSet
 from lnbench.sweeps.cells import Cell, short
-from lnbench.sweeps.commands import written
-from lnbench.sweeps.run import planned
+from lnbench.sweeps.run_sweep import planned
+from tests.support.sweeps import spec_of
 
 
 def cells_of(given: dict[str, Any], **changes: Any) -> list[Cell]:
@@ -208,15 +208,15 @@ def test_what_cannot_be_planned(given: dict[str, Any], change: dict[str, Any]) -
         {"empty": ""},
     ],
 )
-def test_lm_eval_reads_back_what_is_written(arguments: dict[str, Any]) -> None:
+def test_lm_eval_reads_back_what_is_format_model_args(arguments: dict[str, Any]) -> None:
     import argparse
 
     from lm_eval._cli.utils import MergeDictAction
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--model_args", nargs="+", action=MergeDictAction)
-    assert parser.parse_args(["--model_args", written(arguments)]).model_args == arguments
+    assert parser.parse_args(["--model_args", format_model_args(arguments)]).model_args == arguments
 
 
 def test_a_corpus_pattern_is_written_with_a_star() -> None:
-    assert written({"corpus": "data/{lang}.txt"}) == "corpus=data/*.txt"
+    assert format_model_args({"corpus": "data/{lang}.txt"}) == "corpus=data/*.txt"

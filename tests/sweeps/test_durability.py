@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_helpers import DISK_WAS_FULL, child, comparable, spec_of, sweep, sweep_with_small_disk
 
 from lnbench.errors import LnbenchError
-from lnbench.files import sole_use
-from lnbench.sweeps.deaths import in_a_row
+from lnbench.files import exclusive_lock
+from lnbench.sweeps.crashes import consecutive_crashes
 from lnbench.sweeps.records import FILE, load
-from lnbench.sweeps.run import planned
+from lnbench.sweeps.run_sweep import planned
+from tests.support.sweeps import DISK_WAS_FULL, child, comparable, spec_of, sweep, sweep_with_small_disk
 
 SECONDS_OF_A_SWEEP = 3.0
 
@@ -72,7 +72,7 @@ def test_a_cut_file_is_mended_and_said(
     from rich.console import Console
 
     from lnbench.sweeps.local import InProcess
-    from lnbench.sweeps.run import run
+    from lnbench.sweeps.run_sweep import run
 
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
@@ -101,25 +101,25 @@ def test_a_cell_that_ends_three_processes_in_a_row_fails(given: dict[str, Any], 
     spec = spec_of(given, interventions=["none"])
     first, second = planned(spec, tmp_path)
     left = tmp_path / "cells" / f".{first.slug}-some-host-1"
-    assert in_a_row(tmp_path, [first, second]) == {}
+    assert consecutive_crashes(tmp_path, [first, second]) == {}
     for deaths in (1, 2):
         left.mkdir(parents=True, exist_ok=True)
-        assert in_a_row(tmp_path, [first, second]) == {first.key: deaths}
+        assert consecutive_crashes(tmp_path, [first, second]) == {first.key: deaths}
     outcome = sweep(spec, tmp_path)
     assert list(outcome.failed) == [first.key]
     assert "3 processes in a row" in outcome.failed[first.key]
     left.mkdir()
-    assert in_a_row(tmp_path, [first]) == {first.key: 1}, "it begins anew"
+    assert consecutive_crashes(tmp_path, [first]) == {first.key: 1}, "it begins anew"
     shutil.rmtree(left)
-    assert in_a_row(tmp_path, [first]) == {}
+    assert consecutive_crashes(tmp_path, [first]) == {}
     left.mkdir()
-    assert in_a_row(tmp_path, [first]) == {first.key: 1}
+    assert consecutive_crashes(tmp_path, [first]) == {first.key: 1}
     assert sweep(spec, tmp_path).failed == {}
     assert {record.batch_size for record in load(tmp_path) if record.cell == first.key} == {1}
 
 
 def hold(out: Path, seconds: float) -> None:
-    with sole_use(out):
+    with exclusive_lock(out):
         (out / "held").touch()
         time.sleep(seconds)
 
@@ -134,7 +134,7 @@ def test_a_folder_is_one_processs(given: dict[str, Any], tmp_path: Path) -> None
     finally:
         process.kill()
         process.join()
-    with sole_use(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
 
 

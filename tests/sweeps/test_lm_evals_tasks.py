@@ -11,9 +11,9 @@ import datasets
 import lm_eval
 import pytest
 from lm_eval.tasks import TaskManager
-from sweep_helpers import spec_of, sweep
 
 from lnbench.sweeps.records import load
+from tests.support.sweeps import spec_of, sweep
 
 _ANSWERS = {f"mc_answer{number}": f"Sông {number}" for number in (1, 2, 3, 4)}
 ROWS: dict[str, dict[str, Any]] = {

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from sweep_helpers import comparable, spec_of
 
 from lnbench.errors import LnbenchError
-from lnbench.sweeps import run as running
-from lnbench.sweeps.loadings import Training
+from lnbench.sweeps import run_sweep as running
+from lnbench.sweeps.model_variants import Training
 from lnbench.sweeps.records import load
+from tests.support.sweeps import comparable, spec_of
 
 ray = pytest.importorskip("ray")
 from lnbench.sweeps import on_ray  # noqa: E402 - it cannot be imported without Ray
@@ -30,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LNBENCH_CACHE", str(tmp_path_factory.mktemp("cache-of-ray")))
         patch.setenv("LNBENCH_DISABLE_PLUGINS", "1")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         with OnRay(workers=2) as executor:
             yield executor
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import docs_pages as docs
 import pytest
 import yaml
 
@@ -14,6 +13,7 @@ from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.lm.experiment import Experiment
 from lnbench.sweeps.spec import ELSEWHERE, Sweep, load, parse, schema
+from tests.support import docs_pages as docs
 
 LEAST: dict[str, Any] = {"languages": ["hi"], "tasks": ["xnli_{lang}"]}
 

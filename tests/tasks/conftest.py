@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from lm_eval.tasks import TaskManager
-from task_helpers import TASKS, Rows, write_rows
+
+from tests.support.tasks import TASKS, Rows, write_rows
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_helpers import load_metrics
 
 from lnbench.errors import LnbenchError
+from tests.support.tasks import load_metrics
 
 qa = load_metrics("xquad")
 continuation = load_metrics("demo")

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-from task_helpers import TASKS, Oracle
 
 from lnbench import demo
 from lnbench.errors import LnbenchError
+from tests.support.tasks import TASKS, Oracle
 
 XNLI = {f"lnbench_xnli_{language}" for language in ("en", "fr", "es", "vi", "hi", "ur", "zh")}
 XNLI_PAIR = {name.replace("xnli", "xnli_pair") for name in XNLI}

@@ -8,10 +8,10 @@ from typing import Any
 
 import datasets
 import pytest
-from task_helpers import Rows, write_rows
 
 from lnbench import demo, task_data
 from lnbench.errors import LnbenchError
+from tests.support.tasks import Rows, write_rows
 
 
 def same(first: datasets.DatasetDict, second: datasets.DatasetDict) -> bool:

@@ -1,0 +1,104 @@
+"""What files hold now, as short fingerprints: cells are keyed by contents, so that a rewritten file is noticed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from lnbench.errors import LnbenchError
+from lnbench.files import cache_dir, file_sha256, fingerprint, write_text
+
+_LARGE_BYTES = 1 << 26
+"""From here on, a file's checksum is kept in the cache."""
+_NO_TASKS = "__pycache__"
+_OF_A_RUN = {"records.jsonl", ".running.lock"}
+"""Files that only the folder of a run holds."""
+_caches: list[Any] = []
+
+F = TypeVar("F", bound=Callable[..., Any])
+_planning: ContextVar[bool] = ContextVar("planning", default=False)
+
+
+def forget() -> None:
+    """Look at every file anew: what they held when a sweep was planned is not what they hold for the next."""
+    for function in _caches:
+        function.cache_clear()
+
+
+def remembered(function: F) -> F:
+    """Cache what ``function`` says of files until :func:`forget`."""
+    cached = cache(function)
+    _caches.append(cached)
+    return cast(F, cached)
+
+
+def is_planning() -> bool:
+    """Whether files that are missing still count by their names, as inside :func:`planning`."""
+    return _planning.get()
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """Inside, files that are not there yet count by their names: for work whose first steps will make them."""
+    forget()
+    token = _planning.set(True)
+    try:
+        yield
+    finally:
+        _planning.reset(token)
+        forget()
+
+
+@remembered
+def of_file(path: str) -> str:
+    """A file's content.
+
+    Raises:
+        LnbenchError: it cannot be read.
+    """
+    if _planning.get() and not Path(path).exists():
+        return path
+    try:
+        status = Path(path).stat()
+        if status.st_size < _LARGE_BYTES:
+            return file_sha256(path)[:16]
+        # Weights take a minute to read.
+        place = fingerprint([str(Path(path).resolve()), status.st_size, status.st_mtime_ns])
+        known = cache_dir("checksums", place)
+        if not known.is_file():
+            write_text(known, file_sha256(path)[:16])
+        return known.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@remembered
+def of_folder(folder: str) -> str:
+    """All files in a folder, except those of runs inside it.
+
+    Raises:
+        LnbenchError: it is no folder.
+    """
+    root = _folder(folder)
+    return fingerprint(sorted((str(path.relative_to(root)), of_file(str(path))) for path in _files_in(root)))
+
+
+def _folder(name: str) -> Path:
+    if not Path(name).is_dir():
+        raise LnbenchError(f"{name} is not a folder")
+    return Path(name)
+
+
+def _files_in(root: Path) -> Iterator[Path]:
+    for folder, inside, files in os.walk(root):
+        here = Path(folder)
+        if here != root and _OF_A_RUN & set(files):
+            inside.clear()
+            continue
+        inside[:] = [name for name in inside if not name.startswith(".") and name != _NO_TASKS]
+        yield from (here / name for name in files if not name.startswith(".") and (here / name).is_file())

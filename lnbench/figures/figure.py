@@ -1,0 +1,111 @@
+"""A figure: what it shows in words and numbers, and how it is drawn and saved."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lnbench.errors import unknown
+from lnbench.figures.style import headline, styled
+from lnbench.figures.svg import inlined
+from lnbench.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+Value = str | int | float | bool | None
+FORMATS = ("png", "svg", "pdf")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 200, "metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+}
+"""Nothing that changes from day to day or between releases: the same numbers make the same file."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, as data. Drawing it is left until someone asks.
+
+    Attributes:
+        name: File stem.
+        title: A line above the figure.
+        caption: What it shows, the axes, the unit, and how to read it.
+        alt: One sentence for a reader who cannot see it.
+        columns: Headings of ``rows``.
+        rows: The numbers that are drawn, for CSV and tables; None where there is none.
+        size: Width and height in inches.
+        paint: Draws on an empty matplotlib figure of that size.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
+    size: tuple[float, float] = field(repr=False)
+    paint: Callable[[Drawing], None] = field(repr=False, compare=False)
+
+    def draw(self) -> Drawing:
+        """The figure in matplotlib. Nothing global is touched, and several threads may draw at a time."""
+        from matplotlib.figure import Figure as Drawing
+
+        with styled():
+            drawing = Drawing(figsize=self.size, layout="constrained")
+            headline(drawing, self.title)
+            self.paint(drawing)
+        return drawing
+
+
+def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write ``{name}.png``, ``.svg`` and ``.pdf``, and the numbers as ``{name}.csv`` (UTF-8).
+
+    Args:
+        figure: What to write.
+        folder: Made where there is none.
+        formats: Of ``png`` (200 dpi), ``svg`` (text as text) and ``pdf`` (fonts embedded); the CSV always comes.
+
+    Returns:
+        The files.
+
+    Raises:
+        LnbenchError: an unknown format, or the folder cannot be written.
+    """
+    for one in formats:
+        if one not in FORMATS:
+            raise unknown("figure format", one, FORMATS)
+    written = []
+    drawing = figure.draw()
+    for one in formats:
+        with atomic_path(Path(folder) / f"{figure.name}.{one}") as path, styled():
+            drawing.savefig(path, format=one, **_OPTIONS[one])
+        written.append(Path(folder) / f"{figure.name}.{one}")
+    with atomic_path(Path(folder) / f"{figure.name}.csv") as path:
+        path.write_text(table(figure), encoding="utf-8", newline="")
+    return [*written, Path(folder) / f"{figure.name}.csv"]
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element to stand in an HTML page among others.
+
+    Its text is text, which the browser's fonts write. It is as wide as the page, up to its own width. Screen readers
+    say its title and ``alt``. All its ids start with the figure's name, and it brings no style sheet.
+    """
+    drawing, text = figure.draw(), io.BytesIO()
+    with styled():
+        drawing.savefig(text, format="svg", **_OPTIONS["svg"])
+    return inlined(text.getvalue(), figure.name, figure.title, figure.alt)
+
+
+def table(figure: Figure) -> str:
+    """The numbers as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(figure.columns)
+    writer.writerows(figure.rows)
+    return text.getvalue()

@@ -1,0 +1,140 @@
+"""A matrix of coloured cells with a number in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnbench.figures.labels import language_label, write_in_own_script
+from lnbench.figures.room import touching
+from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.figure import Figure as Drawing
+    from matplotlib.text import Text
+
+_NOTHING = "#E4E4E4"
+_LARGEST, _SMALLEST = 7.5, 3.6
+"""Points: of numbers in cells. Where only smaller ones would fit, there are none."""
+_LOWEST, _AROUND = 2.0, 0.9
+"""Inches: the height that the name of an axis takes, and that of a title and the name below a matrix."""
+_LETTER, _NAMES = 0.07, 1.0
+"""Inches: a letter of a column's upright label, and what is left for such labels in any case."""
+_DARK = 0.179
+"""Relative luminance below which white has more contrast than black."""
+MANY = 8
+"""Languages beyond which a matrix is dense: lower rows, shorter numbers."""
+
+
+def matrix_size(rows: int, columns: Sequence[str]) -> tuple[float, float]:
+    """Width and height in inches of a matrix with ``rows`` languages, and columns of these."""
+    height = max(_LOWEST, _AROUND + rows * (0.42 if rows <= MANY else 0.27))
+    return WIDTH, min(TALLEST, height + names_height(columns))
+
+
+def names_height(codes: Sequence[str]) -> float:
+    """Inches to leave for the labels of columns, should they have to stand upright."""
+    return max(_NAMES, _LETTER * max(len(language_label(code, native=False)) for code in codes))
+
+
+def cells(axes: Axes, values: NDArray[np.float64], colours: str, norm: Any) -> QuadMesh:
+    """Colour ``values`` ``[rows, columns]``, the first row on top; cells without a number (NaN) are grey.
+
+    Cells are drawn as shapes, so that they stay sharp in SVG and PDF.
+    """
+    axes.set_facecolor(_NOTHING)
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="white", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return mesh
+
+
+def language_rows(axes: Axes, codes: Sequence[str]) -> None:
+    """Name the rows."""
+    axes.set_yticks(np.arange(len(codes)) + 0.5, [language_label(code) for code in codes])
+    write_in_own_script(axes.get_yticklabels(), codes)
+
+
+def language_columns(drawing: Drawing, axes: Axes, codes: Sequence[str]) -> None:
+    """Name the columns: below one another where there is room, else upright and without the own name.
+
+    It measures, so all that takes room beside the cells has to be there already.
+    """
+    places = np.arange(len(codes)) + 0.5
+    axes.set_xticks(places, [language_label(code, separator="\n") for code in codes])
+    write_in_own_script(axes.get_xticklabels(), codes)
+    drawing.draw_without_rendering()
+    if touching([label for one in drawing.axes for label in one.get_xticklabels()]):
+        axes.set_xticks(places, [language_label(code, native=False) for code in codes], rotation=90)
+
+
+def numbers(axes: Axes, mesh: QuadMesh | None, texts: Sequence[Sequence[str]]) -> list[Text]:
+    """Write into every cell, black on light colours and white on dark ones.
+
+    Args:
+        axes: Where the cells are.
+        mesh: Their colours; all light if None.
+        texts: ``[rows][columns]``; nothing is written where a text is empty.
+    """
+    if mesh is not None:
+        values: np.ma.MaskedArray[Any, Any] = np.ma.asarray(mesh.get_array())
+        colours, missing = mesh.to_rgba(values), np.ma.getmaskarray(values)
+    written = []
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            if text:
+                dark = mesh is not None and not missing[row, column] and _luminance(colours[row, column]) < _DARK
+                label = axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", linespacing=1.15)
+                label.set_color("white" if dark else "black")
+                written.append(label)
+    return written
+
+
+def _luminance(colour: NDArray[np.float64]) -> float:
+    """Relative luminance of a colour, 0 to 1, as the Web Content Accessibility Guidelines define it."""
+    linear = np.where(colour[:3] <= 0.04045, colour[:3] / 12.92, ((colour[:3] + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def fit(drawing: Drawing, written: Mapping[Axes, Sequence[Text]]) -> None:
+    """Make the numbers in cells as large as these allow, all alike; leave them out where they could not be read."""
+    drawing.draw_without_rendering()
+    size = min((_fitting(drawing, axes, texts) for axes, texts in written.items() if texts), default=_LARGEST)
+    for text in (text for texts in written.values() for text in texts):
+        if size < _SMALLEST:
+            text.remove()
+        else:
+            text.set_fontsize(size)
+
+
+def _fitting(drawing: Drawing, axes: Axes, texts: Sequence[Text]) -> float:
+    """The largest size in points that suits the cells."""
+    box = axes.get_window_extent()
+    columns, rows = (abs(high - low) for low, high in (axes.get_xlim(), axes.get_ylim()))
+    width, height = (72 / drawing.dpi * side for side in (box.width / columns, box.height / rows))
+    lines = [text.get_text().split("\n") for text in texts]
+    longest = max(len(line) for text in lines for line in text)
+    return min(_LARGEST, 0.92 * width / (0.62 * longest), 0.88 * height / (1.2 * max(map(len, lines))))
+
+
+def outline(axes: Axes, row: int, column: int) -> None:
+    """Frame a cell."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=1.6, zorder=3, clip_on=False)
+    )
+
+
+def hatch(axes: Axes, row: int, column: int) -> None:
+    """Mark a cell as one not to rely on."""
+    from matplotlib.patches import Rectangle
+
+    mark = Rectangle((column, row), 1, 1, fill=False, hatch="////", edgecolor=NEUTRAL, linewidth=0, alpha=0.6)
+    axes.add_patch(mark).set_zorder(2)

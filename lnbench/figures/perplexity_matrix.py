@@ -1,0 +1,205 @@
+"""The matrix of perplexity changes: whose neurons are changed × whose text is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from lnbench.errors import LnbenchError, unknown
+from lnbench.figures.figure import Figure
+from lnbench.figures.heatmaps import (
+    MANY,
+    cells,
+    fit,
+    hatch,
+    language_columns,
+    language_rows,
+    matrix_size,
+    numbers,
+    outline,
+)
+from lnbench.figures.labels import language_name
+from lnbench.figures.naming import model_name, several, stem
+from lnbench.figures.style import CHANGES
+from lnbench.significance import LEVEL
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+    from lnbench.perplexity.matrix import Cell, PerplexityMatrix, Selectivity
+
+Unit = Literal["nats", "perplexity", "bits_per_byte"]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A unit's words, and the field of a cell that holds it."""
+
+    name: str
+    field: str
+    wide: bool
+    """Whether its values reach over so many powers of ten that colours follow the logarithm."""
+
+
+_MEASURES: dict[str, _Measure] = {
+    "nats": _Measure("nats per token", "delta_nats", wide=False),
+    "perplexity": _Measure("perplexity", "delta_perplexity", wide=True),
+    "bits_per_byte": _Measure("bits per byte", "delta_bits_per_byte", wide=False),
+}
+_CONTROLS = ("control_delta_nats", "control_min", "control_max", "n_controls", "exceeds_controls")
+_THOUSANDS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+_SELECTIVITY = (
+    " The last column is the change of the own text less the mean change of the others', with, where there is room, "
+    "the language whose text changed most."
+)
+
+
+def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
+    """A matrix: rows, whose neurons are changed; columns, whose text is read; cells, the change.
+
+    The own text of each row's language is framed. A cell is hatched where its change is not significant after Holm's
+    correction, and stands in brackets where some draw of random neurons changed as much. In nats a last column says by
+    how much the own text is harmed more than the others' on average, and whose is harmed most.
+
+    Raises:
+        LnbenchError: an unknown unit, or no cells.
+    """
+    if unit not in _MEASURES:
+        raise unknown("unit", unit, get_args(Unit))
+    if not matrix.cells:
+        raise LnbenchError("this perplexity matrix has no cells to draw")
+    measure = _MEASURES[unit]
+    rows = [list(matrix.row(changed)) for changed in matrix.changed]
+    values = np.array([[_value(cell, measure) for cell in row] for row in rows], dtype=float)
+    selectivity = {one.changed: one for one in matrix.selectivity} if unit == "nats" else {}
+    dense = len(matrix.read) > MANY
+
+    def paint(drawing: Drawing) -> None:
+        from matplotlib.ticker import EngFormatter
+
+        if selectivity:
+            axes, beside = drawing.subplots(1, 2, width_ratios=[len(matrix.read), 1.5])
+        else:
+            axes, beside = drawing.subplots(), None
+        mesh = cells(axes, values, CHANGES, _scale(values, measure))
+        language_rows(axes, matrix.changed)
+        axes.set(ylabel="language whose neurons are changed", xlabel="language whose text is read")
+        texts = [[_text(cell, measure, dense) for cell in row] for row in rows]
+        written = {axes: numbers(axes, mesh, texts)}
+        for place, cell in np.ndenumerate(np.array(rows, dtype=object)):
+            if cell.changed == cell.read:
+                outline(axes, *place)
+            if cell.p_holm >= LEVEL:
+                hatch(axes, *place)
+        if beside is not None:
+            cells(beside, np.full((len(rows), 1), 0.0), "Greys", None)
+            beside.set(yticks=[], xticks=[0.5], xticklabels=["own −\nothers'\nmean"])
+            shown = [[_selective(selectivity.get(changed), dense)] for changed in matrix.changed]
+            written[beside] = numbers(beside, None, shown)
+        used = [one for one in (axes, beside) if one is not None]
+        label = f"change of {measure.name}"
+        drawing.colorbar(mesh, ax=used, label=label, aspect=30, format=EngFormatter(sep="") if measure.wide else None)
+        language_columns(drawing, axes, matrix.read)
+        fit(drawing, written)
+
+    chosen = Path(matrix.selector).name if matrix.selector.endswith(".json") else matrix.selector
+    return Figure(
+        name=stem("perplexity_matrix", unit, chosen, matrix.intervention),
+        title=f"Change of {measure.name} under {matrix.intervention}, neurons of {chosen}: {model_name(matrix.model)}",
+        caption=(
+            f"Each row sets the neurons of one language to the intervention's values ({matrix.intervention}); each "
+            f"column is the language of the text that the model then reads. A cell is the change of {measure.name} "
+            "against the unchanged model on the same text: above 0 (purple), the text became harder to predict. The "
+            "own text of the row's language is framed. Hatched: not significant after Holm's correction (paired over "
+            "blocks). "
+            f"{_about_controls(matrix)}{_SELECTIVITY if selectivity else ''}"
+        ),
+        alt=_alt(matrix, rows),
+        columns=(
+            *("changed", "read", "unit", "delta", "low", "high", "p_value", "p_holm", "outside_range"),
+            *(
+                name if name.startswith(("n_", "exceeds")) else f"{name.removesuffix('_nats')}_nats"
+                for name in _CONTROLS
+            ),
+        ),
+        rows=[
+            (
+                *(cell.changed, cell.read, measure.name, *_interval(cell, measure)),
+                *(getattr(cell, name) for name in ("p_value", "p_holm", "outside_range", *_CONTROLS)),
+            )
+            for row in rows
+            for cell in row
+        ],
+        size=matrix_size(len(matrix.changed), matrix.read),
+        paint=paint,
+    )
+
+
+def _interval(cell: Cell, measure: _Measure) -> tuple[float | None, float | None, float | None]:
+    """The change, and the ends of its interval."""
+    value, low, high = (getattr(cell, f"{measure.field}{end}") for end in ("", "_low", "_high"))
+    return value, low, high
+
+
+def _value(cell: Cell, measure: _Measure) -> float:
+    value = _interval(cell, measure)[0]
+    return float("nan") if value is None else value
+
+
+def _scale(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], measure: _Measure) -> Any:
+    """Colours even in either direction from 0."""
+    from matplotlib.colors import CenteredNorm, SymLogNorm
+
+    most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    return SymLogNorm(1, vmin=-max(most, 10), vmax=max(most, 10)) if measure.wide else CenteredNorm(0, most)
+
+
+def _text(cell: Cell, measure: _Measure, dense: bool) -> str:
+    value = _interval(cell, measure)[0]
+    told = "> 1e308" if value is None and measure.wide else "–" if value is None else _short(value, dense)
+    return f"({told})" if cell.exceeds_controls is False else told
+
+
+def _short(value: float, dense: bool = False) -> str:
+    """A signed number in few characters: ``+0.13``, ``−12``, ``+3.1k``; fewer still, ``0.1``, in dense matrices."""
+    size = abs(value)
+    scale, letter = next(((one, letter) for one, letter in _THOUSANDS if size >= 0.9995 * one), (1.0, ""))
+    size /= scale
+    fine = 0 if size >= 99.5 else 1 if size >= 9.95 or dense or letter else 2
+    told = f"{size * scale:.0e}" if size >= 9_995 else f"{size:.{fine}f}{letter}"
+    if not told.strip("0."):
+        return told
+    return f"−{told}" if value < 0 else told if dense else f"+{told}"
+
+
+def _selective(one: Selectivity | None, dense: bool) -> str:
+    if one is None or one.difference is None:
+        return "–"
+    whose = "own" if one.dominant else one.most_harmed
+    return _short(one.difference, dense) if dense else f"{_short(one.difference)}\nmost: {whose}"
+
+
+def _about_controls(matrix: PerplexityMatrix) -> str:
+    draws = max((cell.n_controls for cell in matrix.cells), default=0)
+    if not draws:
+        return "There was no control of random neurons."
+    return f"In brackets: one of {draws} draws of as many random neurons changed as much, or more, in that direction."
+
+
+def _alt(matrix: PerplexityMatrix, rows: Sequence[Sequence[Cell]]) -> str:
+    """One sentence: which rows are strongest on the diagonal."""
+    told = []
+    for row in rows:
+        most = max(row, key=lambda cell: cell.delta_nats)
+        whose = "their own language's" if most.read == most.changed else language_name(most.read)
+        told.append(f"{language_name(most.changed)} neurons {whose} text ({_short(most.delta_nats)})")
+    return (
+        f"Matrix of {several(len(matrix.changed), 'language')} whose neurons are changed by "
+        f"{several(len(matrix.read), 'language')} whose text is read. Most harmed, in nats per token: "
+        f"{'; '.join(told)}."
+    )

@@ -1,0 +1,84 @@
+"""Which neurons a fine-tuner may train: those of languages, as many random ones, all, or none."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from lnbench.errors import LnbenchError, unknown
+from lnbench.model.sites import locate
+from lnbench.neurons import NeuronSet, draw_random
+
+RANDOM = "random"
+_RANDOM_LIKE = "random-like-"
+_KEYWORDS = "random, random-like-…, all, none"
+
+
+def no_neurons(model: nn.Module) -> NeuronSet:
+    """A set of ``model``'s name and shape without languages: enough to choose ``all`` or ``none``.
+
+    Raises:
+        LnbenchError: unsupported model.
+    """
+    sites = locate(model)
+    return NeuronSet(name_of(sites.model), sites.layers, sites.width, {})
+
+
+def name_of(model: nn.Module) -> str:
+    """A model's name, as Statistics and NeuronSets record it."""
+    return getattr(model.config, "_name_or_path", "") or type(model).__name__
+
+
+def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> NeuronSet:
+    """The part of ``neurons`` to train, with its provenance.
+
+    Args:
+        neurons: The languages' neurons; for ``all`` and ``none`` only its model and shape are read.
+        languages: One of
+
+            - ``hi`` or ``en+hi``: the neurons of one language, or of several together;
+            - ``random-like-en+hi``: for each layer as many random neurons as these languages have together, drawn
+              outside theirs where enough are left; ``random``: like all languages of ``neurons`` together;
+            - ``all``: every neuron of the model;
+            - ``none``: no neuron.
+        seed: Of the random neurons.
+
+    Returns:
+        A set whose neurons, of all its languages together, are those to train. Its languages are those asked for, or
+        ``random`` or ``all``; none for ``none``.
+
+    Raises:
+        LnbenchError: a language that ``neurons`` lacks, or languages without a single neuron.
+    """
+    name, layers, width = neurons.model, neurons.layers, neurons.width
+    if languages == "none":
+        return NeuronSet(name, layers, width, {})
+    if languages == "all":
+        return NeuronSet.from_masks(name, {"all": torch.ones(layers, width, dtype=torch.bool)})
+    is_random = languages == RANDOM or languages.startswith(_RANDOM_LIKE)
+    named = neurons.languages if languages == RANDOM else languages.removeprefix(_RANDOM_LIKE).split("+")
+    _check(neurons, named)
+    if not is_random:
+        return NeuronSet(
+            name, layers, width, {one: neurons[one] for one in named}, neurons.selector, neurons.statistics
+        )
+    own = torch.zeros(layers, width, dtype=torch.bool)
+    for one in named:
+        own |= neurons.mask(one)
+    selector = {"name": RANDOM, "parameters": {"like": f"{neurons.fingerprint} {'+'.join(named)}", "seed": seed}}
+    return NeuronSet.from_masks(name, {RANDOM: draw_random(RANDOM, own.sum(1), own, seed)}, selector)
+
+
+def _check(neurons: NeuronSet, named: list[str]) -> None:
+    if not neurons.languages:
+        raise LnbenchError("only all or none can be chosen without a NeuronSet that has languages; pass neurons=")
+    for one in named:
+        if one not in neurons:
+            raise unknown("language", one, neurons.languages, f"Or choose by a word: {_KEYWORDS}")
+    empty = [one for one in named if not neurons.count(one)]
+    if len(empty) == len(named):
+        raise LnbenchError(f"{' and '.join(named)} has no neurons to train; languages=none trains the attention alone")
+    if empty:
+        warnings.warn(f"{' and '.join(empty)} has no neurons: the others' alone are trained", stacklevel=3)

@@ -1,0 +1,188 @@
+"""The lm-eval task that training rows are put to, and where the rows come from.
+
+A task brings the prompt, so that training asks exactly what evaluation asks. The names of :data:`SOURCES` are tasks
+of lnbench with training rows in place of the rows that they evaluate; any other name is a task with a training split.
+
+Sources:
+    XNLI's English training pairs are MultiNLI's: Williams, Nangia and Bowman 2018, https://aclanthology.org/N18-1101
+    SQuAD: Rajpurkar et al. 2016, https://aclanthology.org/D16-1264
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+from lm_eval.tasks import TaskManager
+from pydantic import Field
+
+from lnbench import task_data
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import tasks_dir
+from lnbench.task_data import XNLI, XQUAD, Answers, NliRow, QaRow, Source, data_folder, load_rows, local_files
+
+LANGUAGE = "en"
+"""Every built-in source is English, as in the paper."""
+
+
+class _TrainingPair(NliRow):
+    label: int = Field(ge=-1, le=2, description="-1: no label")
+
+
+class _TrainingAnswers(Answers):
+    text: list[str]
+
+
+class _TrainingQuestion(QaRow):
+    answers: _TrainingAnswers
+
+
+_XNLI = replace(XNLI, row=_TrainingPair)
+_SQUAD = Source(
+    hub="rajpurkar/squad",
+    config="plain_text",
+    file="squad/{language}.{split}",
+    languages=(LANGUAGE,),
+    row=_TrainingQuestion,
+)
+
+
+def _xnli() -> dict[str, datasets.Dataset]:
+    folder = data_folder()
+    return {split: load_rows(_XNLI, LANGUAGE, split, folder) for split in ("train", "validation")}
+
+
+def _xquad() -> dict[str, datasets.Dataset]:
+    return {"train": task_data.xquad(lnbench_language=LANGUAGE, xquad_part="first80")["validation"]}
+
+
+def _squad() -> dict[str, datasets.Dataset]:
+    return {"train": load_rows(_SQUAD, LANGUAGE, "train", data_folder())}
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Training rows for a task of lnbench."""
+
+    task: str
+    """Asked in words, for answers in text."""
+    rows: Callable[[], dict[str, datasets.Dataset]]
+    """The split ``train``, and ``validation`` where there is one."""
+    text: tuple[str, ...]
+    """Columns without which a row is empty."""
+    read: tuple[tuple[Source, str], ...]
+    """What the rows come from, and which split of it."""
+    head_task: str | None = None
+    """Asked without words, for a classification head; None where answers are text only."""
+
+
+SOURCES: dict[str, RowSource] = {
+    "xnli": RowSource(
+        "lnbench_xnli_en",
+        _xnli,
+        ("premise", "hypothesis"),
+        ((_XNLI, "train"), (_XNLI, "validation")),
+        head_task="lnbench_xnli_pair_en",
+    ),
+    "xquad": RowSource("lnbench_xquad_en", _xquad, ("context", "question"), ((XQUAD, "validation"),)),
+    "squad": RowSource("lnbench_xquad_en", _squad, ("context", "question"), ((_SQUAD, "train"),)),
+}
+
+
+def files_of(name: str) -> list[Path]:
+    """The files on this machine that hold the rows of a key of :data:`SOURCES`; none for rows from elsewhere.
+
+    Raises:
+        LnbenchError: ``LNBENCH_DATA`` is no folder.
+    """
+    folder = data_folder()
+    if folder is None or name not in SOURCES:
+        return []
+    return [path for source, split in SOURCES[name].read for path in local_files(source, LANGUAGE, split, folder)[:1]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A task and its rows."""
+
+    task: Any
+    """An lm-eval ``ConfigurableTask``."""
+    training: Any
+    """A sequence of documents."""
+    validation: Any | None
+    """None where the task has no rows to measure on besides those that it evaluates."""
+    text: tuple[str, ...]
+    """Columns without which a row is empty."""
+
+
+def open_rows(name: str, include_path: Path | None = None, *, head: bool = False) -> Rows:
+    """The task and the rows that ``name`` stands for.
+
+    Args:
+        name: A key of :data:`SOURCES`, or an lm-eval task with a training split. Its validation split counts only if
+            there is a test split as well: without one, the validation split is what the task evaluates.
+        include_path: Folder with lm-eval tasks of one's own.
+        head: Whether a classification head is to answer.
+
+    Raises:
+        LnbenchError: unknown name, a group, a task without a training split, or rows that cannot be had.
+    """
+    source = SOURCES.get(name)
+    manager = _manager(include_path, include_defaults=False)
+    if source is None:
+        # Indexing the thousands of tasks that lm-eval brings takes ten seconds.
+        known = name in manager.all_tasks
+        return _of_task(name, manager if known else _manager(include_path, include_defaults=True))
+    splits = source.rows()
+    splits["example"] = splits["train"].select(range(1))
+    changes = {
+        "custom_dataset": lambda **_: datasets.DatasetDict(splits),
+        "training_split": "train",
+        "validation_split": "validation" if "validation" in splits else None,
+        # lm-eval looks at one evaluated row, and lists all few-shot rows, when it builds a task.
+        "test_split": "example",
+        "fewshot_split": "example",
+    }
+    task = _build(manager, (source.head_task if head else None) or source.task, changes)
+    return Rows(task, splits["train"], splits.get("validation"), source.text)
+
+
+def _of_task(name: str, manager: TaskManager) -> Rows:
+    if name not in manager.all_subtasks:
+        if name in manager.all_tasks:
+            raise LnbenchError(f"{name} is a group of tasks; name one task to train on")
+        hint = "Or the name of an lm-eval task with a training split (lm_eval ls tasks; your own: include_path)"
+        raise unknown("training data", name, SOURCES, hint)
+    task = _build(manager, name, {})
+    if not task.has_training_docs():
+        raise LnbenchError(
+            f"task {name} has no training split; {', '.join(SOURCES)} and lm-eval tasks with a training split can be "
+            "trained on"
+        )
+    validation = task.validation_docs() if task.has_validation_docs() and task.has_test_docs() else None
+    return Rows(task, task.training_docs(), validation, ())
+
+
+def _manager(include_path: Path | None, *, include_defaults: bool) -> TaskManager:
+    if include_path is not None and not include_path.is_dir():
+        raise LnbenchError(f"no folder of tasks: {include_path}")
+    folders = [str(tasks_dir()), *([str(include_path)] if include_path else [])]
+    return TaskManager(include_path=folders, include_defaults=include_defaults)
+
+
+def _build(manager: TaskManager, name: str, changes: dict[str, Any]) -> Any:
+    logger = logging.getLogger("lm_eval.api.task")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its hint on --metadata is about evaluation
+    try:
+        return manager.load({"group": "lnbench_training", "task": [{"task": name, **changes}]})["tasks"][name]
+    except LnbenchError:
+        raise
+    except Exception as error:  # the hub's client, and tasks' own code, raise anything
+        raise LnbenchError(f"task {name} cannot be loaded: {' '.join(str(error).split()) or repr(error)}") from error
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,115 @@
+"""Every touch of lm-eval's insides, in one place: each patch names the upstream behaviour that it changes.
+
+Written against lm-eval 0.4.13. :func:`apply` is called when :mod:`lnbench.lm` is imported, and works once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+from lm_eval import evaluator
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import hash_args
+from lm_eval.api.task import Task
+from lm_eval.loggers import utils as loggers
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
+from sqlitedict import SqliteDict
+from torch.utils import collect_env
+
+from lnbench.files import fingerprint, tasks_dir
+from lnbench.task_languages import MARK
+
+__all__ = ["apply", "hash_args", "is_single_task", "keep_requests", "our_tasks_included", "silence"]
+
+
+@functools.cache
+def apply() -> None:
+    """Apply the patches that hold for the whole process."""
+    # Upstream, a model is given requests alone, which do not say what language their task is in.
+    Task.build_all_requests = _mark_requests(Task.build_all_requests)
+    # Upstream asks pip, the hardware and git at every invocation, though none of them changes between cells.
+    collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
+    evaluator.get_git_commit_hash = functools.cache(loggers.get_git_commit_hash)
+
+
+def _mark_requests(build: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(build)
+    def build_all_requests(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = build(self, *args, **kwargs)
+        metadata = getattr(self.config, "metadata", None)
+        language = metadata.get("language") if isinstance(metadata, dict) else None
+        for instance in self.instances:
+            setattr(instance, MARK, language)
+        return result
+
+    return build_all_requests
+
+
+@contextmanager
+def our_tasks_included() -> Iterator[None]:
+    """Let every TaskManager find our tasks: upstream's takes several folders, but its command line passes only one."""
+    construct = TaskManager.__init__
+
+    @functools.wraps(construct)
+    def with_our_tasks(self: Any, *args: Any, include_path: Any = None, **options: Any) -> None:
+        theirs = [] if include_path is None else include_path
+        theirs = [theirs] if isinstance(theirs, str | Path) else [*theirs]
+        # A later folder's tasks replace an earlier one's: the user's replace ours.
+        construct(self, *args, include_path=[tasks_dir(), *theirs], **options)
+
+    TaskManager.__init__ = with_our_tasks
+    try:
+        yield
+    finally:
+        TaskManager.__init__ = construct
+
+
+def is_single_task(entry: Any) -> bool:
+    """Whether an entry of a TaskManager's index is one task; upstream has no public way to ask."""
+    return entry.kind in (Kind.TASK, Kind.PY_TASK)
+
+
+def keep_requests(task: Task) -> None:
+    """Make ``task`` build its prompts once per set of options; upstream builds them again at every invocation."""
+    build = task.build_all_requests
+    kept: dict[str, list[Instance]] = {}
+
+    @functools.wraps(build)
+    def build_all_requests(**options: Any) -> None:
+        settings = {name: str(value) for name, value in options.items() if not callable(value)}
+        drawing = task.fewshot_rnd.getstate() if task.fewshot_rnd is not None else None
+        key = fingerprint([settings, task.config.num_fewshot, drawing])
+        if key not in kept:
+            build(**options)
+            kept[key] = task.instances
+        task._instances = [_blank(instance) for instance in kept[key]]
+
+    task.build_all_requests = build_all_requests
+
+
+def _blank(instance: Instance) -> Instance:
+    """Copy a request without its answers."""
+    fresh = copy(instance)
+    fresh.resps, fresh.filtered_resps = [], {}
+    return fresh
+
+
+class _Silent(SqliteDict):  # type: ignore[misc]
+    """lm-eval's own table of answers, made to hold nothing, so that every request reaches the model's keyed answers."""
+
+    def __contains__(self, key: object) -> bool:
+        return False
+
+    def __setitem__(self, key: object, value: object) -> None:
+        return
+
+
+def silence(store: SqliteDict) -> None:
+    """Empty lm-eval's ``--use_cache``: upstream keys an answer by its request alone, whatever the intervention."""
+    store.__class__ = _Silent

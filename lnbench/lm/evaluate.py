@@ -1,0 +1,204 @@
+"""Run lm-eval in this process on a model that is loaded already, and keep lm-eval's own files of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from io import FileIO, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+
+from lnbench.errors import LnbenchError
+from lnbench.files import tasks_dir
+from lnbench.lm import compat
+from lnbench.lm.experiment import Experiment
+from lnbench.lm.lnbench_lm import LNBenchLM
+from lnbench.lm.scoring import Row
+
+
+class UnwrittenError(LnbenchError):
+    """Results could not be written, as on a full disk; going on would lose more."""
+
+
+class Tasks(TaskManager):  # type: ignore[misc]
+    """lm-eval's tasks, each loaded, prompted and tokenised once, for as many invocations as there are.
+
+    The tasks that come with lm-eval are indexed when one of them is first asked for, as that takes longer than a small
+    cell.
+
+    Args:
+        include_path: The user's folder of tasks, beside ours; of one name, the user's is taken.
+        metadata: As lm-eval's ``--metadata``.
+    """
+
+    def __init__(self, include_path: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
+        self._options: dict[str, Any] = {
+            "include_path": [str(tasks_dir()), *([include_path] if include_path else [])],
+            "metadata": dict(metadata or {}),
+        }
+        super().__init__(**self._options, include_defaults=False)
+        self._complete = False
+        self._loaded: dict[tuple[str, ...], Any] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether there is a task, group or tag of this name."""
+        if not self._complete and not self._is_known_in_full(name):
+            super().__init__(**self._options)
+            self._complete = True
+        return name in self.task_index
+
+    def _is_known_in_full(self, name: str) -> bool:
+        entry = self.task_index.get(name)
+        if entry is None:
+            return name.startswith("lnbench_")
+        # A group or tag of the user's may have lm-eval's tasks in it; ours have our own.
+        ours = entry.yaml_path is not None and entry.yaml_path.is_relative_to(tasks_dir())
+        return ours or compat.is_single_task(entry)
+
+    def load(self, task_list: Any) -> Any:
+        """As lm-eval; the same tasks are handed out again."""
+        key = tuple(task_list)
+        if key not in self._loaded:
+            for name in key:
+                self.has(name)
+            found = super().load(task_list)
+            for task in found["tasks"].values():
+                compat.keep_requests(task)
+            self._loaded[key] = found
+        return self._loaded[key]
+
+
+@dataclass
+class BatchSizes:
+    """The batch sizes that were found for a model."""
+
+    by_length: dict[int | None, int] = field(default_factory=dict)
+    last: int | None = None
+    """The one that was asked for last."""
+
+
+def remember(lm: LNBenchLM) -> BatchSizes:
+    """Make ``lm`` tokenise each text, and find a batch size for each length, once: a sweep's cells ask for the same."""
+    lm._encode_pair = functools.lru_cache(maxsize=1 << 16)(lm._encode_pair)
+    detect, found = lm._detect_batch_size, BatchSizes()
+
+    def detect_once(requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        longest = len(Row.of(requests[pos], lm.max_length).tokens) if requests else lm._longest
+        if longest not in found.by_length:
+            found.by_length[longest] = int(detect(requests, pos))
+        found.last = found.by_length[longest]
+        return found.last
+
+    lm._detect_batch_size = detect_once  # type: ignore[method-assign]
+    return found
+
+
+def evaluate(
+    lm: LNBenchLM,
+    tasks: Sequence[str],
+    arguments: Mapping[str, Any],
+    *,
+    task_manager: TaskManager,
+    output_path: Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """One lm-eval invocation, in this process and on a model that is loaded already.
+
+    Args:
+        lm: The model; it takes up ``arguments`` as its experiment.
+        tasks: Task names.
+        arguments: The lnbench part of ``--model_args``.
+        task_manager: Where lm-eval finds the tasks; shared by all invocations.
+        output_path: Where lm-eval writes its results and samples, and ``lm_eval.log`` what it says.
+        model_args: All of ``--model_args``, for the results; by default ``arguments``.
+        options: Of ``lm_eval.simple_evaluate``, as ``limit``.
+
+    Returns:
+        lm-eval's results, with samples.
+
+    Raises:
+        UnwrittenError: lm-eval's files did not come out whole.
+    """
+    lm.configure(Experiment(**arguments))
+    tracker = EvaluationTracker(output_path=str(output_path) if output_path is not None else None)
+    with redirect_output(output_path / "lm_eval.log" if output_path is not None else None):
+        results: dict[str, Any] = lm_eval.simple_evaluate(
+            model=lm,
+            model_args=dict(model_args or arguments),
+            tasks=list(tasks),
+            task_manager=task_manager,
+            batch_size=lm.batch_size,
+            log_samples=True,
+            evaluation_tracker=tracker,
+            **options,
+        )
+        if output_path is not None:
+            samples = results["samples"]
+            shown = {key: value for key, value in results.items() if key != "samples"}
+            tracker.save_results_aggregated(results=shown, samples=samples)
+            for task, rows in samples.items():
+                tracker.save_results_samples(task_name=task, samples=rows)
+    if output_path is not None:
+        _check_written(output_path, {task: len(rows) for task, rows in results["samples"].items()})
+    return results
+
+
+def results_file(folder: Path) -> Path:
+    """lm-eval's results in the output path of one invocation.
+
+    Raises:
+        UnwrittenError: there are none.
+    """
+    found = sorted(folder.glob("*/results_*.json"))
+    if not found:
+        raise UnwrittenError(f"lm-eval left no results in {folder}: the disk may be full, or the folder not writable")
+    return found[-1]
+
+
+def samples_file(folder: Path, task: str) -> Path:
+    """lm-eval's samples of a task in the output path of one invocation."""
+    results = results_file(folder)
+    return results.with_name(f"samples_{task}_{results.stem.removeprefix('results_')}.jsonl")
+
+
+def _check_written(folder: Path, samples: Mapping[str, int]) -> None:
+    """lm-eval only warns when it cannot write its files."""
+    try:
+        json.loads(results_file(folder).read_bytes())
+        for task, rows in samples.items():
+            if samples_file(folder, task).read_bytes().count(b"\n") != rows:
+                raise UnwrittenError(f"lm-eval's samples of {task} in {folder} are cut off: the disk may be full")
+    except (OSError, json.JSONDecodeError) as error:
+        raise UnwrittenError(f"lm-eval's results in {folder} are cut off ({error}): the disk may be full") from error
+
+
+@contextmanager
+def redirect_output(log: Path | None) -> Iterator[None]:
+    """Send what lm-eval prints, and what the programs it starts print on stderr, to a file, or nowhere."""
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(log or os.devnull).open("ab") as target:
+        os.dup2(target.fileno(), 2)
+        try:
+            with (
+                target,
+                TextIOWrapper(FileIO(os.dup(2), "w"), encoding="utf-8", write_through=True) as stream,
+                redirect_stderr(stream),
+                redirect_stdout(stream),
+            ):
+                yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

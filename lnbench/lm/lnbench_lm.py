@@ -1,0 +1,392 @@
+"""lm-eval's ``hf`` model with overrides: everything it takes and answers, plus the arguments of an Experiment."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from lm_eval.api.model import CacheHook
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+from transformers import BitsAndBytesConfig
+
+from lnbench._version import __version__
+from lnbench.choices import override
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import fingerprint
+from lnbench.host import get_host
+from lnbench.lm.answers import Answers
+from lnbench.lm.experiment import Artifacts, Experiment
+from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
+from lnbench.lm.override_counts import Account
+from lnbench.lm.scoring import Batch, Request, Row, collate, length_for_batch_size, logits_at, read_scores
+from lnbench.model.packaged import DEFAULT_MODEL, resolve
+from lnbench.model.sites import TENSOR_PARALLEL, Sites, locate, transformer_body
+from lnbench.overrides import Applied
+from lnbench.statistics import describe_model
+from lnbench.task_languages import AUTO, language_of
+
+log = logging.getLogger(__name__)
+_CPU_BATCH_TOKENS = 2048
+_BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
+_ANSWER_SETTINGS = (
+    *("max_length", "add_bos_token", "prefix_token_id", "truncation", "softmax_dtype", "mixed_precision_dtype"),
+    *("think_end_token", "chat_template_args"),
+)
+"""Attributes of lm-eval's ``hf`` that its answers depend on."""
+
+
+class LNBenchLM(HFLM):  # type: ignore[misc]
+    """A Hugging Face causal LM whose language-specific neurons are overridden while lm-eval measures it.
+
+    Takes every argument of lm-eval's ``hf`` and those of :class:`~lnbench.lm.experiment.Experiment`. With
+    ``intervention=none`` it answers exactly as ``hf`` does.
+
+    Raises:
+        LnbenchError: an unknown argument value, an artifact of another model, an unsupported architecture; and while
+            answering, an intervention that changed no token.
+    """
+
+    def __init__(self, pretrained: Any = DEFAULT_MODEL, **options: Any) -> None:
+        own = {name: options.pop(name) for name in Experiment.model_fields if name in options}
+        experiment, hf = Experiment(**{name: value for name, value in own.items() if value is not None}), options
+        if experiment.changes_model and hf.get("tp_plan") is not None:
+            raise LnbenchError(TENSOR_PARALLEL)
+        if not isinstance(pretrained, str) and (
+            ignored := [key for key in ("peft", "gguf_file", "delta") if hf.get(key)]
+        ):
+            raise LnbenchError(
+                f"{', '.join(ignored)} cannot be applied to a model object; load it into the model first, or pass "
+                "pretrained as a name"
+            )
+        experiment.check_files()
+        self._named = pretrained if isinstance(pretrained, str) else None
+        if hf.get("device") is None:
+            # hf's own default is CUDA whether there is one or not.
+            hf["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        super().__init__(pretrained=resolve(pretrained) if isinstance(pretrained, str) else pretrained, **hf)
+        if self.backend != "causal":
+            raise LnbenchError("lnbench works on causal language models; this one is an encoder-decoder")
+        if experiment.changes_model and any(
+            getattr(one, "is_prompt_learning", False) for one in getattr(self.model, "peft_config", {}).values()
+        ):
+            raise LnbenchError(
+                "this PEFT adapter prepends virtual tokens (prompt or prefix tuning), which are no tokens of any "
+                "language; overrides work with adapters that change weights, such as LoRA"
+            )
+        self.batch_schedule: float
+        self._applied: Applied | None = None
+        self._longest: int | None = None
+        self._sites: Sites | None = None
+        self._artifacts: Artifacts | None = None
+        self._described: dict[str, Any] | None = None
+        self.configure(experiment)
+
+    def configure(self, experiment: Experiment) -> None:
+        """Take up another experiment on the loaded model, keeping the Statistics and NeuronSets made so far.
+
+        Raises:
+            LnbenchError: as the constructor.
+        """
+        self.experiment = experiment
+        self.accounts: dict[str, Account] = defaultdict(Account)
+        self._plans: dict[str, Any] = {}
+        self._classifier = ClassificationHead.load(experiment.head) if experiment.head else None
+        if experiment.site == "paper" and experiment.changes_model:
+            log.warning(
+                "site=paper reads values before the non-linearity and writes them after it, as the published code "
+                "does; many are values that the neurons can never take there"
+            )
+        if experiment.changes_model or experiment.neurons is not None:
+            neurons = self.artifacts.neurons(experiment)
+            if experiment.changes_model and experiment.language != AUTO:
+                if experiment.language not in neurons.languages:
+                    raise unknown("language", experiment.language, neurons.languages, "This NeuronSet has no others")
+                self._plan(experiment.language)
+
+    @property
+    def sites(self) -> Sites:
+        """Where the model's neurons are."""
+        if self._sites is None:
+            self._sites = locate(self.model)
+        return self._sites
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The Statistics and NeuronSets of the loaded model."""
+        if self._artifacts is None:
+            self._artifacts = Artifacts(self.model, self.tokenizer, self.sites.layers, self.sites.width, self.described)
+        return self._artifacts
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """See :func:`lnbench.statistics.describe_model`."""
+        if self._described is None:
+            self._described = describe_model(self.model, self.tokenizer)
+        return self._described
+
+    def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
+        """As lm-eval. :data:`~lnbench.lm.head.SEPARATOR` in a text stands for the tokenizer's own end of text."""
+        return list(super().tok_encode(separated(string, self.tokenizer), *args, **options))
+
+    # What lm-eval asks for
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """See lm-eval. With a classification head, a choice's likelihood is its class's probability."""
+        if self._classifier is not None:
+            check_choices(requests, len(self._classifier.bias))
+            self._classifier.warn_of_other_prompts({str(request.task_name) for request in requests})
+            return self._answer("loglikelihood", requests, self._classify)
+        return self._answer(
+            "loglikelihood", requests, lambda some: super(LNBenchLM, self).loglikelihood(some, disable_tqdm)
+        )
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """See lm-eval."""
+        if self.tok_encode("a")[:1] == [self.prefix_token_id]:
+            log.warning(
+                "lm-eval puts a BOS before every text, and this tokenizer another one, which the model then has to "
+                "predict; add_bos_token=False in the model arguments leaves it out"
+            )
+        return self._answer(
+            "loglikelihood_rolling",
+            requests,
+            lambda some: super(LNBenchLM, self).loglikelihood_rolling(some, disable_tqdm),
+        )
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """See lm-eval."""
+        return self._answer(
+            "generate_until", requests, lambda some: super(LNBenchLM, self).generate_until(some, disable_tqdm)
+        )
+
+    def get_model_info(self) -> dict[str, Any]:
+        """lm-eval's model information, and under ``lnbench`` what was applied and to what."""
+        info: dict[str, Any] = super().get_model_info()
+        experiment = self.experiment
+        described: dict[str, Any] = {
+            "version": __version__,
+            "pretrained": self._named,
+            **{name: value for name, value in experiment.model_dump().items() if value not in (None, ())},
+        }
+        if experiment.changes_model:
+            neurons = self.artifacts.neurons(experiment)
+            described |= {
+                "model": self.described,
+                "intervention_parameters": get_host().canonical("intervention", experiment.intervention),
+                "neuron_set": {
+                    "fingerprint": neurons.fingerprint,
+                    "selector": neurons.selector,
+                    "file": str(self.artifacts.neurons_file(experiment, neurons)),
+                    "neurons": {language: neurons.count(language) for language in neurons.languages},
+                },
+                "statistics_fingerprints": {
+                    language: statistics.fingerprint if statistics is not None else None
+                    for language, (_, statistics) in self._plans.items()
+                },
+                "read_site": experiment.read_site,
+                "write_site": experiment.write_site,
+                "applied": {language: account.summary() for language, account in sorted(self.accounts.items())},
+            }
+        if self._classifier is not None:
+            described["head_sha256"] = self._classifier.sha256
+        return info | {"lnbench": described}
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take lm-eval's ``--use_cache`` file, and keep this model's answers apart in it."""
+        self.cache_hook = Answers(cache_hook.dbdict)
+
+    # How it is done
+
+    def _answer(self, kind: str, requests: list[Any], run: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """Answer requests language by language, each under its own override, in the order asked."""
+        answers: list[Any] = [None] * len(requests)
+        groups: dict[str | None, list[int]] = defaultdict(list)
+        for number, request in enumerate(requests):
+            groups[self._language(request)].append(number)
+        for language, numbers in groups.items():
+            left = self._recall(kind, language, requests, numbers, answers)
+            if not left:
+                continue
+            asked = [requests[number] for number in left]
+            if self.batch_size == "auto":
+                generated = self.max_gen_toks if kind == "generate_until" else 0
+                self._longest = min(self.max_length, length_for_batch_size(asked, self.tok_encode, generated))
+            with self._overriding(language, asked):
+                for number, answer in zip(left, run(asked), strict=True):
+                    answers[number] = answer
+        return answers
+
+    def _language(self, request: Any) -> str | None:
+        if not self.experiment.changes_model:
+            return None
+        if self.experiment.language != AUTO:
+            return self.experiment.language
+        return language_of(request, self.artifacts.neurons(self.experiment).languages)
+
+    def _recall(
+        self, kind: str, language: str | None, requests: list[Any], numbers: list[int], answers: list[Any]
+    ) -> list[int]:
+        """Fill in what ``--use_cache`` kept; return the requests that are left."""
+        hook = self.cache_hook
+        if not isinstance(hook, Answers) or not hook.enabled:
+            return numbers
+        hook.configuration = self._configuration(language)
+        left = []
+        for number in numbers:
+            arguments = requests[number].args
+            sampled = kind == "generate_until" and arguments[1].get("do_sample", False)
+            answers[number] = None if sampled else hook.find(kind, arguments)
+            if answers[number] is None:
+                left.append(number)
+        if language is not None:
+            self.accounts[language].cached_answers += len(numbers) - len(left)
+        return left
+
+    def _plan(self, language: str) -> Any:
+        if language not in self._plans:
+            self._plans[language] = self.artifacts.override(self.experiment, language)
+        return self._plans[language]
+
+    @contextmanager
+    def _overriding(self, language: str | None, requests: Sequence[Any]) -> Iterator[None]:
+        if language is None:
+            yield
+            return
+        change, statistics = self._plan(language)
+        with override(
+            self.model,
+            change,
+            statistics=statistics,
+            site=self.experiment.write_site,
+            positions=self.experiment.positions,
+            sites=self.sites,
+        ) as applied:
+            self._applied = applied
+            try:
+                yield
+            finally:
+                self._applied = None
+        self.accounts[language].add(applied)
+        if applied.tokens == 0:
+            tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+            raise LnbenchError(
+                f"intervention {self.experiment.intervention!r} changed no token of {tasks}: "
+                + (
+                    f"positions={self.experiment.positions} leaves nothing to change there; use positions=all"
+                    if self.experiment.positions != "all"
+                    else f"it overrides no neuron of {language!r}"
+                )
+            )
+
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        # Requests that share a row must also share where their prompt ends, if that decides what is changed.
+        share = self.logits_cache and (self._applied is None or self.experiment.positions == "all")
+        collator = collate(requests, share=share)
+        auto = self.batch_size == "auto"
+        size = override_bs or (0 if auto else self.batch_size)
+        schedule = self._batch_scheduler if auto and not override_bs and requests else None
+        if schedule is not None:
+            self.batch_sizes: dict[int, int] = {}
+        answers = []
+        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        with bar:
+            for chunk in collator.get_batched(n=size, batch_fn=schedule):
+                batch = Batch.of([Row.of(request, self.max_length) for request in chunk], self.device)
+                with self._reading(batch):
+                    logits = logits_at(self.model, batch)
+                for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
+                    answers.append(answer)
+                    if strings is not None:
+                        self.cache_hook.add_partial("loglikelihood", strings, answer)
+                    bar.update(1)
+        return list(collator.get_original(answers))
+
+    def _classify(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Score each document's choices by the classification head, on one position of their shared context."""
+        assert self._classifier is not None
+        pooling = self._classifier.pooling
+        limit = pooling.length or self.max_length
+        contexts = sorted({request.args[0] for request in requests}, key=lambda text: (-len(text), text))
+        encoded = {
+            text: cut_left(self.tok_encode(text), limit, self.prefix_token_id) or [self.prefix_token_id]
+            for text in contexts
+        }
+        size = self._detect_batch_size() if self.batch_size == "auto" else self.batch_size
+        scores: dict[str, torch.Tensor] = {}
+        for start in tqdm(
+            range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0
+        ):
+            some = contexts[start : start + size]
+            texts = pooling.lay_out([encoded[text] for text in some], self.device)
+            with self._reading(Batch([Row(encoded[text], 1) for text in some], texts.ids), texts.read):
+                pooled = read_hidden(transformer_body(self.sites.model), texts)
+            scores |= dict(zip(some, self._classifier.log_probabilities(pooled).cpu(), strict=True))
+        answers = []
+        for request in requests:
+            own = scores[request.args[0]]
+            answer = (float(own[request.idx]), int(own.argmax()) == request.idx)
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+            answers.append(answer)
+        return answers
+
+    @contextmanager
+    def _reading(self, batch: Batch, pooled: torch.Tensor | None = None) -> Iterator[None]:
+        """Forward passes in this block read ``batch``: the override learns which of its tokens to change.
+
+        A classification head can read a padding token (``pooled``, a position a row), which then counts as real.
+        """
+        dtype = self.mixed_precision_dtype
+        precision = nullcontext() if dtype is None else torch.autocast(device_type=self.device.type, dtype=dtype)
+        if self._applied is not None:
+            real = batch.real(self.experiment.positions)
+            if pooled is not None and self.experiment.positions != "generated":
+                real[torch.arange(len(real), device=real.device), pooled] = True
+            self._applied.real = real
+        try:
+            with torch.no_grad(), precision:
+                yield
+        finally:
+            if self._applied is not None:
+                self._applied.real = None
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        """As lm-eval, but by the longest request in place of the model's full length, and by rule on a CPU."""
+        longest = self._longest or self.max_length
+        if requests:
+            longest = len(Row.of(requests[pos], self.max_length).tokens)
+        if self.device.type == "cpu":
+            # Trying sizes until memory runs out would stop a CPU process, and larger batches are no faster there.
+            return int(max(1, min(self.max_batch_size, _CPU_BATCH_TOKENS // max(1, longest))))
+        with self._applied.paused() if self._applied is not None else nullcontext():
+            return int(super()._detect_batch_size([(None, [0] * longest, [0])], 0))
+
+    def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
+        """As lm-eval, which divides by zero where there are fewer requests than batch sizes to try."""
+        steps: float = self.batch_schedule
+        self.batch_schedule = min(steps, len(n_reordered_requests))
+        try:
+            return int(super()._batch_scheduler(pos, n_reordered_requests))
+        finally:
+            self.batch_schedule = steps
+
+    def _create_model(self, *args: Any, **options: Any) -> None:
+        """As lm-eval, whose quantisation arguments transformers no longer takes one by one."""
+        quantization = {name: options.pop(name) for name in list(options) if name.startswith(_BITSANDBYTES)}
+        if quantization.get("load_in_4bit") or quantization.get("load_in_8bit"):
+            options["quantization_config"] = BitsAndBytesConfig(**quantization)
+        super()._create_model(*args, **options)
+
+    def _configuration(self, language: str | None) -> str:
+        """Everything besides the request that an answer depends on, as a fingerprint for the answer cache."""
+        settings = [str(getattr(self, name, None)) for name in _ANSWER_SETTINGS]
+        parts: list[Any] = [self.described, settings, self._classifier.sha256 if self._classifier else None]
+        if language is not None:
+            parts += [self._plan(language)[0].fingerprint, self.experiment.write_site, self.experiment.positions]
+        return fingerprint(parts)

@@ -1,0 +1,91 @@
+"""What a model and its tokenizer are: for provenance, and as keys of what was computed with them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from lnbench.files import fingerprint
+from lnbench.model.sites import unwrap
+
+_INCIDENTAL = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
+    """What a model is, for provenance and cache keys.
+
+    Returns:
+        ``model`` (name), ``revision``, ``weights`` (fingerprint of the parameters, adapters included), ``config``
+        (fingerprint of the configuration, quantisation included), ``adapter`` (fingerprint of the PEFT configuration,
+        if any), ``dtype``, ``quantization`` and ``tokenizer`` (fingerprint, where one is given).
+    """
+    base = unwrap(model)
+    config = base.config
+    quantization = getattr(config, "quantization_config", None)
+    method = getattr(quantization, "quant_method", None) or (
+        quantization.get("quant_method") if isinstance(quantization, dict) else None
+    )
+    name, revision = getattr(config, "_name_or_path", "") or type(base).__name__, getattr(config, "_commit_hash", None)
+    weights = weights_fingerprint(base)
+    if any(parameter.is_meta for parameter in base.parameters()):
+        # Offloaded weights are not here to be read, so their source stands for them.
+        weights = fingerprint([weights, name, revision])
+    described = {
+        "model": name,
+        "revision": revision,
+        "weights": weights,
+        "config": fingerprint({key: value for key, value in config.to_dict().items() if key not in _INCIDENTAL}),
+        "adapter": _adapter_fingerprint(model, base),
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "quantization": str(getattr(method, "value", method)) if method else None,
+    }
+    if tokenizer is not None:
+        described["tokenizer"] = tokenizer_fingerprint(tokenizer)
+    return described
+
+
+def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:
+    """What PEFT adds beyond the parameters inside ``base``: its configuration (scaling), and virtual tokens."""
+    configs = getattr(model, "peft_config", None)
+    if not configs:
+        return None
+    inside = {id(parameter) for parameter in base.parameters()}
+    outside = nn.ParameterDict(
+        {
+            name.replace(".", "/"): parameter
+            for name, parameter in model.named_parameters()
+            if id(parameter) not in inside
+        }
+    )
+    described = {name: {**one.to_dict(), "base_model_name_or_path": None} for name, one in configs.items()}
+    return fingerprint([described, str(model.active_adapters), weights_fingerprint(outside)])
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with any parameter of ``model``, its adapters included.
+
+    Every parameter enters with its name, shape, type, the sum of its bit patterns and up to 256 of its elements: enough
+    to tell apart models that were trained differently without reading gigabytes through a hash, and the same whatever
+    the device and the number of threads.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        data = parameter.detach()
+        digest.update(f"{name} {tuple(data.shape)} {data.dtype}".encode())
+        if data.is_meta or data.numel() == 0:
+            continue
+        bits = data.contiguous().flatten().view(_INTEGERS[data.element_size()])
+        picked = bits[:: max(1, bits.numel() // 256)][:256]
+        digest.update(int(bits.sum(dtype=torch.int64)).to_bytes(8, "big", signed=True))
+        digest.update(picked.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """16 hexadecimal digits of a tokenizer's vocabulary and of what it makes of a line of several scripts."""
+    probe = "lnbench 1234 – naïve, हिन्दी, اردو, 中文, Tiếng Việt\n\n  x"
+    return fingerprint([sorted(tokenizer.get_vocab().items()), tokenizer(probe)["input_ids"]])

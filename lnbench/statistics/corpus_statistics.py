@@ -1,0 +1,260 @@
+"""Statistics of a language's corpus: text → blocks → one pass, which may be interrupted, or split among processes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lnbench.corpora import Corpus, ahead, blocks, open_corpus
+from lnbench.errors import LnbenchError
+from lnbench.files import fingerprint
+from lnbench.model.describe import describe_model
+from lnbench.model.sites import Sites, locate
+from lnbench.statistics.accumulator import FORMAT, Account
+from lnbench.statistics.batching import fitting_batch_size
+from lnbench.statistics.collect import Block, observing, statistics_of
+from lnbench.statistics.language_statistics import Statistics
+from lnbench.statistics.layer_accumulator import CALIBRATION
+from lnbench.statistics.nonlinearity import names_of
+from lnbench.statistics.site_values import PLACES
+
+log = logging.getLogger(__name__)
+
+Shard = tuple[int, int]
+WHOLE: Shard = (0, 1)
+_PUBLISHED_SIZE = 8
+_COST = 50
+"""Progress is kept no more often than after so many times as long as keeping it takes: for 2 % of the time."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which tokens of a corpus are counted, and how.
+
+    Attributes:
+        corpus: Corpus pattern.
+        tokens: Budget a language; all of the corpus if None.
+        length: Tokens in a block, BOS included.
+        mode: ``pack`` or ``truncate``, see :func:`lnbench.blocks`.
+        skip: Positions not counted at the start of a block.
+        seed: Seed of the documents' order.
+        dedup: Drop documents that repeat an earlier one.
+        drop_wrong_script: Drop documents that are mostly in another script than the language's.
+        batch_levels: See :func:`lnbench.collect_statistics`. The means depend on the size of the batches; so with them
+            it is 8, where it is not given, and is recorded.
+        batch_size: Blocks in a forward pass; as many as fit the memory if None.
+    """
+
+    corpus: str
+    tokens: int | None = None
+    length: int = 512
+    mode: str = "pack"
+    skip: int = 1
+    seed: int = 0
+    dedup: bool = False
+    drop_wrong_script: bool = False
+    batch_levels: tuple[float, ...] = ()
+    batch_size: int | None = None
+
+    def open(self, language: str) -> Corpus:
+        """The documents of one language."""
+        chosen = {"dedup": self.dedup, "drop_wrong_script": self.drop_wrong_script}
+        return open_corpus(self.corpus, language, seed=self.seed, **chosen)
+
+    def blocks(self, corpus: Corpus, tokenizer: Any, batch_size: int, **options: Any) -> Iterator[Block]:
+        """Its batches, made ahead of their use."""
+        cut = blocks(corpus, tokenizer, self.length, batch_size, self.tokens, mode=self.mode, **options)
+        return ahead(cut)
+
+    def provenance(self, language: str) -> dict[str, Any]:
+        """What decides which tokens are counted, and where they come from."""
+        opened = self.open(language)
+        return {
+            "corpus": opened.fingerprint,
+            "corpus_pattern": opened.pattern,
+            "corpus_source": opened.source,
+            "corpus_tokens": self.tokens,
+            "sequence_length": self.length,
+            "mode": self.mode,
+            "skip": self.skip,
+            "seed": self.seed,
+            "dedup": self.dedup,
+            "drop_wrong_script": self.drop_wrong_script,
+            **({"batch_levels": list(self.batch_levels), "batch_size": self.size} if self.batch_levels else {}),
+        }
+
+    @property
+    def size(self) -> int | None:
+        """The batch size, if it does not depend on the memory."""
+        return self.batch_size or (_PUBLISHED_SIZE if self.batch_levels else None)
+
+
+def request_key(provenance: dict[str, Any]) -> str:
+    """A fingerprint of everything that Statistics depend on, the way of counting included, and of nothing else."""
+    return fingerprint([FORMAT, {name: value for name, value in provenance.items() if name not in PLACES}])
+
+
+def collect_corpus(
+    model: nn.Module,
+    tokenizer: Any,
+    language: str,
+    reading: Reading,
+    *,
+    site: str = "post",
+    **options: Any,
+) -> Statistics:
+    """Collect one language's Statistics from a corpus: :func:`count_corpus`, finished.
+
+    Args:
+        model: A supported Hugging Face causal LM.
+        tokenizer: Its tokenizer.
+        language: Language code, as in the corpus.
+        reading: Which tokens are counted.
+        site: Site shown first.
+        options: Those of :func:`count_corpus`.
+
+    Raises:
+        LnbenchError: missing corpus, empty text, unsupported model.
+    """
+    account = count_corpus(model, tokenizer, language, reading, **options)
+    return finished(account, site=site, activations=locate(model).activations)
+
+
+def finished(account: Account, *, site: str, activations: Any) -> Statistics:
+    """The Statistics that a corpus's account comes to, with its provenance.
+
+    Raises:
+        LnbenchError: nothing was counted.
+    """
+    about = account.about
+    provenance = {**about["provenance"], "request": about["request"], "text": about["text"]}
+    return statistics_of(account, activations, about["language"], site=site, provenance=provenance)
+
+
+def count_corpus(
+    model: nn.Module,
+    tokenizer: Any,
+    language: str,
+    reading: Reading,
+    *,
+    shard: Shard = WHOLE,
+    state: Path | None = None,
+    save_every: float = 60.0,
+    progress: bool = True,
+    described: dict[str, Any] | None = None,
+) -> Account:
+    """Count one language's corpus, or a shard of it, and go on where an earlier attempt was interrupted.
+
+    Args:
+        model: A supported Hugging Face causal LM.
+        tokenizer: Its tokenizer.
+        language: Language code, as in the corpus.
+        reading: Which tokens are counted.
+        shard: ``(index, count)``, from 0: every count-th block. All shards lay their bins out on the start of the whole
+            text, so that their counts add up to those of the whole.
+        state: File that keeps the progress, and the finished account. What it holds of another request is replaced.
+        save_every: Seconds between two savings, at least; large accounts are saved less often.
+        progress: Show a progress bar.
+        described: What :func:`~lnbench.statistics.describe_model` says of the two, if that is known already.
+
+    Raises:
+        LnbenchError: missing corpus, empty text, unsupported model, full disk.
+    """
+    sites = locate(model)
+    provenance = (described or describe_model(model, tokenizer)) | reading.provenance(language)
+    request = request_key(provenance)
+    account = _begun(state, request, shard, language)
+    if account is None:
+        account = Account(sites.layers, sites.width, reading.batch_levels)
+        account.about = {
+            "language": language,
+            "request": request,
+            "provenance": provenance,
+            "shard": list(shard),
+            "activations": names_of(sites.activations),
+            "batch_size": reading.size or fitting_batch_size(sites, reading.length),
+            "rows": 0,
+            "done": False,
+        }
+        if shard != WHOLE:
+            account.take_bins(_laid_out(sites, tokenizer, language, reading, account.about["batch_size"]))
+        if state is not None:
+            # What was chosen by the memory that happened to be free stays the same after an interruption.
+            account.save(state)
+    elif not account.about["done"]:
+        account.about["batch_size"] = reading.size or account.about["batch_size"]
+        so_far = (f"{account.tokens:,}", account.about["batch_size"])
+        log.warning("%s: going on after %s tokens, %d blocks a forward pass", language, *so_far)
+    if not account.about["done"]:
+        _count(sites, tokenizer, account, reading, state, save_every, progress)
+    return account
+
+
+def _begun(state: Path | None, request: str, shard: Shard, language: str) -> Account | None:
+    """What an earlier attempt at the same has left."""
+    if state is None or not state.exists():
+        return None
+    try:
+        about = Account.about_in(state)
+        if (about["request"], about["shard"]) != (request, list(shard)):
+            log.warning("%s: %s holds counts of another request; starting anew", language, state)
+            return None
+        return Account.load(state)
+    except LnbenchError as error:
+        log.warning("%s; starting anew", error)
+        return None
+
+
+def _laid_out(sites: Sites, tokenizer: Any, language: str, how: Reading, batch_size: int) -> Account:
+    """An account of the start of the whole text, which has its bins."""
+    account = Account(sites.layers, sites.width)
+    with observing(sites, account, language, skip=how.skip) as read:
+        for block in how.blocks(how.open(language), tokenizer, batch_size):
+            read(block)
+            if account.tokens > CALIBRATION:
+                break
+    return account
+
+
+def _count(
+    sites: Sites, tokenizer: Any, account: Account, how: Reading, state: Path | None, save_every: float, progress: bool
+) -> None:
+    about = account.about
+    language, shard = about["language"], about["shard"]
+    corpus = how.open(language)
+    total = how.tokens // shard[1] if how.tokens is not None else None
+    documents = corpus.count() if progress and total is None else None
+    bar = tqdm(total=total, initial=account.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
+
+    def passing_over(row: int) -> None:
+        if row % 1000 == 0:
+            bar.set_postfix_str(f"reading up to there again: {row / about['rows']:.0%}")
+
+    batches = how.blocks(
+        corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"], on_skip=passing_over
+    )
+    due = time.monotonic() + save_every
+    with observing(sites, account, language, skip=how.skip) as read, bar:
+        for block in batches:
+            bar.set_postfix_str("", refresh=False)
+            bar.update(read(block))
+            if documents and corpus.report.documents:
+                # How much there is to read is not known before it is tokenised, but what share of it has been read.
+                bar.total = max(bar.n, round(bar.n * documents / (corpus.report.documents * shard[1])))
+            about["rows"] += len(block if isinstance(block, Tensor) else block[0])
+            if state is not None and time.monotonic() >= due:
+                started = time.monotonic()
+                account.check(language)
+                account.save(state)
+                due = time.monotonic() + max(save_every, _COST * (time.monotonic() - started))
+    about["text"] = asdict(corpus.report)
+    about["done"] = True
+    if state is not None and shard != list(WHOLE):
+        account.save(state)

@@ -1,0 +1,224 @@
+"""What one pass over a language's text leaves: per neuron, moments and a quantile function, at both sites."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lnbench.errors import LnbenchError, unknown
+from lnbench.files import fingerprint
+from lnbench.statistics import store
+from lnbench.statistics.site_values import LEVELS, SiteValues
+
+Scope = Literal["neuron", "layer", "model"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How one language's text activates every neuron of a model.
+
+    The moments and quantiles are those of ``site``; :meth:`at` gives the same pass seen at the other one.
+
+    Args:
+        language: Language code.
+        tokens: Tokens counted (BOS and padding are not).
+        site: ``post`` (output of the non-linearity) or ``pre`` (its input).
+        sites: Site → :class:`SiteValues`.
+        provenance: What the numbers come from: model, tokenizer, corpus (see :func:`describe_model`).
+        batch_quantiles: Site → level → ``[layers, width]``: the mean over batches of each batch's quantile. This is
+            the published estimate of a percentile, which is not the percentile; kept only where asked for.
+    """
+
+    language: str
+    tokens: int
+    site: str
+    sites: Mapping[str, SiteValues]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    batch_quantiles: Mapping[str, Mapping[float, Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.site not in self.sites:
+            raise unknown("site", self.site, self.sites)
+
+    def at(self, site: str) -> Statistics:
+        """The same Statistics, seen at ``site``.
+
+        Raises:
+            LnbenchError: nothing is known of that site.
+        """
+        return self if site == self.site else replace(self, site=site)
+
+    @property
+    def values(self) -> SiteValues:
+        """The values of this site."""
+        return self.sites[self.site]
+
+    @property
+    def positive_rate(self) -> Tensor:
+        """``[layers, width]``, share of tokens with a value above 0: the activation probability of LAPE."""
+        return self.values.positive_rate
+
+    @property
+    def mean(self) -> Tensor:
+        """``[layers, width]``, mean over tokens."""
+        return self.values.mean
+
+    @property
+    def std(self) -> Tensor:
+        """``[layers, width]``, population standard deviation over tokens."""
+        return self.values.std
+
+    @property
+    def min(self) -> Tensor:
+        """``[layers, width]``, the smallest value seen."""
+        return self.values.min
+
+    @property
+    def max(self) -> Tensor:
+        """``[layers, width]``, the largest value seen."""
+        return self.values.max
+
+    @property
+    def rank_error(self) -> Tensor:
+        """``[layers, width]``, a bound on the error of the quantiles, as a share of the tokens."""
+        return self.values.rank_error
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return str(self.provenance.get("model", ""))
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return self.mean.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Neurons per layer."""
+        return self.mean.shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """These numbers, their language and the site they show, in 16 hexadecimal digits."""
+        digests = sorted((site, values.digest) for site, values in self.sites.items())
+        return fingerprint([self.language, self.tokens, self.site, digests])
+
+    def quantile(self, q: float) -> Tensor:
+        """The ``q``-quantile of every neuron, ``[layers, width]``; linear between the kept levels.
+
+        Raises:
+            LnbenchError: ``q`` is not between 0 and 1.
+        """
+        _check_level(q)
+        kept = self.values.quantiles
+        upper = int(torch.searchsorted(LEVELS, torch.tensor(q, dtype=torch.float64) - 1e-12))
+        upper = min(upper, len(LEVELS) - 1)
+        high = float(LEVELS[upper])
+        if abs(high - q) < 1e-9 or upper == 0:
+            return kept[upper].clone()
+        low = float(LEVELS[upper - 1])
+        return torch.lerp(kept[upper - 1], kept[upper], (q - low) / (high - low))
+
+    def exceedance(self, threshold: float | Tensor) -> Tensor:
+        """Share of tokens whose value exceeds ``threshold``, ``[layers, width]``; exact for 0.
+
+        Args:
+            threshold: A number, or a tensor that broadcasts to ``[layers, width]``.
+        """
+        return _exceedance(self._grid(), self.positive_rate, torch.as_tensor(threshold))
+
+    def _grid(self) -> Tensor:
+        """The quantile function of every neuron, ``[layers, width, levels]``."""
+        return self.values.quantiles.permute(1, 2, 0).contiguous()
+
+    def pooled_quantile(self, q: float, scope: Scope = "model") -> Tensor:
+        """The ``q``-quantile of values pooled over neurons; broadcasts to ``[layers, width]``.
+
+        Args:
+            q: Level, between 0 and 1.
+            scope: ``neuron`` (nothing is pooled, ``[layers, width]``), ``layer`` (``[layers, 1]``) or ``model``
+                (``[1, 1]``).
+
+        Raises:
+            LnbenchError: ``q`` is not between 0 and 1, or an unknown scope.
+        """
+        if scope not in get_args(Scope):
+            raise unknown("scope", scope, get_args(Scope))
+        if scope == "neuron":
+            return self.quantile(q)
+        _check_level(q)
+        grid = self._grid()
+        axes = (1,) if scope == "layer" else (0, 1)
+        low = self.min.double().amin(axes, keepdim=True)
+        high = self.max.double().amax(axes, keepdim=True)
+        # The pooled distribution is the mean of the neurons' own, so bisect its exceedance.
+        for step in range(50):
+            # First the lowest value itself: where most values tie there, it is the quantile.
+            middle = (low + high) / 2 if step else low
+            too_low = _exceedance(grid, self.positive_rate, middle.float()).mean(axes, keepdim=True) > 1 - q
+            low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
+        return high.float()
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Add this language to a Statistics folder; see :mod:`lnbench.statistics.store`."""
+        return store.save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], language: str) -> Statistics:
+        """Read one language of a Statistics folder.
+
+        Raises:
+            LnbenchError: no such folder or language, another format, a truncated file.
+        """
+        return cls(*store.load(Path(folder), language))
+
+
+def _check_level(q: float) -> None:
+    if not 0 <= q <= 1:
+        raise LnbenchError(f"a quantile's level lies between 0 and 1, got {q}")
+
+
+def _exceedance(grid: Tensor, positive_rate: Tensor, threshold: Tensor) -> Tensor:
+    """Share of tokens above ``threshold``, ``[layers, width]``, by quantile functions ``[layers, width, levels]``."""
+    point = threshold.to(grid.dtype).broadcast_to(grid.shape[:2]).contiguous().unsqueeze(-1)
+    # right=True counts the levels whose quantile does not exceed the threshold, so ties do not exceed it.
+    above = torch.searchsorted(grid, point, right=True)
+    upper = above.clamp(1, len(LEVELS) - 1)
+    y0, y1 = grid.gather(-1, upper - 1), grid.gather(-1, upper)
+    share = ((point - y0).double() / (y1 - y0).double().clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
+    below = LEVELS[upper - 1] + share * (LEVELS[upper] - LEVELS[upper - 1])
+    below = torch.where(above == 0, 0.0, torch.where(above == len(LEVELS), 1.0, below))
+    share = (1 - below).squeeze(-1)
+    # At 0, where values of many neurons tie, the share is known exactly, and bounds it on either side.
+    point = point.squeeze(-1)
+    share = torch.where(point >= 0, torch.minimum(share, positive_rate), torch.maximum(share, positive_rate))
+    return torch.where(point == 0, positive_rate, share)
+
+
+def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, int]:
+    """The model, layers and width that several languages' Statistics share.
+
+    Raises:
+        LnbenchError: there are none, or they come from different models or show different sites.
+    """
+    if not statistics:
+        raise LnbenchError("no Statistics given: name at least one language")
+    first = next(iter(statistics.values()))
+    for language, one in statistics.items():
+        for what in ("model", "weights", "layers", "width", "site"):
+            here, there = (
+                each.provenance.get(what) if what == "weights" else getattr(each, what) for each in (one, first)
+            )
+            if here != there:
+                raise LnbenchError(
+                    f"these Statistics come from different models or sites: {what} is {there!r} for "
+                    f"{first.language!r} and {here!r} for {language!r}; collect them alike"
+                )
+    return first.model, first.layers, first.width

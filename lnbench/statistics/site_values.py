@@ -1,0 +1,62 @@
+"""The values of one site, per neuron: moments and quantiles, and the names under which they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+LEVELS: Tensor = torch.cat(
+    [
+        torch.tensor([0.0, 0.001, 0.0025, 0.005], dtype=torch.float64),
+        torch.arange(1, 100, dtype=torch.float64) / 100,
+        torch.tensor([0.995, 0.9975, 0.999, 1.0], dtype=torch.float64),
+    ]
+)
+"""The levels at which quantiles are kept; between them the quantile function is linear."""
+
+ASKED = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""The levels that interventions and tables use, for which the error in ranks is told."""
+
+RANKED: Tensor = torch.tensor([int((LEVELS - level).abs().argmin()) for level in ASKED])
+"""Where they stand in :data:`LEVELS`."""
+
+PLACES = ("model", "corpus_pattern")
+"""Entries of the provenance that say where something lies and not what it is."""
+
+MOMENTS = ("positive_rate", "mean", "std", "min", "max")
+TENSORS = (*MOMENTS, "rank_error", "quantiles")
+
+
+@dataclass(frozen=True)
+class SiteValues:
+    """One site's values, each ``[layers, width]`` in the activation's own unit.
+
+    ``positive_rate`` is the share of tokens with a value above 0 (float64, from integer counts); ``mean`` and ``std``
+    (population) are float64 sums rounded to float32; ``quantiles`` is ``[levels, layers, width]`` at :data:`LEVELS`,
+    and ``rank_error`` bounds |F(quantile(q)) − q| for the levels in :data:`ASKED`, F being the text's own distribution:
+    it is what the bins over that place hold. The error itself is far smaller wherever values spread smoothly.
+    """
+
+    positive_rate: Tensor
+    mean: Tensor
+    std: Tensor
+    min: Tensor
+    max: Tensor
+    quantiles: Tensor
+    rank_error: Tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of all numbers, in hexadecimal."""
+        sha256 = hashlib.sha256()
+        for tensor in self.tensors().values():
+            sha256.update(tensor.contiguous().numpy().tobytes())
+        return sha256.hexdigest()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, as they are stored."""
+        return {name: getattr(self, name) for name in TENSORS}

@@ -1,0 +1,39 @@
+"""Cells that take their process down with them, as when memory ends: known by the folders that they leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lnbench.errors import LnbenchError
+from lnbench.files import read_json, write_json
+from lnbench.sweeps.cells import Cell
+from lnbench.sweeps.folder import CELLS
+
+ATTEMPTS = 3
+"""How many processes or workers a cell may take down; the last of them tries it with a batch of 1."""
+_FILE = ".deaths.json"
+
+
+def consecutive_crashes(out: Path, cells: Sequence[Cell]) -> dict[str, int]:
+    """How often each cell's process died, the last times that the sweep was run; call it once, at the start.
+
+    A cell that left nothing behind the last time begins anew: it was another one's fault, or nobody's.
+
+    Args:
+        out: The folder of the run, as the last process left it.
+        cells: Those that are still to be measured.
+
+    Returns:
+        Cell → deaths.
+    """
+    left = [path.name for path in (out / CELLS).glob(".*")]
+    try:
+        before = read_json(out / _FILE)
+    except LnbenchError:
+        before = {}
+    died = [cell.key for cell in cells if any(name.startswith(f".{cell.slug}-") for name in left)]
+    found = {key: before.get(key, 0) + 1 for key in died}
+    # One that is given up is tried again by the next run, as all that fail.
+    write_json(out / _FILE, {key: deaths for key, deaths in found.items() if deaths < ATTEMPTS})
+    return found

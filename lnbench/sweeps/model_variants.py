@@ -1,0 +1,105 @@
+"""Models and adapters of a spec: what cells are run on, and the fine-tunings that make some of them first."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lnbench import content_hash
+from lnbench.errors import LnbenchError
+from lnbench.finetuning.job import FinetuneJob
+from lnbench.lm.arguments import format_model_args
+from lnbench.model.packaged import content_of
+from lnbench.sweeps.cells import Loading
+from lnbench.sweeps.spec import AdapterSpec, ModelSpec, Sweep
+
+HEAD = "head.safetensors"
+"""A classification head, in an adapter's folder."""
+FINETUNED = "finetune"
+"""The folder of a run that holds the adapters that it trains."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", HEAD)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A fine-tuning, and the loading that its adapter completes."""
+
+    job: FinetuneJob
+    loading: Loading
+
+    @property
+    def command(self) -> str:
+        """The shell command that trains the adapter by hand."""
+        given = self.job.model_dump(mode="json", exclude_defaults=True, exclude={"finetuner", "settings"})
+        given |= {"model_args": format_model_args(given["model_args"])} if "model_args" in given else {}
+        words = ["lnbench", "finetune", self.job.finetuner]
+        words += [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        words += [word for name, value in self.job.settings.items() for word in ("--set", f"{name}={_text(value)}")]
+        return shlex.join(words)
+
+    def finished(self, adapter: Path) -> Loading:
+        """What cells load once the adapter is there."""
+        head = str(adapter) if self.loading.head else None
+        return replace(self.loading, adapter=str(adapter), head=head)
+
+
+def loadings(spec: Sweep, out: Path) -> list[Loading | Training]:
+    """What cells are run on, in order: each model as it is, with each adapter, and with each fine-tuning.
+
+    Args:
+        spec: The spec.
+        out: The run's folder, in which fine-tunings keep their adapters.
+
+    Raises:
+        LnbenchError: an adapter is missing, or a fine-tuning's options are wrong.
+    """
+    content_hash.forget()
+    return [one for model in spec.models for one in _of_model(spec, model, out)]
+
+
+def _of_model(spec: Sweep, model: ModelSpec, out: Path) -> Iterator[Loading | Training]:
+    content = content_of(model.pretrained)
+    plain = Loading(model.pretrained, model.options, content=content)
+    if spec.base:
+        yield plain
+    for name, adapter in spec.adapters.items():
+        if adapter.model in (None, model.pretrained):
+            yield _adapted(plain, name, adapter)
+    for name, options in spec.finetune.items():
+        yield _training(plain, name, options, out)
+
+
+def _adapted(plain: Loading, name: str, adapter: AdapterSpec) -> Loading:
+    folder = Path(adapter.path)
+    # A folder may name an adapter on the hub, which lm-eval fetches.
+    parts = {file: content_hash.of_file(str(folder / file)) for file in _ADAPTER_FILES if (folder / file).is_file()}
+    if folder.is_dir() and not parts:
+        raise LnbenchError(f"adapters.{name}: {folder} holds no PEFT adapter")
+    head = adapter.path if adapter.head and HEAD in parts else None
+    content = [plain.content, parts or adapter.path, head is not None]
+    return replace(plain, finetune=name, adapter=adapter.path, head=head, content=content)
+
+
+def _training(plain: Loading, name: str, options: Mapping[str, Any], out: Path) -> Training:
+    if reserved := {"model", "out"} & set(options):
+        raise LnbenchError(f"finetune.{name}: leave {sorted(reserved)[0]} out, it follows from the sweep")
+    given = {"model_args": dict(plain.options), **options, "model": plain.model}
+    try:
+        key = FinetuneJob(out=out, **given).key
+        folder = _UNSAFE.sub("_", f"{name}-{Path(plain.model).name}-{key[:8]}")
+        job = FinetuneJob(out=out / FINETUNED / folder, **given)
+    except LnbenchError as error:
+        raise LnbenchError(f"finetune.{name}: {error}") from error
+    head = str(job.out) if job.training.answer == "head" else None
+    return Training(job, replace(plain, finetune=name, adapter=str(job.out), head=head, content=[plain.content, key]))
+
+
+def _text(value: Any) -> str:
+    """A setting's value as the command line reads it."""
+    return value if isinstance(value, str) else json.dumps(value)

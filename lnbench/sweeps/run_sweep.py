@@ -1,0 +1,145 @@
+"""Run a sweep: what is finished already stays, the rest goes to an executor, and every result is kept as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from tqdm import tqdm
+
+from lnbench.errors import LnbenchError, one_line_error
+from lnbench.files import exclusive_lock
+from lnbench.sweeps import records
+from lnbench.sweeps.cells import Cell, Loading, plan
+from lnbench.sweeps.crashes import ATTEMPTS, consecutive_crashes
+from lnbench.sweeps.failures import disk_error
+from lnbench.sweeps.folder import clear_unfinished, reconcile, save_spec
+from lnbench.sweeps.model_variants import Training, loadings
+from lnbench.sweeps.provenance import failure
+from lnbench.sweeps.records import Record
+from lnbench.sweeps.spec import Sweep
+
+_SHOWN_METRICS = 2
+
+
+class Executor(Protocol):
+    """Where cells and fine-tunings are run. It writes nothing but their own folders."""
+
+    def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
+        """Each fine-tuning with its adapter's folder, or with what it failed of, as they end."""
+
+    def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
+        """Each cell with its records, as they end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep has come to."""
+
+    cells: int
+    measured: int
+    """In this run; the others were finished already."""
+    failed: dict[str, str]
+    """Cell → error."""
+
+
+def planned(spec: Sweep, out: Path) -> list[Cell]:
+    """The cells of a spec, before anything is run."""
+    return plan(spec, [one.loading if isinstance(one, Training) else one for one in loadings(spec, out)])
+
+
+def planned_commands(spec: Sweep, out: Path) -> Iterator[str]:
+    """The commands that do by hand what a spec asks for, each fine-tuning before the cells that need its adapter."""
+    trainings = {str(one.job.out): one for one in loadings(spec, out) if isinstance(one, Training)}
+    for cell in planned(spec, out):
+        if (training := trainings.pop(cell.loading.adapter or "", None)) is not None:
+            yield training.command
+        yield cell.command
+
+
+def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = None) -> Outcome:
+    """Measure every cell of a spec that is not measured yet. Cells that failed before are tried again.
+
+    Args:
+        spec: The spec.
+        out: Folder for ``records.jsonl``, ``cells/`` and ``finetune/``; one process at a time.
+        executor: Where cells are run.
+        console: Where to talk.
+
+    Raises:
+        LnbenchError: the spec cannot be run, the folder is in use, or results cannot be written. What is finished
+            stays; the same call goes on from there.
+    """
+    console = console or Console(stderr=True)
+    with exclusive_lock(out):
+        measured, untrained = _trained(loadings(spec, out), executor, console)
+        cells = plan(spec, measured)
+        save_spec(out, spec)
+        kept, said = reconcile(out, cells)
+        for line in said:
+            console.print(line, highlight=False)
+        finished = {record.cell for record in kept if not record.failed}
+        todo = [cell for cell in cells if cell.key not in finished]
+        deaths = consecutive_crashes(out, todo)
+        todo = [replace(cell, deaths=deaths.get(cell.key, 0)) for cell in todo]
+        clear_unfinished(out)
+        console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished: {out}", highlight=False)
+        failed: dict[str, str] = {}
+        with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell", desc="cells") as bar:
+            for cell, lines in _results(todo, untrained, executor, out):
+                records.append(out / records.FILE, lines)
+                failed |= {line.cell: f"{cell.slug}: {line.error}" for line in lines if line.failed}
+                bar.set_postfix_str(_result(cell, lines), refresh=False)
+                bar.update()
+    return Outcome(len(cells), len(todo), failed)
+
+
+def _trained(
+    wanted: Sequence[Loading | Training], executor: Executor, console: Console
+) -> tuple[list[Loading], dict[str | None, str]]:
+    """What is to be loaded, in order, and adapter → error of the fine-tunings that failed.
+
+    Raises:
+        LnbenchError: a fine-tuning could not be written.
+    """
+    found = [one if isinstance(one, Loading) else one.loading for one in wanted]
+    places = {one.job.out: number for number, one in enumerate(wanted) if isinstance(one, Training)}
+    failed: dict[str | None, str] = {}
+    for training, adapter in executor.train([one for one in wanted if isinstance(one, Training)]):
+        name = training.loading.finetune
+        if not isinstance(adapter, Exception):
+            console.print(f"fine-tuning {name}: {adapter}", highlight=False)
+            found[places[training.job.out]] = training.finished(adapter)
+            continue
+        if full := disk_error(adapter):
+            raise LnbenchError(f"finetune.{name}: {one_line_error(full)}; run the same command again") from adapter
+        failed[training.loading.adapter] = f"fine-tuning {name} failed: {one_line_error(adapter)}"
+        console.print(failed[training.loading.adapter], highlight=False, markup=False)
+    return found, failed
+
+
+def _results(
+    cells: Sequence[Cell], untrained: Mapping[str | None, str], executor: Executor, out: Path
+) -> Iterator[tuple[Cell, list[Record]]]:
+    """The cells with their records: first those that need not be tried."""
+    left = []
+    for cell in cells:
+        if cell.loading.adapter in untrained:
+            yield cell, [failure(cell, untrained[cell.loading.adapter])]
+        elif cell.deaths >= ATTEMPTS:
+            yield cell, [failure(cell, f"{ATTEMPTS} processes in a row died of it; the memory may be too small")]
+        else:
+            left.append(cell)
+    yield from executor.run(left, out)
+
+
+def _result(cell: Cell, lines: Sequence[Record]) -> str:
+    """The last result, for the progress bar."""
+    named = f"{'+'.join(cell.languages)} {cell.selector} {cell.intervention}"
+    if lines[0].failed:
+        return f"{named}: failed"
+    shown = [f"{line.metric} {line.value:.3f}" for line in lines[:_SHOWN_METRICS] if line.value is not None]
+    return f"{named}: {', '.join(shown)}"

@@ -1,0 +1,1 @@
+"""Tables: what a result says, as cells, and one renderer per output format."""

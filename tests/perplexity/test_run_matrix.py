@@ -1,0 +1,233 @@
+"""``lnbench ppl``: from a request to files, what is printed, and the files themselves."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from lnbench.cli import app
+from lnbench.console import console
+from lnbench.errors import LnbenchError
+from lnbench.files import exclusive_lock, read_json, write_json
+from lnbench.neurons import NeuronSet
+from lnbench.perplexity import checkpoint as passes
+from lnbench.perplexity.matrix import Contrast, PerplexityMatrix
+from lnbench.perplexity.request import Request
+from lnbench.perplexity.run_matrix import load, run
+from lnbench.perplexity.tables import matrix_table
+from lnbench.statistics import Statistics
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> tuple[PerplexityMatrix, Path]:
+    """A finished request and its folder."""
+    out = tmp_path_factory.mktemp("ppl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LNBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("LNBENCH_DISABLE_PLUGINS", "1")
+        request = Request(
+            model=tiny_model,
+            selector="act_prob:fraction=0.15",
+            languages="en+hi",
+            read="hi+en+zh",
+            tokens=300,
+            length=32,
+            corpus_tokens=400,
+            controls=1,
+            batch_size=4,
+        )
+        return run(request, out, progress=False), out
+
+
+def test_what_is_written(done: tuple[PerplexityMatrix, Path], tiny_model: str) -> None:
+    matrix, out = done
+    assert PerplexityMatrix.load(out / "perplexity.json") == matrix
+    assert (matrix.changed, matrix.read) == (["en", "hi"], ["hi", "en", "zh"])
+    assert (matrix.model, matrix.selector, matrix.intervention) == (tiny_model, "act_prob:fraction=0.15", "zero")
+    assert {text.overlap for text in matrix.slices.values()} == {0}
+    neurons = NeuronSet.load(out / "neurons" / "act_prob_fraction_0.15.json")
+    assert neurons.fingerprint == matrix.neuron_set
+    with safe_open(out / passes.FILE, framework="np") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for language, text in matrix.slices.items():
+        assert kept[f"tokens/{language}"].sum() == text.tokens
+        assert kept[f"bytes/{language}"].sum() == text.bytes
+    added = kept["en/zh"].sum() - kept["unchanged/zh"].sum()
+    assert matrix.cell("en", "zh").delta_nats == pytest.approx(added / kept["tokens/zh"].sum())
+    assert len(kept) == 3 * (2 + 1 + 2 * 2)
+
+
+def test_the_command_repeats_it(done: tuple[PerplexityMatrix, Path], tmp_path: Path) -> None:
+    matrix, _ = done
+    assert matrix.command is not None
+    program, *words = shlex.split(matrix.command)
+    assert program == "lnbench"
+    assert words[-2] == "--out"
+    result = CliRunner().invoke(app, [*words[:-1], str(tmp_path)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert PerplexityMatrix.load(tmp_path / "perplexity.json").cells == matrix.cells
+    printed = re.sub(r"\s+", " ", result.output)
+    assert "Change in nats per token by zero of act_prob:fraction=0.15" in printed
+    assert "Rows: whose neurons are changed; columns: whose text is read" in printed
+    assert f"written to {tmp_path / 'perplexity.json'}" in result.output
+
+
+def test_several_interventions_have_a_folder_each(request_of: Any, tmp_path: Path) -> None:
+    words = request_of(tokens=100, controls=0).command.split()[1:]
+    words += ["--intervention", "zero", "--intervention", "constant:value=0.5"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    first, second = (
+        PerplexityMatrix.load(tmp_path / name / "perplexity.json") for name in ("zero", "constant_value_0.5")
+    )
+    assert first.baseline == second.baseline
+    assert first.cells != second.cells
+
+
+def test_a_folder_is_used_by_one_and_for_one_request(
+    done: tuple[PerplexityMatrix, Path], request_of: Any, tmp_path: Path
+) -> None:
+    with exclusive_lock(tmp_path), pytest.raises(LnbenchError, match="is in use by process"):
+        run(request_of(), tmp_path, progress=False)
+    with pytest.raises(LnbenchError, match="holds the perplexity of another request"):
+        run(request_of(tokens=200), done[1], progress=False)
+
+
+def test_a_neuron_set_and_statistics_from_files(
+    done: tuple[PerplexityMatrix, Path], request_of: Any, tmp_path: Path
+) -> None:
+    file = str(next((done[1] / "neurons").iterdir()))
+    lm = load(request_of())
+    for language in ("en", "hi"):
+        lm.artifacts.statistics(lm.experiment, language).save(tmp_path / "stats")
+    given = {"neurons": file, "languages": (), "statistics": str(tmp_path / "stats"), "controls": 0}
+    found = run(request_of(**given), tmp_path / "out", progress=False)
+    assert (found.changed, found.read, found.selector) == (["en", "hi"], ["en", "hi"], file)
+    assert found.cell("en", "hi").delta_nats == done[0].cell("en", "hi").delta_nats
+    assert {text.overlap for text in found.slices.values()} == {0}
+    assert found.statistics == {
+        language: Statistics.load(tmp_path / "stats", language).fingerprint for language in ("en", "hi")
+    }
+    # Neurons that were selected from something else: nobody knows from which text.
+    other = NeuronSet("tiny-llama", 3, 24, {"en": {0: [1]}})
+    other.save(tmp_path / "other.json")
+    unknown = run(request_of(**given | {"neurons": str(tmp_path / "other.json")}), tmp_path / "other", progress=False)
+    assert unknown.slices["en"].overlap is None
+    assert "en: whether Statistics were collected from this text is not known" in unknown.notes
+
+
+def test_one_text_for_both_is_told(request_of: Any, tiny_corpus: str, tmp_path: Path) -> None:
+    found = run(request_of(corpus=tiny_corpus, corpus_tokens=10_000, controls=0), tmp_path, progress=False)
+    assert {text.overlap for text in found.slices.values()} == {1}
+    told = "en: Statistics were collected from 100% of this text's documents as well; the corpus is too short for both"
+    assert told in found.notes
+    assert "there is no control: as many random neurons might do as much" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"intervention": "none"}, "none changes nothing"),
+        ({"intervention": "p200"}, "unknown intervention 'p200'"),
+        ({"tokens": 0}, "tokens=0"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"languages": "en+en"}, "each once"),
+        ({"site": "middle"}, "site='middle'"),
+        ({"selectr": "lape"}, "selectr"),
+    ],
+)
+def test_requests_that_do_not_fit(request_of: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(LnbenchError, match=re.escape(message)):
+        request_of(**given)
+
+
+def test_errors_of_a_run(request_of: Any, tmp_path: Path) -> None:
+    with pytest.raises(LnbenchError, match="has no file for ta"):
+        run(request_of(read="ta"), tmp_path / "a")
+    with pytest.raises(LnbenchError, match="blocks of 1000 tokens exceed the model's 512: pass --length"):
+        run(request_of(length=1000), tmp_path / "b")
+    with pytest.raises(LnbenchError, match="unknown language 'zh'; known: en, hi"):
+        run(request_of(changed="zh"), tmp_path / "c")
+    result = CliRunner().invoke(app, ["ppl", "--batch-size", "many", "--out", str(tmp_path)])
+    assert "--batch-size is auto or a number, not 'many'" in str(result.exception)
+
+
+# The file
+
+
+def test_files_that_are_no_matrix(done: tuple[PerplexityMatrix, Path], tmp_path: Path) -> None:
+    path = tmp_path / "perplexity.json"
+    found = read_json(done[1] / "perplexity.json")
+    for change, message in (
+        ({"format": "other/1"}, "is not a perplexity matrix of format lnbench.perplexity/1"),
+        ({"cells": found["cells"][1:]}, "its cells are not changed × read"),
+        ({"baseline": 3}, "baseline: Input should be a valid dictionary"),
+    ):
+        write_json(path, found | change)
+        with pytest.raises(LnbenchError, match=message):
+            PerplexityMatrix.load(path)
+    with pytest.raises(LnbenchError, match="unknown read language 'ta'; known: hi, en, zh"):
+        done[0].cell("en", "ta")
+
+
+# What is printed
+
+
+def printed(matrix: PerplexityMatrix) -> str:
+    terminal = console()
+    with terminal.capture() as captured:
+        terminal.print(matrix_table(matrix))
+    return re.sub(r"\s+", " ", captured.get())
+
+
+def with_rows(matrix: PerplexityMatrix, **changes: dict[str, Any]) -> PerplexityMatrix:
+    """The matrix with other rows of selectivity."""
+    rows = [row.model_copy(update=changes[row.changed]) for row in matrix.selectivity]
+    return matrix.model_copy(update={"selectivity": rows})
+
+
+def test_the_table_says_whose_neurons_are_shared(done: tuple[PerplexityMatrix, Path]) -> None:
+    cells = [
+        cell.model_copy(update={"delta_nats": nats, "delta_bits_per_byte": nats / 10})
+        for cell, nats in zip(done[0].cells, (0.5, 0.2, 0.1, -0.1, -0.2, -0.3), strict=True)
+    ]
+    shared = {"en": {"hi": 3, "zh": 12}, "hi": {"en": 0, "zh": 0}}
+    matrix = done[0].model_copy(update={"cells": cells, "neurons": {"en": 30, "hi": 20}, "shared": shared})
+    harmed = {"dominant": False, "most_harmed": "hi", "bits_per_byte": None}
+    text = printed(with_rows(matrix, en=harmed | {"own": 0.2}, hi=harmed | {"own": -0.1}))
+    assert (
+        "The neurons of en: changing them harms hi (+0.500 nats per token) more than en (+0.200); of its 30 neurons, "
+        "12 are also those of zh, the most, and 3 those of hi." in text
+    )
+    assert (
+        "The neurons of hi: changing them harms no text that was read; of its 20 neurons, none is another language's."
+        in text
+    )
+    per_byte = Contrast(own=0.09, others=0, difference=0, low=0, high=0, dominant=True, most_harmed="en")
+    both = with_rows(matrix, en=harmed | {"own": 0.2, "bits_per_byte": per_byte}, hi={"dominant": True})
+    assert "more than en (+0.200), though less per byte of text (+0.050 bits, en +0.090); of its 30" in printed(both)
+
+
+def test_the_table_in_both_units(done: tuple[PerplexityMatrix, Path]) -> None:
+    text = printed(done[0])
+    for cell in done[0].cells:
+        assert f"{cell.delta_nats:+.3f}" in text
+        assert f"{cell.delta_bits_per_byte:+.3f}" in text
+    assert f"{done[0].selectivity[0].bits_per_byte.difference:+.3f} [" in text  # type: ignore[union-attr]
+
+
+def test_too_few_blocks_to_find_anything_are_told(request_of: Any, tmp_path: Path) -> None:
+    """Five blocks: p cannot be below 2 / 2⁵, which Holm multiplies by the four cells."""
+    few = run(request_of(tokens=150, controls=0), tmp_path / "few", progress=False)
+    assert (
+        "en: with 5 blocks of text no change can be significant after correction for 4 cells; read more tokens, or "
+        "shorter blocks" in few.notes
+    )
+    enough = run(request_of(tokens=250, controls=0), tmp_path / "enough", progress=False)
+    assert not any("blocks of text" in note for note in enough.notes)

@@ -1,0 +1,68 @@
+"""A scale's numbers and a preset's choices, and what is put in their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lnbench.errors import LnbenchError
+from lnbench.finetuning.presets import settings_of
+from lnbench.host import get_host
+from lnbench.reproduce.scale_settings import Preset, Scale, parse_pair, settings
+
+PRESETS: tuple[Preset, ...] = ("corrected", "paper")
+SCALES: tuple[Scale, ...] = ("paper", "small")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_and_preset_is_whole(scale: Scale, preset: Preset) -> None:
+    found = settings(scale, preset)
+    for selector in found.selectors.values():
+        assert get_host().resolve("selector", selector)
+    for task in ("xnli", "xquad"):
+        assert settings_of(f"{task}-paper", getattr(found, task).settings)
+    assert (found.site == "paper") == (preset == "paper")
+    assert (found.quantize == "nf4") == (scale == "paper")
+
+
+def test_the_papers_scale_has_the_papers_numbers() -> None:
+    found = settings("paper", "corrected")
+    assert (found.tokens, found.length, found.controls) == (100_000_000, 512, 0)
+    assert found.corpus == "wikimedia/wikipedia:20231101.{lang}"
+    xnli, xquad = (settings_of(f"{task}-paper", getattr(found, task).settings) for task in ("xnli", "xquad"))
+    assert (xnli.lr, xnli.examples, xnli.epochs, xnli.batch_size, xnli.max_length) == (1e-5, 100_000, 2, 8, 256)
+    assert (xquad.lr, xquad.epochs, xquad.batch_size, xquad.max_length) == (5e-5, 10, 4, 512)
+
+
+def test_what_is_given_takes_the_place_of_what_is_there() -> None:
+    found = settings("small", "corrected", {"tokens": 5, "xnli.limit": 3, "xnli.settings.max_steps": 7, "site": "pre"})
+    assert (found.tokens, found.xnli.limit, found.xnli.settings["max_steps"], found.site) == (5, 3, 7, "pre")
+    assert found.xquad.limit != 3
+    assert found.flat()["xnli.settings.max_steps"] == 7
+    assert settings("small", "corrected").tokens != 5
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tokenz": 5}, r"unknown setting 'tokenz'; known: corpus, tokens, .*xnli\.limit"),
+        ({"xnli": 5}, "unknown setting 'xnli'"),
+        ({"xnli.steps": 5}, r"unknown setting 'xnli\.steps'"),
+        ({"tokens.more": 5}, r"unknown setting 'tokens\.more'"),
+        ({"tokens": "many"}, "--set tokens='many'"),
+        ({"site": "elsewhere"}, "--set site='elsewhere'"),
+    ],
+)
+def test_what_does_not_fit_is_told(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(LnbenchError, match=told):
+        settings("small", "corrected", given)
+
+
+def test_pairs_of_the_command_line() -> None:
+    assert parse_pair("tokens=16_000") == ("tokens", 16000)
+    assert parse_pair("selectors.lape=lape:bar=0.5") == ("selectors.lape", "lape:bar=0.5")
+    for wrong in ("tokens", "=3", "a={"):
+        with pytest.raises(LnbenchError, match="--set"):
+            parse_pair(wrong)

@@ -1,0 +1,1 @@
+"""What several tests need: tiny models, sample data, and runs of commands."""

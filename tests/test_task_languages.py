@@ -1,0 +1,75 @@
+"""Which language a request is in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+
+from lnbench.errors import LnbenchError
+from lnbench.task_languages import _MARK, language_of
+
+
+def one_line_error(name: str, known: str, metadata: Any = None, document: Any = None) -> str:
+    instance = Instance(
+        request_type="loglikelihood", doc={"language": document}, arguments=("", ""), idx=0, metadata=(name, 0, 1)
+    )
+    setattr(instance, _MARK, metadata)
+    return language_of(instance, known.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "metadata", "document", "language"),
+    [
+        ("x_hi", "en hi", None, None, "hi"),
+        ("x_hi", "en hi", "en", None, "en"),
+        ("x_hi", "en hi ur", "ur", "en", "ur"),
+        ("x_hi", "en hi", None, "en", "en"),
+        ("x_hi", "en hi", "auto", None, "hi"),
+        ("x_hi", "en hi", None, 3, "hi"),
+        ("x", "en hi", "Hindi", "hi", "hi"),
+        ("my_flores_hi", "en hi", "hin_Deva", None, "hi"),
+        ("my_flores_hi", "en hi", "Hindi", None, "hi"),
+        ("my_flores_hi", "en hi", None, "Hindi", "hi"),
+        ("xnli_zh", "en zh", "zh-CN", None, "zh"),
+        ("x", "en zh-CN", "zh_cn", None, "zh-CN"),
+        ("x", "en zh_cn", None, "zh-CN", "zh_cn"),
+        ("x_zh_cn", "en zh-CN", None, None, "zh-CN"),
+        ("x_zh-CN", "en zh_cn zh", None, None, "zh_cn"),
+        ("xnli_zh_cn", "en zh", None, None, "zh"),
+        ("belebele_hin_Deva", "hin_Deva urd_Arab", None, None, "hin_Deva"),
+        ("x_hi_", "en hi", None, None, "hi"),
+        ("x_hi_mc", "en hi", None, None, "hi"),
+        ("x_HI", "en hi", None, None, "hi"),
+        ("x", "zh_cn zh-CN", "zh-CN", None, "zh-CN"),
+    ],
+)
+def test_the_language(name: str, known: str, metadata: Any, document: Any, language: str) -> None:
+    assert one_line_error(name, known, metadata, document) == language
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "metadata", "document", "wrong"),
+    [
+        ("x_hi", "en hi", "ur", None, "ur"),
+        ("x_hi", "en hi", "UR", None, "UR"),
+        ("x_hi", "en hi", None, "ur", "ur"),
+        ("x_hi", "en hi", "ur_Arab", None, "ur_Arab"),
+        ("x", "en hi", "ur", "hi", "ur"),
+        ("x", "en hi", "hin_Deva", None, "hin_Deva"),
+        ("x_hin", "eng hin", "urd", None, "urd"),
+    ],
+)
+def test_a_code_without_neurons_is_an_error(name: str, known: str, metadata: Any, document: Any, wrong: str) -> None:
+    known_in_words = ", ".join(known.split())
+    with pytest.raises(LnbenchError, match=f"unknown language '{wrong}'; known: {known_in_words}") as found:
+        one_line_error(name, known, metadata, document)
+    assert str(found.value).endswith("add it to languages=, or to the NeuronSet")
+
+
+@pytest.mark.parametrize("name", ["", "arc_easy", "hi_arc_easy", "en_of_no_use"])
+def test_nothing_tells_the_language(name: str) -> None:
+    for metadata in (None, "Hindi"):
+        with pytest.raises(LnbenchError, match="cannot tell the language of task"):
+            one_line_error(name, "en hi", metadata)
