@@ -8,14 +8,14 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from lnbench.errors import LnbenchError
-from lnbench.task_languages import _MARK, language_of
+from lnbench.task_languages import MARK, language_of
 
 
 def one_line_error(name: str, known: str, metadata: Any = None, document: Any = None) -> str:
     instance = Instance(
         request_type="loglikelihood", doc={"language": document}, arguments=("", ""), idx=0, metadata=(name, 0, 1)
     )
-    setattr(instance, _MARK, metadata)
+    setattr(instance, MARK, metadata)
     return language_of(instance, known.split())
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from lnbench.lm import compat
 from lnbench.lm.lnbench_lm import LNBenchLM
 
 __all__ = ["LNBenchLM"]
+
+compat.apply()
