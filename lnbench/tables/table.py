@@ -1,0 +1,146 @@
+"""A table as data: cells with values, intervals, marks and published values. :mod:`lnbench.tables.render` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lnbench.tables.words import NOTHING
+
+Of = Literal["measured", "published", "difference"]
+KINDS: tuple[Of, ...] = ("measured", "published", "difference")
+"""The numbers of a cell that has a published value beside the measured one."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place in a table.
+
+    Attributes:
+        value: The number, or text; None where there is nothing.
+        format: How numbers are written, as in ``format(value, …)``.
+        change: Change against the baseline, shown in brackets behind the value.
+        low: Lower end of the 95 % interval.
+        high: Its upper end.
+        with_interval: Whether the interval is shown behind the number.
+        marks: Signs, each explained in the table's ``marks``.
+        published: The number that the paper has in this place.
+        bracketed: A second number, shown in brackets: F1 beside exact match.
+        note: Why there is no value, or what to know of it.
+        emphasis: Whether it stands out, as a diagonal does.
+        tone: ``better`` or ``worse``, where the direction of a change is known.
+    """
+
+    value: float | str | None = None
+    format: str = ".3f"
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    with_interval: bool = False
+    marks: str = ""
+    published: float | None = None
+    bracketed: Cell | None = None
+    note: str | None = None
+    emphasis: bool = False
+    tone: Literal["", "better", "worse"] = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Measured − published."""
+        if self.published is None or not isinstance(self.value, int | float):
+            return None
+        return self.value - self.published
+
+    def text(self, of: Of = "measured") -> str:
+        """Write one of its numbers with what belongs to it."""
+        number = self.value if of == "measured" else self.published if of == "published" else self.difference
+        if number is None:
+            return NOTHING
+        if isinstance(number, str):
+            return number + self.marks
+        plain = self.format.lstrip("+")
+        parts = [format(number, f"+{plain}" if of == "difference" else self.format)]
+        if self.bracketed is not None:
+            parts.append(f" ({self.bracketed.text(of)})")
+        if of == "measured":
+            if self.change is not None:
+                parts.append(f" ({self.change:+{plain}})")
+            if self.with_interval and self.low is not None and self.high is not None:
+                parts.append(f" [{self.low:+{plain}}, {self.high:+{plain}}]")
+            parts.append(self.marks)
+        return "".join(parts)
+
+    def numbers(self) -> Iterator[Cell]:
+        """Yield the cell, and those in its brackets."""
+        cell: Cell | None = self
+        while cell is not None:
+            yield cell
+            cell = cell.bracketed
+
+
+EMPTY = Cell("")
+"""A place that the table does not have."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row.
+
+    Attributes:
+        labels: What the row is of, one for each of the table's ``labels``.
+        cells: One for each of the table's ``columns``.
+        quiet: Whether it stands back, as what others are compared with does.
+        section: Whether a line is drawn below it.
+    """
+
+    labels: Sequence[str]
+    cells: Sequence[Cell]
+    quiet: bool = False
+    section: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title: What the numbers are, and their unit.
+        labels: Headings of the columns of text that say what a row is of.
+        columns: Headings of the columns of numbers.
+        rows: From top to bottom.
+        marks: Sign → what it says, for the signs that occur.
+        notes: Sentences below it.
+    """
+
+    title: str
+    labels: Sequence[str]
+    columns: Sequence[str]
+    rows: Sequence[TableRow]
+    marks: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def has_published(self) -> bool:
+        """Whether the paper has any of these numbers."""
+        return any(number.published is not None for row in self.rows for cell in row.cells for number in cell.numbers())
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings of all columns as they are shown, with one for ``measured``, ``published``, ``difference``."""
+        return [*self.labels, *(["value"] if self.has_published else []), *self.columns]
+
+    def lines(self) -> Iterator[tuple[TableRow, list[str]]]:
+        """Yield each line in text; with published values, a row has one line for each of :data:`KINDS`."""
+        for row in self.rows:
+            if not self.has_published:
+                yield row, [*row.labels, *(cell.text() for cell in row.cells)]
+                continue
+            for number, of in enumerate(KINDS):
+                labels = row.labels if number == 0 else [""] * len(row.labels)
+                yield row, [*labels, of, *("" if cell is EMPTY else cell.text(of) for cell in row.cells)]
+
+    def legend(self) -> list[str]:
+        """Return the sentences below the table: what its marks say, then its notes."""
+        used = {mark for row in self.rows for cell in row.cells for mark in cell.marks}
+        return [*(f"{mark} {meaning}" for mark, meaning in self.marks.items() if mark in used), *self.notes]

@@ -1,0 +1,57 @@
+"""Numbers, counts and lists as sentences and tables write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NOTHING = "–"
+"""What is shown where there is no number."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a plain number."""
+    return NOTHING if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Write a change, with its sign."""
+    return NOTHING if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def brief(value: float | None) -> str:
+    """Write a number of any size with two significant digits."""
+    return NOTHING if value is None else f"{value:.2g}".replace("-", "−")
+
+
+def p_value(value: float | None) -> str:
+    """Write a p-value; very small ones are not told apart."""
+    return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share in per cent; a small one does not become nothing."""
+    if share is None:
+        return NOTHING
+    return "< 0.1\u00a0%" if 0 < share < 0.001 else f"{share:.1%}".replace(".0%", "%").replace("%", "\u00a0%")
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Write ``1 cell``, ``2 cells``, ``1,200 cells``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def listed(items: Iterable[str]) -> str:
+    """Write ``a``, ``a and b``, ``a, b and c``."""
+    *most, last = list(items) or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def span(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Write an interval; nothing where one end is not known."""
+    return NOTHING if low is None or high is None else f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def range_of(counts: Iterable[int]) -> str:
+    """Write the least and the greatest of some counts, ``12–16``, or the one that they share."""
+    distinct = sorted(set(counts))
+    return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,}–{distinct[-1]:,}"
