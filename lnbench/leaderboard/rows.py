@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -157,6 +158,19 @@ def pattern_of(task: str, language: str) -> str:
     parts = task.split("_")
     own = [number for number, part in enumerate(parts) if part == language]
     return "_".join([*parts[: own[-1]], "{lang}", *parts[own[-1] + 1 :]]) if own else task
+
+
+def compared(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that were tested against the same model without intervention, or without adapter."""
+    return [row for row in rows if row.p_holm is not None]
+
+
+def tables_of(rows: Iterable[Row]) -> list[list[Row]]:
+    """Return the rows of each table, that is of one model, setup, task and metric, in their order."""
+    tables: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        tables[*row.measured_on, row.metric].append(row)
+    return list(tables.values())
 
 
 def save(rows: Iterable[Row], path: str | Path) -> None:

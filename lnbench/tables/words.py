@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lnbench.significance import LEVEL
+
+SIGNIFICANT, BEYOND_CONTROLS = "*", "†"
+CORRECTED = f"p < {LEVEL:g} after Holm's correction"
+MARKS = {
+    SIGNIFICANT: f"differs from the same model without intervention: {CORRECTED}",
+    BEYOND_CONTROLS: f"differs from as many random neurons, beyond every draw: {CORRECTED}",
+}
+"""The marks of significance behind a change, and what each says."""
 NOTHING = "–"
 """What is shown where there is no number."""
 
@@ -52,6 +61,8 @@ def span(low: float | None, high: float | None, digits: int = 3) -> str:
 
 
 def range_of(counts: Iterable[int]) -> str:
-    """Write the least and the greatest of some counts, ``12–16``, or the one that they share."""
+    """Write the least and the greatest of some counts, ``12–16``, or the one that they share; empty without any."""
     distinct = sorted(set(counts))
+    if not distinct:
+        return ""
     return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,}–{distinct[-1]:,}"

@@ -1,0 +1,200 @@
+"""What limits results, in sentences: one sentence per fact, for the terminal, the page and reproductions alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lnbench.leaderboard.rows import Row, compared, tables_of
+from lnbench.perplexity.matrix import PerplexityMatrix
+from lnbench.significance import LEVEL
+from lnbench.tables.words import brief, counted, listed, percent, range_of
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """What a reader should know before believing a number, under one title."""
+
+    title: str
+    texts: Sequence[str]
+
+
+# Leaderboards
+
+
+def leaderboard_caveats(rows: Sequence[Row]) -> list[Caveat]:
+    """Return those that apply to some rows, the gravest first."""
+    return [Caveat(title, texts) for title, find in ROW_CAVEATS.items() if (texts := list(find(rows)))]
+
+
+def failed_cells(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what cells failed of."""
+    errors = Counter(row.error or "no error was recorded" for row in rows if row.failed)
+    for error, count in errors.items():
+        yield f"{counted(count, 'cell')} failed and {'is' if count == 1 else 'are'} not in the numbers: {error}"
+
+
+def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield how many comparisons have no control, or one draw only."""
+    overridden = [row for row in compared(rows) if row.intervention != "none"]
+    without = sum(not row.n_controls for row in overridden)
+    if without:
+        yield (
+            f"{without:,} of {counted(len(overridden), 'comparison')} of an override {_has(without)} no control: "
+            "as many random neurons might do as much."
+        )
+    if single := sum(row.n_controls == 1 for row in overridden):
+        yield (
+            f"{counted(single, 'comparison')} {_has(single)} one draw of random neurons only. Draws differ, so a "
+            "difference from one may be that draw's."
+        )
+
+
+def few_documents(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield how many comparisons found less than their documents can show."""
+    tested = compared(rows)
+    unseen = [row for row in tested if not row.significant and (row.mde is None or abs(row.delta or 0.0) < row.mde)]
+    if unseen:
+        documents = range_of(row.n for row in unseen if row.n is not None) or "so few"
+        yield (
+            f"{len(unseen):,} of {counted(len(tested), 'comparison')} found less than what {documents} documents can "
+            "show. No mark there means that it is not known, and not that there is no effect."
+        )
+
+
+def limited(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the limits under which the rows were measured."""
+    limits = sorted({row.limit for row in rows if row.limit is not None})
+    if limits:
+        sizes = listed(f"{limit:g}" for limit in limits)
+        yield f"Only the first documents of each task were measured (limit {sizes}); others may give other numbers."
+
+
+def several_models(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield which models are shown together, where there is more than one."""
+    models = {
+        (row.model, row.revision, row.dtype, row.quantization, row.weights): " ".join(
+            filter(None, (row.model, row.revision, row.dtype, row.quantization))
+        )
+        for row in rows
+        if not row.failed
+    }
+    if len(models) > 1:
+        yield (
+            f"{len(models)} models are shown together ({listed(sorted(set(models.values())))}). Each is compared with "
+            "itself only; their numbers may differ for many reasons."
+        )
+
+
+def several_tables(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what a correction within each table does not cover, where there are several."""
+    tables = tables_of(compared(rows))
+    if len(tables) > 1:
+        yield (
+            f"p-values are corrected within a table. There are {len(tables)} tables: about one in twenty tables in "
+            "which nothing changes has a mark all the same. Intervals are not corrected at all."
+        )
+
+
+def row_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the rows' own notes, with how many have each."""
+    for note, count in Counter(row.note for row in rows if row.note).items():
+        yield f"{counted(count, 'row')}: {note}."
+
+
+ROW_CAVEATS: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
+    "Failed cells": failed_cells,
+    "No control, or a single one": uncontrolled,
+    "Too few documents": few_documents,
+    "Limited documents": limited,
+    "Different models": several_models,
+    "Several tables": several_tables,
+    "Not compared, or not the same": row_notes,
+}
+"""Title → the sentences that rows alone allow; none where it does not apply."""
+
+
+def detectable(rows: Sequence[Row], *, scale: float = 1.0, unit: str = "") -> str:
+    """Say how large a change must be to be found: the minimal detectable effect of the comparisons among ``rows``.
+
+    Args:
+        rows: Compared with a baseline.
+        scale: What changes are multiplied with: 100 for points.
+        unit: What is written behind the number.
+    """
+    tested = compared(rows)
+    tables, documents = tables_of(tested), [row.n for row in tested if row.n is not None]
+    if documents and all(map(_is_hopeless, tables)):
+        tests = range_of(map(len, tables))
+        return (
+            f"With {counted(max(documents), 'document')} and {tests} comparisons no change, however large, can be "
+            "significant after the correction: measure more documents, or compare fewer cells."
+        )
+    effects = [scale * row.mde for row in tested if row.mde is not None]
+    if not effects or not documents:
+        return "How large a change would have been found is not known from so few documents."
+    low, high = brief(min(effects)), brief(max(effects))
+    behind = f" {unit}" if unit else ""
+    size = f"{low}{behind}" if low == high else f"{low} to {high}{behind}, by cell,"
+    return (
+        f"With {range_of(documents)} documents a change must be {size} to be found in four of five samples, before the "
+        "correction (minimal detectable effect)."
+    )
+
+
+def _is_hopeless(table: Sequence[Row]) -> bool:
+    """Return whether even a change of every document in one direction is not significant after the correction."""
+    documents = max((row.n for row in table if row.n is not None), default=0)
+    return len(table) * 2.0 ** (1 - documents) >= LEVEL
+
+
+# Overrides
+
+
+def values_outside(intervention: str, shares: Sequence[float], cells: int) -> Iterator[str]:
+    """Yield how many values an intervention wrote that its neurons never took on text.
+
+    Args:
+        intervention: As it was written.
+        shares: Of the values, in each cell in which there are any.
+        cells: How many cells there are.
+    """
+    if shares:
+        yield (
+            f"{intervention} wrote values that its neurons never took on the text of the Statistics, in {len(shares)} "
+            f"of {counted(cells, 'cell')}: up to {percent(max(shares))} of the values. Damage there may come from the "
+            "values, not from what the neurons do."
+        )
+
+
+def other_site(read: str, write: str) -> str:
+    """Say that values were read at one site and written at another."""
+    return (
+        f"Values were read at the site {read} and written at the site {write}, as in the paper. A value of the one "
+        "need not be possible at the other."
+    )
+
+
+def no_neurons(neurons: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """Yield which selectors found no neurons for some languages.
+
+    Args:
+        neurons: Selector → the languages that it found none for.
+    """
+    for selector, languages in neurons.items():
+        if empty := sorted(set(languages)):
+            yield f"{selector} found no neurons for {listed(empty)}: nothing can be overridden there."
+
+
+# Perplexity matrices
+
+
+def matrix_caveats(matrix: PerplexityMatrix) -> list[str]:
+    """Return what a perplexity matrix says of its own numbers; it was written down as they were measured."""
+    crossed = [other_site("pre", "post")] if matrix.site == "paper" else []
+    return [*(f"{note}." for note in matrix.notes), *crossed]
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"

@@ -1,0 +1,203 @@
+"""What results say, in sentences: one sentence per fact, for the terminal, the page and reproductions alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lnbench.leaderboard.rows import Row, compared, tables_of
+from lnbench.perplexity.matrix import PerplexityMatrix, Selectivity
+from lnbench.tables.caveats import detectable
+from lnbench.tables.words import CORRECTED, counted, listed, signed
+
+_Direction = tuple[str, Callable[[Row], bool]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result in sentences.
+
+    Attributes:
+        title: What was measured.
+        verdict: The result.
+        details: What it consists of.
+    """
+
+    title: str
+    verdict: str
+    details: Sequence[str] = ()
+
+
+# Leaderboards
+
+
+def overall(rows: Sequence[Row]) -> str:
+    """Return one sentence over all tables: how many comparisons show a change, and in which direction."""
+    if not (tested := compared(rows)):
+        return "No cell could be compared with the same model without intervention, so nothing is said of changes."
+    changed = [row for row in tested if row.significant]
+    if not changed:
+        return f"None of {counted(len(tested), 'comparison')} shows a significant change ({CORRECTED})."
+    return (
+        f"{len(changed):,} of {counted(len(tested), 'comparison')} {'shows' if len(changed) == 1 else 'show'} a "
+        f"significant change ({CORRECTED}): {_tally(changed)}."
+    )
+
+
+def leaderboard_findings(rows: Sequence[Row]) -> list[Finding]:
+    """Return a finding for each table with comparisons."""
+    return [_finding(table) for table in tables_of(compared(rows))]
+
+
+def _finding(rows: Sequence[Row]) -> Finding:
+    first = rows[0]
+    title = f"{first.metric} of {first.task_pattern}, {first.model}"
+    changed = [row for row in rows if row.significant]
+    tested = counted(len(rows), "comparison")
+    if not changed:
+        return Finding(title, f"Nothing is significant in {tested}. {_largest(rows)} {detectable(rows)}")
+    parts = [f"{len(changed)} of {tested} {'is' if len(changed) == 1 else 'are'} significant: {_tally(changed)}."]
+    if controlled := [row for row in changed if row.control_p_holm is not None]:
+        beyond = sum(row.control_significant or False for row in controlled)
+        parts.append(
+            f"Of the {len(controlled)} that have a control of random neurons, {beyond or 'none'} "
+            f"{'differs' if beyond == 1 else 'differ'} from it too."
+        )
+    by_change: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_change[row.finetune, row.selector, row.intervention].append(row)
+    details = [_detail(group) for group in by_change.values() if any(row.significant for row in group)]
+    if silent := [_change(group[0]) for group in by_change.values() if not any(row.significant for row in group)]:
+        details.append(f"{listed(silent)}: no significant change.")
+    return Finding(title, " ".join(parts), details)
+
+
+def worse(row: Row) -> bool:
+    """Return whether a change is for the worse, by what the task says of its metric."""
+    return (row.delta or 0) < 0 if row.higher_is_better else (row.delta or 0) > 0
+
+
+def _directions(rows: Sequence[Row]) -> list[_Direction]:
+    """Return the directions of a change: better and worse where the task says which is which."""
+    if any(row.higher_is_better is None for row in rows):
+        return [("higher", lambda row: (row.delta or 0) > 0), ("lower", lambda row: (row.delta or 0) <= 0)]
+    return [("worse", worse), ("better", lambda row: not worse(row))]
+
+
+def _tally(rows: Sequence[Row]) -> str:
+    counts = {name: sum(map(is_so, rows)) for name, is_so in _directions(rows)}
+    whole = [f"all {name}" for name, count in counts.items() if count == len(rows) > 1]
+    return listed(whole or [f"{count} {name}" for name, count in counts.items() if count])
+
+
+def _detail(rows: Sequence[Row]) -> str:
+    """Say what one change did in each language, the largest first."""
+    parts = []
+    changed = sorted((row for row in rows if row.significant), key=lambda row: -abs(row.delta or 0))
+    for name, is_so in _directions(changed):
+        if languages := [f"{row.language} ({signed(row.delta)})" for row in changed if is_so(row)]:
+            parts.append(f"{name} in {listed(languages)}")
+    if rest := [row.language for row in rows if not row.significant]:
+        parts.append(f"no significant change in {listed(dict.fromkeys(rest))}")
+    return f"{_change(rows[0])}: {'; '.join(parts)}."
+
+
+def _change(row: Row) -> str:
+    """Name what was done."""
+    adapter = "" if row.finetune == "none" else f"adapter {row.finetune}"
+    override = "" if row.intervention == "none" else f"{row.intervention} on the neurons of {row.selector}"
+    return ", ".join(filter(None, (adapter, override)))
+
+
+def _largest(rows: Sequence[Row]) -> str:
+    row = max(rows, key=lambda row: abs(row.delta or 0))
+    return f"The largest change is {signed(row.delta)}, of {row.language} by {_change(row)}."
+
+
+# Perplexity matrices
+
+UNITS = {"bits_per_byte": "bits per byte", "nats": "nats per token", "perplexity": "perplexity"}
+"""Units of a change, as a cell's fields have them behind ``delta_``; first the one that compares languages."""
+
+
+def comparable_unit(matrix: PerplexityMatrix) -> str:
+    """Return the unit that compares texts of different languages: bits per byte where all cells have it, else nats."""
+    return "nats" if any(cell.delta_bits_per_byte is None for cell in matrix.cells) else "bits_per_byte"
+
+
+def matrix_finding(title: str, matrix: PerplexityMatrix) -> Finding:
+    """Return what a perplexity matrix says: whose text its neurons' change harms most, and why it is another's."""
+    return Finding(
+        title, own_text_harmed_most(matrix, comparable_unit(matrix)), [*shared_neurons(matrix), *_controlled(matrix)]
+    )
+
+
+def own_text_harmed_most(matrix: PerplexityMatrix, unit: str) -> str:
+    """Say for which languages changing their neurons harms their own text most, in one unit of :data:`UNITS`."""
+    judged = [changed for changed in matrix.changed if changed in matrix.read and matrix.neurons[changed]]
+    if not judged or len(matrix.read) < 2:
+        return "No language has both its neurons changed and another language's text read beside its own."
+    own = [changed for changed in judged if _most_harmed(matrix, changed, unit) == changed]
+    why = ", the unit that compares languages" if unit == "bits_per_byte" else ""
+    named = listed(own) if own else "none"
+    rest = "" if len(own) in (0, len(judged)) else f" (not {listed(code for code in judged if code not in own)})"
+    return (
+        f"In {UNITS[unit]}{why}, changing a language's neurons harms its own text most for {len(own)} of "
+        f"{counted(len(judged), 'language')}: {named}{rest}."
+    )
+
+
+def _most_harmed(matrix: PerplexityMatrix, changed: str, unit: str) -> str | None:
+    """Return whose text a row harms most; None where it harms none, or a change is beyond floating point."""
+    changes = {cell.read: getattr(cell, f"delta_{unit}") for cell in matrix.row(changed)}
+    if None in changes.values() or max(changes.values()) <= 0:
+        return None
+    return max(changes, key=lambda read: (float(changes[read]), read == changed))
+
+
+def _controlled(matrix: PerplexityMatrix) -> Iterator[str]:
+    own = [matrix.cell(row.changed, row.changed) for row in matrix.selectivity]
+    if tested := [cell for cell in own if cell.exceeds_controls is not None]:
+        beyond = [cell.changed for cell in tested if cell.exceeds_controls]
+        yield (
+            f"On the diagonal, the change is beyond that of every draw of as many random neurons for {listed(beyond)} "
+            f"({len(beyond)} of {len(tested)})."
+        )
+
+
+def shared_neurons(matrix: PerplexityMatrix) -> list[str]:
+    """Return, for each row whose own text is not harmed most, whose is, and who shares most of its neurons."""
+    return [
+        f"{_harm(matrix, row)}; {_sharing(matrix, row)}."
+        for row in matrix.selectivity
+        if not row.dominant and matrix.neurons[row.changed]
+    ]
+
+
+def _harm(matrix: PerplexityMatrix, row: Selectivity) -> str:
+    most = matrix.cell(row.changed, row.most_harmed).delta_nats
+    if most <= 0:
+        return f"The neurons of {row.changed}: changing them harms no text that was read"
+    sentence = (
+        f"The neurons of {row.changed}: changing them harms {row.most_harmed} ({most:+.3f} nats per token) more than "
+        f"{row.changed} ({row.own:+.3f})"
+    )
+    if row.bits_per_byte is not None and row.bits_per_byte.dominant:
+        # A token of one language can be worth twice the text of one of another.
+        other = matrix.cell(row.changed, row.most_harmed).delta_bits_per_byte
+        sentence += f", though less per byte of text ({other:+.3f} bits, {row.changed} {row.bits_per_byte.own:+.3f})"
+    return sentence
+
+
+def _sharing(matrix: PerplexityMatrix, row: Selectivity) -> str:
+    shared = matrix.shared.get(row.changed, {})
+    most = max(shared, key=lambda language: shared[language], default=None)
+    if most is None:
+        return "which of its neurons other languages have is not known"
+    if shared[most] == 0:
+        return f"of its {matrix.neurons[row.changed]} neurons, none is another language's"
+    sentence = f"of its {matrix.neurons[row.changed]} neurons, {shared[most]} are also those of {most}, the most"
+    if row.most_harmed in shared and row.most_harmed != most:
+        sentence += f", and {shared[row.most_harmed]} those of {row.most_harmed}"
+    return sentence
