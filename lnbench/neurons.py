@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from lnbench.errors import LnbenchError, unknown
-from lnbench.files import atomic_path, fingerprint, read_json, write_text
+from lnbench.files import atomic_path, fingerprint, write_text
+from lnbench.formats import read_format, validated
 from lnbench.neurons_json import FORMAT, Document, SelectorChoice
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
@@ -263,16 +264,8 @@ class NeuronSet:
         Raises:
             LnbenchError: the file is missing, truncated, of another format or version, or its content is impossible.
         """
-        data = read_json(path)
-        given = data.get("format") if isinstance(data, dict) else None
-        if given != FORMAT:
-            raise LnbenchError(f"{path} is not a file of neurons that this lnbench reads: its format is not {FORMAT}")
-        try:
-            document = Document.model_validate(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise LnbenchError(f"{path} is not a valid file of neurons: {where}: {first['msg']}") from error
+        content = read_format(path, FORMAT, "NeuronSet")
+        document = validated(Document, content, f"{path} is not a valid NeuronSet")
         neurons = {name: {int(layer): found for layer, found in row.items()} for name, row in document.neurons.items()}
         selector = document.selector.model_dump() if document.selector else None
         with _naming(path):

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lnbench import content_hash, demo
 from lnbench.errors import LnbenchError, unknown
+from lnbench.formats import validated
 
 DATA_VARIABLE = "LNBENCH_DATA"
 DISTRACTORS = 1
@@ -292,13 +293,7 @@ def _dataset(rows: Iterable[tuple[str, object]], model: type[_Row], language: st
 
 
 def _check(where: str, row: object, model: type[_Row]) -> dict[str, Any]:
-    try:
-        return model.model_validate(row).model_dump()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "row"
-        columns = ", ".join(model.model_fields)
-        raise LnbenchError(f"{where}: {field}: {first['msg']}; a row needs {columns}") from error
+    return validated(model, row, where, f"a row needs {', '.join(model.model_fields)}").model_dump()
 
 
 @content_hash.remembered

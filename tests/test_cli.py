@@ -211,7 +211,7 @@ def test_whatever_is_raised_is_one_line(
     def tasks_dir() -> Path:
         raise raised
 
-    monkeypatch.setattr("lnbench.paths.tasks_dir", tasks_dir)
+    monkeypatch.setattr("lnbench.files.tasks_dir", tasks_dir)
     assert failed(["tasks"], monkeypatch, capsys) == (code, message)
 
 

@@ -198,9 +198,9 @@ def broken_documents(neurons):
     return {
         "truncated": (json.dumps(good)[:-10], "not valid JSON"),
         "empty": ("", "not valid JSON"),
-        "other JSON": ("[1, 2]", "not a file of neurons"),
-        "null": ("null", "not a file of neurons"),
-        "other format": (changed(format="lnbench.leaderboard/1"), "not a file of neurons"),
+        "other JSON": ("[1, 2]", "not a NeuronSet of format"),
+        "null": ("null", "not a NeuronSet of format"),
+        "other format": (changed(format="lnbench.leaderboard/1"), "not a NeuronSet of format"),
         "other version": (changed(format="lnbench.neurons/2"), "its format is not lnbench.neurons/1"),
         "text for a number": (changed(layers="3"), "layers"),
         "truth for an index": (changed(neurons={"hi": {"0": [True]}}), "neurons.hi.0.0"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from lnbench.analysis.overlap import Agreement, selector_overlap
-from lnbench.errors import LnbenchError
-from lnbench.files import read_json, write_json
+from lnbench.formats import FormatFile
 from lnbench.neurons import NeuronSet
 
 FORMAT = "lnbench.stability/1"
@@ -33,10 +31,12 @@ class StabilityRow(BaseModel):
     expected_jaccard: float | None = Field(description="Jaccard index of as many shared neurons; null where none")
 
 
-class Stability(BaseModel):
+class Stability(FormatFile):
     """Selections on two halves of a corpus: every other document, in the corpus's shuffled order."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+    kind: ClassVar[str] = "table of stability"
+    usual_name: ClassVar[str] = FILE
 
     format: Literal["lnbench.stability/1"] = Field(default="lnbench.stability/1", description="name and version")
     model: str = Field(description="as it was named")
@@ -48,31 +48,6 @@ class Stability(BaseModel):
     rows: list[StabilityRow] = Field(description="one for each selector and language")
     lnbench_version: str | None = Field(default=None, description="version of lnbench")
     finished_at: str | None = Field(default=None, description="UTC, ISO 8601")
-
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON.
-
-        Raises:
-            LnbenchError: the disk is full or the folder cannot be written.
-        """
-        write_json(path, self.model_dump(mode="json"))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Stability:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            LnbenchError: missing, truncated, of another format, or not valid.
-        """
-        found = read_json(path)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise LnbenchError(f"{path} is not a file of format {FORMAT}")
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise LnbenchError(f"{path} is not a valid file of {FORMAT}: {where}: {first['msg']}") from error
 
 
 def compare_halves(selected: Mapping[str, tuple[NeuronSet, NeuronSet]]) -> list[StabilityRow]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from lnbench.errors import LnbenchError
+from lnbench.formats import slug
 from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 
@@ -33,7 +33,7 @@ def selector_name(neurons: NeuronSet) -> str:
 
 def stem(*parts: str) -> str:
     """A file's stem, also an HTML id, out of words of any kind."""
-    words = (re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_")[:_LONGEST] for part in parts)
+    words = (slug(part, "").strip("_")[:_LONGEST] for part in parts)
     return "-".join(filter(None, words))
 
 

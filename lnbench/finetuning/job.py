@@ -15,6 +15,7 @@ from lnbench.errors import LnbenchError, plugin_errors
 from lnbench.files import exclusive_lock, fingerprint, read_json
 from lnbench.finetuning import training_record as record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
+from lnbench.formats import first_error
 from lnbench.host import get_host
 from lnbench.model.packaged import DEFAULT_MODEL, content_of
 from lnbench.parameters import parameters_of
@@ -70,9 +71,7 @@ class FinetuneJob(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise LnbenchError(f"fine-tuning: {name}={first['input']!r}: {first['msg']}") from error
+            raise LnbenchError(f"fine-tuning: {first_error(error, with_value=True)}") from error
         if self.neurons is not None and self.selector is not None:
             raise LnbenchError("pass neurons or a selector, not both")
         if "peft" in self.model_args:

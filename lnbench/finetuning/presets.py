@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lnbench.errors import LnbenchError, unknown
+from lnbench.formats import first_error
 
 
 class TrainingSettings(BaseModel):
@@ -70,7 +71,8 @@ class TrainingSettings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _explained(error) from error
+            problem = first_error(error, with_value=True, known=type(self).model_fields)
+            raise LnbenchError(f"training setting {problem}") from error
 
     @field_validator("report_to", mode="before")
     @classmethod
@@ -89,15 +91,6 @@ class TrainingSettings(BaseModel):
         if self.patience is not None and self.validation_examples == 0:
             raise ValueError("patience needs validation_examples")
         return self
-
-
-def _explained(error: ValidationError) -> LnbenchError:
-    first = error.errors()[0]
-    name = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return unknown("training setting", name, TrainingSettings.model_fields)
-    message = first["msg"].removeprefix("Value error, ")
-    return LnbenchError(f"training setting {name}={first['input']!r}: {message}" if name else message)
 
 
 @dataclass(frozen=True)

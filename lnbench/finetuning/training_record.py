@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lnbench.errors import LnbenchError
-from lnbench.files import read_json, write_json
+from lnbench.files import write_json
+from lnbench.formats import read_format
 
 FORMAT = "lnbench.training/1"
 FILE = "training.json"
@@ -26,10 +26,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     path = folder / FILE
     if not path.exists():
         return None
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise LnbenchError(f"{path} is not a record of training that this lnbench reads: its format is not {FORMAT}")
-    return found
+    return read_format(path, FORMAT, "record of training")
 
 
 def update(folder: Path, **parts: Any) -> None:

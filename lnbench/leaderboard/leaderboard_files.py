@@ -12,6 +12,7 @@ from typing import Any
 
 from lnbench.errors import unknown
 from lnbench.files import fingerprint, write_json, write_text
+from lnbench.formats import slug
 from lnbench.leaderboard.grids import Grid, grids
 from lnbench.leaderboard.rows import Row, save
 
@@ -22,7 +23,6 @@ _VARIANT = (
 """What makes a model of its own in the per-model files."""
 _VERSIONS = ("lnbench_version", "lm_eval_version", "transformers_version", "torch_version", "datasets_version")
 _FINGERPRINTS = ("weights", "neuron_set", "statistics")
-_UNSAFE = re.compile(r"[^A-Za-z0-9.+=-]+")
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
@@ -164,4 +164,4 @@ def _per_model(rows: Sequence[Row], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _slug(text: str) -> str:
-    return _UNSAFE.sub("_", text).strip("_")[:100]
+    return slug(text, ".+=-").strip("_")[:100]

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lnbench.errors import LnbenchError
-from lnbench.files import read_json, write_json
+from lnbench.files import write_json
+from lnbench.formats import read_format
 
 FORMAT = "lnbench.leaderboard/1"
 
@@ -184,9 +185,7 @@ def load(path: str | Path) -> list[Row]:
     Raises:
         LnbenchError: missing, truncated, or of another format.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise LnbenchError(f"{path} is not a leaderboard of format {FORMAT}")
+    found = read_format(path, FORMAT, "leaderboard")
     try:
         return [Row.model_validate(row) for row in found["rows"]]
     except (KeyError, TypeError, ValidationError) as error:

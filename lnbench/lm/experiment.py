@@ -16,6 +16,7 @@ from lnbench.corpora import choose_languages, open_corpus
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, file_sha256, fingerprint
+from lnbench.formats import first_error
 from lnbench.host import get_host
 from lnbench.lm.head import ClassificationHead
 from lnbench.neurons import NeuronSet
@@ -76,9 +77,7 @@ class Experiment(BaseModel):
         try:
             super().__init__(**arguments)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise LnbenchError(f"model argument {name}={first['input']!r}: {first['msg']}") from error
+            raise LnbenchError(f"model argument {first_error(error, with_value=True)}") from error
         host = get_host()
         host.resolve("intervention", self.intervention)
         if self.neurons is None:

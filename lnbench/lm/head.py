@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, unknown
-from lnbench.files import atomic_path, file_sha256
+from lnbench.files import file_sha256
+from lnbench.formats import read_tensors, write_tensors
 
 FORMAT = "lnbench.head/1"
 FILE = "head.safetensors"
@@ -160,14 +159,8 @@ class ClassificationHead:
         """
         path = Path(path)
         path = path / FILE if path.is_dir() else path
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise LnbenchError(f"no such classification head: {path}") from error
-        except (SafetensorError, OSError) as error:
-            raise LnbenchError(f"{path} cannot be read ({error}); it may be truncated") from error
+        stored, metadata = read_tensors(path, "classification head", "train or copy it again")
+        tensors = {name: tensor.float() for name, tensor in stored.items()}
         weight = tensors.get("weight")
         if metadata.get("format") != FORMAT or weight is None or weight.ndim != 2:
             raise LnbenchError(f"{path} is not a classification head of format {FORMAT}")
@@ -226,8 +219,4 @@ def save_head(path: Path, head: nn.Linear, pooling: Pooling, task: str | None = 
     """
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
     metadata = {"format": FORMAT, **pooling.metadata(), **({"task": task} if task else {})}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    write_tensors(path, tensors, metadata)

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from lnbench.errors import LnbenchError
-from lnbench.files import atomic_path
+from lnbench.formats import read_tensors, write_tensors
 from lnbench.perplexity.slices import Slice
 
 FORMAT = "lnbench.blocks/1"
@@ -80,21 +78,13 @@ class Passes:
             return
         about = {_REQUEST: self.request, _OUTSIDE: self._outside}
         metadata = {_FORMAT: FORMAT, **{key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}}
-        with atomic_path(self.path) as temporary:
-            try:
-                save_file(self._nats, temporary, metadata=metadata)
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
+        write_tensors(self.path, self._nats, metadata, framework="np")
 
     def _resume(self, path: Path) -> None:
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-                nats = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            request, outside = (json.loads(metadata[key]) for key in (_REQUEST, _OUTSIDE))
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise LnbenchError(f"{path} cannot be read ({error}); delete it, and the command starts anew") from error
-        if metadata.get(_FORMAT) != FORMAT:
+        remedy = "delete it, and the command starts from the beginning"
+        nats, metadata = read_tensors(path, "file", remedy, framework="np", decode=[_REQUEST, _OUTSIDE])
+        request, outside = metadata[_REQUEST], metadata[_OUTSIDE]
+        if metadata.get(_FORMAT) != FORMAT or not isinstance(request, dict) or not isinstance(outside, dict):
             raise LnbenchError(f"{path} is not a file of format {FORMAT}; choose another folder with --out")
         differing = [key for key in {**request, **self.request} if request.get(key) != self.request.get(key)]
         if differing:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lnbench.errors import LnbenchError, unknown
-from lnbench.files import read_json, write_json
+from lnbench.errors import unknown
+from lnbench.formats import FormatFile
 
 FORMAT = "lnbench.perplexity/1"
 FILE = "perplexity.json"
@@ -99,8 +98,11 @@ class Selectivity(Contrast):
     )
 
 
-class PerplexityMatrix(_Part):
+class PerplexityMatrix(_Part, FormatFile):
     """Perplexity change by language i whose neurons are changed (rows) and language j whose text is read (columns)."""
+
+    kind: ClassVar[str] = "perplexity matrix"
+    usual_name: ClassVar[str] = FILE
 
     format: Literal["lnbench.perplexity/1"] = Field(default="lnbench.perplexity/1", description="name and version")
     model: str = Field(description="as it was named")
@@ -149,31 +151,8 @@ class PerplexityMatrix(_Part):
         """The cells of language ``changed``'s neurons, in the order of :attr:`read`."""
         return (self.cell(changed, read) for read in self.read)
 
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON.
-
-        Raises:
-            LnbenchError: the disk is full or the folder cannot be written.
-        """
-        write_json(path, self.model_dump(mode="json"))
-
-    @classmethod
-    def load(cls, path: str | Path) -> PerplexityMatrix:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            LnbenchError: missing, truncated, of another format, or its content is impossible.
-        """
-        found: Any = read_json(path)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise LnbenchError(f"{path} is not a perplexity matrix of format {FORMAT}")
-        try:
-            matrix = cls.model_validate(found)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise LnbenchError(f"{path} is not a valid perplexity matrix: {where}: {first['msg']}") from error
-        expected = [(changed, read) for changed in matrix.changed for read in matrix.read]
-        if [(cell.changed, cell.read) for cell in matrix.cells] != expected:
-            raise LnbenchError(f"{path} is not a valid perplexity matrix: its cells are not changed × read, row by row")
-        return matrix
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if [(cell.changed, cell.read) for cell in self.cells] != [(i, j) for i in self.changed for j in self.read]:
+            raise ValueError("its cells are not changed × read, row by row")
+        return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
+from lnbench.formats import first_error, slug
 from lnbench.host import get_host
 from lnbench.model.packaged import DEFAULT_MODEL
 
@@ -71,9 +71,7 @@ class Request(BaseModel):
         try:
             super().__init__(**options)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = ".".join(map(str, first["loc"]))
-            raise LnbenchError(f"{name}={first['input']!r}: {first['msg']}") from error
+            raise LnbenchError(first_error(error, with_value=True)) from error
         get_host().resolve("intervention", self.intervention)
         if self.intervention == "none":
             raise LnbenchError("intervention none changes nothing; the unchanged model is measured in any case")
@@ -102,7 +100,7 @@ class Request(BaseModel):
     @property
     def slug(self) -> str:
         """The name of its folder, where several interventions are measured."""
-        return re.sub(r"[^A-Za-z0-9.+-]+", "_", self.intervention)
+        return slug(self.intervention)
 
     @property
     def command(self) -> str:

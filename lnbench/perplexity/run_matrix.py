@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from lnbench.corpora import choose_languages
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import exclusive_lock, fingerprint
+from lnbench.formats import slug
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import checkpoint as passes
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "measure", "run"]
 log = logging.getLogger(__name__)
-_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
 def load(request: Request) -> LNBenchLM:
@@ -109,7 +108,7 @@ def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: b
                 "command": f"{request.command} --out {shlex.quote(str(out))}",
             },
         )
-        name = Path(selector).stem if request.neurons else _UNSAFE.sub("_", selector)
+        name = Path(selector).stem if request.neurons else slug(selector)
         neurons.save(out / "neurons" / f"{name}.json")
         matrix.save(out / FILE)
     return matrix

@@ -21,6 +21,7 @@ from lnbench.reproduce.plan import Job, Piece, Plan
 from lnbench.reproduce.scale_settings import Preset
 from lnbench.reproduce.steps import Measure, Perplexity
 from lnbench.reproduce.writing import write_tables
+from lnbench.tables.reproduction import FILE as REPRODUCTION
 from lnbench.tables.reproduction import Reproduction, Table
 
 FIGURES = "figures"
@@ -60,7 +61,7 @@ def outcome(plan: Plan, job: Job) -> Reproduction:
         settings=plan.settings.flat(),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    found.save(folder)
+    found.save(folder / REPRODUCTION)
     write_tables(found, folder)
     return found
 

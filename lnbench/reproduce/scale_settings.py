@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lnbench.errors import LnbenchError, unknown
+from lnbench.formats import first_error
 from lnbench.reproduce import catalogue
 
 Scale = Literal["paper", "small"]
@@ -98,9 +99,7 @@ def settings(scale: Scale, preset: Preset, given: Mapping[str, Any] | None = Non
     try:
         return Settings.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise LnbenchError(f"--set {place}={first['input']!r}: {first['msg']}") from error
+        raise LnbenchError(f"--set {first_error(error, with_value=True)}") from error
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

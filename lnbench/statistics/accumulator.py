@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lnbench.errors import LnbenchError
-from lnbench.files import atomic_path
+from lnbench.formats import read_tensors, write_tensors
 from lnbench.statistics.layer_accumulator import Activation, LayerAccumulator, sample_quantiles
 from lnbench.statistics.site_values import SiteValues
 
@@ -162,11 +160,7 @@ class Account:
             "dtype": next((str(layer.dtype).removeprefix("torch.") for layer in self.layers if layer), "float32"),
             "about": self.about,
         }
-        try:
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary, metadata={"account": json.dumps(head)})
-        except SafetensorError as error:
-            raise LnbenchError(f"cannot write {path}: {error}") from error
+        write_tensors(path, tensors, {"account": json.dumps(head)})
 
     @classmethod
     def about_in(cls, path: Path) -> dict[str, Any]:
@@ -203,14 +197,10 @@ class Account:
 
 
 def _open(path: Path, *, counts: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            head = json.loads((file.metadata() or {}).get("account", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if counts else {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise LnbenchError(f"no such file of counts: {path}") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LnbenchError(f"{path} cannot be read ({error}); it may be truncated: collect it anew") from error
-    if head.get("format") != FORMAT:
+    tensors, metadata = read_tensors(
+        path, "file of counts", "collect it again", metadata_only=not counts, decode=["account"]
+    )
+    head = metadata["account"]
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise LnbenchError(f"{path} is not a file of counts of format {FORMAT}")
     return head, tensors

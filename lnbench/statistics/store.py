@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lnbench import content_hash
 from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
-from lnbench.files import atomic_path, read_json, write_json
+from lnbench.files import write_json
+from lnbench.formats import read_format, read_tensors, write_tensors
 from lnbench.statistics.site_values import LEVELS, TENSORS, SiteValues
 
 if TYPE_CHECKING:
@@ -46,14 +45,13 @@ def save(statistics: Statistics, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             known = _manifest(folder)["languages"] if _alike(folder, shared) else {}
-            with atomic_path(target) as path:
-                about = {"format": FORMAT, "language": language, "fingerprint": statistics.fingerprint}
-                # Several entries would be written in another order each time.
-                save_file(_tensors(statistics), path, metadata={_ABOUT: json.dumps(about)})
+            about = {"format": FORMAT, "language": language, "fingerprint": statistics.fingerprint}
+            # Several entries would be written in another order each time.
+            write_tensors(target, _tensors(statistics), {_ABOUT: json.dumps(about)})
             known[language] = _entry(statistics)
             head = {"format": FORMAT, "lnbench": __version__, **shared, "levels": LEVELS.tolist()}
             write_json(folder / MANIFEST, head | {"languages": dict(sorted(known.items()))})
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise LnbenchError(f"cannot write Statistics to {folder}: {error}") from error
     return target
 
@@ -107,14 +105,8 @@ def load(folder: Path, language: str) -> tuple[Any, ...]:
         raise unknown("language", language, entries, f"Collect it with lnbench stats, or look elsewhere than {folder}")
     entry = dict(entries[language])
     path = folder / f"{language}.safetensors"
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            written = json.loads((file.metadata() or {}).get(_ABOUT, "{}")).get("fingerprint")
-    except FileNotFoundError as error:
-        raise LnbenchError(f"{path} is missing though {folder / MANIFEST} lists it; collect it anew") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LnbenchError(f"{path} cannot be read ({error}); it may be truncated: collect it anew") from error
+    tensors, metadata = read_tensors(path, "file of Statistics", "collect them again", decode=[_ABOUT])
+    written = (metadata[_ABOUT] or {}).get("fingerprint")
     site, tokens, known = entry.pop("site"), entry.pop("tokens"), entry.pop("fingerprint", None)
     if written is not None and written != known:
         raise LnbenchError(f"{path} is not the file that {folder / MANIFEST} describes; collect it anew")
@@ -143,11 +135,7 @@ def load(folder: Path, language: str) -> tuple[Any, ...]:
 def _manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise LnbenchError(f"no such Statistics folder: {folder}; make one with lnbench stats --out {folder}")
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise LnbenchError(
-            f"{folder / MANIFEST} is not of format {FORMAT}; this folder is not one of lnbench's Statistics"
-        )
+    manifest = read_format(folder / MANIFEST, FORMAT, "manifest of Statistics")
     entries = manifest.get("languages")
     whole = (
         isinstance(entries, dict)

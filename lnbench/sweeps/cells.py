@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ from lnbench.corpora import choose_languages
 from lnbench.corpora.patterns import is_hub
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint, tasks_dir
+from lnbench.formats import slug
 from lnbench.host import get_host
 from lnbench.lm.arguments import format_model_args
 from lnbench.statistics import store
@@ -21,7 +21,6 @@ from lnbench.sweeps.records import NOT_SPECIFIC
 from lnbench.sweeps.spec import Sweep
 
 _OURS = "lnbench_"
-_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 _NOT_KEYED = ("batch_size", "device", "include_path")
 """Options that change no more than the last digits; and where tasks are, which count by what they hold."""
 _NOT_SETUP = (*_NOT_KEYED, "limit")
@@ -151,7 +150,7 @@ class Cell:
         """The name of the cell's folder."""
         parts = [self.loading.finetune] if self.loading.adapter else []
         parts += ["+".join(self.languages), self.task, self.selector, self.intervention]
-        readable = "-".join(_UNSAFE.sub("_", part.rpartition("/")[2]).strip("_") for part in parts if part != "-")
+        readable = "-".join(slug(part.rpartition("/")[2]).strip("_") for part in parts if part != "-")
         return f"{readable[:120]}-{self.key[:8]}"
 
 

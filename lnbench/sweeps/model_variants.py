@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
+from lnbench.formats import slug
 from lnbench.lm.arguments import format_model_args
 from lnbench.model.packaged import content_of
 from lnbench.sweeps.cells import Loading
@@ -22,7 +22,6 @@ HEAD = "head.safetensors"
 """A classification head, in an adapter's folder."""
 FINETUNED = "finetune"
 """The folder of a run that holds the adapters that it trains."""
-_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", HEAD)
 
 
@@ -92,7 +91,7 @@ def _training(plain: Loading, name: str, options: Mapping[str, Any], out: Path) 
     given = {"model_args": dict(plain.options), **options, "model": plain.model}
     try:
         key = FinetuneJob(out=out, **given).key
-        folder = _UNSAFE.sub("_", f"{name}-{Path(plain.model).name}-{key[:8]}")
+        folder = slug(f"{name}-{Path(plain.model).name}-{key[:8]}")
         job = FinetuneJob(out=out / FINETUNED / folder, **given)
     except LnbenchError as error:
         raise LnbenchError(f"finetune.{name}: {error}") from error

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lnbench.errors import LnbenchError
 from lnbench.files import atomic_path
+from lnbench.formats import first_error
 
 log = logging.getLogger(__name__)
 FILE = "records.jsonl"
@@ -200,11 +201,9 @@ def _records(lines: Sequence[bytes], path: Path) -> Iterator[Record]:
         try:
             yield Record.model_validate_json(line)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            where = ".".join(map(str, problem["loc"])) or "line"
             raise LnbenchError(
-                f"{path}, line {number}, is no record ({where}: {problem['msg']}); delete that line, and the sweep "
-                "runs its cell again"
+                f"{path}, line {number}, is no record ({first_error(error)}); delete that line, and the sweep runs its "
+                "cell again"
             ) from error
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
+from lnbench.formats import first_error
 from lnbench.model.packaged import DEFAULT_MODEL
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -207,14 +208,10 @@ def parse(content: Any, where: str = "sweep") -> Sweep:
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-        told = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            told = f"there is no such field; known: {', '.join(Sweep.model_fields)}"
-        if problem["type"] == "string_pattern_mismatch":
-            told = f"{problem['input']!r} is no name: take letters, digits, '.', '_' and '-', as in en-hi"
-        raise LnbenchError(f"{where}: {place + ': ' if place else ''}{told}") from error
+        problem = first_error(error, known=Sweep.model_fields)
+        if error.errors()[0]["type"] == "string_pattern_mismatch":
+            problem += "; a name has letters, digits, '.', '_' and '-', as in en-hi"
+        raise LnbenchError(f"{where}: {problem}") from error
 
 
 def schema() -> dict[str, Any]:

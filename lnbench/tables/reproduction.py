@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from lnbench.errors import LnbenchError
-from lnbench.files import read_json, write_json
+from lnbench.formats import FormatFile
 
 FORMAT = "lnbench.reproduction/1"
 FILE = "reproduction.json"
@@ -84,13 +82,15 @@ class Conclusion(BaseModel):
     evidence: str = Field(description="the comparisons behind the verdict, in one sentence")
 
 
-class Reproduction(BaseModel):
+class Reproduction(FormatFile):
     """``reproduction.json``: one table or figure of the paper, measured again.
 
     Paths are relative to the folder that holds the file.
     """
 
     model_config = ConfigDict(extra="forbid")
+    kind: ClassVar[str] = "reproduction"
+    usual_name: ClassVar[str] = FILE
 
     format: Literal["lnbench.reproduction/1"] = Field(default="lnbench.reproduction/1", description="name and version")
     name: str = Field(description="`table4`, `figure1`, `paper-vs-corrected` …")
@@ -115,27 +115,3 @@ class Reproduction(BaseModel):
         """What cells that were tried failed of, each once."""
         notes = [cell.note for table in self.tables for row in table.rows for cell in row.cells if cell is not None]
         return list(dict.fromkeys(note for note in notes if note and note.startswith("failed: ")))
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``reproduction.json`` into a folder."""
-        path = Path(folder) / FILE
-        write_json(path, self.model_dump(mode="json"))
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> Reproduction:
-        """Read ``reproduction.json``, or the one in a folder.
-
-        Raises:
-            LnbenchError: it is missing, damaged, or of another format.
-        """
-        path = Path(path) / FILE if Path(path).is_dir() else Path(path)
-        found = read_json(path)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise LnbenchError(f"{path} is not a reproduction of format {FORMAT}")
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise LnbenchError(f"{path} is not a valid reproduction: {where}: {first['msg']}") from error

@@ -330,7 +330,7 @@ def test_every_number_can_be_replaced() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rate": 1}, "unknown training setting 'rate'; known: answer, pooling"),
+        ({"rate": 1}, "rate: there is no such field; known: answer, pooling"),
         ({"lr": "fast"}, "training setting lr='fast'"),
         ({"batch_size": 8, "accumulation": 3}, "batch_size=8 cannot be split into accumulation=3"),
         ({"patience": 2, "validation_examples": 0}, "patience needs validation_examples"),

@@ -228,7 +228,7 @@ def test_a_selector_in_place_of_a_file(job_fields: dict[str, Any], tiny_corpus: 
         ({"quantize": "int3"}, "fine-tuning: quantize='int3'"),
         ({"colour": "red"}, "fine-tuning: colour='red'"),
         ({"preset": "paper"}, "unknown training preset"),
-        ({"settings": {"lrr": 1}}, "unknown training setting 'lrr'"),
+        ({"settings": {"lrr": 1}}, "training setting lrr: there is no such field"),
     ],
 )
 def test_wrong_requests_are_refused_before_anything_is_loaded(

@@ -297,7 +297,7 @@ def test_a_full_disk_keeps_what_is_done(model, tmp_path, reading, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("lnbench.statistics.accumulator.save_file", full)
+        patched.setattr("safetensors.torch.save_file", full)
         with pytest.raises(LnbenchError, match="No space left on device"):
             folder(model, tmp_path, reading, ("hi",), save_every=0)
     assert contents(tmp_path) == before

@@ -162,15 +162,15 @@ def swapped(path: Path) -> None:
     [
         ("hi.safetensors", cut, "may be truncated"),
         ("hi.safetensors", lambda path: path.write_bytes(b""), "may be truncated"),
-        ("hi.safetensors", Path.unlink, "is missing though"),
+        ("hi.safetensors", Path.unlink, "no such file of Statistics"),
         ("hi.safetensors", without("std"), "lacks std of shape"),
         ("hi.safetensors", without("pre.quantiles"), "lacks quantiles of shape .* for site 'pre'"),
         ("hi.safetensors", reshaped, "lacks quantiles of shape"),
         ("hi.safetensors", swapped, "is not the file that"),
         ("manifest.json", cut, "is not valid JSON"),
         ("manifest.json", Path.unlink, "no such file"),
-        ("manifest.json", lambda path: path.write_text("[]"), "is not of format"),
-        ("manifest.json", edited(format="lnbench.statistics/9"), "is not of format"),
+        ("manifest.json", lambda path: path.write_text("[]"), "not a manifest of Statistics of format"),
+        ("manifest.json", edited(format="lnbench.statistics/9"), "not a manifest of Statistics of format"),
         ("manifest.json", edited(languages=["hi"]), "lacks entries"),
         ("manifest.json", edited(languages={"hi": {"site": "gate", "tokens": 1}}), "lacks entries"),
         ("manifest.json", edited(width=None), "lacks entries"),
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_finished_languages(tmp_path, monkeypatch, error):
         path.write_bytes(b"\0" * 100)
         raise error
 
-    monkeypatch.setattr(store, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     for language in ("hi", "en"):
         with pytest.raises(LnbenchError, match="No space left on device"):
             statistics(language, seed=2).save(tmp_path)

@@ -260,7 +260,7 @@ def write_reproduction(folder: Path, figures: Sequence[str] = (), runs: Sequence
         caveats=["Measured on 90 documents."],
         commands=["lnbench reproduce table4 --scale small"],
         finished_at="2026-01-02T03:04:05+00:00",
-    ).save(folder)
+    ).save(folder / "reproduction.json")
     return folder
 
 

@@ -124,7 +124,7 @@ GOOD = '{"premise": "a", "hypothesis": "b", "label": 0}\n'
         ('{"premise": "a", "hypothesis": "b", "label": 3}\n', "line 1: label: .*less than or equal to 2"),
         ('{"premise": "a", "hypothesis": "b", "label": "0"}\n', "line 1: label: .*integer"),
         ('{"premise": null, "hypothesis": "b", "label": 0}\n', "line 1: premise: .*string"),
-        ("[1]\n", "line 1: row: "),
+        ("[1]\n", "line 1: Input should be"),
     ],
 )
 def test_bad_xnli_rows(tmp_path: Path, content: str | bytes, message: str) -> None:

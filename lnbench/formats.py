@@ -1,0 +1,155 @@
+"""Files of lnbench's own formats: JSON that a pydantic model checks, safetensors, and names made of any text."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from lnbench.errors import LnbenchError
+from lnbench.files import atomic_path, read_json, write_json
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class FormatFile(BaseModel):
+    """A JSON file whose ``format`` is the default of the subclass's field of that name."""
+
+    kind: ClassVar[str]
+    """What the file is, in messages."""
+    usual_name: ClassVar[str]
+    """Its name in a folder."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file.
+
+        Raises:
+            LnbenchError: the disk is full or the folder cannot be written.
+        """
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a file that :meth:`save` wrote, or the one in a folder.
+
+        Raises:
+            LnbenchError: missing, truncated, of another format, or its content is impossible.
+        """
+        path = Path(path) / cls.usual_name if Path(path).is_dir() else path
+        content = read_format(path, cls.model_fields["format"].default, cls.kind)
+        return validated(cls, content, f"{path} is not a valid {cls.kind}")
+
+
+def read_format(path: str | os.PathLike[str], expected: str, kind: str) -> dict[str, Any]:
+    """Read a JSON file whose entry ``format`` says that it is the ``expected`` one.
+
+    Raises:
+        LnbenchError: missing, truncated or of another format; the message calls the file a ``kind``.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != expected:
+        raise LnbenchError(f"{path} is not a {kind} of format {expected}")
+    return content
+
+
+def validated(model: type[_Model], content: object, where: str, remedy: str = "") -> _Model:
+    """Check data by a pydantic model.
+
+    Raises:
+        LnbenchError: the first problem, after ``where`` and before ``remedy``.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise LnbenchError(f"{where}: {first_error(error)}" + (f"; {remedy}" if remedy else "")) from error
+
+
+def first_error(error: ValidationError, *, with_value: bool = False, known: Iterable[str] = ()) -> str:
+    """Return the first problem that pydantic found, as ``field: message``.
+
+    Args:
+        error: What pydantic raised.
+        with_value: Write it as ``field=value: message``.
+        known: The fields that exist, for an error about one that does not.
+    """
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    message = problem["msg"].removeprefix("Value error, ")
+    if known and problem["type"] == "extra_forbidden":
+        return f"{field}: there is no such field; known: {', '.join(known)}"
+    if not field:
+        return message
+    return f"{field}={problem['input']!r}: {message}" if with_value else f"{field}: {message}"
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    framework: Literal["pt", "np"] = "pt",
+) -> None:
+    """Write a safetensors file atomically.
+
+    Raises:
+        LnbenchError: the disk is full or the folder cannot be written; a file that is there stays whole.
+    """
+    import safetensors.numpy
+    import safetensors.torch
+
+    save_file = safetensors.torch.save_file if framework == "pt" else safetensors.numpy.save_file
+    with atomic_path(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(metadata) if metadata else None)
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def read_tensors(
+    path: str | os.PathLike[str],
+    kind: str,
+    remedy: str,
+    *,
+    framework: Literal["pt", "np"] = "pt",
+    metadata_only: bool = False,
+    decode: Sequence[str] = (),
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a safetensors file.
+
+    Args:
+        path: The file.
+        kind: What it is, and
+        remedy: what to do if it is damaged, for messages.
+        framework: Whether tensors are torch's or numpy's.
+        metadata_only: Read no tensors.
+        decode: Entries of the metadata that hold JSON; one that is missing is None.
+
+    Returns:
+        The tensors by name, and the metadata.
+
+    Raises:
+        LnbenchError: missing, truncated or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework=framework) as file:
+            names = () if metadata_only else file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata: dict[str, Any] = dict(file.metadata() or {})
+        metadata |= {name: json.loads(metadata.get(name, "null")) for name in decode}
+    except FileNotFoundError as error:
+        raise LnbenchError(f"no such {kind}: {path}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LnbenchError(f"{path} cannot be read ({error}); it may be truncated: {remedy}") from error
+    return tensors, metadata
+
+
+def slug(text: str, kept: str = ".+-") -> str:
+    """Return ``text`` with one ``_`` for each run of characters other than ASCII letters, digits and ``kept``."""
+    return re.sub(rf"[^A-Za-z0-9{re.escape(kept)}]+", "_", text)
