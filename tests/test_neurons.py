@@ -201,7 +201,7 @@ def broken_documents(neurons):
         "other JSON": ("[1, 2]", "not a NeuronSet of format"),
         "null": ("null", "not a NeuronSet of format"),
         "other format": (changed(format="lnbench.leaderboard/1"), "not a NeuronSet of format"),
-        "other version": (changed(format="lnbench.neurons/2"), "its format is not lnbench.neurons/1"),
+        "other version": (changed(format="lnbench.neurons/2"), "of format lnbench.neurons/1"),
         "text for a number": (changed(layers="3"), "layers"),
         "truth for an index": (changed(neurons={"hi": {"0": [True]}}), "neurons.hi.0.0"),
         "fraction for an index": (changed(neurons={"hi": {"0": [1.0]}}), "neurons.hi.0.0"),

@@ -65,7 +65,10 @@ def test_a_language_without_neurons_is_neither_stable_nor_unstable(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"format": "lnbench.neurons/1"}, "not a table of stability of format"), ({"format": "lnbench.stability/1"}, "model: Field")],
+    [
+        ({"format": "lnbench.neurons/1"}, "not a table of stability of format"),
+        ({"format": "lnbench.stability/1"}, "model: Field"),
+    ],
 )
 def test_other_files_are_refused(content: dict[str, str], message: str, tmp_path: Path) -> None:
     (tmp_path / "stability.json").write_text(json.dumps(content), encoding="utf-8")

@@ -47,7 +47,7 @@ def test_short_and_long_forms() -> None:
         ({"selectors": []}, "interventions need neurons"),
         ({"base": False}, "nothing to measure"),
         ({"adapters": {"none": "folder"}}, "'none' is taken"),
-        ({"adapters": {"a/b": "folder"}}, "adapters.a/b: .*a name has letters"),
+        ({"adapters": {"a/b": "folder"}}, "a name has letters, digits"),
         ({"adapters": {"a": {"path": "folder", "model": "other"}}}, "none of the models"),
         ({"adapters": {"a": "x"}, "finetune": {"a": {}}}, "'a' is taken"),
         ({"site": "middle"}, "site"),
