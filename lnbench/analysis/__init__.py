@@ -1,20 +1,16 @@
-"""Numbers about NeuronSets and Statistics: how many neurons, where, shared by whom, and found again how often."""
+"""Numbers about NeuronSets and Statistics: shared neurons, averages of activations, neurons found again."""
 
 from lnbench.analysis.activation_averages import activation_averages
-from lnbench.analysis.counts import LayerCounts, neurons_per_language, neurons_per_layer
-from lnbench.analysis.overlap import Agreement, LanguageOverlap, language_overlap, selector_overlap
+from lnbench.analysis.overlap import Chance, LanguageOverlap, by_chance, language_overlap
 from lnbench.analysis.stability import Stability, StabilityRow, compare_halves
 
 __all__ = [
-    "Agreement",
+    "Chance",
     "LanguageOverlap",
-    "LayerCounts",
     "Stability",
     "StabilityRow",
     "activation_averages",
+    "by_chance",
     "compare_halves",
     "language_overlap",
-    "neurons_per_language",
-    "neurons_per_layer",
-    "selector_overlap",
 ]

@@ -1,8 +1,8 @@
 """Neurons in common, of two languages or of two selections, and how many chance would give them.
 
 Notation: A and B are two sets of neurons of one model of width d; a(l) and b(l) are their numbers in layer l. If B were
-drawn anew, b(l) neurons of layer l at random, it would share Σ_l a(l) · b(l) / d neurons with A on average: the mean of
-a hypergeometric distribution for each layer. So layers in which both have many neurons are no evidence of anything.
+b(l) random neurons of each layer l, it would share Σ_l a(l) · b(l) / d neurons with A on average: the mean of a
+hypergeometric distribution per layer. So layers in which both have many neurons are no evidence of anything.
 """
 
 from __future__ import annotations
@@ -42,30 +42,14 @@ class LanguageOverlap(NamedTuple):
         return self.expected / self.counts.diagonal()[:, None]
 
 
-class Agreement(NamedTuple):
-    """What two selections of one language's neurons, A and B, have in common.
+class Chance(NamedTuple):
+    """What two selections of one language's neurons would share by chance; see the module's head.
 
-    Attributes:
-        first: |A|.
-        second: |B|.
-        shared: |A ∩ B|.
-        share_of_first: shared / |A|; NaN where A is empty.
-        share_of_second: shared / |B|; NaN where B is empty.
-        jaccard: shared / |A ∪ B|; 0 where both are empty.
-        expected: What ``shared`` would be by chance; see the module's head.
-        expected_jaccard: expected / (|A| + |B| − expected): the Jaccard index of as many shared neurons.
-        excess: shared − expected.
+    ``jaccard`` is shared / (|A| + |B| − shared), 0 where both are empty.
     """
 
-    first: int
-    second: int
-    shared: int
-    share_of_first: float
-    share_of_second: float
+    shared: float
     jaccard: float
-    expected: float
-    expected_jaccard: float
-    excess: float
 
 
 def language_overlap(neurons: NeuronSet) -> LanguageOverlap:
@@ -84,32 +68,9 @@ def _alone(neurons: NeuronSet) -> Tensor:
     return torch.tensor([int((owners[neurons.mask(language)] == 1).sum()) for language in neurons], dtype=torch.long)
 
 
-def selector_overlap(first: NeuronSet, second: NeuronSet) -> dict[str, Agreement]:
-    """What two selectors, or one on two texts, have in common on each language that both know.
-
-    Raises:
-        LnbenchError: the sets belong to models of different shapes, or share no language.
-    """
-    return {
-        language: _agreement(*found, expected=_expected(first, second, language))
-        for language, found in first.compare(second).items()
-    }
-
-
-def _expected(first: NeuronSet, second: NeuronSet, language: str) -> float:
-    return float(torch.dot(*(one.per_layer(language).double() for one in (first, second)))) / first.width
-
-
-def _agreement(first: int, second: int, shared: int, jaccard: float, expected: float) -> Agreement:
-    either = first + second - expected
-    return Agreement(
-        first=first,
-        second=second,
-        shared=shared,
-        share_of_first=shared / first if first else float("nan"),
-        share_of_second=shared / second if second else float("nan"),
-        jaccard=jaccard,
-        expected=expected,
-        expected_jaccard=expected / either if either else 0.0,
-        excess=shared - expected,
-    )
+def by_chance(first: NeuronSet, second: NeuronSet, language: str) -> Chance:
+    """Return what two selections of one language's neurons, in models of one shape, would share by chance."""
+    own, other = (neurons.per_layer(language).double() for neurons in (first, second))
+    shared = float(torch.dot(own, other)) / first.width
+    either = float(own.sum() + other.sum()) - shared
+    return Chance(shared, shared / either if either else 0.0)

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lnbench.analysis.overlap import Agreement, selector_overlap
+from lnbench.analysis.overlap import Chance, by_chance
 from lnbench.formats import FormatFile
-from lnbench.neurons import NeuronSet
+from lnbench.neurons import Agreement, NeuronSet
 
 FORMAT = "lnbench.stability/1"
 FILE = "stability.json"
@@ -60,14 +60,21 @@ def compare_halves(selected: Mapping[str, tuple[NeuronSet, NeuronSet]]) -> list[
         LnbenchError: the two sets of a selector are of different models or share no language.
     """
     return [
-        _row(selector, language, one)
+        _row(selector, language, agreement, by_chance(first, second, language))
         for selector, (first, second) in selected.items()
-        for language, one in selector_overlap(first, second).items()
+        for language, agreement in first.compare(second).items()
     ]
 
 
-def _row(selector: str, language: str, one: Agreement) -> StabilityRow:
-    known = one._asdict()
-    if not one.first and not one.second:
-        known |= {"jaccard": None, "expected_jaccard": None}
-    return StabilityRow(selector=selector, language=language, **known)
+def _row(selector: str, language: str, agreement: Agreement, chance: Chance) -> StabilityRow:
+    has_neurons = bool(agreement.own or agreement.other)
+    return StabilityRow(
+        selector=selector,
+        language=language,
+        first=agreement.own,
+        second=agreement.other,
+        shared=agreement.intersection,
+        jaccard=agreement.jaccard if has_neurons else None,
+        expected=chance.shared,
+        expected_jaccard=chance.jaccard if has_neurons else None,
+    )

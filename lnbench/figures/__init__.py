@@ -1,11 +1,17 @@
 """Figures: data in, a :class:`Figure` out, which is then saved as PNG, SVG, PDF and CSV, or put into a page as SVG."""
 
-from lnbench.figures.activations import activation_statistics
+from sys import modules
+
+from lnbench.figures.activation_statistics import activation_statistics
 from lnbench.figures.figure import FORMATS, Figure, save, svg, table
-from lnbench.figures.intervention_effects import interventions
-from lnbench.figures.neuron_counts import neurons_per_language, neurons_per_layer
-from lnbench.figures.overlaps import language_overlap, selector_overlap, stability
+from lnbench.figures.interventions import interventions
+from lnbench.figures.language_overlap import language_overlap
+from lnbench.figures.neurons_per_language import neurons_per_language
+from lnbench.figures.neurons_per_layer import neurons_per_layer
 from lnbench.figures.perplexity_matrix import perplexity_matrix
+from lnbench.figures.registry import register_all
+from lnbench.figures.selector_overlap import selector_overlap
+from lnbench.figures.stability import stability
 
 __all__ = [
     "FORMATS",
@@ -22,3 +28,5 @@ __all__ = [
     "svg",
     "table",
 ]
+
+register_all(modules[__name__])

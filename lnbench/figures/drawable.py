@@ -87,7 +87,7 @@ def _declared(path: Path) -> str | None:
 
 
 def _sets(paths: Sequence[Path]) -> dict[str, NeuronSet]:
-    """Return NeuronSets by name. Of files with the same set the first counts, so that it is not compared with itself."""
+    """Return name → NeuronSet. Of files with the same set the first counts, so that none is compared with itself."""
     kept: dict[str, tuple[Path, NeuronSet]] = {}
     for path in paths:
         neurons = NeuronSet.load(path)

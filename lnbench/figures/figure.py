@@ -7,16 +7,19 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lnbench.errors import unknown
 from lnbench.figures.style import headline, styled
 from lnbench.figures.svg import inlined
 from lnbench.files import atomic_path
+from lnbench.formats import slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+Unit = Literal["nats", "perplexity", "bits_per_byte"]
+"""Units of a change of perplexity."""
 Value = str | int | float | bool | None
 FORMATS = ("png", "svg", "pdf")
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -25,6 +28,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
 }
 """Nothing that changes from day to day or between releases: the same numbers make the same file."""
+
+
+_LONGEST = 60
+"""Characters of one word of a file's stem."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,12 @@ class Figure:
             headline(drawing, self.title)
             self.paint(drawing)
         return drawing
+
+
+def stem(*parts: str) -> str:
+    """Return a file's stem, also an HTML id, made of words of any kind."""
+    words = (slug(part, "").strip("_")[:_LONGEST] for part in parts)
+    return "-".join(filter(None, words))
 
 
 def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:

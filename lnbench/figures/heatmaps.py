@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lnbench.figures.labels import language_label, write_in_own_script
-from lnbench.figures.room import touching
 from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _LETTER, _NAMES = 0.07, 1.0
 """Inches: a letter of a column's upright label, and what is left for such labels in any case."""
 _DARK = 0.179
 """Relative luminance below which white has more contrast than black."""
+_GAP = 2.0
+"""Points between labels that are read as two."""
 MANY = 8
 """Languages beyond which a matrix is dense: lower rows, shorter numbers."""
 
@@ -70,8 +72,18 @@ def language_columns(drawing: Drawing, axes: Axes, codes: Sequence[str]) -> None
     axes.set_xticks(places, [language_label(code, separator="\n") for code in codes])
     write_in_own_script(axes.get_xticklabels(), codes)
     drawing.draw_without_rendering()
-    if touching([label for one in drawing.axes for label in one.get_xticklabels()]):
+    if _touching([label for one in drawing.axes for label in one.get_xticklabels()]):
         axes.set_xticks(places, [language_label(code, native=False) for code in codes], rotation=90)
+
+
+def _touching(labels: Sequence[Text]) -> bool:
+    """Return whether any two labels of a figure that is laid out overlap, or nearly so."""
+    boxes = []
+    for label in labels:
+        figure = label.get_figure(root=True)
+        if label.get_text() and figure is not None:
+            boxes.append(label.get_window_extent().padded(_GAP / 2 * figure.dpi / 72))
+    return any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def numbers(axes: Axes, mesh: QuadMesh | None, texts: Sequence[Sequence[str]]) -> list[Text]:

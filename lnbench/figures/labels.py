@@ -1,4 +1,4 @@
-"""Languages as a reader knows them: ``hi · Hindi · हिन्दी``."""
+"""Languages as a reader knows them, ``hi · Hindi · हिन्दी``, and selectors as figures name them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lnbench.errors import LnbenchError
+from lnbench.host import get_host
+from lnbench.neurons import NeuronSet
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.text import Text
 
 _SANS = "sans-serif"
@@ -54,6 +59,27 @@ def write_in_own_script(labels: Iterable[Text], codes: Sequence[str]) -> None:
     for label, code in zip(labels, codes, strict=True):
         if font := _font(code):
             label.set_fontfamily(list(dict.fromkeys((_SANS, font))))
+
+
+def language_axis(axes: Axes, codes: Sequence[str]) -> None:
+    """Name the rows of a chart, one language each, from top to bottom."""
+    axes.set_yticks(range(len(codes)), [language_label(code) for code in codes])
+    write_in_own_script(axes.get_yticklabels(), codes)
+    axes.set_ylim(len(codes) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def selector_label(neurons: NeuronSet) -> str:
+    """Return the selector that chose a set, with those of its parameters that are not the defaults."""
+    if neurons.selector is None:
+        return "neurons"
+    name, parameters = neurons.selector["name"], neurons.selector["parameters"]
+    try:
+        usual = get_host().canonical("selector", name)["parameters"]
+    except LnbenchError:
+        usual = {}  # A plugin's, which is not installed here.
+    special = [f"{key}={value}" for key, value in parameters.items() if key not in usual or usual[key] != value]
+    return ":".join([str(name), *special])
 
 
 @cache

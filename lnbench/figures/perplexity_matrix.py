@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from lnbench.errors import LnbenchError, unknown
-from lnbench.figures.figure import Figure
+from lnbench.figures.figure import Figure, Unit, stem
 from lnbench.figures.heatmaps import (
     MANY,
     cells,
@@ -23,16 +23,15 @@ from lnbench.figures.heatmaps import (
     outline,
 )
 from lnbench.figures.labels import language_name
-from lnbench.figures.naming import model_name, several, stem
+from lnbench.figures.registry import drawn_from, matrices
 from lnbench.figures.style import CHANGES
 from lnbench.significance import LEVEL
+from lnbench.tables.words import counted, model_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
     from lnbench.perplexity.matrix import Cell, PerplexityMatrix, Selectivity
-
-Unit = Literal["nats", "perplexity", "bits_per_byte"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ _SELECTIVITY = (
 )
 
 
+@drawn_from(matrices)
 def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
     """A matrix: rows, whose neurons are changed; columns, whose text is read; cells, the change.
 
@@ -199,7 +199,7 @@ def _alt(matrix: PerplexityMatrix, rows: Sequence[Sequence[Cell]]) -> str:
         whose = "their own language's" if most.read == most.changed else language_name(most.read)
         told.append(f"{language_name(most.changed)} neurons {whose} text ({_short(most.delta_nats)})")
     return (
-        f"Matrix of {several(len(matrix.changed), 'language')} whose neurons are changed by "
-        f"{several(len(matrix.read), 'language')} whose text is read. Most harmed, in nats per token: "
+        f"Matrix of {counted(len(matrix.changed), 'language')} whose neurons are changed by "
+        f"{counted(len(matrix.read), 'language')} whose text is read. Most harmed, in nats per token: "
         f"{'; '.join(told)}."
     )

@@ -1,22 +1,23 @@
-"""The figures there are, registered once: ``lnbench figures`` and the page both draw what stands in :data:`FIGURES`."""
+"""Which figures there are and what each is drawn from, for ``lnbench figures`` and the page alike.
+
+A figure is one module of this package, with a function marked by :func:`drawn_from`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, TypeVar, get_args
 
-from lnbench.analysis import Stability
-from lnbench.figures.activations import activation_statistics
-from lnbench.figures.figure import Figure
-from lnbench.figures.intervention_effects import interventions
-from lnbench.figures.neuron_counts import neurons_per_language, neurons_per_layer
-from lnbench.figures.overlaps import language_overlap, selector_overlap, stability
-from lnbench.figures.perplexity_matrix import Unit, perplexity_matrix
-from lnbench.leaderboard import Row
+from lnbench.analysis.stability import Stability
+from lnbench.figures.figure import Figure, Unit
+from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics, store
@@ -51,6 +52,31 @@ class FigureData:
         return list(models.values())
 
 
+FIGURES: dict[str, Callable[[FigureData], Iterable[Figure]]] = {}
+"""Kind of figure → those that can be drawn from data. Importing ``lnbench.figures`` fills it."""
+_Draw = TypeVar("_Draw", bound=Callable[..., Figure])
+
+
+def drawn_from(sources: Callable[[FigureData], Iterable[tuple[Any, ...]]]) -> Callable[[_Draw], _Draw]:
+    """Register the function that draws a kind of figure, under its name.
+
+    Args:
+        sources: Data → the function's arguments for each figure that the data allow.
+    """
+
+    def register(draw: _Draw) -> _Draw:
+        FIGURES[draw.__name__] = lambda data: (draw(*arguments) for arguments in sources(data))
+        return draw
+
+    return register
+
+
+def register_all(package: ModuleType) -> None:
+    """Import every module of a package, so that those register their figures which nothing else imports."""
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+
+
 def draw_all(data: FigureData) -> list[Figure]:
     """Return every registered figure that there are numbers of, each under its own name."""
     return uniquely_named(figure for figures_of in FIGURES.values() for figure in figures_of(data))
@@ -67,46 +93,51 @@ def uniquely_named(figures: Iterable[Figure]) -> list[Figure]:
     return named
 
 
-def _interventions(data: FigureData) -> Iterator[Figure]:
-    for rows in data.leaderboards:
-        tables: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-        for row in rows:
-            if row.delta is not None and row.control_of is None:
-                tables[*row.measured_on, row.metric].append(row)
-        yield from map(interventions, tables.values())
+# What figures are drawn from
 
 
-def _per_set(draw: Callable[[NeuronSet], Figure], least: int = 1) -> Callable[[FigureData], Iterator[Figure]]:
-    """Return what draws a figure of each NeuronSet that has at least so many languages."""
-    return lambda data: (
-        draw(neurons) for sets in data.sets_by_model() for neurons in sets.values() if len(neurons.languages) >= least
-    )
+def models(data: FigureData) -> Iterator[tuple[dict[str, NeuronSet]]]:
+    """Yield the NeuronSets of each model."""
+    yield from ((sets,) for sets in data.sets_by_model())
 
 
-def _selector_overlaps(data: FigureData) -> Iterator[Figure]:
+def neuron_sets(data: FigureData) -> Iterator[tuple[NeuronSet]]:
+    """Yield each NeuronSet with languages."""
+    yield from ((neurons,) for sets in data.sets_by_model() for neurons in sets.values())
+
+
+def multilingual_sets(data: FigureData) -> Iterator[tuple[NeuronSet]]:
+    """Yield each NeuronSet with two languages at least."""
+    yield from ((neurons,) for (neurons,) in neuron_sets(data) if len(neurons.languages) > 1)
+
+
+def pairs_of_sets(data: FigureData) -> Iterator[tuple[NeuronSet, NeuronSet]]:
+    """Yield every two NeuronSets of one model that have a language in common."""
     for sets in data.sets_by_model():
-        for first, second in combinations(list(sets.values())[: data.most_paired], 2):
-            if {*first.languages} & {*second.languages}:
-                yield selector_overlap(first, second)
+        pairs = combinations(list(sets.values())[: data.most_paired], 2)
+        yield from (pair for pair in pairs if {*pair[0].languages} & {*pair[1].languages})
 
 
-def _activations(data: FigureData) -> Iterator[Figure]:
+def statistics_by_site(data: FigureData) -> Iterator[tuple[dict[str, Statistics], str]]:
+    """Yield each folder's Statistics of all languages, with each site that all of them have."""
     for folder in data.statistics:
         loaded = {language: Statistics.load(folder, language) for language in store.languages(folder)}
         sites = set.intersection(*(set(statistics.sites) for statistics in loaded.values())) if loaded else set()
-        yield from (activation_statistics(loaded, site) for site in sorted(sites))
+        yield from ((loaded, site) for site in sorted(sites))
 
 
-FIGURES: dict[str, Callable[[FigureData], Iterable[Figure]]] = {
-    "neurons_per_language": lambda data: map(neurons_per_language, data.sets_by_model()),
-    "interventions": _interventions,
-    "perplexity_matrix": lambda data: (
-        perplexity_matrix(matrix, unit) for matrix in data.matrices for unit in get_args(Unit)
-    ),
-    "neurons_per_layer": _per_set(neurons_per_layer),
-    "language_overlap": _per_set(language_overlap, least=2),
-    "selector_overlap": _selector_overlaps,
-    "stability": lambda data: map(stability, data.stabilities),
-    "activation_statistics": _activations,
-}
-"""Kind of figure → those that can be drawn from data, in the order in which they are shown."""
+def stabilities(data: FigureData) -> Iterator[tuple[Stability]]:
+    """Yield each selection on two halves of a text."""
+    yield from ((stability,) for stability in data.stabilities)
+
+
+def matrices(data: FigureData) -> Iterator[tuple[PerplexityMatrix, Unit]]:
+    """Yield each perplexity matrix, in each unit."""
+    yield from ((matrix, unit) for matrix in data.matrices for unit in get_args(Unit))
+
+
+def compared_tables(data: FigureData) -> Iterator[tuple[list[Row]]]:
+    """Yield the rows of each model, task and metric that were compared with a baseline."""
+    for rows in data.leaderboards:
+        compared = [row for row in rows if row.delta is not None and row.control_of is None]
+        yield from ((table,) for table in tables_of(compared))

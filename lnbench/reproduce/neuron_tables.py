@@ -46,19 +46,19 @@ def overlap_table(title: str, neurons: NeuronSet) -> Table:
 
 
 def _counts(title: str, neurons: NeuronSet) -> Table:
-    counts = analysis.neurons_per_language(neurons)
+    counts = {language: neurons.count(language) for language in neurons}
     row = TableRow(labels=[title], cells=[_number(count) for count in counts.values()])
     return Table(title="Neurons of each language", row_labels=["neurons"], columns=list(counts), rows=[row])
 
 
 def _layers(title: str, neurons: NeuronSet) -> Table:
-    found = analysis.neurons_per_layer(neurons)
+    per_layer = [neurons.per_layer(language).tolist() for language in neurons]
     rows = [
         TableRow(labels=[str(layer)], cells=[_number(count) for count in counts])
-        for layer, counts in enumerate(found.counts.T.tolist())
+        for layer, counts in enumerate(zip(*per_layer, strict=True))
     ]
     return Table(
-        title=f"{title}: neurons of each layer and language", row_labels=["layer"], columns=found.languages, rows=rows
+        title=f"{title}: neurons of each layer and language", row_labels=["layer"], columns=neurons.languages, rows=rows
     )
 
 
@@ -66,15 +66,28 @@ def _agreements(sets: Mapping[str, NeuronSet], titles: Mapping[str, str]) -> lis
     *firsts, last = sets
     tables = []
     for name in firsts:
-        found = analysis.selector_overlap(sets[name], sets[last])
+        found = sets[name].compare(sets[last])
+        chance = {language: analysis.by_chance(sets[name], sets[last], language) for language in found}
         rows = [
             TableRow(
                 labels=[language],
                 cells=[
-                    _number(one.first),
-                    _number(one.second),
-                    Value(metric="shared", unit="neurons", measured=one.shared, control=one.expected, digits=0),
-                    Value(metric="jaccard", unit="share", measured=one.jaccard, control=one.expected_jaccard, digits=3),
+                    _number(one.own),
+                    _number(one.other),
+                    Value(
+                        metric="shared",
+                        unit="neurons",
+                        measured=one.intersection,
+                        control=chance[language][0],
+                        digits=0,
+                    ),
+                    Value(
+                        metric="jaccard",
+                        unit="share",
+                        measured=one.jaccard,
+                        control=chance[language][1],
+                        digits=3,
+                    ),
                 ],
             )
             for language, one in found.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from lnbench.significance import LEVEL
 
@@ -44,6 +45,11 @@ def percent(share: float | None) -> str:
     return "< 0.1\u00a0%" if 0 < share < 0.001 else f"{share:.1%}".replace(".0%", "%").replace("%", "\u00a0%")
 
 
+def round_percent(share: float) -> str:
+    """Write a share as a whole percentage, or with one decimal where it is close to none or all."""
+    return f"{share:.1%}" if 0 < share < 0.0095 or 0.9905 < share < 1 else f"{share:.0%}"
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """Write ``1 cell``, ``2 cells``, ``1,200 cells``."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
@@ -66,3 +72,8 @@ def range_of(counts: Iterable[int]) -> str:
     if not distinct:
         return ""
     return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,}–{distinct[-1]:,}"
+
+
+def model_name(model: str) -> str:
+    """Return a model's name without the path to it."""
+    return Path(model).name or model

@@ -38,20 +38,6 @@ def by_chance(first: set[tuple[int, int]], second: set[tuple[int, int]]) -> floa
     return total
 
 
-@given(LANGUAGES)
-def test_counts(chosen: dict[str, set[tuple[int, int]]]) -> None:
-    neurons = neuron_set(chosen)
-    assert analysis.neurons_per_language(neurons) == {language: len(chosen[language]) for language in sorted(chosen)}
-    languages, counts, share = analysis.neurons_per_layer(neurons)
-    assert languages == sorted(chosen)
-    assert counts.shape == share.shape == (len(chosen), LAYERS)
-    for row, language in enumerate(languages):
-        for layer in range(LAYERS):
-            expected = sum(where == layer for where, _ in chosen[language])
-            assert counts[row, layer] == expected
-            assert share[row, layer].item() == pytest.approx(expected / WIDTH)
-
-
 @settings(max_examples=50)
 @given(LANGUAGES)
 def test_overlap_between_languages(chosen: dict[str, set[tuple[int, int]]]) -> None:
@@ -78,17 +64,15 @@ def test_overlap_between_languages(chosen: dict[str, set[tuple[int, int]]]) -> N
 @settings(max_examples=50)
 @given(NEURONS, NEURONS)
 def test_overlap_between_selectors(first: set[tuple[int, int]], second: set[tuple[int, int]]) -> None:
-    found = analysis.selector_overlap(neuron_set({"hi": first, "en": set()}), neuron_set({"hi": second, "ur": first}))
+    sets = neuron_set({"hi": first, "en": set()}), neuron_set({"hi": second, "ur": first})
+    found, expected = sets[0].compare(sets[1]), analysis.by_chance(*sets, "hi")
     assert list(found) == ["hi"]
     one, shared, chance = found["hi"], len(first & second), by_chance(first, second)
-    assert (one.first, one.second, one.shared) == (len(first), len(second), shared)
-    assert one.expected == pytest.approx(chance)
-    assert one.excess == pytest.approx(shared - chance)
+    assert (one.own, one.other, one.intersection) == (len(first), len(second), shared)
+    assert expected.shared == pytest.approx(chance)
     assert one.jaccard == pytest.approx(shared / len(first | second) if first | second else 0)
     lowest = len(first) + len(second) - chance
-    assert one.expected_jaccard == pytest.approx(chance / lowest if lowest else 0)
-    for share, own in ((one.share_of_first, first), (one.share_of_second, second)):
-        assert share == pytest.approx(shared / len(own)) if own else math.isnan(share)
+    assert expected.jaccard == pytest.approx(chance / lowest if lowest else 0)
 
 
 def test_all_neurons_share_what_chance_gives() -> None:
@@ -96,7 +80,7 @@ def test_all_neurons_share_what_chance_gives() -> None:
     neurons = NeuronSet.from_masks("tiny", everything)
     found = analysis.language_overlap(neurons)
     assert found.excess.abs().max() == 0 and found.alone.tolist() == [0, 0]
-    assert analysis.selector_overlap(neurons, neurons)["hi"].expected_jaccard == 1
+    assert analysis.by_chance(neurons, neurons, "hi").jaccard == 1
 
 
 def test_one_language_has_all_its_neurons_alone() -> None:
@@ -107,6 +91,5 @@ def test_one_language_has_all_its_neurons_alone() -> None:
 def test_no_language() -> None:
     empty = neuron_set({})
     assert analysis.language_overlap(empty).counts.shape == (0, 0)
-    assert analysis.neurons_per_layer(empty).counts.shape == (0, LAYERS)
     with pytest.raises(LnbenchError, match="share no language"):
-        analysis.selector_overlap(empty, empty)
+        empty.compare(empty)

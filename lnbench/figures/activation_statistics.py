@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lnbench import analysis
+from lnbench.analysis.activation_averages import activation_averages
 from lnbench.errors import LnbenchError
-from lnbench.figures.figure import Figure
+from lnbench.figures.figure import Figure, stem
 from lnbench.figures.labels import language_label, language_name, write_in_own_script
-from lnbench.figures.naming import model_name, several, stem
+from lnbench.figures.registry import drawn_from, statistics_by_site
 from lnbench.figures.style import COLOURS, TALLEST, WIDTH
+from lnbench.tables.words import counted, model_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -21,6 +22,7 @@ _RANGES = (("P5", "P95", 1.2), ("P10", "P90", 4.0), ("P25", "P75", 9.0))
 """Two percentiles, and the width in points of the line between them."""
 
 
+@drawn_from(statistics_by_site)
 def activation_statistics(statistics: Mapping[str, Statistics], site: str | None = None) -> Figure:
     """Ranges of a typical neuron's activation in each language: the numbers of the paper's table 6.
 
@@ -35,7 +37,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         raise LnbenchError("no Statistics to draw: name at least one language")
     first = next(iter(statistics.values()))
     seen = site or first.site
-    found = analysis.activation_averages(statistics, seen)
+    found = activation_averages(statistics, seen)
     columns = list(next(iter(found.values())))
     languages = list(found)
     tokens = [one.tokens for one in statistics.values()]
@@ -69,7 +71,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
             "to the 75th."
         ),
         alt=(
-            f"Ranges of activations in {several(len(languages), 'language')}, from "
+            f"Ranges of activations in {counted(len(languages), 'language')}, from "
             f"{min(one['P5'] for one in found.values()):.2f} (5th percentile) to "
             f"{max(one['P95'] for one in found.values()):.2f} (95th)."
         ),

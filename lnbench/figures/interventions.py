@@ -8,10 +8,11 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from lnbench.errors import LnbenchError
-from lnbench.figures.figure import Figure
+from lnbench.figures.figure import Figure, stem
 from lnbench.figures.labels import language_label, language_name, write_in_own_script
-from lnbench.figures.naming import model_name, several, stem
+from lnbench.figures.registry import compared_tables, drawn_from
 from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH, series
+from lnbench.tables.words import counted, model_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ _TITLES = (language_label, partial(language_label, separator="\n"), str)
 _BAR = "#C9C9C9"
 
 
+@drawn_from(compared_tables)
 def interventions(rows: Sequence[Row]) -> Figure:
     """Points with 95 % intervals: the change of one metric by intervention and language, and that of random controls.
 
@@ -89,8 +91,8 @@ def interventions(rows: Sequence[Row]) -> Figure:
             "line in it is their mean; without a bar there was no control."
         ),
         alt=(
-            f"Changes of {first.metric} by {several(len(names), 'intervention')} in "
-            f"{several(len(languages), 'language')}, from {min(row.delta or 0 for row in compared):+.3g} to "
+            f"Changes of {first.metric} by {counted(len(names), 'intervention')} in "
+            f"{counted(len(languages), 'language')}, from {min(row.delta or 0 for row in compared):+.3g} to "
             f"{max(row.delta or 0 for row in compared):+.3g}; {len(significant)} of {len(compared)} are significant."
         ),
         columns=(

@@ -1,0 +1,126 @@
+"""Neurons that languages share."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lnbench.analysis.overlap import LanguageOverlap
+from lnbench.analysis.overlap import language_overlap as overlap_of
+from lnbench.errors import LnbenchError
+from lnbench.figures.figure import Figure, stem
+from lnbench.figures.heatmaps import MANY, cells, fit, language_columns, language_rows, matrix_size, numbers
+from lnbench.figures.labels import language_name, selector_label
+from lnbench.figures.registry import drawn_from, multilingual_sets
+from lnbench.figures.style import AMOUNTS
+from lnbench.neurons import NeuronSet
+from lnbench.tables.words import counted, model_name, round_percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+
+@drawn_from(multilingual_sets)
+def language_overlap(neurons: NeuronSet) -> Figure:
+    """A matrix: the share of one language's neurons that are another's too, and what chance would give.
+
+    Where language i's row is dark in column j, changing i's neurons changes most of j's as well.
+
+    Raises:
+        LnbenchError: the set has no languages.
+    """
+    from matplotlib.colors import Normalize
+
+    found = overlap_of(neurons)
+    languages = found.languages
+    if not languages:
+        raise LnbenchError("this NeuronSet has no languages to draw")
+    own = found.counts.diagonal().tolist()
+    others = ~np.eye(len(languages), dtype=bool)
+    share, chance = found.share.numpy(), found.expected_share.numpy()
+    alone = [count / total if total else float("nan") for count, total in zip(found.alone.tolist(), own, strict=True)]
+    with_chance = len(languages) <= MANY
+
+    def text(row: int, column: int) -> str:
+        if row == column:
+            return f"{own[row]:,}"
+        if not own[row]:
+            return "–"
+        told = round_percent(share[row, column])
+        return f"{told}\nchance {round_percent(chance[row, column])}" if with_chance else told
+
+    def paint(drawing: Drawing) -> None:
+        axes, rest = drawing.subplots(1, 2, width_ratios=[len(languages), 1])
+        scale = Normalize(0, 1)
+        mesh = cells(axes, np.where(others, share, np.nan), AMOUNTS, scale)
+        language_rows(axes, languages)
+        axes.set(ylabel="of this language's neurons …", xlabel="… so many are this language's too")
+        places = range(len(languages))
+        written = numbers(axes, mesh, [[text(row, column) for column in places] for row in places])
+        beside = cells(rest, np.array(alone)[:, None], AMOUNTS, scale)
+        rest.set(yticks=[], xticks=[0.5], xticklabels=["no\nother's"])
+        shares = [["–" if np.isnan(one) else round_percent(one)] for one in alone]
+        written_beside = numbers(rest, beside, shares)
+        bar = drawing.colorbar(mesh, ax=[axes, rest], label="share of the row's neurons", aspect=30)
+        bar.ax.yaxis.set_major_formatter("{x:.0%}")
+        language_columns(drawing, axes, languages)
+        fit(drawing, {axes: written, rest: written_beside})
+
+    most = _most(found, others)
+    return Figure(
+        name=stem("language_overlap", selector_label(neurons)),
+        title=f"Neurons that languages share: {selector_label(neurons)}, {model_name(neurons.model)}",
+        caption=(
+            "Each row is a language i, each column a language j; a cell is the share of i's neurons that are j's too. "
+            "Where row i is dark in column j, changing i's neurons changes many of j's, and j's text can suffer as "
+            "well. On the diagonal stands the number of i's neurons; the last column is the share that no other "
+            "language has. By chance, with as many neurons in each layer, "
+            f"{_range(chance[others])} would be shared. {most[0]}"
+        ),
+        alt=f"Matrix of the neurons that {counted(len(languages), 'language')} share. {most[1]}",
+        columns=("language", "other", "neurons", "shared", "share", "jaccard", "expected", "expected_share", "excess"),
+        rows=[
+            (
+                *(code, other, own[row], int(found.counts[row, column])),
+                *(
+                    _known(float(one[row, column]))
+                    for one in (share, found.jaccard, found.expected, chance, found.excess)
+                ),
+            )
+            for row, code in enumerate(languages)
+            for column, other in enumerate(languages)
+            if row != column
+        ],
+        size=matrix_size(len(languages), languages),
+        paint=paint,
+    )
+
+
+def _most(found: LanguageOverlap, others: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> tuple[str, str]:
+    """The two languages that share the largest share of one's neurons, in a sentence or two."""
+    share = np.where(others & ~np.isnan(found.share.numpy()), found.share.numpy(), -1)
+    if share.max(initial=-1) <= 0:
+        return "No two languages share a neuron.", "No two share a neuron."
+    row, column = np.unravel_index(share.argmax(), share.shape)
+    one, other = (language_name(found.languages[place]) for place in (row, column))
+    first = (
+        f"Most is shared by {one} and {other}: {int(found.counts[row, column])} of {one}'s "
+        f"{int(found.counts[row, row])} neurons are {other}'s too, where chance would give "
+        f"{float(found.expected[row, column]):.1f}."
+    )
+    return first, f"Most is shared by {one} with {other}: {round_percent(share[row, column])} of {one}'s."
+
+
+def _known(value: float) -> float | None:
+    """Return a number for a table: none where it is not defined."""
+    return None if math.isnan(value) else value
+
+
+def _range(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "none"
+    low, high = round_percent(float(known.min())), round_percent(float(known.max()))
+    return low if low == high else f"{low} to {high}"

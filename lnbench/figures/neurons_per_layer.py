@@ -1,0 +1,82 @@
+"""In which layers each language's neurons are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lnbench.errors import LnbenchError
+from lnbench.figures.figure import Figure, stem
+from lnbench.figures.heatmaps import cells, fit, language_columns, names_height, numbers
+from lnbench.figures.labels import language_name, selector_label
+from lnbench.figures.registry import drawn_from, neuron_sets
+from lnbench.figures.style import AMOUNTS, TALLEST, WIDTH
+from lnbench.neurons import NeuronSet
+from lnbench.tables.words import counted, model_name, round_percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+
+@drawn_from(neuron_sets)
+def neurons_per_layer(neurons: NeuronSet) -> Figure:
+    """A map of layers × languages: the number of neurons, and their share of the layer.
+
+    Raises:
+        LnbenchError: the set has no languages.
+    """
+    from matplotlib.colors import Normalize
+
+    languages = neurons.languages
+    if not languages:
+        raise LnbenchError("this NeuronSet has no languages to draw")
+    counts = torch.stack([neurons.per_layer(language) for language in languages])
+    values = counts.T.double().numpy()
+    most = max(1, int(counts.max()))
+
+    def paint(drawing: Drawing) -> None:
+        axes = drawing.subplots()
+        mesh = cells(axes, values, AMOUNTS, Normalize(0, most))
+        axes.invert_yaxis()  # The first layer is the lowest.
+        step = max(1, round(neurons.layers / 40))
+        axes.set_yticks(
+            np.arange(0, neurons.layers, step) + 0.5, [str(layer) for layer in range(0, neurons.layers, step)]
+        )
+        axes.set_ylabel("layer")
+        bar = drawing.colorbar(mesh, ax=axes, label="neurons", aspect=30)
+        percents = bar.ax.secondary_yaxis(
+            "left",
+            functions=(
+                lambda count: 100 * np.asarray(count) / neurons.width,
+                lambda share: np.asarray(share) * neurons.width / 100,
+            ),
+        )
+        percents.set_ylabel("% of the layer")
+        language_columns(drawing, axes, languages)
+        texts = [[f"{int(value)}" if value else "" for value in line] for line in values]
+        fit(drawing, {axes: numbers(axes, mesh, texts)})
+
+    peaks = {code: int(row.argmax()) for code, row in zip(languages, counts, strict=True) if row.any()}
+    peak = ", ".join(f"{language_name(code)} {layer}" for code, layer in peaks.items())
+    return Figure(
+        name=stem("neurons_per_layer", selector_label(neurons)),
+        title=f"Neurons by layer and language: {selector_label(neurons)}, {model_name(neurons.model)}",
+        caption=(
+            "Number of each language's neurons in each layer; the first layer, next to the input, is at the bottom. "
+            f"An empty cell has none. A layer has {neurons.width:,} neurons. Layer with most: {peak or 'none'}."
+        ),
+        alt=(
+            f"Map of {counted(neurons.layers, 'layer')} by {counted(len(languages), 'language')}; at most "
+            f"{counted(most, 'neuron')}, {round_percent(most / neurons.width)} of a layer, belong to one language."
+        ),
+        columns=("language", "name", "layer", "neurons", "share_of_layer"),
+        rows=[
+            (code, language_name(code), layer, int(counts[row, layer]), int(counts[row, layer]) / neurons.width)
+            for row, code in enumerate(languages)
+            for layer in range(neurons.layers)
+        ],
+        size=(WIDTH, min(TALLEST, max(1.6, 0.4 + 0.165 * neurons.layers) + names_height(languages))),
+        paint=paint,
+    )
