@@ -9,17 +9,14 @@ from lnbench.corpora.budgets import parse_shard, parse_tokens
 from lnbench.corpora.corpus import Corpus, fingerprint, open_corpus
 from lnbench.corpora.packing import MODES, blocks
 from lnbench.corpora.patterns import choose_languages, expand, languages_of
-from lnbench.corpora.prefetch import ahead
+from lnbench.corpora.prefetch import prefetch
 from lnbench.corpora.scripts import scripts_of
-from lnbench.corpora.shuffle import SHUFFLE_WINDOW
 from lnbench.corpora.text_report import TextReport
 
 __all__ = [
     "MODES",
-    "SHUFFLE_WINDOW",
     "Corpus",
     "TextReport",
-    "ahead",
     "blocks",
     "choose_languages",
     "expand",
@@ -28,5 +25,6 @@ __all__ = [
     "open_corpus",
     "parse_shard",
     "parse_tokens",
+    "prefetch",
     "scripts_of",
 ]

@@ -29,8 +29,8 @@ class Corpus:
         language: The language, as it stands in file names and configurations.
         seed: Seed of the order. Equal seeds give equal orders.
         shuffle: Whether the order is shuffled at all.
-        dedup: Drop documents that repeat an earlier one but for white space and Unicode composition. This holds up to
-            24 bytes for every document read.
+        dedup: Drop documents that repeat an earlier one but for white space and Unicode composition. This holds about
+            100 bytes for every document read.
         drop_wrong_script: Drop documents whose letters are mostly not of the language's scripts.
         report: What the latest iteration, or the latest :func:`lnbench.blocks` over this corpus, has met so far.
     """
@@ -66,15 +66,6 @@ class Corpus:
         order = self.seed if self.shuffle else None
         dropped = [name for name in ("dedup", "drop_wrong_script") if getattr(self, name)]
         return files.fingerprint({"content": files.fingerprint(self.source), "order": order, "dropped": dropped})
-
-    def provenance(self) -> dict[str, Any]:
-        """All that decides which documents come, and in which order, as plain JSON.
-
-        Returns:
-            ``pattern language seed shuffle dedup drop_wrong_script fingerprint`` and what :attr:`source` holds.
-        """
-        named = ("pattern", "language", "seed", "shuffle", "dedup", "drop_wrong_script", "fingerprint")
-        return {name: getattr(self, name) for name in named} | self.source
 
     def __iter__(self) -> Iterator[str]:
         """The texts.

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 _PATIENCE = 5.0
 
 
-def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
     """The same items in the same order, up to ``depth`` of them made in advance by a thread of their own.
 
     It pays where making them releases the interpreter, as tokenizers and reading do. The thread begins with the first
@@ -35,7 +35,7 @@ def _consume(items: Iterable[Item], depth: int) -> Iterator[Item]:
     queue: Queue[Any] = Queue(depth)
     stopped = Event()
     # A daemon: one that waits for the network holds up neither Ctrl-C nor the interpreter's end.
-    thread = Thread(target=_produce, args=(items, queue, stopped), name="lnbench-ahead", daemon=True)
+    thread = Thread(target=_produce, args=(items, queue, stopped), name="lnbench-prefetch", daemon=True)
     thread.start()
     try:
         while not isinstance(item := queue.get(), _End):

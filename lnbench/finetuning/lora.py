@@ -5,19 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lnbench.errors import LnbenchError
-from lnbench.files import read_json
 from lnbench.finetuning.masked_linear import RestrictedFactor
 from lnbench.finetuning.projections import Factor, Projection, place
 from lnbench.finetuning.trained_neurons import name_of
@@ -157,35 +155,6 @@ def _neuron_factors(adapted: nn.Module) -> Iterator[nn.Module]:
                 yield getattr(module, factor)
 
 
-def merge_adapter(adapted: PeftModel) -> nn.Module:
-    """Add an adapter of :func:`build_adapter` to the weights, and return the plain model.
-
-    PEFT's own ``merge_and_unload`` adds 0 to the weights of other neurons, which turns their -0.0 into 0.0. Here they
-    are not touched, so they keep all their bits.
-
-    Raises:
-        LnbenchError: the weights are quantised: merging would round all of them anew.
-    """
-    modules = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
-    if any(not module.get_base_layer().weight.is_floating_point() for module in modules):
-        raise LnbenchError("quantised weights cannot be merged exactly; load the base model in bfloat16 or float32")
-    with torch.no_grad():
-        for module in modules:
-            factors = (module.lora_A[_ADAPTER], module.lora_B[_ADAPTER])
-            restricted = next((factor for factor in factors if isinstance(factor, RestrictedFactor)), None)
-            if restricted is None:
-                module.merge()
-                continue
-            base = module.get_base_layer()
-            dim = restricted.dim ^ isinstance(base, Conv1D)
-            old, update = (
-                one.index_select(dim, restricted.kept) for one in (base.weight, module.get_delta_weight(_ADAPTER))
-            )
-            base.weight.index_copy_(dim, restricted.kept, (old + update).to(old.dtype))
-    plain: nn.Module = adapted.unload()
-    return plain
-
-
 def save_adapter(adapted: PeftModel, folder: str | Path, neurons: NeuronSet | None = None) -> Path:
     """Write an ordinary PEFT adapter, and beside it the trained neurons as ``neurons.json``.
 
@@ -209,49 +178,3 @@ def save_adapter(adapted: PeftModel, folder: str | Path, neurons: NeuronSet | No
     else:
         neurons.save(folder / NEURONS)
     return folder
-
-
-def load_adapter(
-    model: nn.Module, folder: str | Path, *, projections: Sequence[Projection] = ("gate",), seed: int = 0
-) -> PeftModel:
-    """Load a saved adapter for further training, restricted to the same neurons as before, bit by bit the same.
-
-    Args:
-        model: The causal LM that it was trained on, without an adapter.
-        folder: The adapter's folder.
-        projections: The feed-forward projections that it was trained with.
-        seed: See :func:`build_adapter`.
-
-    Raises:
-        LnbenchError: no or another adapter there, or one that changes more than its neurons and ``projections``.
-    """
-    folder = Path(folder)
-    read_json(folder / _CONFIG)  # before PEFT looks for it elsewhere
-    config: Any = PeftConfig.from_pretrained(str(folder))
-    try:
-        saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
-    except (OSError, SafetensorError) as error:
-        raise LnbenchError(f"cannot read {folder / SAFETENSORS_WEIGHTS_NAME}: {error}") from error
-    if not isinstance(config, LoraConfig):
-        raise LnbenchError(f"{folder} holds an adapter of type {config.peft_type}, not LoRA")
-    file = folder / NEURONS
-    neurons = NeuronSet.load(file) if file.is_file() else None
-    row = locate(model).architecture
-    adapted = build_adapter(
-        model,
-        neurons,
-        rank=config.r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        attention=any(f".{path}." in key for key in saved for path in row.attention),
-        projections=projections,
-        seed=seed,
-    )
-    found = set_peft_model_state_dict(adapted, saved, _ADAPTER)
-    missing = [key for key in found.missing_keys if ".lora_" in key]
-    if missing or found.unexpected_keys:
-        raise LnbenchError(
-            f"the adapter in {folder} has other parts than {', '.join(projections)} of its neurons: "
-            f"{(missing or found.unexpected_keys)[0]}; pass the projections that it was trained with"
-        )
-    return adapted

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lnbench.corpora import Corpus, ahead, blocks, open_corpus
+from lnbench.corpora import Corpus, blocks, open_corpus, prefetch
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
 from lnbench.model.describe import describe_model
@@ -71,7 +71,7 @@ class Reading:
     def blocks(self, corpus: Corpus, tokenizer: Any, batch_size: int, **options: Any) -> Iterator[Block]:
         """Its batches, made ahead of their use."""
         cut = blocks(corpus, tokenizer, self.length, batch_size, self.tokens, mode=self.mode, **options)
-        return ahead(cut)
+        return prefetch(cut)
 
     def provenance(self, language: str) -> dict[str, Any]:
         """What decides which tokens are counted, and where they come from."""

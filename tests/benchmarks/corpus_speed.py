@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from lnbench.corpora import MODES, ahead, blocks, choose_languages, open_corpus
+from lnbench.corpora import MODES, blocks, choose_languages, open_corpus, prefetch
 from lnbench.demo import CORPUS
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 
@@ -36,7 +36,7 @@ def main() -> None:
             started = time.perf_counter()
             corpus = open_corpus(chosen.corpus, language, **of_corpus)
             made = 0
-            for batch in ahead(blocks(corpus, tokenizer, chosen.length, **of_blocks)):
+            for batch in prefetch(blocks(corpus, tokenizer, chosen.length, **of_blocks)):
                 made += int(batch[1].sum()) if isinstance(batch, tuple) else batch.numel()
             seconds = time.perf_counter() - started
             print(f"{language} {way:16} {made:10,} tokens in {seconds:6.2f} s: {made / seconds:12,.0f} a second")

@@ -160,12 +160,12 @@ def test_a_file_is_hashed_once_as_long_as_it_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "file_sha256", lambda path: hashed.append(path) or taken(path))
     path = tmp_path / "hi.txt"
     path.write_text("text")
-    first = open_corpus(str(path), "hi", seed=1).provenance()
+    first = open_corpus(str(path), "hi", seed=1).source
     assert first["sha256"] == hashlib.sha256(b"text").hexdigest()
-    assert open_corpus(str(path), "hi", seed=2).provenance()["sha256"] == first["sha256"]
+    assert open_corpus(str(path), "hi", seed=2).source["sha256"] == first["sha256"]
     assert len(hashed) == 1
     path.write_text("more text")
-    assert open_corpus(str(path), "hi").provenance()["sha256"] == hashlib.sha256(b"more text").hexdigest()
+    assert open_corpus(str(path), "hi").source["sha256"] == hashlib.sha256(b"more text").hexdigest()
     assert len(hashed) == 2
 
 

@@ -62,14 +62,7 @@ def test_the_commit_is_asked_for_once(fake):
     assert fake.asked == []
     for corpus in corpora:
         list(corpus)
-        assert corpus.provenance() == {
-            "pattern": PATTERN,
-            "language": corpus.language,
-            "seed": 0,
-            "shuffle": True,
-            "dedup": False,
-            "drop_wrong_script": False,
-            "fingerprint": corpus.fingerprint,
+        assert corpus.source == {
             "repo": "wikimedia/wikipedia",
             "config": f"20231101.{corpus.language}",
             "split": "train",
@@ -85,8 +78,8 @@ def test_the_commit_is_asked_for_once(fake):
 def test_a_revision_can_be_pinned(fake, pinned, commit):
     corpus = open_corpus(f"{PATTERN}@{pinned}", "hi")
     list(corpus)
-    assert corpus.provenance()["revision"] == fake.loaded[0][-1]["revision"] == commit
-    assert corpus.provenance()["config"] == "20231101.hi"
+    assert corpus.source["revision"] == fake.loaded[0][-1]["revision"] == commit
+    assert corpus.source["config"] == "20231101.hi"
     same = fingerprint(PATTERN, "hi") == fingerprint(f"{PATTERN}@{pinned}", "hi")
     assert same == (commit == COMMIT)
 
@@ -95,7 +88,7 @@ def test_without_the_hub_the_commit_is_unknown(fake):
     fake.commits = {}
     corpus = open_corpus(PATTERN, "hi")
     assert sorted(corpus) == sorted(TEXTS)
-    assert corpus.provenance()["revision"] is None
+    assert corpus.source["revision"] is None
     # A commit that is found out later does not change what this corpus is.
     known = corpus.fingerprint
     fake.commits = {None: COMMIT}

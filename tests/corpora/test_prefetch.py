@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnbench.corpora import ahead
+from lnbench.corpora import prefetch
 from lnbench.errors import LnbenchError
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "lnbench-ahead"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "lnbench-prefetch"]
 
 
 @given(items=st.lists(st.integers()), depth=st.integers(1, 5))
 @settings(deadline=None, max_examples=50)
 def test_items_are_the_same(items, depth):
-    assert list(ahead(items, depth)) == items
+    assert list(prefetch(items, depth)) == items
     assert threads() == []
 
 
@@ -33,7 +33,7 @@ def test_an_error_comes_after_the_items_before_it(items, depth):
         yield from items
         raise KeyError("broken")
 
-    made = ahead(failing(), depth)
+    made = prefetch(failing(), depth)
     assert [next(made) for _ in items] == items
     with pytest.raises(KeyError, match="broken"):
         next(made)
@@ -49,9 +49,9 @@ def endless(closed: list[bool]):
 
 def test_the_thread_lives_from_the_first_item_to_the_end():
     closed: list[bool] = []
-    made = ahead(endless(closed), 2)
+    made = prefetch(endless(closed), 2)
     assert threads() == []
-    assert next(made) == 0 and threads() == ["lnbench-ahead"]
+    assert next(made) == 0 and threads() == ["lnbench-prefetch"]
     made.close()
     assert threads() == [] and closed == [True]
 
@@ -61,7 +61,7 @@ def test_a_consumer_that_stops_stops_the_thread(error):
     closed: list[bool] = []
 
     def consume() -> None:
-        for item in ahead(endless(closed), 3):
+        for item in prefetch(endless(closed), 3):
             if item == 5:
                 raise error
 
@@ -81,7 +81,7 @@ def test_it_stays_within_its_depth():
                 reached.set()
             yield number
 
-    items = ahead(watched(), 3)
+    items = prefetch(watched(), 3)
     assert next(items) == 0
     # One with the consumer, three in the queue, one waiting for its place.
     assert reached.wait(10) and made == [0, 1, 2, 3, 4]
@@ -90,12 +90,12 @@ def test_it_stays_within_its_depth():
 
 def test_the_depth_is_checked_at_once():
     with pytest.raises(LnbenchError, match="depth must be at least 1, not 0"):
-        ahead([], 0)
+        prefetch([], 0)
 
 
 @pytest.mark.parametrize("last", ["items.close()", "raise KeyboardInterrupt", "sys.exit(0)", "pass"])
 def test_the_interpreter_ends_with_items_left(last):
-    first = "import itertools, sys; from lnbench.corpora import ahead; items = ahead(itertools.count(), 2); next(items)"
+    first = "import itertools, sys; from lnbench.corpora import prefetch\nitems = prefetch(itertools.count(), 2); next(items)"
     script = f"{first}\n{last}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "Fatal" not in done.stderr

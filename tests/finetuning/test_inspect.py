@@ -23,7 +23,7 @@ from lnbench.finetuning.inspect import (
     selection_table,
     weight_drift,
 )
-from lnbench.finetuning.lora import build_adapter, merge_adapter
+from lnbench.finetuning.lora import build_adapter
 from lnbench.finetuning.projections import place
 from lnbench.finetuning.trained_neurons import chosen_neurons
 from lnbench.model.sites import locate
@@ -66,7 +66,7 @@ def test_changes_are_those_between_the_merged_and_the_base_matrices(
     adapted = build_adapter(model, neurons, rank=rank, alpha=7, attention=attention, projections=wanted)
     train(adapted)
     drift = weight_drift(adapted, neurons)
-    merged = merge_adapter(adapted)
+    merged = adapted.merge_and_unload()
     updates, own = torch.zeros(2, *drift.change.shape, dtype=torch.float64)
     for projection in wanted:
         for layer, (old, new) in enumerate(zip(rows_of(base, projection), rows_of(merged, projection), strict=True)):

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import nn
 
 from lnbench import LnbenchError, NeuronSet
-from lnbench.finetuning.lora import count_parameters, load_adapter
+from lnbench.finetuning.lora import count_parameters
 from lnbench.host import get_host
 from tests.support import docs_pages as docs
 from tests.support.adapters import logits, neurons_of, train
@@ -70,7 +70,6 @@ def test_masked_lora_adds_the_chosen_neurons(loop: Loop, tmp_path: Path) -> None
     assert loop.counts.of_neurons == 2 * neurons.count("hi")
     assert NeuronSet.load(folder / "neurons.json") == neurons
     assert torch.equal(loop.logits, logits(PeftModel.from_pretrained(build("llama"), folder)))
-    assert torch.equal(loop.logits, logits(load_adapter(build("llama"), folder)))
 
 
 def test_masked_lora_takes_its_parts_from_its_parameters(loop: Loop, tmp_path: Path) -> None:
