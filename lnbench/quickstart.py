@@ -14,7 +14,6 @@ from lnbench.console import console as wide
 from lnbench.corpora import languages_of
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock
-from lnbench.leaderboard.grids import grids
 from lnbench.lm.evaluate import Tasks
 from lnbench.lm.experiment import Experiment
 from lnbench.neurons import NeuronSet
@@ -23,7 +22,9 @@ from lnbench.sweeps.cells import Invocation
 from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.model_variants import Training, loadings
 from lnbench.sweeps.spec import Sweep, parse
-from lnbench.tables.terminal import counts_table, grid_table
+from lnbench.tables.leaderboard import leaderboard_tables
+from lnbench.tables.render import terminal
+from lnbench.tables.terminal import counts_table
 
 SELECTORS = ("lape", "act_prob:fraction=0.004")
 """Both find about as many neurons a language in the default model."""
@@ -89,8 +90,8 @@ def run(
     sweeps.run(spec, out, executor, console)
     rows = leaderboard.build(leaderboard.read_runs([out]))
     leaderboard.save(rows, out / "leaderboard.json")
-    for grid in grids(rows):
-        console.print(grid_table(grid))
+    for table in leaderboard_tables(rows):
+        console.print(terminal(table))
     console.print(f"In {out}: leaderboard.json, records.jsonl, cells/, neurons/, statistics/, report/")
     page = report.build([out], out / "report")
     console.print(f"Done in {time.monotonic() - started:.0f} s. The report, to open in a browser:")

@@ -28,7 +28,7 @@ def fields_table(model: type[BaseModel], *, types: bool = False, leave_out: tupl
     rows = [
         [code(name), *([spoken_type(field.annotation)] if types else []), default_of(field), meaning(field, not types)]
         for name, field in model.model_fields.items()
-        if name not in leave_out
+        if name not in leave_out and not field.exclude
     ]
     return table(["field", *(["type"] if types else []), "default", "meaning"], rows)
 

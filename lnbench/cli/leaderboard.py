@@ -35,9 +35,9 @@ def leaderboard(
     Example: lnbench leaderboard runs/llama runs/qwen --out leaderboard.json
     """
     from lnbench.leaderboard import build, read_runs
-    from lnbench.leaderboard import leaderboard_files as formats
-    from lnbench.leaderboard.grids import grids
-    from lnbench.tables.terminal import grid_table
+    from lnbench.tables import leaderboard_files as formats
+    from lnbench.tables.leaderboard import leaderboard_tables
+    from lnbench.tables.render import terminal
 
     if out is not None:
         formats.check(out)
@@ -49,5 +49,5 @@ def leaderboard(
         files = formats.write_per_model(rows, per_model)
         typer.echo(f"{len(files)} files written to {per_model}")
     if out is None:
-        for grid in grids(rows):
-            show(grid_table(grid))
+        for table in leaderboard_tables(rows):
+            show(terminal(table))

@@ -10,12 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from lnbench.leaderboard.merged_records import Result
-from lnbench.leaderboard.rows import Row
+from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.significance import LEVEL, Comparison, compare, holm
 from lnbench.sweeps.records import Record
 
 _NONE = "none"
-_COPIED = [name for name in Row.model_fields if name in Record.model_fields]
+_COPIED = [name for name, field in Row.model_fields.items() if name in Record.model_fields and not field.exclude]
 _NOISE = 1e-9
 """Of adding up the same documents in another order."""
 _UNPAIRED = "measured on other documents or prompts"
@@ -177,11 +177,7 @@ def _correct(rows: Sequence[Row], p_value: str, p_holm: str) -> None:
     Controls are no part of it: what they are for is tested in the rows that they are controls of, and the more were
     drawn, the less would be left for those.
     """
-    tables: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        if getattr(row, p_value) is not None and row.control_of is None:
-            tables[*row.measured_on, row.metric].append(row)
-    for table in tables.values():
+    for table in tables_of(row for row in rows if getattr(row, p_value) is not None and row.control_of is None):
         for row, corrected in zip(table, holm([getattr(row, p_value) for row in table]), strict=True):
             setattr(row, p_holm, corrected)
 

@@ -7,44 +7,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from lnbench.errors import LnbenchError
 from lnbench.files import write_json
 from lnbench.formats import read_format
+from lnbench.sweeps.records import Record
 
 FORMAT = "lnbench.leaderboard/1"
 
 
-class Row(BaseModel):
+class Row(Record):
     """One cell, task and metric: what was measured, what it is compared with, and how it can be measured again."""
 
-    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=False)
 
-    model: str
-    """As it was named."""
-    selector: str
-    """Selector in full, or NeuronSet file; ``-`` without an intervention."""
-    finetune: str
-    """Name of the adapter or fine-tuning; ``none`` without one."""
-    intervention: str
-    """What was written to the neurons."""
-    language: str
-    """Whose neurons are overridden; the language of the task."""
-    task: str
-    """lm-eval's name."""
-    metric: str | None
-    """lm-eval's name; None in the one row of a cell that failed."""
-    value: float | None
-    """lm-eval's value."""
-    stderr: float | None = None
-    """lm-eval's standard error."""
-    n: int | None = None
-    """Documents."""
-    status: Literal["done", "failed"] = "done"
-    """Whether the cell was measured."""
-    error: str | None = None
-    """Why it failed."""
+    format: Literal["lnbench.record/1"] = Field(default="lnbench.record/1", exclude=True)
+    lines: int = Field(default=1, exclude=True)
+    samples: str | None = Field(default=None, exclude=True)
+    results: str | None = Field(default=None, exclude=True)
+    seconds: float | None = Field(default=None, exclude=True)
+    cell: str | None = None  # type: ignore[assignment]
+    """16 hexadecimal digits of all that the numbers depend on."""
+    limit: float | None = None
+    """lm-eval's ``--limit``."""
 
     baseline: float | None = None
     """The mean over the same documents without intervention."""
@@ -89,59 +75,10 @@ class Row(BaseModel):
     note: str | None = None
     """Why there is no comparison, where one would be expected; or that another run found another value."""
 
-    command: str
-    """An ``lm_eval`` command that gives the same numbers by hand."""
-    cell: str | None = None
-    """16 hexadecimal digits of all that the numbers depend on."""
-    revision: str | None = None
-    """Commit of the model, where it has one."""
-    dtype: str | None = None
-    """Of the weights as they were loaded."""
-    quantization: str | None = None
-    """How the weights were quantised, if they were."""
-    adapter: str | None = None
-    """Folder of the PEFT adapter."""
-    control_of: str | None = None
-    """In the row of a control: the ``selector`` that it is a control of."""
-    control_seed: int | None = None
-    """In the row of a control: the seed of the draw."""
-    seed: int = 0
-    """lm-eval's ``--seed``."""
-    setup: str | None = None
-    """Fingerprint of how the model was loaded and asked; only cells with the same are compared."""
-    override_setup: str | None = None
-    """Fingerprint of what an override and its controls share."""
-    limit: float | None = None
-    """lm-eval's ``--limit``."""
-    batch_size: int | str | None = None
-    """lm-eval's ``--batch_size``."""
-    neuron_set: str | None = None
-    """Fingerprint of the NeuronSet."""
-    statistics: str | None = None
-    """Fingerprint of the language's Statistics."""
-    weights: str | None = None
-    """Fingerprint of the weights."""
     task_version: str | float | None = None
     """Version of the task, as lm-eval has it."""
     higher_is_better: bool | None = None
     """Of the metric, as lm-eval has it."""
-    lnbench_version: str | None = None
-    """Version of lnbench."""
-    lm_eval_version: str | None = None
-    """Version of lm-eval."""
-    transformers_version: str | None = None
-    """Version of transformers."""
-    torch_version: str | None = None
-    """Version of PyTorch."""
-    datasets_version: str | None = None
-    """Version of datasets."""
-    finished_at: str | None = None
-    """When the cell ended: UTC, ISO 8601."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether the cell gave no numbers."""
-        return self.status == "failed"
 
     @property
     def task_pattern(self) -> str:

@@ -16,12 +16,12 @@ from markupsafe import Markup
 from lnbench._version import __version__
 from lnbench.files import write_text
 from lnbench.leaderboard import Row
-from lnbench.leaderboard import leaderboard_files as formats
 from lnbench.report import PAGE, text
 from lnbench.report.inputs import Sources, find
 from lnbench.report.leaderboard_table import board
 from lnbench.report.page_context import LEADERBOARD, content
 from lnbench.report.samples import Group, groups, within
+from lnbench.tables import leaderboard_files as formats
 
 MOST_BYTES = 5_000_000
 """A page that is larger is slow to open."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lnbench.leaderboard.grids import Grid, grids
 from lnbench.report.caveats import caveats
 from lnbench.report.findings import findings, overall
 from lnbench.report.inputs import Sources
@@ -15,6 +14,8 @@ from lnbench.report.page_figures import copied, pictures
 from lnbench.report.perplexity_section import Harm, harm
 from lnbench.report.published import finding, published
 from lnbench.report.view import Picture, Table
+from lnbench.tables.leaderboard import leaderboard_tables
+from lnbench.tables.table import Table as DataTable
 
 LEADERBOARD = ("leaderboard.json", "leaderboard.csv")
 
@@ -57,7 +58,7 @@ def content(sources: Sources, out: Path) -> dict[str, Any]:
             *(one.finding for folder, one in harms.items() if folder not in told),
         ],
         "caveats": caveats(sources),
-        "grids": [_table(grid) for grid in grids(rows)],
+        "grids": [_table(table) for table in leaderboard_tables(rows)],
         "reproductions": reproductions,
         "perplexity": [
             _Perplexity(one, picture, overlaps.pop(matrix.neuron_set, None))
@@ -68,7 +69,7 @@ def content(sources: Sources, out: Path) -> dict[str, Any]:
     }
 
 
-def _table(grid: Grid) -> Table:
-    quiet = frozenset(number for number, line in enumerate(grid.lines) if line.control)
-    rows = [line.cells for line in grid.lines]
-    return Table(grid.title, [*grid.names, *grid.languages], rows, len(grid.names), grid.notes, quiet)
+def _table(table: DataTable) -> Table:
+    quiet = frozenset(number for number, row in enumerate(table.rows) if row.quiet)
+    texts = [texts for _, texts in table.lines()]
+    return Table(table.title, table.headings, texts, len(table.labels), table.legend(), quiet)

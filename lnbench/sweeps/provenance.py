@@ -8,6 +8,7 @@ from typing import Any
 from lnbench.files import versions
 from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.records import Record
+from lnbench.sweeps.spec import Sweep
 
 
 def failure(cell: Cell, error: str) -> Record:
@@ -30,6 +31,7 @@ def described_by(cell: Cell) -> dict[str, Any]:
         "setup": cell.setup,
         "override_setup": cell.override_setup,
         "intervention": cell.intervention,
+        "site": cell.arguments.get("site", Sweep.model_fields["site"].default) if cell.override_setup else None,
         "command": cell.command,
         "limit": cell.invocation.limit,
         "batch_size": cell.invocation.batch_size,

@@ -62,6 +62,10 @@ class Record(BaseModel):
     """Fingerprint of what an override and its controls share: neurons, languages compared, text, site, positions."""
     intervention: str
     """As it was written: ``p10``, ``constant:value=-1``."""
+    site: str | None = None
+    """Where the values were written, ``paper``: read ``pre``, written ``post``; None where nothing is overridden."""
+    source: str | None = None
+    """The language that an answer would be in without the intervention; None outside pairs of languages."""
     language: str
     """Whose neurons are overridden; the language of the task."""
     task: str

@@ -29,10 +29,10 @@ def leaderboard_caveats(rows: Sequence[Row]) -> list[Caveat]:
 
 
 def failed_cells(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield what cells failed of."""
+    """Yield why cells failed, each error once."""
     errors = Counter(row.error or "no error was recorded" for row in rows if row.failed)
     for error, count in errors.items():
-        yield f"{counted(count, 'cell')} failed and {'is' if count == 1 else 'are'} not in the numbers: {error}"
+        yield f"{counted(count, 'cell')} failed: {error}"
 
 
 def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +46,17 @@ def terminal(table: Table) -> Group:
 
 def markdown(table: Table) -> str:
     """Return the table as Markdown, with a heading and its legend."""
-    words = len(table.headings) - len(table.columns)
-    lines = [table.headings, ["---"] * words + ["--:"] * len(table.columns), *(texts for _, texts in table.lines())]
-    legend = [sentence.replace("*", "\\*") + "\n" for sentence in table.legend()]
-    return "\n".join([f"## {table.title}\n", *map(_markdown_row, lines), "", *legend])
+    alignment = ["---"] * (len(table.headings) - len(table.columns)) + ["--:"] * len(table.columns)
+    texts = [table.headings, *(texts for _, texts in table.lines())]
+    headings, *lines = ([*map(escape_markdown, line)] for line in texts)
+    rows = ["| " + " | ".join(line) + " |" for line in (headings, alignment, *lines)]
+    legend = "  \n".join(map(escape_markdown, table.legend()))
+    return "\n".join([f"## {escape_markdown(table.title)}", "", *rows, *(["", legend] if legend else []), ""])
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|").replace("*", "\\*") for text in texts) + " |"
+def escape_markdown(text: str) -> str:
+    """Return ``text`` in one line, with the characters that Markdown would read as markup escaped."""
+    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def csv_text(*tables: Table) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from lnbench.tables.words import NOTHING
 
 Of = Literal["measured", "published", "difference"]
+Tone = Literal["", "better", "worse"]
 KINDS: tuple[Of, ...] = ("measured", "published", "difference")
 """The numbers of a cell that has a published value beside the measured one."""
 
@@ -18,8 +19,9 @@ class Cell:
     """One place in a table.
 
     Attributes:
-        value: The number, or text; None where there is nothing.
+        value: The number, or text; None where there is nothing. Sorted by.
         format: How numbers are written, as in ``format(value, …)``.
+        shown: What is written in place of ``value``, if it is not the number alone: ``< 0.001``.
         change: Change against the baseline, shown in brackets behind the value.
         low: Lower end of the 95 % interval.
         high: Its upper end.
@@ -34,6 +36,7 @@ class Cell:
 
     value: float | str | None = None
     format: str = ".3f"
+    shown: str | None = None
     change: float | None = None
     low: float | None = None
     high: float | None = None
@@ -43,7 +46,7 @@ class Cell:
     bracketed: Cell | None = None
     note: str | None = None
     emphasis: bool = False
-    tone: Literal["", "better", "worse"] = ""
+    tone: Tone = ""
 
     @property
     def difference(self) -> float | None:
@@ -54,6 +57,8 @@ class Cell:
 
     def text(self, of: Of = "measured") -> str:
         """Write one of its numbers with what belongs to it."""
+        if self.shown is not None and of == "measured":
+            return self.shown + self.marks
         number = self.value if of == "measured" else self.published if of == "published" else self.difference
         if number is None:
             return NOTHING

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich import box
-from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from lnbench.analysis import Stability
 from lnbench.console import numeric_table
-from lnbench.leaderboard.grids import Grid
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics, store
 
@@ -99,15 +95,3 @@ def counts_table(neurons: Mapping[str, NeuronSet], languages: Sequence[str]) -> 
     for name, found in neurons.items():
         table.add_row(name, *(f"{found.count(language):,}" for language in languages))
     return table
-
-
-def grid_table(grid: Grid) -> Group:
-    """A leaderboard's table for the terminal, and under it what it has to say about itself."""
-    table = Table(title=Text(grid.title), title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in grid.names:
-        table.add_column(heading)
-    for heading in grid.languages:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for line in grid.lines:
-        table.add_row(*map(Text, line.cells), style="dim" if line.control else None)
-    return Group(table, *map(Text, grid.notes), "")

@@ -11,9 +11,9 @@ import pytest
 
 from lnbench.errors import LnbenchError
 from lnbench.leaderboard import build, read_runs
-from lnbench.leaderboard.grids import grids
 from lnbench.significance import compare, holm
 from lnbench.sweeps import records
+from lnbench.tables.leaderboard import leaderboard_tables
 from tests.support.runs import RIGHT, WRONG, Run, control, pick, printed
 
 # What is compared with what
@@ -243,10 +243,10 @@ def test_setups_have_tables_of_their_own(run: Run) -> None:
         run.add("none", {"acc": RIGHT}, setup=setup)
         for override in ("x", "y"):
             run.add("zero", {"acc": WRONG}, setup=setup, override_setup=override)
-    found = grids(run.rows())
-    assert [grid.title.rpartition(", ")[2] for grid in found] == ["setup a", "setup b"]
-    assert found[0].names == ("override setup", "neurons", "intervention")
-    assert len(found[0].lines) == 3
+    found = leaderboard_tables(run.rows())
+    assert [table.title.rpartition(", ")[2] for table in found] == ["setup a", "setup b"]
+    assert found[0].labels == ["override setup", "neurons", "intervention"]
+    assert len(found[0].rows) == 3
     failed = control(1) | {"override_setup": "x", "setup": "a"}
     run.add("zero", {"acc": RIGHT}, **control(0) | {"override_setup": "x", "setup": "a"})
     run.add("zero", error="no memory", **failed)

@@ -15,13 +15,13 @@ from lnbench import leaderboard
 from lnbench.cli import app
 from lnbench.errors import LnbenchError
 from lnbench.leaderboard import build, read_runs
-from lnbench.leaderboard import leaderboard_files as formats
-from lnbench.leaderboard.grids import grids
 from lnbench.significance import compare
 from lnbench.sweeps import records
 from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.run_sweep import run as sweep
 from lnbench.sweeps.spec import parse
+from lnbench.tables import leaderboard_files as formats
+from lnbench.tables.leaderboard import leaderboard_tables
 from tests.support.runs import RIGHT, WRONG, Run, control, pick, printed
 
 # Formats
@@ -119,9 +119,9 @@ def test_columns_that_vary_are_shown(run: Run) -> None:
     run.add("none", {"acc": RIGHT})
     run.add("none", {"acc": WRONG}, finetune="lora", adapter="a")
     run.add("none", {"acc": [1.0]}, limit=1)
-    (grid,) = grids(run.rows())
-    assert grid.names == ("finetune", "limit", "neurons", "intervention")
-    assert [line.cells for line in grid.lines] == [
+    (table,) = leaderboard_tables(run.rows())
+    assert table.labels == ["finetune", "limit", "neurons", "intervention"]
+    assert [tuple(texts) for _, texts in table.lines()] == [
         ("none", "all", "-", "none", "1.000"),
         ("lora", "all", "-", "none", "0.000 (-1.000)*"),
         ("none", "1", "-", "none", "1.000"),

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from lnbench.leaderboard import Row, build, read_runs
-from lnbench.leaderboard.grids import grids
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
-from lnbench.tables.terminal import grid_table
+from lnbench.tables.leaderboard import leaderboard_tables
+from lnbench.tables.render import terminal
 
 RIGHT, WRONG = [1.0] * 12, [0.0] * 12
 
@@ -107,6 +107,6 @@ def pick(rows: Sequence[Row], **wanted: Any) -> Row:
 def printed(run: Run) -> str:
     console = Console(width=200, color_system=None)
     with console.capture() as captured:
-        for grid in grids(run.rows()):
-            console.print(grid_table(grid))
+        for table in leaderboard_tables(run.rows()):
+            console.print(terminal(table))
     return captured.get()

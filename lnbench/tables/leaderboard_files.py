@@ -13,8 +13,9 @@ from typing import Any
 from lnbench.errors import unknown
 from lnbench.files import fingerprint, write_json, write_text
 from lnbench.formats import slug
-from lnbench.leaderboard.grids import Grid, grids
 from lnbench.leaderboard.rows import Row, save
+from lnbench.tables.leaderboard import leaderboard_tables
+from lnbench.tables.render import markdown
 
 _VARIANT = (
     *("model", "revision", "dtype", "quantization", "adapter", "finetune", "selector", "control_of"),
@@ -36,8 +37,10 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raises:
-    LnbenchError: there is no format of this suffix.
+    """Make sure that there is a format of this suffix.
+
+    Raises:
+        LnbenchError: there is none.
     """
     if path.suffix not in _WRITERS:
         raise unknown("format of a leaderboard", path.suffix or path.name, _WRITERS, "The suffix of the file decides")
@@ -45,14 +48,17 @@ def check(path: Path) -> None:
 
 def _write_csv(rows: Sequence[Row], path: Path) -> None:
     text = io.StringIO()
-    table = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
+    table = csv.DictWriter(
+        text, [name for name, field in Row.model_fields.items() if not field.exclude], lineterminator="\n"
+    )
     table.writeheader()
     table.writerows(row.model_dump() for row in rows)
     write_text(path, text.getvalue())
 
 
 def _write_markdown(rows: Sequence[Row], path: Path) -> None:
-    write_text(path, "\n\n".join(["# Leaderboard", *map(markdown, grids(rows)), _made_with(rows)]) + "\n")
+    tables = (markdown(table).rstrip() for table in leaderboard_tables(rows))
+    write_text(path, "\n\n".join(["# Leaderboard", *tables, _made_with(rows)]) + "\n")
 
 
 _WRITERS: dict[str, Callable[[Sequence[Row], Path], None]] = {
@@ -60,15 +66,6 @@ _WRITERS: dict[str, Callable[[Sequence[Row], Path], None]] = {
     ".csv": _write_csv,
     ".md": _write_markdown,
 }
-
-
-def markdown(grid: Grid) -> str:
-    """One table in Markdown."""
-    lines = [grid.names + grid.languages, ("---",) * len(grid.names) + ("--:",) * len(grid.languages)]
-    lines += [line.cells for line in grid.lines]
-    table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-    notes = "  \n".join(_escaped(note) for note in grid.notes)
-    return f"## {_escaped(grid.title)}\n\n{table}" + (f"\n\n{notes}" if notes else "")
 
 
 def _made_with(rows: Sequence[Row]) -> str:
@@ -88,10 +85,6 @@ def _made_with(rows: Sequence[Row]) -> str:
     return "\n\n".join(
         ["## How it was made", "\n".join(f"- {one}" for one in versions), "\n".join([f"{fence}sh", *commands, fence])]
     )
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:

@@ -1,0 +1,271 @@
+"""Leaderboards as tables: one per model, task and metric for people, or one line per row with every column."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from lnbench.leaderboard.rows import Row, compared, tables_of
+from lnbench.tables.caveats import detectable, failed_cells, row_notes
+from lnbench.tables.findings import worse
+from lnbench.tables.table import Cell, Table, TableRow, Tone
+from lnbench.tables.words import (
+    BEYOND_CONTROLS,
+    CORRECTED,
+    SIGNIFICANT,
+    counted,
+    number,
+    p_value,
+    range_of,
+    signed,
+    span,
+)
+
+# One line per row
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table with one line per row.
+
+    Attributes:
+        heading: Its name.
+        cell: Row → what it has there; ``value`` is what it is sorted by.
+        numeric: Whether it holds numbers.
+        optional: Whether it is left out where all rows have the same.
+        filtered: Whether the page can be narrowed to one of its values.
+    """
+
+    heading: str
+    cell: Callable[[Row], Cell]
+    numeric: bool = False
+    optional: bool = False
+    filtered: bool = False
+
+
+def _text(heading: str, text: Callable[[Row], str], *, optional: bool = False, filtered: bool = True) -> Column:
+    return Column(heading, lambda row: Cell(text(row)), optional=optional, filtered=filtered)
+
+
+def _number(heading: str, value: Callable[[Row], float | None], text: Callable[[Row], str]) -> Column:
+    return Column(heading, lambda row: Cell(_known(value(row)), shown=text(row)), numeric=True)
+
+
+def _known(value: float | None) -> float | None:
+    """Return a number to sort by; None where it is none."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def neurons_of(row: Row) -> str:
+    """Name whose neurons were overridden: a selector's, or as many random ones."""
+    return row.selector if row.control_of is None else f"random like {row.control_of} #{row.control_seed}"
+
+
+def _limit(row: Row) -> str:
+    return "all" if row.limit is None else f"{row.limit:g}"
+
+
+def _change(row: Row) -> Cell:
+    mark = SIGNIFICANT if row.significant else ""
+    tone: Tone = "" if not mark or row.higher_is_better is None else "worse" if worse(row) else "better"
+    return Cell(_known(row.delta), shown=signed(row.delta), marks=mark, tone=tone)
+
+
+def _change_to_random(row: Row) -> Cell:
+    mark = BEYOND_CONTROLS if row.control_significant else ""
+    return Cell(_known(row.control_delta), shown=signed(row.control_delta), marks=mark)
+
+
+def _controls(row: Row) -> str:
+    draws = "" if row.n_controls <= 1 else f" [{number(row.control_min)} to {number(row.control_max)}]"
+    return number(row.control) + draws
+
+
+COLUMNS = [
+    _text("Model", lambda row: " ".join(filter(None, (row.model, row.dtype, row.quantization))), optional=True),
+    _text("Adapter", lambda row: row.finetune, optional=True),
+    _text("Task", lambda row: row.task_pattern, optional=True),
+    _text("Language", lambda row: row.language),
+    _text("Metric", lambda row: row.metric or "failed"),
+    _text("Neurons", neurons_of),
+    _text("Intervention", lambda row: row.intervention),
+    _number("Value", lambda row: row.value, lambda row: number(row.value)),
+    _number("Compared with", lambda row: row.baseline, lambda row: number(row.baseline)),
+    Column("Change", _change, numeric=True),
+    _number("95 % interval", lambda row: row.ci_low, lambda row: span(row.ci_low, row.ci_high)),
+    _number("p, corrected", lambda row: row.p_holm, lambda row: p_value(row.p_holm)),
+    _number("Random neurons", lambda row: row.control, _controls),
+    Column("Change to random", _change_to_random, numeric=True),
+    _number("p to random", lambda row: row.control_p_holm, lambda row: p_value(row.control_p_holm)),
+    _number("Documents", lambda row: row.n, lambda row: "–" if row.n is None else f"{row.n:,}"),
+    _text("Setup", lambda row: row.setup or "–", optional=True, filtered=False),
+    _text("Seed", lambda row: str(row.seed), optional=True, filtered=False),
+    _text("Limit", _limit, optional=True, filtered=False),
+]
+"""Columns of the table with one line per row, on the page and with ``lnbench leaderboard --rows``, in their order."""
+
+
+def shown_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns that are not left out."""
+    return [column for column in COLUMNS if not column.optional or len({column.cell(row).text() for row in rows}) != 1]
+
+
+def rows_table(rows: Sequence[Row]) -> Table:
+    """Return one line per row, those that say what was measured in front of numbers."""
+    columns = shown_columns(rows)
+    labels, numbers = ([column for column in columns if column.numeric is numeric] for numeric in (False, True))
+    return Table(
+        title="Results of every cell, task and metric",
+        labels=[column.heading for column in labels],
+        columns=[column.heading for column in numbers],
+        rows=[
+            TableRow(
+                [column.cell(row).text() for column in labels],
+                [column.cell(row) for column in numbers],
+                quiet=row.control_of is not None,
+            )
+            for row in rows
+        ],
+        notes=list(row_notes(rows)),
+    )
+
+
+# One table per model, task and metric
+
+_VARYING: dict[str, Callable[[Row], str]] = {
+    "finetune": lambda row: row.finetune,
+    "seed": lambda row: str(row.seed),
+    "limit": _limit,
+}
+"""Columns that are shown only where a table has more than one value of them."""
+_OVERRIDE_SETUP: dict[str, Callable[[Row], str]] = {"override setup": lambda row: row.override_setup or "-"}
+"""A column that is shown only where the same neurons have more than one value of it."""
+_MEANING = {"bits_per_byte": "More bits per byte: the model is more surprised by that language."}
+
+
+def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
+    """Return a table for each model, task and metric, in the order in which they occur.
+
+    Lines are neurons and interventions, columns languages; a cell has the value and, in brackets, the change.
+    """
+    failed: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.failed:
+            failed[_attempted(row)].append(row)
+    tables = tables_of(row for row in rows if not row.failed)
+    shown = {_attempted(table[0]) for table in tables}
+    several = len({row.setup for row in rows}) > 1
+    measured = [_table([*table, *failed[_attempted(table[0])]], several) for table in tables]
+    return measured + [_table(group, several) for key, group in failed.items() if group and key not in shown]
+
+
+def _attempted(row: Row) -> tuple[Any, ...]:
+    # A cell that fails before its model is loaded does not know the model's revision and dtype.
+    return (row.model, row.setup, row.task_pattern)
+
+
+class _Line(NamedTuple):
+    """What the cells of one line share."""
+
+    varying: tuple[str, ...]
+    selector: str
+    control: bool
+    intervention: str
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What a selector's line shares with those of its controls."""
+        return (self.varying, self.selector)
+
+
+def _table(rows: Sequence[Row], several_setups: bool) -> Table:
+    first = rows[0]
+    languages = list(dict.fromkeys(row.language for row in rows))
+    varying = [name for name, value in _VARYING.items() if len({value(row) for row in rows}) > 1]
+    varying += _OVERRIDE_SETUP if _several_overrides(rows) else {}
+    lines: dict[_Line, dict[str, list[Row]]] = {}
+    for row in rows:
+        values = tuple({**_VARYING, **_OVERRIDE_SETUP}[name](row) for name in varying)
+        line = _Line(values, row.control_of or row.selector, row.control_of is not None, row.intervention)
+        lines.setdefault(line, {}).setdefault(row.language, []).append(row)
+    # In the order in which they occur; a selector's controls after the selector.
+    groups = {group: place for place, group in enumerate(dict.fromkeys(line.group for line in lines))}
+    ordered = sorted(lines.items(), key=lambda item: (groups[item[0].group], item[0].control))
+    setup = f"setup {first.setup}" if several_setups else None
+    model = ", ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization, setup)))
+    return Table(
+        title=f"{first.metric or 'failed'} of {first.task_pattern}: {model}",
+        labels=[*varying, "neurons", "intervention"],
+        columns=languages,
+        rows=[
+            TableRow(
+                [*line.varying, _neurons(line, places), line.intervention],
+                [_cell(places.get(language, [])) for language in languages],
+                quiet=line.control,
+            )
+            for line, places in ordered
+        ],
+        notes=list(_notes(rows)),
+    )
+
+
+def _several_overrides(rows: Sequence[Row]) -> bool:
+    """Return whether the same neurons were found or overridden in several ways."""
+    setups: dict[tuple[Any, ...], set[str | None]] = defaultdict(set)
+    for row in rows:
+        setups[row.control_of or row.selector, row.language].add(row.override_setup)
+    return any(len(values) > 1 for values in setups.values())
+
+
+def _neurons(line: _Line, places: dict[str, list[Row]]) -> str:
+    """Name a line's neurons."""
+    if not line.control:
+        return line.selector
+    draws = len({row.control_seed for rows in places.values() for row in rows if not row.failed})
+    return f"random like {line.selector}" + (f" (mean of {draws})" if draws > 1 else "")
+
+
+def _cell(rows: Sequence[Row]) -> Cell:
+    """Return what one place of a table holds: mostly one row, or the mean of the draws of a control."""
+    done = [row for row in rows if row.value is not None]
+    if len(done) > 1 and len({row.control_seed for row in done}) == len(done):
+        deltas = [row.delta for row in done if row.delta is not None]
+        return Cell(fmean(row.value or 0.0 for row in done), change=fmean(deltas) if deltas else None)
+    cells = [_cell_of(row) for row in rows]
+    if len(cells) > 1:
+        return Cell(" / ".join(cell.text() for cell in cells))
+    return cells[0] if cells else Cell()
+
+
+def _cell_of(row: Row) -> Cell:
+    if row.failed or row.value is None:
+        return Cell("failed" if row.failed else "not a number")
+    if row.delta is None:
+        return Cell(row.value)
+    marks = (SIGNIFICANT if row.significant else "") + (BEYOND_CONTROLS if row.control_significant else "")
+    return Cell(row.value, change=row.delta, low=row.ci_low, high=row.ci_high, marks=marks)
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    if tested := compared(rows):
+        yield "In brackets the change to the same model without intervention, paired over documents."
+        significant = any(row.significant for row in tested)
+        yield _verdict(significant, len(tested), f"{SIGNIFICANT} differs from it", "changes")
+        yield detectable(tested)
+    if controlled := [row for row in rows if row.control_p_holm is not None]:
+        draws = range_of(row.n_controls for row in controlled)
+        meaning = f"{BEYOND_CONTROLS} differs from the average of as many random neurons ({draws} drawn)"
+        beating = any(row.control_significant for row in controlled)
+        yield _verdict(beating, len(controlled), meaning, "differs from random neurons")
+    yield from (meaning for metric, meaning in _MEANING.items() if metric in {row.metric for row in rows})
+    yield from row_notes(rows)
+    yield from failed_cells(rows)
+
+
+def _verdict(significant: bool, tests: int, meaning: str, nothing: str) -> str:
+    corrected = f"{CORRECTED} for {counted(tests, 'test')}"
+    return f"{meaning}, {corrected}." if significant else f"Nothing here {nothing} significantly ({corrected})."
