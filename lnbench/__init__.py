@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lnbench.choices import override, select
     from lnbench.corpora import blocks, open_corpus
     from lnbench.errors import LnbenchError
-    from lnbench.host import hookimpl
+    from lnbench.hookspecs import OverrideContext, hookimpl
     from lnbench.neurons import NeuronSet
     from lnbench.override_values import LayerOverride, Override
     from lnbench.statistics import Statistics, collect_statistics
@@ -24,10 +24,11 @@ _HOMES = {
     "LnbenchError": "lnbench.errors",
     "NeuronSet": "lnbench.neurons",
     "Override": "lnbench.override_values",
+    "OverrideContext": "lnbench.hookspecs",
     "Statistics": "lnbench.statistics",
     "blocks": "lnbench.corpora",
     "collect_statistics": "lnbench.statistics",
-    "hookimpl": "lnbench.host",
+    "hookimpl": "lnbench.hookspecs",
     "open_corpus": "lnbench.corpora",
     "override": "lnbench.choices",
     "select": "lnbench.choices",
@@ -38,6 +39,7 @@ __all__ = [
     "LnbenchError",
     "NeuronSet",
     "Override",
+    "OverrideContext",
     "Statistics",
     "__version__",
     "blocks",

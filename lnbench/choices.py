@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from lnbench.errors import LnbenchError, plugin_errors
+from lnbench.errors import LnbenchError, plugin_errors, unknown
 from lnbench.files import fingerprint
+from lnbench.hookspecs import Needs, OverrideContext
 from lnbench.host import get_host
+from lnbench.model.architectures import POST
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
-from lnbench.overrides import Applied, Positions, Site, apply
+from lnbench.overrides import Applied, Positions, apply
 from lnbench.statistics.language_statistics import Statistics, check_same_model
+
+_warned: set[type] = set()
 
 
 def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
@@ -51,8 +58,37 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     )
 
 
-def plan(neurons: Mapping[int, Tensor], intervention: Any, statistics: Statistics | None) -> Override:
-    """The Override that an intervention makes of some neurons and their Statistics.
+def needs_of(selector: Any) -> Needs:
+    """Return what the Statistics that a selector reads must hold.
+
+    Raises:
+        LnbenchError: unknown selector or parameter.
+    """
+    chosen = get_host().resolve("selector", selector)
+    needs = getattr(chosen, "needs", None)
+    if needs is None and (levels := getattr(chosen, "batch_levels", None)):
+        _deprecated(type(chosen), "has batch_levels: declare needs = lnbench.hookspecs.Needs(batch_levels=…)")
+        needs = Needs(batch_levels=tuple(levels))
+    return needs or Needs()
+
+
+def _deprecated(plugin: type, what: str) -> None:
+    """Warn of an older contract, once per class."""
+    if plugin not in _warned:
+        _warned.add(plugin)
+        warnings.warn(f"{plugin.__module__}.{plugin.__qualname__} {what}; see docs/plugins.md", DeprecationWarning, 3)
+
+
+def plan(
+    neurons: Mapping[int, Tensor], intervention: Any, statistics: Statistics | None = None, **context: Any
+) -> Override:
+    """Return the Override that an intervention makes of some neurons and their Statistics.
+
+    Args:
+        neurons: Layer → ``LongTensor`` of indices, the target's.
+        intervention: A name such as ``p10``, or an intervention object.
+        statistics: The target's.
+        context: Further fields of the :class:`~lnbench.hookspecs.OverrideContext`.
 
     Raises:
         LnbenchError: unknown intervention, one that fails, or one that does not return an Override.
@@ -60,20 +96,32 @@ def plan(neurons: Mapping[int, Tensor], intervention: Any, statistics: Statistic
     chosen = get_host().resolve("intervention", intervention)
     name = intervention if isinstance(intervention, str) else type(chosen).__name__
     with plugin_errors("intervention", name):
-        change = chosen.override(neurons, statistics)
+        if _takes_neurons_and_statistics(chosen):
+            _deprecated(type(chosen), "has override(neurons, statistics): take one argument, context, in their place")
+            change = chosen.override(neurons, statistics)
+        else:
+            known = {"target": statistics.language if statistics else None} | context
+            change = chosen.override(OverrideContext(neurons, statistics, **known))
     if not isinstance(change, Override):
         raise LnbenchError(f"intervention {name!r} returned {type(change).__name__}, not an lnbench.Override")
     return change
 
 
+def _takes_neurons_and_statistics(intervention: Any) -> bool:
+    parameters = inspect.signature(intervention.override).parameters.values()
+    return sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters) > 1
+
+
 @contextmanager
 def override(
     model: nn.Module,
-    neurons: Mapping[int, Tensor] | Override,
+    neurons: Mapping[int, Tensor] | NeuronSet | Override,
     intervention: Any = "none",
     *,
-    statistics: Statistics | None = None,
-    site: Site = "post",
+    statistics: Statistics | Mapping[str, Statistics] | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    site: str = POST,
     positions: Positions = "all",
     sites: Sites | None = None,
 ) -> Iterator[Applied]:
@@ -81,9 +129,13 @@ def override(
 
     Args:
         model: A supported Hugging Face causal LM: plain, PEFT-wrapped, quantised, or split over devices by layers.
-        neurons: Layer → ``LongTensor`` of indices, such as ``neuron_set["hi"]``; or a finished :class:`Override`.
+        neurons: Layer → ``LongTensor`` of indices, such as ``neuron_set["hi"]``; a NeuronSet, of which the neurons of
+            ``target`` are taken; or a finished :class:`Override`.
         intervention: A name such as ``p10`` or ``constant:value=1``, or an intervention object.
-        statistics: Where the intervention reads its values, and whose range ``outside_range`` refers to.
+        statistics: Where the intervention reads its values, and whose range ``outside_range`` refers to: the target's,
+            or those of several languages by code.
+        source: The language that an answer would be in, for interventions between two languages.
+        target: The language whose neurons they are; by default that of ``statistics``.
         site: Where values are written: ``post`` the non-linearity (the default), or ``pre``.
         positions: Change ``all`` tokens, those of the ``prompt`` (forwards without cached keys) or the ``generated``.
         sites: The model's neurons, if already located.
@@ -92,9 +144,29 @@ def override(
         The running account of what was changed.
 
     Raises:
-        LnbenchError: unknown intervention, neurons that the model does not have, an intervention that needs Statistics
-            where none were given, Statistics of another model, an unsupported architecture.
+        LnbenchError: unknown intervention or language, neurons that the model does not have, an intervention that needs
+            Statistics where none were given, Statistics of another model, an unsupported architecture.
     """
-    change = neurons if isinstance(neurons, Override) else plan(neurons, intervention, statistics)
-    with apply(model, change, statistics=statistics, site=site, positions=positions, sites=sites) as applied:
+    by_language = statistics if isinstance(statistics, Mapping) else {}
+    own = by_language.get(target or "") if isinstance(statistics, Mapping) else statistics
+    if isinstance(neurons, Override):
+        change = neurons
+    else:
+        context: dict[str, Any] = {"source": source, "languages": tuple(by_language)}
+        target = target or (own.language if own else None)
+        if by_language:
+            context["statistics_of"] = functools.partial(_of_language, by_language)
+        if isinstance(neurons, NeuronSet):
+            if target is None:
+                raise LnbenchError("these are the neurons of several languages: name one with target=")
+            context |= {"neurons_of": neurons.__getitem__, "languages": tuple(neurons.languages)}
+            neurons = neurons[target]
+        change = plan(neurons, intervention, own, **context, target=target)
+    with apply(model, change, statistics=own, site=site, positions=positions, sites=sites) as applied:
         yield applied
+
+
+def _of_language(statistics: Mapping[str, Statistics], language: str) -> Statistics:
+    if language not in statistics:
+        raise unknown("language", language, statistics, "these are the languages with Statistics")
+    return statistics[language]

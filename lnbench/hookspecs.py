@@ -1,33 +1,44 @@
-"""The plugin contract: what a plugin may add, and what lnbench calls the things it added with.
+"""The plugin contract: what a plugin may add, and what lnbench calls on the things it added.
 
-A plugin is a module (or any object) with some of the four functions below, each marked with :data:`hookimpl`. Its
+A plugin is a module (or any object) with some of the functions below, each marked with :data:`hookimpl`. Its
 distribution names it in the entry-point group ``lnbench``::
 
     [project.entry-points.lnbench]
     my-plugin = "my_package.my_module"
 
-lnbench's own selectors, interventions, fine-tuners and architectures are registered through these same functions.
+lnbench's own selectors, interventions, fine-tuners, executors and architectures are registered through these same
+functions, from the modules in ``lnbench/plugins/``.
 
 A *factory* is a small dataclass (``pydantic.dataclasses.dataclass``), a ``pydantic.BaseModel``, a
 ``functools.partial`` of one, or any callable with an annotated signature. Its fields are its parameters: their types
 validate what a user writes (``name:key=value:key=value``), and ``lnbench plugins`` prints them with their defaults and
 the docstring's first line. ``factory(**parameters)`` returns the object that does the work: a :class:`Selector`,
-:class:`Intervention` or :class:`FineTuner`.
+:class:`Intervention`, :class:`Measure`, :class:`FineTuner` or :class:`Executor`. A name may be a pattern with one
+parameter in it: ``register("p{percent}", Percentile)`` makes ``p10`` and ``p2.5`` of a numeric field ``percent``.
+
+The hooks are called once, when plugins are first needed and before any model is loaded: keep heavy imports (torch,
+transformers) inside the methods. They return nothing. A name that another plugin has taken is an error naming both
+distributions; an exception in a hook, a factory or a method stops the run with the plugin's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pluggy
+
+from lnbench.errors import LnbenchError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import typer
     from torch import Tensor
 
     from lnbench.model.architectures import Architecture
+    from lnbench.model.sites import Sites
     from lnbench.neurons import NeuronSet
     from lnbench.override_values import Override
     from lnbench.statistics import Statistics
@@ -35,28 +46,142 @@ if TYPE_CHECKING:
 PROJECT = "lnbench"
 """The pluggy project name, and the entry-point group that third-party plugins are found in."""
 
+CONTRACT = 2
+"""The version of this contract. It rises when something in it changes; the version before is accepted for one more
+release, with a ``DeprecationWarning``.
+
+2: ``Intervention.override(context)`` in place of ``override(neurons, statistics)``; ``Selector.needs`` in place of
+``batch_levels``; the override operation ``add`` in place of ``shift``; measures, executors and commands are new.
+"""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a plugin's hook functions. A function without it is not called."""
 
+Reduction = Literal["sum", "min", "max"]
+"""How one tensor of two parts of a text becomes that of the whole, element by element."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the Statistics that a selector reads must hold, beyond the moments and quantiles of the site it is run at.
+
+    Args:
+        sites: Names of sites (``pre``, ``post`` …).
+        measures: Measures, each as a choice (``name`` or ``name:key=value``).
+        batch_levels: Levels at which the mean of the batches' own quantiles is kept.
+    """
+
+    sites: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
+    batch_levels: tuple[float, ...] = ()
+
 
 class Selector(Protocol):
-    """Chooses each language's neurons."""
+    """Chooses each language's neurons.
+
+    Two attributes are optional: ``needs``, a :class:`Needs`, and ``is_control = True`` on the class for a selector that
+    is a control of others. A control takes the parameters ``like`` (a NeuronSet file or another selector) and ``seed``,
+    and gets no controls itself.
+    """
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
-        """The neurons of every language in ``statistics`` (language → Statistics, all of one model)."""
+        """Return the neurons of every language in ``statistics`` (language → Statistics, all of one model)."""
         ...
 
 
-class Intervention(Protocol):
-    """Chooses new values for one language's neurons."""
+def _no_neurons(language: str) -> Mapping[int, Tensor]:
+    raise LnbenchError(f"the neurons of {language!r} are not known here: pass a NeuronSet that has them")
 
-    def override(self, neurons: Mapping[int, Tensor], statistics: Statistics | None) -> Override:
-        """What to do with ``neurons`` (layer → ``LongTensor`` of indices).
 
-        ``statistics`` are those of the neurons' language, or None where the caller has none: an intervention that
-        needs them then raises :class:`lnbench.LnbenchError`.
+def _no_statistics(language: str) -> Statistics:
+    raise LnbenchError(f"the Statistics of {language!r} are not known here: pass statistics={{{language!r}: …}}")
+
+
+@dataclass(frozen=True)
+class OverrideContext:
+    """What an intervention may look at when it makes an Override.
+
+    Args:
+        neurons: Layer → ``LongTensor`` of indices: the target's.
+        statistics: The target's Statistics at the site that is read, or None where the caller has none: an
+            intervention that needs them then raises :class:`lnbench.LnbenchError`.
+        target: The language whose neurons they are, what an answer should be in; None if the caller did not say.
+        source: The language that an answer would be in; None outside pairs.
+        languages: All languages that were compared.
+        neurons_of: Any of these languages' neurons, by its code.
+        statistics_of: Any of these languages' Statistics at the site that is read, by its code.
+    """
+
+    neurons: Mapping[int, Tensor]
+    statistics: Statistics | None = None
+    target: str | None = None
+    source: str | None = None
+    languages: tuple[str, ...] = ()
+    neurons_of: Callable[[str], Mapping[int, Tensor]] = _no_neurons
+    statistics_of: Callable[[str], Statistics] = _no_statistics
+
+    def required_statistics(self, name: str) -> Statistics:
+        """Return the target's Statistics for the intervention ``name``, which reads its values from them.
+
+        Raises:
+            LnbenchError: there are none.
         """
+        if self.statistics is None:
+            raise LnbenchError(f"intervention {name!r} reads its values from Statistics; pass statistics=")
+        return self.statistics
+
+
+class Intervention(Protocol):
+    """Chooses new values for one language's neurons.
+
+    A class may set ``changes_nothing = True``: what is measured under it is the baseline, and no neurons are looked up.
+    """
+
+    def override(self, context: OverrideContext) -> Override:
+        """Return what to do with ``context.neurons``.
+
+        It is called once per language or pair, not once per forward pass. What depends on the present value is written
+        as a function in a :class:`lnbench.LayerOverride`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer's values at one site in one forward pass.
+
+    Args:
+        site: Name of the site.
+        layer: Number of the layer, from 0.
+        values: ``[batch, length, width]``, as the model computes them; not to be changed.
+        counted: ``BoolTensor[batch, length]`` on the same device: the tokens that count, without BOS and padding.
+    """
+
+    site: str
+    layer: int
+    values: Tensor
+    counted: Tensor
+
+
+class Measure(Protocol):
+    """Observes what a selector needs beyond Statistics, in the same pass over the text."""
+
+    @property
+    def reductions(self) -> Mapping[str, Reduction]:
+        """Name of a tensor → how those of two parts of a text become one."""
+        ...
+
+    def start(self, sites: Sites) -> None:
+        """Forget everything, and get ready to observe a model with these ``sites``."""
+        ...
+
+    def observe(self, step: Step) -> None:
+        """Take in one layer's values; called for every layer and collected site of every forward pass."""
+        ...
+
+    def finish(self) -> dict[str, Tensor]:
+        """Return what was observed since :meth:`start`, by name (letters, digits and ``_``)."""
         ...
 
 
@@ -84,19 +209,21 @@ class FineTuner(Protocol):
         ...
 
 
+class Executor(Protocol):
+    """Runs a sweep's jobs, on this machine or others."""
+
+    def run(self, jobs: Iterable[Any]) -> Iterator[Any]:
+        """Run ``jobs`` and yield their results in completion order."""
+        ...
+
+
 @hookspec
 def lnbench_register_selectors(register: Callable[[str, Callable[..., Selector]], None]) -> None:
     """Add selectors.
 
-    Called once, when plugins are first needed, before any model is loaded: keep heavy imports inside ``select``.
-
     Args:
         register: Call ``register(name, factory)`` once per selector. ``name`` is what users write: letters, digits,
-            ``.``, ``_`` and ``-``. ``factory(**parameters)`` returns an object with ``select(statistics)``, see
-            :class:`Selector`.
-
-    Nothing is returned. A name that another plugin has taken is an error naming both distributions. An exception here,
-    in the factory or in ``select`` stops the run with the plugin's name.
+            ``.``, ``_`` and ``-``.
     """
 
 
@@ -104,14 +231,17 @@ def lnbench_register_selectors(register: Callable[[str, Callable[..., Selector]]
 def lnbench_register_interventions(register: Callable[[str, Callable[..., Intervention]], None]) -> None:
     """Add interventions.
 
-    Called once, when plugins are first needed, before any model is loaded.
+    Args:
+        register: Call ``register(name, factory)`` once per intervention, or per pattern of names (``p{percent}``).
+    """
+
+
+@hookspec
+def lnbench_register_measures(register: Callable[[str, Callable[..., Measure]], None]) -> None:
+    """Add measures, which a selector's ``needs`` names.
 
     Args:
-        register: Call ``register(name, factory)`` once per intervention. ``factory(**parameters)`` returns an object
-            with ``override(neurons, statistics)``, see :class:`Intervention`. It is called once per language, not once
-            per forward pass.
-
-    Nothing is returned. Names and errors: as for :func:`lnbench_register_selectors`.
+        register: Call ``register(name, factory)`` once per measure.
     """
 
 
@@ -119,13 +249,17 @@ def lnbench_register_interventions(register: Callable[[str, Callable[..., Interv
 def lnbench_register_finetuners(register: Callable[[str, Callable[..., FineTuner]], None]) -> None:
     """Add fine-tuners.
 
-    Called once, when plugins are first needed, before any model is loaded: keep heavy imports inside ``train``.
+    Args:
+        register: Call ``register(name, factory)`` once per fine-tuner.
+    """
+
+
+@hookspec
+def lnbench_register_executors(register: Callable[[str, Callable[..., Executor]], None]) -> None:
+    """Add executors, which ``--executor`` names.
 
     Args:
-        register: Call ``register(name, factory)`` once per fine-tuner. ``factory(**parameters)`` returns an object
-            with ``train(model, tokenizer, neurons, data, output_dir)``, see :class:`FineTuner`.
-
-    Nothing is returned. Names and errors: as for :func:`lnbench_register_selectors`.
+        register: Call ``register(name, factory)`` once per executor.
     """
 
 
@@ -133,11 +267,16 @@ def lnbench_register_finetuners(register: Callable[[str, Callable[..., FineTuner
 def lnbench_register_architectures(register: Callable[[str, Architecture], None]) -> None:
     """Add rows to the table that says where neurons sit in each Hugging Face architecture.
 
-    Called once, when plugins are first needed, before any model is loaded.
-
     Args:
         register: Call ``register(model_type, row)`` once per architecture. ``model_type`` is that of the model's
-            configuration; ``row`` is an :class:`lnbench.model.sites.Architecture`.
+            configuration; ``row`` is an :class:`lnbench.model.architectures.Architecture`.
+    """
 
-    Nothing is returned. A model type that has a row already is an error naming both distributions.
+
+@hookspec
+def lnbench_register_commands(app: typer.Typer) -> None:
+    """Add commands to the command line ``lnbench``.
+
+    Args:
+        app: The Typer application: ``app.command()(function)`` adds a command.
     """

@@ -8,9 +8,11 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -23,6 +25,8 @@ from lnbench.parameters import (
     Parameter,
     as_json,
     attributes,
+    format_choice,
+    format_number,
     from_text,
     is_pydantic,
     listing,
@@ -33,14 +37,6 @@ from lnbench.parameters import (
     target_of,
     validated,
 )
-
-BUILTINS: tuple[str, ...] = (
-    "lnbench.plugins.selectors",
-    "lnbench.plugins.interventions",
-    "lnbench.plugins.finetuners",
-    "lnbench.plugins.architectures",
-)
-"""Modules with hook implementations, in the order in which their names are listed."""
 
 __all__ = ["Broken", "Host", "Parameter", "Row", "get_host", "hookimpl", "kinds"]
 
@@ -59,6 +55,8 @@ _KINDS = {
     "selector": _Kind("lnbench_register_selectors", "select"),
     "intervention": _Kind("lnbench_register_interventions", "override"),
     "finetuner": _Kind("lnbench_register_finetuners", "train"),
+    "measure": _Kind("lnbench_register_measures", "observe"),
+    "executor": _Kind("lnbench_register_executors", "run"),
     "architecture": _Kind("lnbench_register_architectures", None),
 }
 
@@ -66,7 +64,8 @@ kinds: tuple[str, ...] = tuple(_KINDS)
 """What plugins can add."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_NUMBERED = re.compile(r"(.*?)(\d+)")
+_PATTERN = re.compile(r"(?P<before>[A-Za-z0-9._-]*)\{(?P<parameter>[A-Za-z_]\w*)\}(?P<after>[A-Za-z0-9._-]*)")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,33 @@ class _Entry:
     factory: Any
     source: Source
 
+    @property
+    def pattern(self) -> re.Match[str] | None:
+        """Where the name is a pattern of names: its parts ``before``, ``parameter`` and ``after``."""
+        return _PATTERN.fullmatch(self.name)
+
+    def matching(self, name: str) -> _Entry | None:
+        """Return the entry of ``name``, if this is a pattern that it fits."""
+        if (pattern := self.pattern) is None:
+            return None
+        value = name.removeprefix(pattern["before"]).removesuffix(pattern["after"])
+        if not _NUMBER.fullmatch(value) or name != f"{pattern['before']}{value}{pattern['after']}":
+            return None
+        return self.given(float(value))
+
+    def given(self, value: float) -> _Entry:
+        """Return the entry of the name in which the pattern's parameter has this value."""
+        pattern = self.pattern
+        assert pattern is not None
+        name = f"{pattern['before']}{format_number(value)}{pattern['after']}"
+        return replace(self, name=name, factory=functools.partial(self.factory, **{pattern["parameter"]: value}))
+
+    def making(self, built: Any) -> _Entry | None:
+        """Return this entry if its factory makes objects like ``built``; of a pattern, the name that makes it."""
+        if not made_by(built, self.factory):
+            return None
+        return self if self.pattern is None else self.given(getattr(built, self.pattern["parameter"]))
+
 
 class Host:
     """The plugins of one process.
@@ -121,19 +147,19 @@ class Host:
     without it, but nothing is resolved, because a benchmark must not go on with less than was asked for.
 
     Args:
-        builtins: Modules to load first.
+        builtins: Modules to load first; by default all below ``lnbench/plugins``.
 
     Raises:
         LnbenchError: a built-in cannot be registered.
     """
 
-    def __init__(self, builtins: Iterable[str] = BUILTINS) -> None:
+    def __init__(self, builtins: Iterable[str] | None = None) -> None:
         self.broken: list[Broken] = []
         self._entries: dict[str, dict[str, _Entry]] = {kind: {} for kind in kinds}
         self._sources: dict[int, Source] = {}
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        for name in builtins:
+        for name in _builtin_modules() if builtins is None else builtins:
             self._add(importlib.import_module(name), Source(name, PROJECT, __version__))
         if _third_parties():
             for entry_point in sorted(importlib.metadata.entry_points(group=PROJECT)):
@@ -161,12 +187,13 @@ class Host:
         return list(self._of(kind))
 
     def factory(self, kind: str, name: str) -> Any:
-        """The factory registered as ``name``; for an architecture, its row.
+        """Return the factory registered as ``name``, a pattern included; for an architecture, its row.
 
         Raises:
             LnbenchError: unknown kind or name, or a broken plugin.
         """
-        return self._entry(kind, name).factory
+        registered = self._of(kind).get(name)
+        return registered.factory if registered and registered.pattern else self._entry(kind, name).factory
 
     def resolve(self, kind: str, choice: Any) -> Any:
         """The object that ``choice`` stands for.
@@ -202,7 +229,7 @@ class Host:
             entry, arguments, _ = self._built(kind, choice)
             return {"name": entry.name, "parameters": as_json(arguments)}
         target = type(self.resolve(kind, choice))
-        makers = [entry for entry in self._of(kind).values() if made_by(choice, entry.factory)]
+        makers = [made for entry in self._of(kind).values() if (made := entry.making(choice))]
         # A preset says more than the factory it is a preset of.
         maker = max(makers, key=lambda entry: isinstance(entry.factory, functools.partial), default=None)
         name, factory = (maker.name, maker.factory) if maker else (f"{target.__module__}.{target.__qualname__}", target)
@@ -213,9 +240,47 @@ class Host:
             parameters = {}
         return {"name": name, "parameters": as_json(attributes(parameters, choice))}
 
+    def format(self, kind: str, choice: Any) -> str:
+        """Return a choice as users write it, with the parameters that are not at their default, in their order.
+
+        Raises:
+            LnbenchError: as :meth:`resolve`.
+        """
+        full = self.canonical(kind, choice)
+        return format_choice(full["name"], full["parameters"], self.defaults(kind, full["name"]))
+
+    def defaults(self, kind: str, name: str) -> dict[str, Any]:
+        """Return the parameters of ``name`` written alone; none if one must be given, or it is not installed."""
+        try:
+            parameters: dict[str, Any] = self.canonical(kind, name)["parameters"]
+        except LnbenchError:
+            return {}
+        return parameters
+
+    def control_of(self, selector: str, seed: int) -> str | None:
+        """Return the choice of random neurons that are a control of ``selector`` (a choice or a NeuronSet file).
+
+        None for a selector that is a control itself.
+        """
+        controls = [entry.name for entry in self._of("selector").values() if _declares(entry.factory, "is_control")]
+        if parse_choice(selector)[0] in controls:
+            return None
+        return format_choice(controls[0], {"like": selector, "seed": seed})
+
     def describe(self) -> list[Row]:
-        """Every name of every kind, for people. Numbered presets of one factory share a row: ``p1 … p99``."""
-        return [_row(run) for kind in kinds for run in self._runs(kind)]
+        """Every name of every kind, for people."""
+        return [_row(entry) for kind in kinds for entry in self._of(kind).values()]
+
+    def add_commands(self, app: Any) -> None:
+        """Let every plugin add its commands to the command line.
+
+        Raises:
+            PluginError: a plugin failed.
+        """
+        for plugin in self._manager.get_plugins():
+            others = [other for other in self._manager.get_plugins() if other is not plugin]
+            with plugin_errors("plugin", self._sources[id(plugin)].plugin):
+                self._manager.subset_hook_caller("lnbench_register_commands", others)(app=app)
 
     def _of(self, kind: str) -> dict[str, _Entry]:
         self._kind(kind)
@@ -227,17 +292,6 @@ class Host:
             raise unknown("kind of plugin", kind, kinds)
         return _KINDS[kind]
 
-    def _runs(self, kind: str) -> Iterator[list[_Entry]]:
-        """The entries of one kind; consecutive numbered presets of one factory together."""
-        run: list[_Entry] = []
-        for entry in self._of(kind).values():
-            if run and not _continues(run[-1], entry):
-                yield run
-                run = []
-            run.append(entry)
-        if run:
-            yield run
-
     def _entry(self, kind: str, name: str) -> _Entry:
         entries = self._of(kind)
         if self.broken:
@@ -245,12 +299,14 @@ class Host:
                 f"{'; '.join(map(str, self.broken))}. Repair or uninstall it, or set {DISABLE}=1 to run without "
                 "third-party plugins"
             ) from self.broken[0].error
-        if name in entries:
+        if name in entries and entries[name].pattern is None:
             return entries[name]
+        if matches := [match for entry in entries.values() if (match := entry.matching(name))]:
+            return matches[0]
         hint = "Parameters are written name:key=value" if ":" in name else "`lnbench plugins` describes them"
         if not _third_parties():
             hint += f"; third-party plugins are switched off by {DISABLE}"
-        raise unknown(kind, name, map(_label, self._runs(kind)), hint)
+        raise unknown(kind, name, entries, hint)
 
     def _built(self, kind: str, choice: str | Mapping[str, Any]) -> tuple[_Entry, dict[str, Any], Any]:
         name, given = parse_choice(choice) if isinstance(choice, str) else _unpacked(kind, choice)
@@ -309,7 +365,9 @@ class Host:
         def register(kind: str, name: str, factory: Any) -> None:
             entry = _Entry(kind, name, factory, source)
             _check_entry(entry)
-            if taken := self._entries[kind].get(name) or found.get((kind, name)):
+            registered = [*self._entries[kind].values(), *(other for other in found.values() if other.kind == kind)]
+            clashes = (other for other in registered if other.name == name or other.matching(name))
+            if taken := next(clashes, None):
                 raise LnbenchError(
                     f"two plugins register the {kind} {name!r}: {taken.source} and {source}; uninstall one of them"
                 )
@@ -346,10 +404,10 @@ def _unpacked(kind: str, choice: Mapping[str, Any]) -> tuple[str, Mapping[str, A
 
 
 def _check_entry(entry: _Entry) -> None:
-    if not isinstance(entry.name, str) or not _NAME.fullmatch(entry.name):
+    if not isinstance(entry.name, str) or not (_NAME.fullmatch(entry.name) or entry.pattern):
         raise LnbenchError(
             f"{entry.source} registers the {entry.kind} {entry.name!r}: a name is made of letters, digits, '.', '_' "
-            "and '-', or it could not be told from its parameters"
+            "and '-', with at most one parameter in braces"
         )
     if _KINDS[entry.kind].method is None:
         return
@@ -357,7 +415,12 @@ def _check_entry(entry: _Entry) -> None:
         raise LnbenchError(
             f"{entry.source} registers the {entry.kind} {entry.name!r} with {entry.factory!r}: not callable"
         )
-    parameters_of(entry.factory)
+    parameters = parameters_of(entry.factory)
+    if entry.pattern is not None and entry.pattern["parameter"] not in parameters:
+        raise LnbenchError(
+            f"{entry.source} registers the {entry.kind} {entry.name!r}: its factory has no such parameter; "
+            f"{listing(parameters)}"
+        )
 
 
 def _check_names(entry: _Entry, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
@@ -390,31 +453,31 @@ def _make(entry: _Entry, parameters: Mapping[str, Parameter], values: dict[str, 
             raise LnbenchError(f"{entry.kind} {entry.name!r}: {problems}; {listing(parameters)}") from error
 
 
-def _continues(before: _Entry, entry: _Entry) -> bool:
-    """Whether ``entry`` is the next numbered preset of the factory that ``before`` is a preset of."""
-    if not (isinstance(before.factory, functools.partial) and isinstance(entry.factory, functools.partial)):
-        return False
-    numbers = _NUMBERED.fullmatch(before.name), _NUMBERED.fullmatch(entry.name)
-    return (
-        before.source is entry.source
-        and before.factory.func is entry.factory.func
-        and numbers[0] is not None
-        and numbers[1] is not None
-        and numbers[0][1] == numbers[1][1]
-        and int(numbers[0][2]) + 1 == int(numbers[1][2])
-    )
-
-
-def _label(run: list[_Entry]) -> str:
-    return run[0].name if len(run) == 1 else f"{run[0].name} … {run[-1].name}"
-
-
-def _row(run: list[_Entry]) -> Row:
-    entry = run[0]
+def _row(entry: _Entry) -> Row:
     if _KINDS[entry.kind].method is None:
         parameters, doc = {}, ""
     else:
         parameters, doc = parameters_of(entry.factory), summary(target_of(entry.factory))
-    return Row(
-        entry.kind, _label(run), tuple(parameters.values()), doc, entry.source.distribution, entry.source.version
-    )
+    source = entry.source
+    return Row(entry.kind, entry.name, tuple(parameters.values()), doc, source.distribution, source.version)
+
+
+def _declares(factory: Any, attribute: str) -> bool:
+    return bool(getattr(target_of(factory), attribute, False))
+
+
+def changes_nothing(intervention: Any) -> bool:
+    """Return whether an intervention leaves the model as it is, so that what is measured under it is the baseline.
+
+    A choice that cannot be resolved here, such as one in the records of somebody with other plugins, changes something.
+    """
+    try:
+        return bool(getattr(get_host().resolve("intervention", intervention), "changes_nothing", False))
+    except LnbenchError:
+        return False
+
+
+def _builtin_modules() -> list[str]:
+    prefix = f"{PROJECT}.plugins."
+    folder = str(Path(__file__).with_name("plugins"))
+    return [module.name for module in pkgutil.walk_packages([folder], prefix) if not module.ispkg]

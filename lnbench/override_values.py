@@ -1,10 +1,15 @@
-"""What an override writes: per layer, neuron indices and new values. Data only; :mod:`lnbench.overrides` applies it."""
+"""What an override writes: per layer and site, neuron indices and new values. Data only; :mod:`lnbench.overrides`
+applies it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from functools import partial
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +17,19 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 
-Operation = Literal["set", "scale", "shift"]
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "set": lambda old, values: values,
+    "scale": lambda old, values: old * values,
+    "add": lambda old, values: old + values,
+    "clamp": lambda old, values: old.clamp(values[0], values[1]),
+}
+"""Name → new activations ``[..., n]`` from the present ones and an override's values."""
+
+_RENAMED = {"shift": "add"}
+_FINGERPRINTED = {"add": "shift"}
+"""Operations that fingerprints, which are in cache keys, know by their old names."""
+_VALUE_SHAPES = {"clamp": (2,)}
+"""What stands before ``n`` in the shape of an operation's values."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +38,11 @@ class LayerOverride:
 
     Args:
         indices: ``LongTensor[n]``, the neurons, without repeats.
-        values: ``FloatTensor[n]``: the new activation (``set``), its factor (``scale``) or its offset (``shift``).
-        operation: ``set`` (the default), ``scale`` or ``shift``.
+        values: ``FloatTensor[n]``: the new activation (``set``), its factor (``scale``) or its offset (``add``);
+            ``FloatTensor[2, n]``, the least and the greatest activation (``clamp``); None for a function.
+        operation: ``set`` (the default), ``scale``, ``add`` (activation steering) or ``clamp``; or a function of the
+            present activations, ``[..., n] -> [..., n]``.
+        site: Name of the site that is written to; None: the one that the override is applied at.
 
     Raises:
         LnbenchError: shapes differ, an index repeats, is negative or not an integer, a value is not finite, unknown
@@ -30,44 +50,143 @@ class LayerOverride:
     """
 
     indices: Tensor
-    values: Tensor
-    operation: Operation = "set"
+    values: Tensor | None = None
+    operation: str | Callable[[Tensor], Tensor] = "set"
+    site: str | None = None
 
     def __post_init__(self) -> None:
-        if self.operation not in get_args(Operation):
-            raise unknown("override operation", self.operation, get_args(Operation))
-        if self.indices.ndim != 1 or self.indices.shape != self.values.shape:
-            raise LnbenchError(
-                f"an override needs one value per neuron: got indices of shape {tuple(self.indices.shape)} and "
-                f"values of shape {tuple(self.values.shape)}"
-            )
+        if isinstance(self.operation, str) and self.operation in _RENAMED:
+            new = _RENAMED[self.operation]
+            warnings.warn(f"override operation {self.operation!r} is called {new!r} now", DeprecationWarning, 3)
+            object.__setattr__(self, "operation", new)
+        if not callable(self.operation) and self.operation not in OPERATIONS:
+            raise unknown("override operation", self.operation, OPERATIONS)
+        if self.indices.ndim != 1:
+            raise LnbenchError(f"an override's neuron indices must be a vector, got shape {tuple(self.indices.shape)}")
         if self.indices.dtype == torch.bool or self.indices.is_floating_point():
             raise LnbenchError(f"an override's neuron indices must be integers, got {self.indices.dtype}")
-        if len(set(self.indices.tolist())) != self.indices.numel() or (self.indices < 0).any():
+        if _repeat([self.indices]) or (self.indices < 0).any():
             raise LnbenchError("an override's neuron indices must be non-negative and without repeats")
+        if isinstance(self.operation, str):
+            self._check_values(self.operation)
+
+    def _check_values(self, operation: str) -> None:
+        shape = (*_VALUE_SHAPES.get(operation, ()), self.indices.numel())
+        if self.values is None or tuple(self.values.shape) != shape:
+            given = None if self.values is None else tuple(self.values.shape)
+            raise LnbenchError(
+                f"an override needs one value per neuron: {operation!r} of {self.indices.numel()} neurons takes values "
+                f"of shape {shape}, got {given}"
+            )
         if not torch.isfinite(self.values).all():
             raise LnbenchError("an override's values must be finite numbers")
+
+    @property
+    def sets(self) -> bool:
+        """Whether the new activations do not depend on the present ones."""
+        return self.operation == "set"
+
+    def new(self, old: Tensor, values: Tensor | None) -> Tensor:
+        """Return the new activations.
+
+        Args:
+            old: ``[..., n]``, the present ones.
+            values: This part's values, on the device and in the type of ``old``.
+        """
+        if not isinstance(self.operation, str):
+            new = self.operation(old)
+            if new.shape != old.shape:
+                raise LnbenchError(
+                    f"an override's function must keep the shape of its argument: got {tuple(new.shape)} for "
+                    f"{tuple(old.shape)}"
+                )
+            return new.to(old.dtype)
+        assert values is not None
+        return OPERATIONS[self.operation](old, values)
+
+    def described(self) -> list[Any]:
+        """Return what decides the written values, as JSON data."""
+        values = None if self.values is None else self.values.double().tolist()
+        named = isinstance(self.operation, str)
+        operation = _FINGERPRINTED.get(str(self.operation), self.operation) if named else _identity(self.operation)
+        return [operation, self.indices.tolist(), values, *([] if self.site is None else [self.site])]
+
+
+Parts = LayerOverride | Sequence[LayerOverride]
 
 
 @dataclass(frozen=True)
 class Override:
-    """What an intervention comes to for one model: layer → :class:`LayerOverride`."""
+    """A resolved intervention: per layer, neuron indices and the values to write.
 
-    layers: Mapping[int, LayerOverride] = field(default_factory=dict)
+    Args:
+        layers: Layer → a :class:`LayerOverride`, or several that change different neurons or sites.
+
+    Raises:
+        LnbenchError: two parts of a layer change the same neuron at the same site.
+    """
+
+    layers: Mapping[int, Parts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for _ in self.by_site(None):  # it checks them
+            pass
+
+    @classmethod
+    def setting(cls, neurons: Mapping[int, Tensor], values: Tensor) -> Override:
+        """Return the override that sets each neuron to its entry of ``values``, ``[layers, width]``.
+
+        Raises:
+            LnbenchError: ``values`` has no entry for a neuron.
+        """
+        layers, width = values.shape
+        written = {}
+        for layer, indices in neurons.items():
+            indices = indices.cpu()
+            within = not indices.numel() or 0 <= int(indices.min()) <= int(indices.max()) < width
+            if not (0 <= layer < layers and within):
+                raise LnbenchError(
+                    f"the neurons of layer {layer} do not exist in these Statistics of {layers} layers x {width}: "
+                    "they belong to another model"
+                )
+            written[layer] = LayerOverride(indices, values[layer, indices])
+        return cls(written)
+
+    @property
+    def parts(self) -> Iterator[tuple[int, LayerOverride]]:
+        """Every part with its layer, in the order of the layers."""
+        for layer, given in sorted(self.layers.items()):
+            for part in [given] if isinstance(given, LayerOverride) else given:
+                yield layer, part
+
+    def by_site(self, default: str | None) -> Iterator[tuple[int, str | None, list[LayerOverride]]]:
+        """Yield layer, site and the parts that change neurons there; parts that name no site are at ``default``.
+
+        Raises:
+            LnbenchError: two parts of a layer change the same neuron at the same site.
+        """
+        groups: dict[tuple[int, str | None], list[LayerOverride]] = {}
+        for layer, part in self.parts:
+            if part.indices.numel():
+                groups.setdefault((layer, part.site or default), []).append(part)
+        for (layer, site), parts in groups.items():
+            if len(parts) > 1 and _repeat([part.indices for part in parts]):
+                where = f" at site {site!r}" if site else ""
+                raise LnbenchError(
+                    f"two parts of the override of layer {layer} change the same neuron{where}: each neuron can be "
+                    "changed once per layer and site"
+                )
+            yield layer, site, parts
 
     @property
     def neurons(self) -> int:
         """The number of neurons changed."""
-        return sum(layer.indices.numel() for layer in self.layers.values())
+        return sum(part.indices.numel() for _, part in self.parts)
 
     @property
     def fingerprint(self) -> str:
         """Which neurons get which values, in 16 hexadecimal digits."""
-        parts = [
-            [layer, part.operation, part.indices.tolist(), part.values.double().tolist()]
-            for layer, part in sorted(self.layers.items())
-        ]
-        return fingerprint(parts)
+        return fingerprint([[layer, *part.described()] for layer, part in self.parts])
 
     def check(self, layers: int, width: int) -> None:
         """Check that every neuron exists in a model of ``layers × width`` neurons.
@@ -75,10 +194,43 @@ class Override:
         Raises:
             LnbenchError: a layer or an index lies outside.
         """
-        for layer, change in self.layers.items():
-            last = int(change.indices.max()) if change.indices.numel() else 0
+        for layer, part in self.parts:
+            last = int(part.indices.max()) if part.indices.numel() else 0
             if not 0 <= layer < layers or last >= width:
                 raise LnbenchError(
                     f"the override names neuron ({layer}, {last}), but the model has {layers} layers of {width} "
                     "neurons: it was made for another model"
                 )
+
+
+def _repeat(indices: Sequence[Tensor]) -> bool:
+    given = [index for part in indices for index in part.tolist()]
+    return len(set(given)) != len(given)
+
+
+def _identity(value: Any) -> Any:
+    """Return what makes a function the same in another process: its name, and all that it holds, as JSON data."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Tensor):
+        return [str(value.dtype), value.tolist()]
+    if isinstance(value, Mapping):
+        return [[_identity(key), _identity(held)] for key, held in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_identity(held) for held in value]
+    if isinstance(value, partial):
+        return ["partial", *map(_identity, (value.func, value.args, value.keywords))]
+    if isinstance(value, MethodType):
+        return [_identity(value.__func__), _identity(value.__self__)]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        held = [cells, value.__defaults__, value.__kwdefaults__]
+        return [value.__module__, value.__qualname__, _code(value.__code__), *map(_identity, held)]
+    if isinstance(value, type | BuiltinFunctionType):
+        return [value.__module__, value.__qualname__]
+    return [_identity(type(value)), _identity(getattr(value, "__dict__", None))]
+
+
+def _code(code: CodeType) -> list[Any]:
+    constants = [_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return [code.co_code.hex(), code.co_names, constants]

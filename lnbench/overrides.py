@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, unknown
+from lnbench.model.architectures import POST
 from lnbench.model.sites import Sites, locate
 from lnbench.override_values import LayerOverride, Override
 
 if TYPE_CHECKING:
     from lnbench.statistics import Statistics
 
-Site = Literal["post", "pre"]
 Positions = Literal["all", "prompt", "generated"]
 
 
@@ -65,7 +65,7 @@ def apply(
     change: Override,
     *,
     statistics: Statistics | None = None,
-    site: Site = "post",
+    site: str = POST,
     positions: Positions = "all",
     sites: Sites | None = None,
 ) -> Iterator[Applied]:
@@ -75,7 +75,7 @@ def apply(
         model: A supported Hugging Face causal LM: plain, PEFT-wrapped, quantised, or split over devices by layers.
         change: What to write where.
         statistics: Whose range ``outside_range`` refers to.
-        site: Where values are written: ``post`` the non-linearity (the default), or ``pre``.
+        site: Where parts that name no site are written: ``post`` the non-linearity (the default), or ``pre``.
         positions: Change ``all`` tokens, those of the ``prompt`` (forwards without cached keys) or the ``generated``.
         sites: The model's neurons, if already located.
 
@@ -87,31 +87,27 @@ def apply(
     """
     if positions not in get_args(Positions):
         raise unknown("positions", positions, get_args(Positions))
-    if site not in get_args(Site):
-        raise unknown("site", site, get_args(Site))
     sites = sites or locate(model)
-    ranges = statistics.at(site) if statistics is not None else None
-    if ranges is not None and (ranges.layers, ranges.width) != (sites.layers, sites.width):
+    sites.architecture.site(site)
+    if statistics is not None and (statistics.layers, statistics.width) != (sites.layers, sites.width):
         raise LnbenchError(
-            f"these Statistics are of {ranges.layers} layers of {ranges.width} neurons, the model has {sites.layers} "
-            f"of {sites.width}: they belong to another model"
+            f"these Statistics are of {statistics.layers} layers of {statistics.width} neurons, the model has "
+            f"{sites.layers} of {sites.width}: they belong to another model"
         )
     change.check(sites.layers, sites.width)
-    changed = {layer: part for layer, part in sorted(change.layers.items()) if part.indices.numel()}
-    applied = Applied(neurons=change.neurons, layers=len(changed))
+    written = sorted(change.by_site(site), key=lambda each: each[0])
+    applied = Applied(neurons=change.neurons, layers=len({layer for layer, _, _ in written}))
 
     with ExitStack() as stack:
-        if changed:
+        if written:
             _Watch(applied, positions).attach(sites, stack)
-        for number, (layer, part) in enumerate(changed.items()):
-            indices = part.indices.cpu().long()
+        for number, (layer, where, parts) in enumerate(written):
+            where = where or site
+            ranges = statistics.at(where) if statistics is not None else None
+            indices = torch.cat([part.indices.cpu().long() for part in parts])
             bounds = (ranges.min[layer][indices], ranges.max[layer][indices]) if ranges else None
-            writer = _Writer(part, bounds, applied, counts_tokens=number == 0)
-            module = sites.activations[layer]
-            if site == "pre":
-                stack.callback(module.register_forward_pre_hook(writer.before).remove)
-            else:
-                stack.callback(module.register_forward_hook(writer.after).remove)
+            writer = _Writer(parts, indices, bounds, applied, counts_tokens=number == 0)
+            stack.callback(sites.tap(where, layer, writer.write).remove)
         yield applied
 
 
@@ -187,29 +183,35 @@ class _Watch:
 
 
 class _Writer:
-    """The hook on one layer's non-linearity: one indexed write per forward, with everything prepared once."""
+    """What is written to one layer at one site: one indexed write per forward, with everything prepared once."""
 
     def __init__(
-        self, change: LayerOverride, bounds: tuple[Tensor, Tensor] | None, applied: Applied, *, counts_tokens: bool
+        self,
+        parts: Sequence[LayerOverride],
+        indices: Tensor,
+        bounds: tuple[Tensor, Tensor] | None,
+        applied: Applied,
+        *,
+        counts_tokens: bool,
     ) -> None:
-        self.change = change
+        self.parts = parts
+        self.sizes = [part.indices.numel() for part in parts]
+        self.indices = indices
         self.bounds = bounds
         self.applied = applied
         self.counts_tokens = counts_tokens
-        self._ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self.sets = all(part.sets for part in parts)
+        self._ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor | None]]] = {}
         self._constant_outside = 0
-        if bounds is not None and change.operation == "set":
+        if bounds is not None and self.sets:
             low, high = bounds
-            values = change.values.cpu()
+            values = torch.cat([part.values.cpu() for part in parts if part.values is not None])
             self._constant_outside = int(((values < low) | (values > high)).sum())
 
-    def before(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return (self._write(args[0]), *args[1:]) if self.applied._active else None
-
-    def after(self, _module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        return self._write(output) if self.applied._active else None
-
-    def _write(self, activation: Tensor) -> Tensor:
+    def write(self, activation: Tensor) -> Tensor | None:
+        """Return the activations ``[..., width]`` with the new values in them; None while the override is paused."""
+        if not self.applied._active:
+            return None
         current = self.applied._pass
         mask, tokens = (current.mask, current.tokens) if current is not None else (None, None)
         if tokens is None:
@@ -220,7 +222,7 @@ class _Writer:
             # Some blocks fold batch and length into one axis before the feed-forward.
             mask = mask.to(activation.device).reshape(*activation.shape[:-1], 1)
         indices, values = self._prepared(activation)
-        old = activation.index_select(-1, indices) if self.change.operation != "set" or mask is not None else None
+        old = activation.index_select(-1, indices) if not self.sets or mask is not None else None
         new = self._new(old, values)
         if current is not None and current.running:
             self._count(new, tokens, mask)
@@ -233,21 +235,30 @@ class _Writer:
             return activation.index_copy(-1, indices, new)
         return activation.index_copy_(-1, indices, new)
 
-    def _new(self, old: Tensor | None, values: Tensor) -> Tensor:
-        if self.change.operation == "set":
-            return values
+    def _new(self, old: Tensor | None, values: list[Tensor | None]) -> Tensor:
+        if self.sets:
+            assert values[0] is not None
+            return values[0]
         assert old is not None
-        return old * values if self.change.operation == "scale" else old + values
+        pieces = [old] if len(self.parts) == 1 else torch.split(old, self.sizes, dim=-1)
+        new = [
+            part.new(piece, value).expand_as(piece)
+            for part, piece, value in zip(self.parts, pieces, values, strict=True)
+        ]
+        return new[0] if len(new) == 1 else torch.cat(new, dim=-1)
 
-    def _prepared(self, activation: Tensor) -> tuple[Tensor, Tensor]:
+    def _prepared(self, activation: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The indices, and the values of each part (one tensor for all, where all are set), beside ``activation``."""
         device, dtype = key = (activation.device, activation.dtype)
         if key not in self._ready:
             if activation.is_meta:
                 raise LnbenchError("cannot override a model whose activations are on the meta device")
-            values = self.change.values.to(device, dtype)
-            if not torch.isfinite(values).all():
+            values = [None if part.values is None else part.values.to(device, dtype) for part in self.parts]
+            if not all(torch.isfinite(value).all() for value in values if value is not None):
                 raise LnbenchError(f"an override's value is too large for a model in {dtype}; load it in another")
-            self._ready[key] = (self.change.indices.to(device, torch.long), values)
+            if self.sets:
+                values = [torch.cat([value for value in values if value is not None])]
+            self._ready[key] = (self.indices.to(device), values)
             if self.bounds is not None:
                 self.bounds = (self.bounds[0].to(device), self.bounds[1].to(device))
         return self._ready[key]
@@ -258,9 +269,9 @@ class _Writer:
             applied.tokens += tokens
         if self.bounds is None:
             return
-        applied._values += tokens * self.change.indices.numel()
+        applied._values += tokens * self.indices.numel()
         outside: Tensor | int = self._constant_outside * tokens
-        if self.change.operation != "set":
+        if not self.sets:
             low, high = self.bounds
             beyond = (new < low) | (new > high)
             outside = (beyond if mask is None else beyond & mask).sum()

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from decimal import Decimal
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -62,6 +63,25 @@ def parse_choice(text: str) -> tuple[str, dict[str, str]]:
             raise LnbenchError(f"parameter {key!r} is given twice in {text!r}")
         given[key] = value
     return name, given
+
+
+def format_choice(name: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
+    """Return a choice as users write it, the inverse of :func:`parse_choice`, without what equals ``defaults``."""
+    given = {key: value for key, value in parameters.items() if (defaults or {}).get(key, ...) != value}
+    return ":".join([name, *(f"{key}={_format_value(value)}" for key, value in given.items())])
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    if isinstance(value, str) and _BEFORE_PARAMETER.search(value):
+        return f"[{value}]"
+    return "none" if value is None else str(value)
+
+
+def format_number(value: float) -> str:
+    """Return a number in digits, as short as it can be: ``10``, ``2.5``."""
+    return format(Decimal(str(value)).normalize(), "f")
 
 
 def from_text(annotation: Any, text: str) -> Any:

@@ -15,7 +15,7 @@ from lnbench import LnbenchError, NeuronSet
 from lnbench.choices import select
 from lnbench.errors import PluginError
 from lnbench.host import get_host
-from lnbench.plugins.selectors import ActProb
+from lnbench.plugins.selectors.act_prob import ActProb
 from tests.support.samples import normal, statistics_of
 
 STATISTICS = {
@@ -79,7 +79,7 @@ def test_statistics_of_different_models():
 
 
 def test_unknown_selector_and_parameter():
-    with pytest.raises(LnbenchError, match="unknown selector 'best'; known: lape, act_prob, random"):
+    with pytest.raises(LnbenchError, match="unknown selector 'best'; known: act_prob, lape, random"):
         select("best", STATISTICS)
     with pytest.raises(LnbenchError, match="has no parameter 'top'"):
         select("lape:top=1", STATISTICS)

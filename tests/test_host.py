@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from lnbench import LnbenchError
 from lnbench.errors import PluginError, plugin_errors
-from lnbench.host import DISABLE, Host, get_host, hookimpl, kinds
+from lnbench.host import DISABLE, Host, changes_nothing, get_host, hookimpl, kinds
+from lnbench.parameters import format_choice, parse_choice
 
 
 @pydantic_dataclass
@@ -44,10 +46,10 @@ class Lowest:
 class Quantile:
     """A quantile."""
 
-    percent: int
+    percent: float = Field(ge=0, le=100)
     scale: float = 1.0
 
-    def override(self, neurons: Any, statistics: Any) -> None: ...
+    def override(self, context: Any) -> None: ...
 
 
 class Model(pydantic.BaseModel):
@@ -102,8 +104,7 @@ class Example:
     @hookimpl
     def lnbench_register_interventions(self, register: Callable[[str, Any], None]) -> None:
         register("quantile", Quantile)
-        for percent in range(1, 100):
-            register(f"p{percent}", functools.partial(Quantile, percent=percent))
+        register("p{percent}", Quantile)
         register("last", functools.partial(Quantile, 100))
 
     @hookimpl
@@ -172,7 +173,11 @@ def test_a_choice_in_text(host: Host, text: str, expected: dict[str, object]) ->
         ("intervention", "last", "last", {"scale": 1.0}),
         ("intervention", {"name": "p7"}, "p7", {"scale": 1.0}),
         ("intervention", Quantile(percent=7, scale=2), "p7", {"scale": 2.0}),
-        ("intervention", Quantile(percent=700), "quantile", {"percent": 700, "scale": 1.0}),
+        ("intervention", "p2.5", "p2.5", {"scale": 1.0}),
+        ("intervention", "p10.0", "p10", {"scale": 1.0}),
+        ("intervention", "p0", "p0", {"scale": 1.0}),
+        ("intervention", Quantile(percent=12.5), "p12.5", {"scale": 1.0}),
+        ("intervention", Quantile(percent=100), "p100", {"scale": 1.0}),
         ("finetuner", "model:steps=9", "model", {"steps": 9}),
         ("architecture", "tiny_llama", "tiny_llama", {}),
     ],
@@ -204,7 +209,9 @@ def test_an_object_is_used_as_it_is(host: Host) -> None:
         ("selector", "lwest", r"unknown selector 'lwest'; known: lowest, plain, .*LNBENCH_DISABLE_PLUGINS"),
         ("selector", "lowest:0.02", "name:key=value"),
         ("selector", "", "unknown selector ''"),
-        ("intervention", "p100", "known: quantile, p1 … p99, last"),
+        ("intervention", "plain", r"unknown intervention .plain.; known: quantile, p\{percent\}, last"),
+        ("intervention", "p101", "percent=101.0: .*less than or equal to 100"),
+        ("intervention", "p-1", "percent=-1.0: .*greater than or equal to 0"),
         ("selector", "lowest:tpo=1", r"has no parameter 'tpo'; its parameters: top: float = 0.01, scope: Literal"),
         ("selector", "lowest:top=many", r"top='many': .*valid number.*its parameters: top: float = 0.01"),
         ("selector", "lowest:top=7", "top='7': Input should be less than or equal to 1"),
@@ -249,26 +256,88 @@ def test_errors_inside_a_plugin_name_it() -> None:
 
 def test_describe(host: Host) -> None:
     rows = {(row.kind, row.name): row for row in host.describe()}
-    assert [row.name for row in host.describe() if row.kind == "intervention"] == ["quantile", "p1 … p99", "last"]
-    assert len(host.names("intervention")) == 101
+    assert [row.name for row in host.describe() if row.kind == "intervention"] == ["quantile", "p{percent}", "last"]
     lowest = rows["selector", "lowest"]
     assert (lowest.doc, lowest.distribution) == ("Lowest first.", "example")
     assert str(lowest.parameters[0]) == "top: float = 0.01"
-    assert [str(parameter) for parameter in rows["intervention", "p1 … p99"].parameters] == ["scale: float = 1.0"]
+    assert [str(parameter) for parameter in rows["intervention", "p{percent}"].parameters] == [
+        "percent: float",
+        "scale: float = 1.0",
+    ]
     assert rows["selector", "plain"].doc == ""
     assert rows["finetuner", "model"].doc == ""
     assert rows["architecture", "tiny_llama"].parameters == ()
-    assert {row.kind for row in host.describe()} == set(kinds)
+    assert (
+        {row.kind for row in host.describe()} == {"selector", "intervention", "finetuner", "architecture"} < set(kinds)
+    )
 
 
-def test_presets_of_two_plugins_are_not_mixed(host: Host) -> None:
-    host.register(
-        plugin(lnbench_register_interventions=lambda register: register("last1", functools.partial(Quantile, 1))),
-    )
-    host.register(
-        plugin(lnbench_register_interventions=lambda register: register("last2", functools.partial(Quantile, 2))),
-    )
-    assert [row.name for row in host.describe() if row.kind == "intervention"][-2:] == ["last1", "last2"]
+def interventions(**factories: Any) -> type:
+    def add(register: Callable[..., None]) -> None:
+        for name, factory in factories.items():
+            register(name, factory)
+
+    return plugin(lnbench_register_interventions=add)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("p7", "two plugins register the intervention 'p7'"), ("q{rate}", "no such parameter")]
+)
+def test_a_pattern_takes_all_its_names_and_needs_its_parameter(host: Host, name: str, message: str) -> None:
+    with pytest.raises(LnbenchError, match=message):
+        host.register(interventions(**{name: Quantile}))
+    assert host.canonical("intervention", "p7") == {"name": "p7", "parameters": {"scale": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "lowest",
+        "lowest:top=0.5:languages=aa+bb",
+        "lowest:languages=none:where=[a:b=c]",
+        "plain:names=x+y",
+        "bare:rate=2.0",
+    ],
+)
+def test_format_is_the_inverse_of_parse(host: Host, choice: str) -> None:
+    full = host.canonical("selector", choice)
+    assert host.canonical("selector", host.format("selector", choice)) == full
+    name, given = parse_choice(format_choice(full["name"], full["parameters"]))
+    assert (name, given.keys()) == (full["name"], full["parameters"].keys())
+    assert host.format("selector", host.format("selector", choice)) == host.format("selector", choice)
+
+
+def test_defaults_are_left_out(host: Host) -> None:
+    assert host.format("selector", "lowest:scope=layer:top=2e-2:strict=no") == "lowest:top=0.02"
+    assert host.format("intervention", Quantile(percent=5, scale=1)) == "p5"
+    assert host.format("intervention", "p5.0:scale=2") == "p5:scale=2.0"
+
+
+def test_controls_and_baselines_are_what_the_plugins_say() -> None:
+    host = get_host()
+    control = host.control_of("lape:top_fraction=0.02", 3)
+    assert control == "random:like=[lape:top_fraction=0.02]:seed=3"
+    assert host.resolve("selector", control).like == "[lape:top_fraction=0.02]"
+    assert host.control_of("neurons/of.json", 0) == "random:like=neurons/of.json:seed=0"
+    assert host.control_of("random:seed=1", 0) is None
+    assert [changes_nothing(choice) for choice in ("none", "mean", "p5", "somebody's")] == [True, False, False, False]
+
+
+def test_commands_of_plugins(host: Host) -> None:
+    added: list[str] = []
+    host.register(plugin(lnbench_register_commands=lambda app: app.append("mine")), name="with commands")
+    host.add_commands(added)
+    assert added == ["mine"]
+    host.register(plugin(lnbench_register_commands=lambda app: app.nothing()), name="failing")
+    with pytest.raises(PluginError, match="'failing' failed: AttributeError"):
+        host.add_commands(added)
+
+
+def test_a_built_in_is_a_file_and_imports_nothing_heavy() -> None:
+    code = "import sys, lnbench.host; lnbench.host.get_host(); print({'torch', 'transformers'} & set(sys.modules))"
+    environment = {**os.environ, DISABLE: "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_register_and_unregister(host: Host) -> None:
@@ -399,7 +468,7 @@ def test_nothing_is_resolved_beside_a_broken_plugin(site: Path, code: str, reaso
 def test_the_host_of_this_process_has_the_builtins() -> None:
     assert get_host() is get_host()
     rows = {row.name: row for row in get_host().describe()}
-    assert "p1 … p99" in rows
+    assert "p{percent}" in rows
     assert {rows[name].distribution for name in ("lape", "none", "llama")} == {"lnbench"}
 
 

@@ -26,6 +26,7 @@ print(json.dumps([rows, host.canonical("selector", "most_active:fraction=0.05")]
 WORKING = """
 import torch
 from lnbench import Statistics, override
+from lnbench.choices import plan
 from lnbench.host import get_host
 from lnbench.statistics import SiteValues
 
@@ -39,7 +40,7 @@ found = get_host().resolve("selector", "most_active:fraction=0.05").select(stati
 for language, rates in ((language, one.positive_rate) for language, one in statistics.items()):
     chosen = torch.cat([rates[layer][indices] for layer, indices in found[language].items()])
     assert sorted(chosen.tolist()) == sorted(rates.flatten().topk(6).values.tolist())
-change = get_host().resolve("intervention", "amplify:factor=3").override(found["aa"], statistics["aa"])
+change = plan(found["aa"], "amplify:factor=3", statistics["aa"])
 assert change.neurons == 6
 assert all((part.operation, set(part.values.tolist())) == ("scale", {3.0}) for part in change.layers.values())
 """

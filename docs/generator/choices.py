@@ -33,14 +33,13 @@ def body() -> str:
 
 
 def _choice(row: Row) -> str:
-    factory = target_of(get_host().factory(row.kind, row.name.split(" … ")[0]))
-    names = " … ".join(map(code, row.name.split(" … ")))
+    factory = target_of(get_host().factory(row.kind, row.name))
     rows = [
         (code(one.name), default(one), sentence(described(factory, one), choices_in(one.annotation)))
         for one in row.parameters
     ]
     parameters = table(("parameter", "default", "meaning"), rows) if rows else ""
-    return paragraphs(f"### {names}", docstring(factory.__doc__), parameters)
+    return paragraphs(f"### {code(row.name)}", docstring(factory.__doc__), parameters)
 
 
 def default(parameter: Parameter) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from lnbench.errors import LnbenchError
 from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
+from lnbench.parameters import format_choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,12 +74,7 @@ def selector_label(neurons: NeuronSet) -> str:
     if neurons.selector is None:
         return "neurons"
     name, parameters = neurons.selector["name"], neurons.selector["parameters"]
-    try:
-        usual = get_host().canonical("selector", name)["parameters"]
-    except LnbenchError:
-        usual = {}  # A plugin's, which is not installed here.
-    special = [f"{key}={value}" for key, value in parameters.items() if key not in usual or usual[key] != value]
-    return ":".join([str(name), *special])
+    return format_choice(name, parameters, get_host().defaults("selector", name))
 
 
 @cache

@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lnbench.choices import select
+from lnbench.choices import needs_of, select
 from lnbench.console import numeric_table
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.projections import Projection, place
@@ -223,7 +223,7 @@ def selection_drift(
     if not isinstance(adapted, PeftModel):
         raise LnbenchError("this model has no adapter to inspect; pass the adapter's folder as peft=")
     chosen = get_host().resolve("selector", selector)
-    levels = tuple(getattr(chosen, "batch_levels", ()))
+    levels = needs_of(chosen).batch_levels
     reading = Reading(corpus, tokens=tokens, length=length, seed=seed, batch_levels=levels)
 
     def selected() -> NeuronSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +12,15 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
-from lnbench.choices import plan, select
+from lnbench.choices import needs_of, plan, select
 from lnbench.corpora import choose_languages, open_corpus
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, file_sha256, fingerprint
 from lnbench.formats import first_error
-from lnbench.host import get_host
+from lnbench.host import changes_nothing, get_host
 from lnbench.lm.head import ClassificationHead
+from lnbench.model.architectures import site_choice
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.statistics import Statistics, store
@@ -26,7 +28,6 @@ from lnbench.statistics.corpus_statistics import Reading, collect_corpus, reques
 from lnbench.task_languages import AUTO
 
 log = logging.getLogger(__name__)
-Site = Literal["post", "pre"]
 
 
 class Experiment(BaseModel):
@@ -118,17 +119,17 @@ class Experiment(BaseModel):
     @property
     def changes_model(self) -> bool:
         """Whether any neuron is to be overridden."""
-        return self.intervention != "none"
+        return not changes_nothing(self.intervention)
 
     @property
-    def read_site(self) -> Site:
+    def read_site(self) -> str:
         """Where Statistics are read."""
-        return "pre" if self.site == "paper" else self.site
+        return site_choice(self.site).read
 
     @property
-    def write_site(self) -> Site:
+    def write_site(self) -> str:
         """Where values are written."""
-        return "post" if self.site == "paper" else self.site
+        return site_choice(self.site).write
 
 
 def _content(path: str | None) -> str | None:
@@ -218,7 +219,15 @@ class Artifacts:
                 "would change nothing; select more neurons (e.g. lape:top_fraction=0.02) or use intervention=none"
             )
         statistics = self.statistics(experiment, language) if self.readable(experiment, language) else None
-        change = plan(neurons[language], experiment.intervention, statistics)
+        change = plan(
+            neurons[language],
+            experiment.intervention,
+            statistics,
+            target=language,
+            languages=tuple(neurons.languages),
+            neurons_of=neurons.__getitem__,
+            statistics_of=partial(self.statistics, experiment),
+        )
         change.check(self.layers, self.width)
         return change, statistics
 
@@ -236,7 +245,7 @@ class Artifacts:
     def _batch_levels(self, experiment: Experiment) -> tuple[float, ...]:
         if experiment.neurons is not None:
             return ()
-        return tuple(getattr(get_host().resolve("selector", experiment.selector), "batch_levels", ()))
+        return needs_of(experiment.selector).batch_levels
 
     def _check(self, statistics: Statistics, source: str) -> None:
         shape, wanted = (statistics.layers, statistics.width), (self.layers, self.width)

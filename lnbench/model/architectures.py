@@ -7,7 +7,52 @@ output the ``post`` site whatever surrounds it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from lnbench.errors import unknown
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hook point in every block, where values are read or written.
+
+    Args:
+        module: Path from the block to a module.
+        side: Whether its ``input`` or its ``output`` holds the values.
+        unit_size: Coordinates in one unit: 1 for neurons.
+        derived_from: Name of a site that this one is an elementwise, fixed function of: the module's.
+    """
+
+    module: str
+    side: Literal["input", "output"]
+    unit_size: int = 1
+    derived_from: str | None = None
+
+
+PRE, POST = "pre", "post"
+
+
+class SiteChoice(NamedTuple):
+    """Where values are read (selected, and taken from Statistics) and where they are written."""
+
+    read: str
+    write: str
+
+
+SITE_CHOICES: dict[str, SiteChoice] = {
+    POST: SiteChoice(POST, POST),
+    PRE: SiteChoice(PRE, PRE),
+    "paper": SiteChoice(PRE, POST),
+}
+"""What users may choose: after the non-linearity (the default), before it, or as in the paper, read before and written
+after it. Any other site of an architecture is read and written at the same place."""
+
+
+def site_choice(name: str) -> SiteChoice:
+    """Return where a user's ``site`` is read and written."""
+    return SITE_CHOICES.get(name, SiteChoice(name, name))
 
 
 @dataclass(frozen=True)
@@ -28,6 +73,25 @@ class Architecture:
     """``before`` computes gate and up in one matrix, the gate in its first ``width`` rows."""
     attention: tuple[str, ...] = ()
     """The attention's query, key, value and output projections, one path each, which the fine-tuners adapt."""
+    sites: Mapping[str, Site] = field(default_factory=dict, hash=False)
+    """Hook points by name, beside ``pre`` and ``post``, which every row has: the non-linearity's input and output."""
+
+    def __post_init__(self) -> None:
+        shared = {
+            PRE: Site(self.activation, "input"),
+            POST: Site(self.activation, "output", derived_from=PRE),
+        }
+        object.__setattr__(self, "sites", shared | dict(self.sites))
+
+    def site(self, name: str) -> Site:
+        """Return a site by its name.
+
+        Raises:
+            LnbenchError: there is no such site.
+        """
+        if name not in self.sites:
+            raise unknown("site", name, self.sites)
+        return self.sites[name]
 
 
 _QKVO = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.host import get_host
@@ -19,6 +20,9 @@ _HOW_TO_ADD = (
     "A plugin can add it: lnbench_register_architectures(register) with register(model_type, "
     "lnbench.model.architectures.Architecture(blocks=…, activation=…, before=…, after=…)); see docs/plugins.md"
 )
+
+Tap = Callable[[Tensor], Tensor | None]
+"""What is called with a site's values ``[..., width]``; it may return new ones."""
 
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
 
@@ -32,6 +36,7 @@ class Sites:
     """The causal LM itself, out of any PEFT or parallel wrapper."""
     blocks: tuple[nn.Module, ...]
     activations: tuple[nn.Module, ...]
+    """The non-linearities, one per block."""
     width: int
 
     @property
@@ -46,6 +51,44 @@ class Sites:
         for name in self.architecture.blocks.split(".")[:-1]:
             modules.append(getattr(modules[-1], name))
         return tuple(modules)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The number of units per layer."""
+        return (self.width,) * self.layers
+
+    def at(self, site: str) -> tuple[nn.Module, ...]:
+        """Return the module of ``site`` in every block.
+
+        Raises:
+            LnbenchError: the architecture has no such site.
+        """
+        path = self.architecture.site(site).module
+        return tuple(attrgetter(path)(block) for block in self.blocks)
+
+    def tap(self, site: str, layer: int, function: Tap) -> RemovableHandle:
+        """Call ``function`` with the values of one layer in every forward pass.
+
+        Args:
+            site: Name of the site.
+            layer: Number of the layer.
+            function: It returns new values, ``[..., width]``, or None to leave them as they are.
+
+        Returns:
+            A handle; its ``remove()`` ends this.
+
+        Raises:
+            LnbenchError: the architecture has no such site.
+        """
+        module = self.at(site)[layer]
+        if self.architecture.site(site).side == "input":
+
+            def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+                new = function(args[0])
+                return None if new is None else (new, *args[1:])
+
+            return module.register_forward_pre_hook(before)
+        return module.register_forward_hook(lambda _module, _args, output: function(output))
 
 
 def unwrap(model: Any) -> Any:

@@ -16,10 +16,11 @@ from lnbench.choices import override, plan
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import versions
 from lnbench.host import get_host
+from lnbench.model.architectures import site_choice
 from lnbench.model.sites import Sites, evaluating, locate
 from lnbench.neurons import NeuronSet, draw_random
 from lnbench.override_values import Override
-from lnbench.overrides import Site
+from lnbench.parameters import format_choice
 from lnbench.perplexity.changes import Changes, Reading
 from lnbench.perplexity.checkpoint import UNCHANGED, Passes, of_control
 from lnbench.perplexity.losses import block_nats
@@ -109,7 +110,7 @@ def measure(
         path,
     )
     changes = list(_changes(sites, neurons, statistics, intervention, languages, controls))
-    _run(sites, slices, changes, passes, "pre" if site == "pre" else "post", batch_size, progress)
+    _run(sites, slices, changes, passes, site_choice(site).write, batch_size, progress)
     found = Changes(
         {language: _reading(text, languages, controls, passes) for language, text in slices.items()}, languages
     )
@@ -117,7 +118,7 @@ def measure(
     matrix = PerplexityMatrix.model_validate(
         {
             "model": described["model"],
-            "selector": _spoken(neurons),
+            "selector": format_choice(**neurons.selector) if neurons.selector else "unknown",
             "command": None,
             **{name: described[name] for name in ("revision", "dtype", "quantization", "weights")},
             "intervention": intervention,
@@ -183,7 +184,7 @@ def _run(
     slices: Mapping[str, Slice],
     changes: Sequence[_Change],
     passes: Passes,
-    site: Site,
+    site: str,
     batch_size: int | None,
     progress: bool,
 ) -> None:
@@ -242,12 +243,3 @@ def _shared(neurons: NeuronSet, languages: Sequence[str]) -> dict[str, dict[str,
         }
         for language in languages
     }
-
-
-def _spoken(neurons: NeuronSet) -> str:
-    """A NeuronSet's selector as a choice is written."""
-    if neurons.selector is None:
-        return "unknown"
-    return ":".join(
-        [neurons.selector["name"], *(f"{key}={value}" for key, value in neurons.selector["parameters"].items())]
-    )

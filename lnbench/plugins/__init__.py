@@ -1,1 +1,1 @@
-"""The built-in plugins, registered like anyone's: through the hooks."""
+"""lnbench's own plugins, registered through the same hooks as anyone's: every module in these folders is one plugin."""

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lnbench import leaderboard
+from lnbench.host import get_host
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row
 from lnbench.reproduce.catalogue import CellsSpec
 from lnbench.reproduce.plan import Piece, fine_tuning
 from lnbench.reproduce.steps import Measure, Train
 from lnbench.reproduce.workspace import Workspace
-from lnbench.sweeps.cells import short
 from lnbench.sweeps.records import NOT_SPECIFIC, Record
 
 _Key = tuple[str, str, str, str, str | None]
@@ -64,7 +64,7 @@ class Measured:
 
 
 def _wanted(place: Place, intervention: str, metric: str | None) -> _Key:
-    name = short("intervention", intervention)
+    name = get_host().format("intervention", intervention)
     selector = NOT_SPECIFIC if name == "none" else str(place.at.neurons(place.selection))
     return (str(place.train.out), selector, name, place.language, metric)
 

@@ -11,10 +11,10 @@ from typing import Any
 from lnbench import content_hash, corpora, task_data
 from lnbench.corpora import choose_languages
 from lnbench.corpora.patterns import is_hub
-from lnbench.errors import LnbenchError, unknown
+from lnbench.errors import unknown
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.formats import slug
-from lnbench.host import get_host
+from lnbench.host import changes_nothing, get_host
 from lnbench.lm.arguments import format_model_args
 from lnbench.statistics import store
 from lnbench.sweeps.records import NOT_SPECIFIC
@@ -186,7 +186,7 @@ def _key(cell: Cell) -> str:
         held.append(task_data.content_of(cell.task.removeprefix(_OURS), cell.invocation.metadata.get("lnbench_data")))
     # Names that stand in the records count too, or a record would go by a name that is not in the spec. Without
     # intervention, a language that is added is measured already.
-    languages = () if cell.intervention == "none" else cell.languages
+    languages = () if changes_nothing(cell.intervention) else cell.languages
     named = [loading.model, loading.finetune, cell.task, languages, cell.intervention, cell.selector]
     return fingerprint([held, named, invocation, cell.control_seed, cell.seed])
 
@@ -215,12 +215,13 @@ def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[C
         name: getattr(spec, name) for name in _DEFAULTS if getattr(spec, name) != Sweep.model_fields[name].default
     }
     for task, languages in tasks.items():
-        if "none" in spec.interventions:
-            yield replace(blank, task=task, languages=tuple(languages), arguments={"intervention": "none", **head})
+        if unchanged := [given for given in spec.interventions if changes_nothing(given)]:
+            arguments = {"intervention": unchanged[0], **head}
+            yield replace(blank, task=task, languages=tuple(languages), arguments=arguments)
         for language in languages:
             for chosen in neurons:
                 for given in spec.changing:
-                    intervention = short("intervention", given)
+                    intervention = get_host().format("intervention", given)
                     arguments = {"intervention": intervention, **chosen.arguments, **shared, **head}
                     yield replace(
                         blank,
@@ -244,25 +245,23 @@ def _neurons(spec: Sweep) -> Iterator[_Neurons]:
     compared = _compared(spec)
     read = _read(spec, compared)
     for given in spec.selectors:
-        name, canonical = short("selector", given), get_host().canonical("selector", given)
+        name, canonical = get_host().format("selector", given), get_host().canonical("selector", given)
         arguments = {**from_folder, "languages": "+".join(compared)}
         content = [canonical, read, *_files("selector", given)]
         yield _Neurons(name, {"selector": name, **arguments}, content, content)
-        if canonical["name"] != "random":
-            yield from _controls(spec, name, f"[{name}]" if ":" in name else name, arguments, content, content)
+        yield from _controls(spec, name, arguments, content, content)
     for file in spec.neurons:
         content, held = [content_hash.of_file(file), read], content_hash.of_file(file)
         yield _Neurons(file, {"neurons": file, **from_folder}, content, held)
         arguments = {**from_folder, "languages": "+".join(spec.languages)}
-        yield from _controls(spec, file, file, arguments, content, held)
+        yield from _controls(spec, file, arguments, content, held)
 
 
-def _controls(
-    spec: Sweep, name: str, like: str, arguments: Mapping[str, Any], content: Any, shared: Any
-) -> Iterator[_Neurons]:
+def _controls(spec: Sweep, name: str, arguments: Mapping[str, Any], content: Any, shared: Any) -> Iterator[_Neurons]:
     for seed in range(spec.controls):
-        random = f"random:like={like}:seed={seed}"
-        yield _Neurons(random, {"selector": random, **arguments}, [content, "random", seed], shared, name, seed)
+        if (control := get_host().control_of(name, seed)) is not None:
+            drawn = [content, "random", seed]
+            yield _Neurons(control, {"selector": control, **arguments}, drawn, shared, name, seed)
 
 
 def _files(kind: str, choice: str) -> list[tuple[str, str]]:
@@ -300,30 +299,6 @@ def _read(spec: Sweep, compared: list[str]) -> Any:
         return [store.content_of(spec.statistics), sorted(compared)]
     texts = [(language, corpora.fingerprint(spec.corpus, language)) for language in sorted(compared)]
     return [texts, spec.corpus_tokens, spec.corpus_length]
-
-
-def short(kind: str, choice: str) -> str:
-    """A choice with the parameters that are not at their default, in the order of their definition.
-
-    Raises:
-        LnbenchError: unknown name or parameter.
-    """
-    host = get_host()
-    full = host.canonical(kind, choice)
-    name = full["name"]
-    try:
-        defaults = host.canonical(kind, name)["parameters"]
-    except LnbenchError:  # a parameter has no default
-        defaults = {}
-    given = {key: value for key, value in full["parameters"].items() if defaults.get(key, ...) != value}
-    return ":".join([name, *(f"{key}={_text(value)}" for key, value in given.items())])
-
-
-def _text(value: Any) -> str:
-    """A parameter's value as a choice spells it."""
-    if isinstance(value, list):
-        return "+".join(map(str, value))
-    return "none" if value is None else str(value)
 
 
 @content_hash.remembered

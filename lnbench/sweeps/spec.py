@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.formats import first_error
+from lnbench.host import changes_nothing
 from lnbench.model.packaged import DEFAULT_MODEL
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -174,7 +175,7 @@ class Sweep(BaseModel):
     @property
     def changing(self) -> list[str]:
         """The interventions that override anything."""
-        return [one for one in self.interventions if one != "none"]
+        return [one for one in self.interventions if not changes_nothing(one)]
 
 
 def load(path: str | Path) -> Sweep:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lnbench.host import get_host
+from lnbench.choices import needs_of
+from lnbench.host import changes_nothing
 from lnbench.statistics.corpus_statistics import WHOLE, Shard
 from lnbench.statistics.statistics_folder import collect_folder, merge_folders
 from lnbench.sweeps.cells import Cell, Invocation, Loading
@@ -41,10 +42,10 @@ def countings(cells: Sequence[Cell], workers: int) -> list[Counting]:
     """What the cells need of the cache, in so many shards that every worker has something to do."""
     found: dict[tuple[Any, ...], Counting] = {}
     for cell in cells:
-        if cell.intervention == "none" or "statistics" in cell.arguments:
+        if changes_nothing(cell.intervention) or "statistics" in cell.arguments:
             continue
         selector = cell.arguments.get("selector")
-        levels = tuple(getattr(get_host().resolve("selector", selector), "batch_levels", ())) if selector else ()
+        levels = needs_of(selector).batch_levels if selector else ()
         for language in cell.arguments.get("languages", cell.arguments["language"]).split("+"):
             read = (cell.loading.model, str(cell.loading.options), cell.loading.finetune, levels, language)
             found.setdefault(read, Counting(cell.loading, cell.invocation, cell.arguments, language))

@@ -14,6 +14,7 @@ import torch
 
 import lnbench
 from docs.generator import pages
+from lnbench.choices import plan
 from lnbench.host import get_host
 from lnbench.lm.experiment import Experiment
 from lnbench.model.sites import locate
@@ -59,7 +60,7 @@ def test_the_readmes_plugin(
     try:
         (choice,) = re.findall(r"`intervention=(damp:[^`]+)`", docs.read(docs.README))
         found = lnbench.select("act_prob:fraction=0.1", stats)
-        change = host.resolve("intervention", choice).override(found["hi"], stats["hi"])
+        change = plan(found["hi"], choice, stats["hi"])
         assert change.neurons == 7
         for part in change.layers.values():
             assert part.operation == "scale"
@@ -87,7 +88,7 @@ def test_the_plugin_pages_example_selects_and_overrides(
     try:
         found = lnbench.select("most_active:fraction=0.05", stats)
         assert {language: found.count(language) for language in found} == {"en": 4, "hi": 4}
-        assert host.resolve("intervention", "amplify:factor=3").override(found["hi"], None).neurons == 4
+        assert plan(found["hi"], "amplify:factor=3").neurons == 4
     finally:
         host.unregister(plugin)
 

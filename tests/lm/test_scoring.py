@@ -202,7 +202,7 @@ def test_dummy_forwards_of_a_batch_size_search_are_not_counted(overriding: Any, 
 
 
 class _Nothing:
-    def override(self, neurons: Any, statistics: Any) -> Override:
+    def override(self, context: Any) -> Override:
         return Override({})
 
 

@@ -87,7 +87,7 @@ def test_a_failed_forward_does_not_spoil_the_next() -> None:
 
 def test_nested_overrides_add_up() -> None:
     model = tiny("llama")
-    hindi, english = change(layers={0: [1, 2], 1: [3]}), change("shift", layers={0: [5], 2: [3]})
+    hindi, english = change(layers={0: [1, 2], 1: [3]}), change("add", layers={0: [5], 2: [3]})
     with torch.no_grad():
         before = model(PROMPTS).logits
         with patched(model, hindi, "post"):
@@ -167,10 +167,11 @@ def test_gradient_checkpointing_recomputes_the_same_change() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"intervention": "p200"}, "unknown intervention 'p200'"),
+        ({"intervention": "p200"}, "percent=200"),
+        ({"intervention": "plain"}, "unknown intervention 'plain'"),
         ({"intervention": "p10"}, r"'p10' reads its values from Statistics; pass statistics="),
         ({"intervention": "mean"}, "'mean' reads its values from Statistics"),
-        ({"site": "middle"}, "unknown site 'middle'; known: post, pre"),
+        ({"site": "middle"}, "unknown site 'middle'; known: pre, post"),
         ({"site": "paper"}, "unknown site 'paper'"),
         ({"positions": "some"}, "unknown positions 'some'; known: all, prompt, generated"),
         ({"neurons": {0: torch.tensor([WIDTH])}}, "made for another model"),
@@ -195,9 +196,10 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("indices", "values", "operation", "message"),
     [
-        ([1], [1.0], "multiply", "unknown override operation 'multiply'; known: set, scale, shift"),
+        ([1], [1.0], "multiply", "unknown override operation 'multiply'; known: set, scale, add, clamp"),
         ([1, 2], [1.0], "set", "one value per neuron"),
-        ([[1]], [[1.0]], "set", "one value per neuron"),
+        ([[1]], [[1.0]], "set", "must be a vector"),
+        ([1, 2], [1.0, 2.0], "clamp", r"shape \(2, 2\)"),
         ([1, 1], [1.0, 2.0], "set", "without repeats"),
         ([-2], [1.0], "set", "non-negative"),
         ([1.0], [1.0], "set", "must be integers"),
@@ -218,8 +220,8 @@ def test_a_value_that_the_models_precision_cannot_hold() -> None:
 
 
 class Wrong:
-    def override(self, neurons: Any, statistics: Any) -> Any:
-        return neurons
+    def override(self, context: Any) -> Any:
+        return context.neurons
 
 
 def test_an_intervention_that_returns_something_else() -> None:

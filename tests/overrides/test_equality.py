@@ -168,7 +168,7 @@ layer_changes = st.builds(
         torch.tensor(list(chosen), dtype=torch.long), torch.tensor(list(chosen.values())), operation
     ),
     st.dictionaries(st.integers(0, WIDTH - 1), numbers, max_size=WIDTH),
-    st.sampled_from(["set", "scale", "shift"]),
+    st.sampled_from(["set", "scale", "add"]),
 )
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
-from lnbench import LayerOverride, NeuronSet, Override, Statistics, hookimpl
+from lnbench import LayerOverride, NeuronSet, Override, OverrideContext, Statistics, hookimpl
 
 
 @dataclass
@@ -32,11 +31,11 @@ class Amplify:
 
     factor: float = 2.0
 
-    def override(self, neurons: Mapping[int, Tensor], statistics: Statistics | None) -> Override:
+    def override(self, context: OverrideContext) -> Override:
         return Override(
             {
                 layer: LayerOverride(indices, torch.full(indices.shape, self.factor), operation="scale")
-                for layer, indices in neurons.items()
+                for layer, indices in context.neurons.items()
             }
         )
 

@@ -62,14 +62,14 @@ def test_others_do(choice):
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ("p0", "unknown intervention 'p0'"),
-        ("p100", "unknown intervention 'p100'"),
+        ("p101", "percent=101"),
+        ("px", "unknown intervention 'px'"),
         ("p10:percent=20", "has no parameter 'percent'"),
         ("zero:value=1", "has no parameter 'value'"),
         ("constant:value=much", "value='much'"),
         ("constant:value=nan", "finite"),
         ("constant:value=inf", "finite"),
-        ("median", "known: none, zero, mean, constant, p1 … p99"),
+        ("median", r"known: zero, constant, mean, none, p\{percent\}"),
     ],
 )
 def test_bad_choices(choice, said):
@@ -82,7 +82,11 @@ def test_a_percentile_lies_between_0_and_100(percent):
     factory = get_host().factory("intervention", "p10").func
     with pytest.raises(ValueError, match="percent"):
         factory(percent=percent)
-    assert torch.equal(factory(percent=0).override(NEURONS, STATISTICS).layers[0].values, STATISTICS.min[0][NEURONS[0]])
+
+
+@pytest.mark.parametrize("percent", [0, 2.5, 99.75, 100])
+def test_any_percentile_is_a_name(percent):
+    check(plan(NEURONS, f"p{percent}", STATISTICS), STATISTICS.quantile(percent / 100))
 
 
 @pytest.mark.parametrize("choice", ["mean", "p10"])

@@ -15,7 +15,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lnbench import LnbenchError, NeuronSet
-from lnbench.plugins.selectors import ActProb, Lape, Random, activation_entropy
+from lnbench.hookspecs import Needs
+from lnbench.plugins.selectors.act_prob import ActProb
+from lnbench.plugins.selectors.lape import Lape, activation_entropy
+from lnbench.plugins.selectors.random import Random
 from lnbench.statistics import LEVELS, Statistics, collect_statistics
 from tests.support.samples import normal, statistics_of, with_rates
 from tests.support.tiny import VOCABULARY, build
@@ -196,9 +199,9 @@ def test_act_prob_as_published():
     model = build("llama")
     blocks = [torch.randint(3, VOCABULARY, (2, 30), generator=torch.Generator().manual_seed(n)) for n in range(3)]
     selector = ActProb(preset="paper", fraction=0.1, level=0.75)
-    assert selector.batch_levels == (0.75,)
-    assert ActProb().batch_levels == ()
-    one = collect_statistics(model, blocks, language="hi", batch_levels=selector.batch_levels)
+    assert selector.needs == Needs(batch_levels=(0.75,))
+    assert ActProb().needs == Needs()
+    one = collect_statistics(model, blocks, language="hi", batch_levels=selector.needs.batch_levels)
     kept = one.batch_quantiles["post"][0.75]
     wanted = act_prob(one, lambda layer, index: kept[layer, index], 7)
     assert chosen(selector.select({"hi": one}))["hi"] == wanted

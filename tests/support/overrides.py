@@ -128,7 +128,7 @@ def hand_edit(changes: Override, site: str, real: Tensor) -> Edit:
         columns = list(values.unbind(-1))
         for index, value in zip(part.indices.tolist(), part.values.to(values.dtype), strict=True):
             old = columns[index]
-            new = {"set": value.expand_as(old), "scale": old * value, "shift": old + value}[part.operation]
+            new = {"set": value.expand_as(old), "scale": old * value, "add": old + value}[part.operation]
             columns[index] = torch.where(real.reshape(old.shape), new, old)
         return torch.stack(columns, -1)
 
@@ -150,7 +150,7 @@ def assert_equals_hand_written(
         torch.testing.assert_close(seen[layer, "out"], expected, rtol=tolerance, atol=tolerance)
 
 
-CHANGES = [("post", "set"), ("pre", "set"), ("post", "scale"), ("pre", "shift")]
+CHANGES = [("post", "set"), ("pre", "set"), ("post", "scale"), ("pre", "add")]
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""The built-in executors: one file each, found without a list."""

@@ -1,0 +1,1 @@
+"""The built-in fine-tuners: one file each, found without a list."""

@@ -1,0 +1,1 @@
+"""The built-in interventions: one file each, found without a list."""

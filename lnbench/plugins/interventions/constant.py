@@ -1,0 +1,40 @@
+"""``constant`` and ``zero`` (zero-ablation): one number for every neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lnbench.hookspecs import OverrideContext, hookimpl
+
+if TYPE_CHECKING:
+    from lnbench.override_values import Override
+
+
+@dataclass
+class Constant:
+    """Write one number, the same for every neuron."""
+
+    value: float = Field(default=0.0, description="the number")
+
+    def override(self, context: OverrideContext) -> Override:
+        import torch
+
+        from lnbench.override_values import LayerOverride, Override
+
+        return Override(
+            {
+                layer: LayerOverride(indices, torch.full(indices.shape, self.value, dtype=torch.float32))
+                for layer, indices in context.neurons.items()
+            }
+        )
+
+
+@hookimpl
+def lnbench_register_interventions(register: Callable[[str, Any], None]) -> None:
+    register("zero", partial(Constant, value=0.0))
+    register("constant", Constant)

@@ -1,0 +1,1 @@
+"""The built-in selectors: one file each, found without a list."""
