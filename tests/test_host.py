@@ -313,6 +313,14 @@ def test_defaults_are_left_out(host: Host) -> None:
     assert host.format("intervention", "p5.0:scale=2") == "p5:scale=2.0"
 
 
+def test_built_in_choices_without_their_defaults() -> None:
+    host = get_host()
+    assert host.format("selector", "lape:top_fraction=0.01") == "lape"
+    assert host.format("selector", "act_prob:scope=model:fraction=0.004") == "act_prob:scope=model:fraction=0.004"
+    assert host.format("intervention", "constant:value=0") == "constant"
+    assert host.format("intervention", "constant:value=1") == "constant:value=1.0"
+
+
 def test_controls_and_baselines_are_what_the_plugins_say() -> None:
     host = get_host()
     control = host.control_of("lape:top_fraction=0.02", 3)

@@ -11,7 +11,7 @@ import pytest
 from lnbench.errors import LnbenchError
 from lnbench.lm.arguments import format_model_args
 from lnbench.neurons import NeuronSet
-from lnbench.sweeps.cells import Cell, short
+from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.run_sweep import planned
 from tests.support.sweeps import spec_of
 
@@ -164,13 +164,6 @@ def test_setups_are_told_apart(given: dict[str, Any]) -> None:
     options = {"pretrained": given["pretrained"], "add_bos_token": True}
     for change in ({"models": [options]}, {"num_fewshot": 1}, {"gen_kwargs": {"temperature": 0.5}}):
         assert not {setup for setup, _ in setups(**change)} & {setup for setup, _ in first}
-
-
-def test_short_choices_are_canonical() -> None:
-    assert short("selector", "lape:top_fraction=0.01") == "lape"
-    assert short("selector", "act_prob:scope=model:fraction=0.004") == "act_prob:scope=model:fraction=0.004"
-    assert short("intervention", "constant:value=0") == "constant"
-    assert short("intervention", "constant:value=1") == "constant:value=1.0"
 
 
 @pytest.mark.parametrize(
