@@ -262,14 +262,12 @@ def _batches(rows: Iterable[Row], size: int) -> Iterator[Tensor]:
 
 def _padded_batches(rows: Iterator[Row], size: int, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of rows of any length, with their masks."""
-    import numpy as np
     import torch
+
+    from lnbench.model.logits import pad_right
 
     known = (one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if one is not None)
     padding = next(known)
     while batch := list(islice(rows, size)):
-        lengths = np.array([len(row) for row in batch])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        ids = np.full(mask.shape, padding, dtype=np.int64)
-        ids[mask] = np.concatenate(batch)
-        yield torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+        ids, real = pad_right([torch.from_numpy(row) for row in batch], padding)
+        yield ids, real.long()

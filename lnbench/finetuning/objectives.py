@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from lnbench.finetuning.data import Example, Question, TrainingData
 from lnbench.lm.head import LaidOut, Pooling, read_hidden
-from lnbench.lm.scoring import Batch, Row, logits_at
+from lnbench.lm.scoring import Batch, Row
+from lnbench.model.logits import logits_at, pad_right
 from lnbench.model.sites import locate, transformer_body
 
 IGNORED = -100
@@ -72,13 +73,10 @@ class TextObjective(Objective):
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """``input_ids`` and ``labels``, ``[batch, length]``: a label is the token that should follow its position."""
-        length = max(len(example.tokens) for example in examples) - 1
-        ids = torch.full((len(examples), length), self._pad)
-        labels = torch.full((len(examples), length), IGNORED)
-        for row, label, example in zip(ids, labels, examples, strict=True):
-            end = len(example.tokens) - 1
-            row[:end] = torch.tensor(example.tokens[:-1])
-            label[end - example.answer : end] = torch.tensor(example.tokens[-example.answer :])
+        ids, _ = pad_right([example.tokens[:-1] for example in examples], self._pad)
+        ignored = [[IGNORED] * (len(example.tokens) - 1 - example.answer) for example in examples]
+        answers = [example.tokens[-example.answer :] for example in examples]
+        labels, _ = pad_right([[*before, *own] for before, own in zip(ignored, answers, strict=True)], IGNORED)
         return {"input_ids": ids, "labels": labels}
 
     def forward(self, input_ids: Tensor, labels: Tensor, num_items_in_batch: Tensor | None = None) -> dict[str, Tensor]:
@@ -86,14 +84,8 @@ class TextObjective(Objective):
         given = input_ids.device
         input_ids, labels = input_ids.to(self.device), labels.to(self.device)
         wanted = labels != IGNORED
-        places = torch.arange(labels.shape[1], device=labels.device)
-        ends = (places * wanted).max(1).values.tolist()
-        rows = [
-            Row(row[: end + 1].tolist(), scored)
-            for row, end, scored in zip(input_ids, ends, wanted.sum(1).tolist(), strict=True)
-        ]
         targets = labels[wanted]
-        logits = logits_at(self.adapted, Batch(rows, input_ids))[: len(targets)]
+        logits = logits_at(self.adapted, input_ids, wanted)
         total = cross_entropy(logits.float(), targets.to(logits.device), reduction="sum").to(given)
         return {"loss": total / (len(targets) if num_items_in_batch is None else num_items_in_batch)}
 
@@ -120,7 +112,7 @@ class TextObjective(Objective):
         found: dict[int, tuple[float, bool]] = {}
         for some in _batches(sorted(shared, key=len, reverse=True), batch_size):
             batch = Batch.of([Row(list(key[1:]), key[0]) for key in some], self.device)
-            logits = logits_at(self.adapted, batch)[: sum(key[0] for key in some)].float().log_softmax(-1).cpu()
+            logits = logits_at(self.adapted, batch.ids, batch.scored).float().log_softmax(-1).cpu()
             for key, own in zip(some, torch.split(logits, [key[0] for key in some]), strict=True):
                 for number in shared[key]:
                     target = torch.tensor(examples[number].tokens[-key[0] :])

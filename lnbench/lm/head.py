@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import file_sha256
 from lnbench.formats import read_tensors, write_tensors
+from lnbench.model.logits import pad_right
 
 FORMAT = "lnbench.head/1"
 FILE = "head.safetensors"
@@ -62,16 +63,11 @@ class Pooling:
             texts: Token ids; for ``paper`` at most ``length`` of them.
             device: Where the tensors go.
         """
-        ends = torch.tensor([len(text) for text in texts], device=device)
-        length = self.length or max(map(len, texts))
-        ids = torch.full((len(texts), length), self.pad or 0)
-        for row, text in zip(ids, texts, strict=True):
-            row[: len(text)] = torch.tensor(text)
-        ids = ids.to(device)
+        ids, real = (part.to(device) for part in pad_right(texts, self.pad or 0, self.length))
+        ends = real.sum(1)
         if self.name == "last":
             return LaidOut(ids, None, ends - 1)
-        mask = (torch.arange(length, device=device) < ends[:, None]).long()
-        return LaidOut(ids, mask, torch.full_like(ends, length - 1))
+        return LaidOut(ids, real.long(), torch.full_like(ends, ids.shape[1] - 1))
 
     def metadata(self) -> dict[str, str]:
         """As text, for a file."""

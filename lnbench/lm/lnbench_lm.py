@@ -23,7 +23,8 @@ from lnbench.lm.answers import Answers
 from lnbench.lm.experiment import Artifacts, Experiment
 from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
 from lnbench.lm.override_counts import Account
-from lnbench.lm.scoring import Batch, Request, Row, collate, length_for_batch_size, logits_at, read_scores
+from lnbench.lm.scoring import Batch, Request, Row, collate, length_for_batch_size, read_scores
+from lnbench.model.logits import logits_at
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 from lnbench.model.sites import TENSOR_PARALLEL, Sites, locate, transformer_body
 from lnbench.overrides import Applied
@@ -300,7 +301,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
                 batch = Batch.of([Row.of(request, self.max_length) for request in chunk], self.device)
                 with self._reading(batch):
-                    logits = logits_at(self.model, batch)
+                    logits = logits_at(self.model, batch.ids, batch.scored)
                 for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
                     answers.append(answer)
                     if strings is not None:

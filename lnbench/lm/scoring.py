@@ -16,14 +16,11 @@ from lm_eval.models.utils import Collator
 from torch import Tensor
 
 from lnbench.errors import LnbenchError
+from lnbench.model.logits import pad_right
 from lnbench.overrides import Positions
 
 Request = tuple[Any, list[int], list[int]]
 """``(strings, context tokens, continuation tokens)``, as lm-eval's ``_loglikelihood_tokens`` takes them."""
-
-_EXACT_ROWS = 32
-"""The head is never run on fewer positions a batch than this: on a handful of rows (below 8, in float32 on a CPU)
-matrix libraries sum in another order, and the last digit of the result would depend on what was skipped."""
 
 
 @dataclass(frozen=True)
@@ -64,66 +61,28 @@ class Batch:
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device) -> Batch:
         """Pad and stack rows."""
-        ids = torch.zeros(len(rows), max(len(row.tokens) for row in rows), dtype=torch.long)
-        for number, row in enumerate(rows):
-            ids[number, : len(row.tokens)] = torch.tensor(row.tokens)
-        return cls(rows, ids.to(device))
+        return cls(rows, pad_right([row.tokens for row in rows])[0].to(device))
 
     @property
-    def read(self) -> tuple[Tensor, Tensor]:
-        """``LongTensor[positions]`` twice: rows, and places in them, whose logits are needed.
-
-        The scored positions, row after row; then as many others as the head needs to be exact.
-        """
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
-        ends = torch.tensor([len(row.tokens) for row in self.rows], device=self.ids.device).unsqueeze(1)
-        scored = torch.tensor([row.scored for row in self.rows], device=self.ids.device).unsqueeze(1)
-        wanted = (places < ends) & (places >= ends - scored)
-        needed, others = wanted.nonzero(), (~wanted).nonzero()
-        chosen = torch.cat([needed, others[: max(0, _EXACT_ROWS - len(needed))]])
-        return chosen[:, 0], chosen[:, 1]
+    def scored(self) -> Tensor:
+        """``BoolTensor[batch, length]``: the positions whose logits are read."""
+        return self._between([len(row.tokens) - row.scored for row in self.rows], self._ends)
 
     def real(self, positions: Positions) -> Tensor:
         """``BoolTensor[batch, length]``: the real tokens at the positions that an override changes."""
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
-        ends = torch.tensor([len(row.tokens) for row in self.rows], device=self.ids.device).unsqueeze(1)
-        prompts = torch.tensor([row.prompt for row in self.rows], device=self.ids.device).unsqueeze(1)
-        real = places < ends
+        prompts = [min(row.prompt, len(row.tokens)) for row in self.rows]
         if positions == "prompt":
-            real &= places < prompts
-        elif positions == "generated":
-            real &= places >= prompts
-        return real
+            return self._between([0], prompts)
+        return self._between(prompts if positions == "generated" else [0], self._ends)
 
+    @property
+    def _ends(self) -> list[int]:
+        return [len(row.tokens) for row in self.rows]
 
-def logits_at(model: Any, batch: Batch) -> Tensor:
-    """``[positions, vocabulary]``: the logits at :attr:`Batch.read`, of a forward pass that computes no others.
-
-    The output head is handed the hidden states of those positions alone, so whatever a model does to its logits
-    afterwards (scaling, capping) stays the model's own. A model without a head of its own computes all, and they are
-    picked from what it returns.
-    """
-    rows, places = batch.read
-    picked = False
-
-    def pick(values: Tensor) -> Tensor:
-        # A model with virtual tokens (prompt tuning) has more positions than it was given tokens.
-        added = values.shape[1] - batch.ids.shape[1]
-        return values[rows.to(values.device), places.to(values.device) + added]
-
-    def before_head(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        nonlocal picked
-        picked = True
-        return (pick(inputs[0]).unsqueeze(0), *inputs[1:])
-
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(before_head) if head is not None else None
-    try:
-        logits: Tensor = model(batch.ids).logits
-    finally:
-        if handle is not None:
-            handle.remove()
-    return logits[0] if picked else pick(logits)
+    def _between(self, first: Sequence[int], end: Sequence[int]) -> Tensor:
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        low, high = (torch.tensor(bound, device=self.ids.device).unsqueeze(1) for bound in (first, end))
+        return (places >= low) & (places < high)
 
 
 def collate(requests: Sequence[Request], *, share: bool) -> Any:
@@ -145,7 +104,7 @@ def read_scores(
         collator: What :func:`collate` made; it knows which requests share a row.
         chunk: The requests of the batch.
         batch: Their rows.
-        logits: ``[positions, vocabulary]``, as :func:`logits_at` gives them.
+        logits: ``[n, vocabulary]`` of their scored positions, as :func:`lnbench.model.logits.logits_at` gives them.
         softmax_dtype: Precision of the softmax, as in lm-eval.
 
     Returns:
@@ -154,7 +113,7 @@ def read_scores(
     scored = [row.scored for row in batch.rows]
     answers = []
     # One request at a time: of all together, a second copy of the logits would have to fit the memory.
-    for request, unscaled in zip(chunk, torch.split(logits[: sum(scored)], scored), strict=True):
+    for request, unscaled in zip(chunk, torch.split(logits, scored), strict=True):
         strings, context, continuation = request
         own = torch.nn.functional.log_softmax(unscaled, dim=-1, dtype=softmax_dtype).unsqueeze(0)
         greedy = own.argmax(-1)

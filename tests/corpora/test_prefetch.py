@@ -95,8 +95,8 @@ def test_the_depth_is_checked_at_once():
 
 @pytest.mark.parametrize("last", ["items.close()", "raise KeyboardInterrupt", "sys.exit(0)", "pass"])
 def test_the_interpreter_ends_with_items_left(last):
-    first = "import itertools, sys; from lnbench.corpora import prefetch\nitems = prefetch(itertools.count(), 2); next(items)"
-    script = f"{first}\n{last}"
+    first = "import itertools, sys; from lnbench.corpora import prefetch"
+    script = f"{first}\nitems = prefetch(itertools.count(), 2); next(items)\n{last}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "Fatal" not in done.stderr
     assert (done.returncode != 0) == ("Interrupt" in last)

@@ -12,8 +12,8 @@ import torch
 import lnbench
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
+from lnbench.model import logits
 from lnbench.model.sites import locate
-from lnbench.perplexity import losses
 from lnbench.perplexity.losses import block_nats
 from lnbench.perplexity.slices import Slice, cut
 from tests.support.tiny import CONFIGS, VOCABULARY, build
@@ -36,7 +36,7 @@ def by_loop(model: Any, text: Slice) -> list[float]:
 @pytest.fixture
 def few_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits in chunks of 32 positions, so that blocks and batches are divided."""
-    monkeypatch.setattr(losses, "_BUFFER_BYTES", {"cpu": 1})
+    monkeypatch.setattr(logits, "_BUFFER_BYTES", {"cpu": 1})
 
 
 @pytest.mark.usefixtures("few_positions")
@@ -73,7 +73,7 @@ def test_batches_do_not_matter(model: Any, slices: dict[str, Slice], batch_size:
 def test_no_more_logits_at_a_time_than_the_buffer_holds(
     model: Any, slices: dict[str, Slice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "_BUFFER_BYTES", {"cpu": 4 * VOCABULARY * 40})
+    monkeypatch.setattr(logits, "_BUFFER_BYTES", {"cpu": 4 * VOCABULARY * 40})
     asked: list[int] = []
     head = model.get_output_embeddings()
     handle = head.register_forward_hook(lambda _, __, logits: asked.append(logits.shape[:-1].numel()))
