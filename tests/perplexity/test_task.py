@@ -43,8 +43,7 @@ def manager() -> TaskManager:
 
 
 def test_there_is_a_task_for_every_language_of_the_paper(manager: TaskManager) -> None:
-    names = [name for name in manager.all_tasks if name.startswith("lnbench_ppl")]
-    assert sorted(names) == sorted(["lnbench_ppl", *(f"lnbench_ppl_{language}" for language in PAPER)])
+    assert {f"lnbench_ppl_{language}" for language in PAPER} <= set(manager.all_subtasks)
 
 
 def test_the_documents_are_those_that_lnbench_ppl_reads(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

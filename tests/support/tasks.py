@@ -38,6 +38,11 @@ class Oracle(LM):
         raise NotImplementedError
 
 
+def languages_of(family: str) -> list[str]:
+    """The languages that have a file in a folder of tasks."""
+    return sorted(file.stem for file in (TASKS / family).glob("[!_]*.yaml"))
+
+
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,15 @@ from lm_eval.tasks import TaskManager
 
 from lnbench import demo
 from lnbench.errors import LnbenchError
-from tests.support.tasks import TASKS, Oracle
+from tests.support.tasks import TASKS, Oracle, languages_of
 
-XNLI = {f"lnbench_xnli_{language}" for language in ("en", "fr", "es", "vi", "hi", "ur", "zh")}
-XNLI_PAIR = {name.replace("xnli", "xnli_pair") for name in XNLI}
-XQUAD = {f"lnbench_xquad_{language}" for language in ("en", "es", "vi", "hi", "zh")}
+
+def of_family(family: str) -> set[str]:
+    """The tasks of one folder: a file for each language."""
+    return {f"lnbench_{family}_{language}" for language in languages_of(family)}
+
+
+XNLI, XNLI_PAIR, XQUAD = of_family("xnli"), of_family("xnli_pair"), of_family("xquad")
 DEMO = {
     f"lnbench_demo_{kind}": {f"lnbench_demo_{kind}_{language}" for language in demo.LANGUAGES}
     for kind in ("continuation", "nli", "qa")
@@ -50,12 +55,27 @@ def test_names(manager: Manager) -> None:
     # Those that read text have tests of their own, beside lnbench ppl's.
     assert [name for name in found.all_subtasks if not name.startswith("lnbench_ppl_")] == ALL
     assert [name for name in found.all_groups if name != "lnbench_ppl"] == sorted(GROUPS)
-    assert found.all_tags == sorted(TAGS)
+    members = {f"members_of_{group}" for group in (*GROUPS, "lnbench_ppl")} - {"members_of_lnbench_demo"}
+    assert set(found.all_tags) == {*TAGS, *members}
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_groups_hold_their_tasks(manager: Manager, data: Path, group: str) -> None:
     assert set(manager().load(group)["tasks"]) == GROUPS[group]
+
+
+@pytest.mark.parametrize("family", ["xnli", "xnli_pair", "xquad", "ppl"])
+def test_a_language_is_added_by_one_file(family: str, data: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    shutil.copytree(TASKS, tasks)
+    text = (tasks / family / "hi.yaml").read_text(encoding="utf-8")
+    added = text.replace(f"lnbench_{family}_hi", f"lnbench_{family}_de").replace("language: hi", "language: de")
+    (tasks / family / "de.yaml").write_text(added, encoding="utf-8")
+    for file in ("xnli/{}.test.jsonl.gz", "xquad/{}.jsonl.gz", "corpus/{}.jsonl.gz"):
+        shutil.copy(data / file.format("hi"), data / file.format("de"))
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    expected = {f"lnbench_{family}_de", *of_family(family)}
+    assert set(manager.load(f"lnbench_{family}")["tasks"]) == expected
 
 
 @pytest.mark.parametrize("tag", TAGS)
