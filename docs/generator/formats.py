@@ -21,15 +21,15 @@ FORMATS = {
 
 
 def model(where: str) -> type[BaseModel]:
-    """The pydantic model at ``module:name``."""
+    """Return the pydantic model at ``module:name``."""
     found: type[BaseModel] = pkgutil.resolve_name(where)
     return found
 
 
 def body() -> str:
-    """The page below its title."""
+    """Return the page below its title."""
     return paragraphs(
-        "The fields of the files that are JSON. What each file is for, and the formats that hold tensors, is told in "
-        "[files](../files.md). A field without a value is `null`.",
+        "The fields of the files that are JSON. [Files](files.md) says what each is for, and "
+        "describes those that hold tensors. A field without a value is `null`.",
         *(with_parts(model(where), heading) for heading, where in FORMATS.items()),
     )

@@ -12,11 +12,11 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1
 
 
 def on_page_content(text: str, **_: Any) -> str:
-    """The page's HTML with every formula that ``pymdownx.arithmatex`` marked replaced."""
+    """Return the page's HTML with every formula that ``pymdownx.arithmatex`` marked replaced."""
     return _FORMULA.sub(_mathml, text)
 
 
-def _mathml(found: re.Match[str]) -> str:
-    tag, bracket, formula = found.groups()
+def _mathml(match: re.Match[str]) -> str:
+    tag, bracket, formula = match.groups()
     display = "block" if bracket == "[" else "inline"
     return f'<{tag} class="formula">{convert(html.unescape(formula).strip(), display=display)}</{tag}>'

@@ -14,48 +14,38 @@ from pydantic.fields import FieldInfo
 from docs.generator.markdown import NOTHING, code, docstring, paragraphs, sentence, table
 from lnbench.demo import CORPUS
 
-_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
 
-
-def fields_table(model: type[BaseModel], *, types: bool = False, leave_out: tuple[str, ...] = ()) -> str:
-    """The fields of a model.
-
-    Args:
-        model: A pydantic model.
-        types: Whether to say the type of each field.
-        leave_out: Fields that are documented elsewhere.
-    """
+def fields_table(model: type[BaseModel], *, types: bool = False) -> str:
+    """Return the table of a model's fields, with the type of each if ``types``."""
     rows = [
-        [code(name), *([spoken_type(field.annotation)] if types else []), default_of(field), meaning(field, not types)]
+        [code(name), *([type_text(field.annotation)] if types else []), default_of(field), meaning(field, not types)]
         for name, field in model.model_fields.items()
-        if name not in leave_out and not field.exclude
+        if not field.exclude
     ]
     return table(["field", *(["type"] if types else []), "default", "meaning"], rows)
 
 
 def meaning(field: FieldInfo, choices: bool = True) -> str:
-    """A field's description, and what can be chosen."""
+    """Return a field's description, and what can be chosen."""
     return sentence(field.description or "", choices_in(field.annotation) if choices else ())
 
 
 def choices_in(annotation: Any) -> list[str]:
-    """The words that a type allows, where it is a choice of words."""
+    """Return the words that a type allows, where it is a choice of words."""
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return [one.value for one in annotation]
+        return [choice.value for choice in annotation]
     if get_origin(annotation) is Literal:
-        return [str(one) for one in get_args(annotation)]
+        return [str(choice) for choice in get_args(annotation)]
     return [choice for inner in get_args(annotation) for choice in choices_in(inner)]
 
 
 def default_of(field: FieldInfo) -> str:
-    """A field's default as users write it."""
-    if field.is_required():
-        return "required"
-    return default_text(field.get_default(call_default_factory=True))
+    """Return a field's default as users write it."""
+    return "required" if field.is_required() else default_text(field.get_default(call_default_factory=True))
 
 
 def default_text(value: Any) -> str:
-    """A default as users write it."""
+    """Return a default as users write it."""
     if value is None or value in ((), [], {}, ""):
         return NOTHING
     if value == CORPUS:
@@ -63,43 +53,40 @@ def default_text(value: Any) -> str:
     if isinstance(value, bool):
         return code(str(value).lower())
     if isinstance(value, list | tuple):
-        return ", ".join(code(getattr(one, "pretrained", one)) for one in value)
+        return ", ".join(code(getattr(item, "pretrained", item)) for item in value)
     return code(value)
 
 
-def spoken_type(annotation: Any) -> str:
-    """A type in words."""
+def type_text(annotation: Any) -> str:
+    """Return a type as Python writes it, with a link where it is a model."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return spoken_type(arguments[0])
+        return type_text(arguments[0])
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(spoken_type(one) for one in arguments if one is not NoneType))
+        return " or ".join(dict.fromkeys(type_text(option) for option in arguments if option is not NoneType))
     if origin is Literal:
-        return " or ".join(code(one) for one in arguments)
+        return " or ".join(map(code, arguments))
     if origin is dict:
-        return f"{spoken_type(arguments[0])} → {spoken_type(arguments[1])}"
-    if origin in (list, tuple, set, frozenset):
-        return f"list of {spoken_type(arguments[0])}"
+        return f"{type_text(arguments[0])} → {type_text(arguments[1])}"
+    if origin is not None:
+        return f"{origin.__name__} of {type_text(arguments[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"[{name_of(annotation)}](#{name_of(annotation).lower().replace(' ', '-')})"
-    return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    return code(getattr(annotation, "__name__", annotation))
 
 
 def name_of(model: type[BaseModel]) -> str:
-    """``PerplexityCell`` as ``Perplexity cell``."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", model.__name__.lstrip("_"))
-    return words[0] + words[1:].lower()
+    """Return ``PerplexityCell`` as ``Perplexity cell``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", model.__name__.lstrip("_")).capitalize()
 
 
 def parts_of(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """The models that a model's fields are made of, at any depth, each once."""
-    found, waiting = [model], [model]
-    while waiting:
-        for field in waiting.pop(0).model_fields.values():
-            new = [one for one in _models_in(field.annotation) if one not in found]
-            found += new
-            waiting += new
-    return found[1:]
+    """Return the models that a model's fields are made of, at any depth, each once."""
+    parts = [model]
+    for part in parts:  # which grows meanwhile
+        inner = (found for field in part.model_fields.values() for found in _models_in(field.annotation))
+        parts += [found for found in dict.fromkeys(inner) if found not in parts]
+    return parts[1:]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -110,10 +97,11 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def with_parts(model: type[BaseModel], heading: str) -> str:
-    """A model's table, and one for each model inside it."""
-    inner = (_described(f"### {name_of(one)}", one) for one in parts_of(model))
-    return paragraphs(_described(f"## {heading}", model), *inner)
-
-
-def _described(heading: str, model: type[BaseModel]) -> str:
-    return paragraphs(heading, docstring(model.__doc__), fields_table(model, types=True))
+    """Return a model's table, and one for each model inside it."""
+    headings = {model: f"## {heading}"} | {part: f"### {name_of(part)}" for part in parts_of(model)}
+    return paragraphs(
+        *(
+            paragraphs(line, docstring(described.__doc__), fields_table(described, types=True))
+            for described, line in headings.items()
+        )
+    )

@@ -18,37 +18,37 @@ _PRETRAINED = (
 
 
 def model_arguments() -> str:
-    """The arguments of ``--model lnbench``."""
+    """Return the table of the arguments of ``--model lnbench``."""
     pretrained = inspect.signature(LNBenchLM).parameters["pretrained"].default
     rows = [(code("pretrained"), code(pretrained), _PRETRAINED)]
     rows += [(code(name), default_of(field), meaning(field)) for name, field in Experiment.model_fields.items()]
     return paragraphs(
-        "`--model lnbench` takes every argument of lm-eval's `hf` model, and these. How values are written is told in "
-        "[with lm_eval](../howto/lm-eval.md#writing-values).",
+        "`--model lnbench` takes every argument of lm-eval's `hf` model, and these. [With lm_eval]"
+        "(../howto/lm-eval.md#writing-values) says how values are written.",
         table(("argument", "default", "meaning"), rows),
         "`intervention=none`, the default, needs no neurons, no Statistics and no language.",
     )
 
 
 def sweep_file() -> str:
-    """The fields of ``sweep.yaml``."""
+    """Return the tables of the fields of ``sweep.yaml``."""
     return paragraphs(
-        "A [sweep](../sweeps.md) is a YAML file with these fields. A [JSON Schema](../sweep.schema.json) lets editors "
+        "A [sweep](../topics/sweeps.md) is a YAML file with these fields. A [JSON Schema](../sweep.schema.json) lets editors "
         "complete and check it:",
         block("# yaml-language-server: $schema=sweep.schema.json", "yaml"),
         fields_table(Sweep),
         "## A model",
-        "A name alone stands for a mapping with `pretrained`. Any argument of lm-eval's `hf` that has no field of its "
-        "own above may stand beside it: `{pretrained: meta-llama/Llama-3.1-8B, dtype: bfloat16}`.",
+        "A name alone is short for a mapping with `pretrained`. Any argument of lm-eval's `hf` that has no field of its "
+        "own above may be added: `{pretrained: meta-llama/Llama-3.1-8B, dtype: bfloat16}`.",
         fields_table(ModelSpec),
         "## An adapter",
-        "A folder alone stands for a mapping with `path`.",
+        "A folder alone is short for a mapping with `path`.",
         fields_table(AdapterSpec),
     )
 
 
 def training_settings() -> str:
-    """What ``--set`` and the field ``settings`` take, beside what each preset sets."""
+    """Return the tables of what ``--set`` and the field ``settings`` take, beside what each preset sets."""
     rows = [
         (
             code(name),
@@ -67,7 +67,7 @@ def training_settings() -> str:
         for name, one in PRESETS.items()
     ]
     return paragraphs(
-        "What [`--set name=value`](cli.md#lnbench-finetune-finetuner) of [fine-tuning](../finetuning.md) and the field "
+        "What [`--set name=value`](cli.md#lnbench-finetune-finetuner) of [fine-tuning](../howto/finetune.md) and the field "
         "`settings` of a sweep's fine-tuning take. An empty cell means that the preset leaves the default.",
         table(("setting", "default", *map(code, PRESETS), "meaning"), rows),
         "A preset also sets the data, where none is named, and parameters of the fine-tuner, where they are not given:",

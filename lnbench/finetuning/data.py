@@ -60,7 +60,7 @@ class TrainingData:
     pad: int
     """Token id that fills shorter rows."""
     account: dict[str, Any]
-    """Where it comes from and what became of it, as JSON data; see docs/files.md."""
+    """Where it comes from and what became of it, as JSON data; see docs/reference/files.md."""
 
 
 def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_path: Path | None = None) -> TrainingData:

@@ -18,7 +18,7 @@ from lnbench.model.architectures import Architecture
 
 _HOW_TO_ADD = (
     "A plugin can add it: lnbench_register_architectures(register) with register(model_type, "
-    "lnbench.model.architectures.Architecture(blocks=…, activation=…, before=…, after=…)); see docs/plugins.md"
+    "lnbench.model.architectures.Architecture(blocks=…, activation=…, before=…, after=…)); see docs/howto/plugins.md"
 )
 
 Tap = Callable[[Tensor], Tensor | None]

@@ -6,16 +6,18 @@ import inspect
 import re
 import tomllib
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from lm_eval.tasks import TaskManager
 
 import lnbench
 from docs.generator import pages
 from docs.generator.choices import KINDS, builtin
 from docs.generator.commands import every_command
 from docs.generator.formats import FORMATS, model
-from docs.generator.hooks import CONTRACTS, HOOKS
 from docs.generator.models import parts_of
+from docs.generator.tasks import members
 from lnbench import hookspecs
 from lnbench.corpora.readers import READERS
 from lnbench.files import tasks_dir
@@ -27,7 +29,12 @@ COMMANDS = dict(every_command(docs.commandline()))
 PACKAGE = Path(lnbench.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 YAMLS = [file.read_text(encoding="utf-8") for file in sorted(tasks_dir().rglob("*.yaml"))]
-TASKS = sorted({name for text in YAMLS for name in re.findall(r"^(?:task|group|tag):[ \t]*(\w+)$", text, re.MULTILINE)})
+INDEX = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
+TASKS = INDEX.all_tasks
+HOOKS = [name for name in vars(hookspecs) if name.startswith("lnbench_register_")]
+CONTRACTS = [
+    name for name, thing in vars(hookspecs).items() if getattr(thing, "_is_protocol", False) and thing is not Protocol
+]
 METRICS = sorted({name for text in YAMLS for name in re.findall(r"metric: (\w+)", text)})
 NOT_FILES = {
     "lnbench.lm.experiment:Experiment": "reference/model-arguments.md",
@@ -39,8 +46,8 @@ NOT_FILES = {
     "lnbench.perplexity.request:Request": "reference/cli.md",
 }
 """Pydantic models that are no file of JSON, and the page that has their fields; in ``cli.md`` they are options."""
-OTHERWISE = {"finetuner": "`lnbench finetune FINETUNER`", "settings": "`--set`", "changed": "`--change`"}
-"""Fields that are not options of their own names."""
+OTHERWISE = {"finetuner": "`lnbench finetune FINETUNER`", "settings": r"^\* `--set\b", "changed": r"^\* `--change\b"}
+"""Fields that are not options of their own names, and where they are in place of it."""
 
 
 # The reference is what the code says
@@ -64,17 +71,16 @@ def test_nothing_is_left_unexplained(name: str) -> None:
 def test_every_command_has_an_example_of_itself(command: str) -> None:
     said = docs.section("reference/cli.md", f"`{command}`")
     assert said
-    example = GENERATED["reference/cli.md"].partition(f"## `{command}`\n")[2].partition("\n## ")[0]
+    example = re.split(r"\n#+ ", GENERATED["reference/cli.md"].partition(f"# `{command}`\n")[2])[0]
     # A word in capitals stands for any other.
-    spoken = re.sub(r"[A-Z]{2,}", r"\\S+", command)
-    assert re.search(rf"^```sh\n{spoken}( |$)", example, re.MULTILINE) or command == "lnbench tasks"
+    words = re.sub(r"[A-Z]{2,}", r"\\S+", command)
+    assert re.search(rf"^```sh\n{words}( |$)", example, re.MULTILINE) or command == "lnbench tasks"
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook(hook: str) -> None:
     (argument,) = inspect.signature(getattr(hookspecs, hook)).parameters
-    assert f"`{hook}({argument})`" in docs.read("plugins.md")
-    assert f"## `{hook}`" in GENERATED["reference/hooks.md"]
+    assert f"`{hook}({argument})`" in docs.read("howto/plugins.md")
 
 
 @pytest.mark.parametrize("kind", CONTRACTS)
@@ -82,24 +88,24 @@ def test_every_contract_with_its_arguments(kind: str) -> None:
     for name, method in vars(getattr(hookspecs, kind)).items():
         if inspect.isfunction(method) and not name.startswith("_"):
             arguments = [argument for argument in inspect.signature(method).parameters if argument != "self"]
-            assert f"`{name}({', '.join(arguments)})" in docs.read("plugins.md")
+            assert f"`{name}({', '.join(arguments)})" in docs.read("howto/plugins.md")
 
 
 def test_every_kind_of_plugin_has_its_choices() -> None:
     assert {*KINDS, "architecture", "measure", "executor"} == set(kinds)
     for row in builtin():
-        page = "architectures" if row.kind == "architecture" else "choices"
+        page = "model-types" if row.kind == "architecture" else "choices"
         assert f"`{row.name}`" in GENERATED[f"reference/{page}.md"]
 
 
 @pytest.mark.parametrize("name", [row.name for row in builtin() if row.kind in ("selector", "finetuner")])
 def test_every_selector_and_finetuner_has_its_method(name: str) -> None:
-    assert docs.section("method.md", f"`{name}`")
+    assert docs.section("topics/method.md", f"`{name}`")
 
 
 @pytest.mark.parametrize("name", [row.name for row in builtin() if row.kind == "intervention"])
 def test_every_intervention_has_its_method(name: str) -> None:
-    assert f"| `{name}` |" in docs.section("method.md", "Interventions")
+    assert f"| `{name}` |" in docs.section("topics/method.md", "Interventions")
 
 
 # Files
@@ -121,27 +127,33 @@ def test_every_pydantic_model_has_its_fields_on_a_page() -> None:
 def test_every_field_that_users_write(where: str) -> None:
     page = docs.read(NOT_FILES[where])
     for name in model(where).model_fields:
-        ways = (f"`{name}`", f"`--{name.replace('_', '-')}`", OTHERWISE.get(name, f"`{name}`"))
-        assert any(way in page for way in ways), name
+        option = rf"^\* `(-\w, )?--{name.replace('_', '-')}\b"
+        row = rf"^\| `{name}` \|"
+        assert re.search(OTHERWISE.get(name, f"{option}|{row}"), page, re.MULTILINE), name
 
 
 def test_every_file_format() -> None:
     found = {name for file in SOURCES for name in re.findall(r'"(lnbench\.\w+/\d+)"', file.read_text(encoding="utf-8"))}
     assert len(found) >= 4
-    assert [name for name in found if name not in docs.read("files.md") + docs.read("reference/formats.md")] == []
+    pages = docs.read("reference/files.md") + docs.read("reference/formats.md")
+    assert [name for name in found if name not in pages] == []
 
 
 # Tasks, text and environment
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_group_and_tag(name: str) -> None:
-    assert f"`{name}`" in docs.everything()
+@pytest.mark.parametrize("name", [*INDEX.all_groups, *(tag for tag in INDEX.all_tags if tag.startswith("lnbench_"))])
+def test_every_group_and_tag(name: str) -> None:
+    assert f"`{name}`" in docs.read("topics/tasks.md")
+
+
+def test_every_task_is_a_language_of_its_group() -> None:
+    assert sorted(INDEX.all_subtasks) == sorted(f"{group}_{lang}" for group, of in members().items() for lang in of)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric(name: str) -> None:
-    assert docs.row("tasks.md", name, "## Metrics")
+    assert docs.row("topics/tasks.md", name, "## Metrics")
 
 
 def test_every_environment_variable() -> None:
@@ -155,7 +167,7 @@ def test_every_environment_variable() -> None:
 
 
 def test_every_kind_of_corpus_file() -> None:
-    assert [suffix for suffix in READERS if f"`{suffix}`" not in docs.read("corpora.md")] == []
+    assert [suffix for suffix in READERS if f"`{suffix}`" not in docs.read("topics/corpora.md")] == []
 
 
 def test_every_extra() -> None:

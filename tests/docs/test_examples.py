@@ -76,13 +76,13 @@ def test_the_readmes_plugin(
 def test_the_two_files_of_the_plugin_page_are_the_tested_package() -> None:
     package = Path(__file__).parents[1] / "plugin_package"
     for language, file in (("toml", "pyproject.toml"), ("python", "lnbench_example_plugin.py")):
-        assert (package / file).read_text(encoding="utf-8") in docs.blocks("plugins.md", language)
+        assert (package / file).read_text(encoding="utf-8") in docs.blocks("howto/plugins.md", language)
 
 
 def test_the_plugin_pages_example_selects_and_overrides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stats: dict[str, Any]
 ) -> None:
-    plugin = loaded(python("plugins.md", "class MostActive"), "documented_plugin", monkeypatch, tmp_path)
+    plugin = loaded(python("howto/plugins.md", "class MostActive"), "documented_plugin", monkeypatch, tmp_path)
     host = get_host()
     host.register(plugin)
     try:
@@ -96,7 +96,7 @@ def test_the_plugin_pages_example_selects_and_overrides(
 def test_the_plugin_pages_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    plugin = loaded(python("plugins.md", "Architecture("), "documented_architecture", monkeypatch, tmp_path)
+    plugin = loaded(python("howto/plugins.md", "Architecture("), "documented_architecture", monkeypatch, tmp_path)
     host = get_host()
     host.register(plugin)
     try:
@@ -129,7 +129,7 @@ def test_python_names_only_what_lnbench_has(page: Path) -> None:
 
 
 def test_the_json_examples_load(tmp_path: Path) -> None:
-    (source,) = docs.blocks("files.md", "json")
+    (source,) = docs.blocks("reference/files.md", "json")
     file = tmp_path / "neurons.json"
     file.write_text(source, encoding="utf-8")
     assert lnbench.NeuronSet.load(file).count("hi") == 3

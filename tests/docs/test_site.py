@@ -10,7 +10,9 @@ import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
+import lnbench
 from docs.generator.mathml import on_page_content
+from tests.docs.test_complete import CONTRACTS, HOOKS
 from tests.support import docs_pages as docs
 
 
@@ -20,6 +22,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     build(load_config(str(docs.ROOT / "mkdocs.yml"), strict=True, site_dir=str(folder)))
     return folder
+
+
+def read_page(site: Path, name: str) -> str:
+    return (site / name).read_text(encoding="utf-8")
 
 
 def test_every_page_is_on_it(site: Path) -> None:
@@ -38,8 +44,16 @@ def test_nothing_is_fetched(site: Path) -> None:
         assert not re.search(r"(?:url\(|@import )['\"]?http", file.read_text(encoding="utf-8")), file
 
 
+def test_docstrings_are_on_it(site: Path) -> None:
+    python, hooks = (read_page(site, f"reference/{page}.html") for page in ("python", "hooks"))
+    for name in set(lnbench.__all__) - {"__version__"}:
+        assert re.search(rf'<h\d id="[\w.]*\b{name}"', python), name
+    for name in (*HOOKS, *CONTRACTS):
+        assert re.search(rf'<h\d id="[\w.]*\b{name}"', hooks), name
+
+
 def test_formulas_are_drawn_by_the_browser(site: Path) -> None:
-    text = (site / "method.html").read_text(encoding="utf-8")
+    text = read_page(site, "topics/method.html")
     assert text.count("<math") == text.count('class="formula"') > 5
     assert "arithmatex" not in text
 
@@ -47,7 +61,7 @@ def test_formulas_are_drawn_by_the_browser(site: Path) -> None:
 def test_the_search_finds_what_pages_say(site: Path) -> None:
     index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
     found = [entry["location"] for entry in index["docs"] if "Activation Probability Entropy" in entry["text"]]
-    assert any(location.startswith("method.html") for location in found)
+    assert any(location.startswith("topics/method.html") for location in found)
 
 
 def test_a_formula_becomes_mathml() -> None:

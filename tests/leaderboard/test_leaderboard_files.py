@@ -53,8 +53,8 @@ def test_csv(full: Run, tmp_path: Path) -> None:
 
 def test_markdown(full: Run, tmp_path: Path) -> None:
     full.add("zero", {"acc": RIGHT}, model="a|b", command="lm_eval `x`")
-    formats.write(full.rows(), tmp_path / "leaderboard.md")
-    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    formats.write(full.rows(), tmp_path / "topics/leaderboard.md")
+    text = (tmp_path / "topics/leaderboard.md").read_text(encoding="utf-8")
     assert "## acc of quiz_{lang}: m, float32".replace("_", r"\_") in text
     assert r"| lape | zero | 0.167 (-0.833)\*† |" in text
     assert "| random like lape (mean of 3) | zero | 0.917 (-0.083) |" in text

@@ -128,7 +128,7 @@ def unknown_models() -> dict[str, Any]:
 def test_refuses_unknown_architectures_and_says_how_to_add_one(model_type: str) -> None:
     with pytest.raises(LnbenchError, match=rf"(?s)unknown architecture '{model_type}'; known: .*llama") as error:
         locate(unknown_models()[model_type]())
-    for part in ("lnbench_register_architectures", "Architecture(blocks=", "docs/plugins.md"):
+    for part in ("lnbench_register_architectures", "Architecture(blocks=", "docs/howto/plugins.md"):
         assert part in str(error.value)
 
 

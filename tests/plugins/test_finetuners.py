@@ -121,7 +121,7 @@ def test_refuses_neurons_that_do_not_fit(loop: Loop, tmp_path: Path) -> None:
 
 
 def test_the_plugin_pages_fine_tuner(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (source,) = [block for block in docs.blocks("plugins.md", "python") if "lnbench_register_finetuners" in block]
+    (source,) = [block for block in docs.blocks("howto/plugins.md", "python") if "lnbench_register_finetuners" in block]
     plugin = ModuleType("documented_finetuner")
     monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
     exec(source, plugin.__dict__)

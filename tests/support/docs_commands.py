@@ -65,7 +65,8 @@ def _of_pip(words: Sequence[str]) -> None:
 
 def _of_a_script(words: Sequence[str]) -> None:
     words = [word for word in words if not _ASSIGNMENT.fullmatch(word)]
-    source = (docs.ROOT / words[1]).read_text(encoding="utf-8")
+    assert words[:2] == ["python", "-m"]
+    source = (docs.ROOT / f"{words[2].replace('.', '/')}.py").read_text(encoding="utf-8")
     assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == []
 
 
@@ -93,7 +94,7 @@ def _of_the_shell(words: Sequence[str]) -> None:
 NOT_RUN = [
     LookedAt("make ", "installs into .venv, or runs for minutes", _of_make),
     LookedAt("pip ", "changes the environment", _of_pip),
-    LookedAt(r"(\w+=\w+ )?python tests/benchmarks/", "measures for minutes", _of_a_script),
+    LookedAt(r"(\w+=\w+ )?python -m tests\.benchmarks\.", "measures for minutes", _of_a_script),
     LookedAt("(torchrun|accelerate launch) ", "starts several processes", _of_several_processes),
     LookedAt("lnbench sweep .*--executor ray", "starts a cluster, as tests/sweeps/test_ray.py does", parses),
     LookedAt("apt-get ", "changes the machine", _of_the_shell),

@@ -82,7 +82,7 @@ def test_every_field_is_documented_and_has_a_description() -> None:
 
 def test_the_examples_are_those_on_the_page_and_valid() -> None:
     files = {name: docs.DOCS / "examples" / f"{name}.yaml" for name in ("sweep", "finetune")}
-    assert [yaml.safe_load(shown) for shown in docs.blocks("sweeps.md", "yaml")] == [
+    assert [yaml.safe_load(shown) for shown in docs.blocks("topics/sweeps.md", "yaml")] == [
         yaml.safe_load(file.read_text()) for file in files.values()
     ]
     assert load(files["sweep"]).interventions[0] == "none"
