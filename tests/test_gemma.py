@@ -116,9 +116,7 @@ def nats_per_token(lm: LNBenchLM, batches: list[torch.Tensor]) -> float:
     return total / count
 
 
-def test_a_languages_text_is_harmed_most_by_zeroing_its_own_neurons(
-    lm: LNBenchLM, run: tuple[list[Any], Path]
-) -> None:
+def test_a_languages_text_is_harmed_most_by_zeroing_its_own_neurons(lm: LNBenchLM, run: tuple[list[Any], Path]) -> None:
     neurons = NeuronSet.load(run[1] / "neurons" / "lape.json")
     assert all(neurons.count("en") < neurons.count(language) for language in LANGUAGES if language != "en")
     texts = {

@@ -33,13 +33,13 @@ def model_arguments() -> str:
 def sweep_file() -> str:
     """Return the tables of the fields of ``sweep.yaml``."""
     return paragraphs(
-        "A [sweep](../topics/sweeps.md) is a YAML file with these fields. A [JSON Schema](../sweep.schema.json) lets editors "
-        "complete and check it:",
+        "A [sweep](../topics/sweeps.md) is a YAML file with these fields. A [JSON Schema](../sweep.schema.json) lets "
+        "editors complete and check it:",
         block("# yaml-language-server: $schema=sweep.schema.json", "yaml"),
         fields_table(Sweep),
         "## A model",
-        "A name alone is short for a mapping with `pretrained`. Any argument of lm-eval's `hf` that has no field of its "
-        "own above may be added: `{pretrained: meta-llama/Llama-3.1-8B, dtype: bfloat16}`.",
+        "A name alone is short for a mapping with `pretrained`. Any argument of lm-eval's `hf` that has no field of "
+        "its own above may be added: `{pretrained: meta-llama/Llama-3.1-8B, dtype: bfloat16}`.",
         fields_table(ModelSpec),
         "## An adapter",
         "A folder alone is short for a mapping with `path`.",
@@ -67,8 +67,8 @@ def training_settings() -> str:
         for name, one in PRESETS.items()
     ]
     return paragraphs(
-        "What [`--set name=value`](cli.md#lnbench-finetune-finetuner) of [fine-tuning](../howto/finetune.md) and the field "
-        "`settings` of a sweep's fine-tuning take. An empty cell means that the preset leaves the default.",
+        "What [`--set name=value`](cli.md#lnbench-finetune-finetuner) of [fine-tuning](../howto/finetune.md) and the "
+        "field `settings` of a sweep's fine-tuning take. An empty cell means that the preset leaves the default.",
         table(("setting", "default", *map(code, PRESETS), "meaning"), rows),
         "A preset also sets the data, where none is named, and parameters of the fine-tuner, where they are not given:",
         table(("preset", "data", "fine-tuner"), presets),
