@@ -64,9 +64,14 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def as_json(value: Any) -> str:
+    """Return ``value`` as indented JSON, with a newline at its end."""
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
 def write_json(target: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON to ``target`` atomically."""
-    write_text(target, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_text(target, as_json(value))
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -23,8 +23,8 @@ from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.model_variants import Training, loadings
 from lnbench.sweeps.spec import Sweep, parse
 from lnbench.tables.leaderboard import leaderboard_tables
+from lnbench.tables.neurons import counts_table
 from lnbench.tables.render import terminal
-from lnbench.tables.terminal import counts_table
 
 SELECTORS = ("lape", "act_prob:fraction=0.004")
 """Both find about as many neurons a language in the default model."""
@@ -116,7 +116,7 @@ def _prepare(spec: Sweep, out: Path, executor: InProcess, console: Console) -> N
         name = selector.partition(":")[0]
         found[name] = lm.artifacts.neurons(experiment.model_copy(update={"selector": selector}))
         found[name].save(out / "neurons" / f"{name}.json")
-    console.print(counts_table(found, spec.languages))
+    console.print(terminal(counts_table(found, spec.languages)))
 
 
 def _languages(given: Sequence[str] | None, corpus: str, task: str, console: Console) -> list[str]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lnbench.statistics.language_statistics import Statistics
 
 LEVELS = (0.05, 0.1, 0.25, 0.75, 0.9, 0.95)
 """The levels of table 6."""
-COLUMNS = ("mean", *(f"P{round(100 * level)}" for level in LEVELS))
 
 
-def activation_averages(statistics: Mapping[str, Statistics], site: str | None = None) -> dict[str, dict[str, float]]:
-    """The average over all L·d neurons of each neuron's mean, P5, P10, P25, P75, P90 and P95.
+def activation_averages(
+    statistics: Mapping[str, Statistics], site: str | None = None, levels: Sequence[float] = LEVELS
+) -> dict[str, dict[str, float]]:
+    """Return the average over all L·d neurons of each neuron's mean and percentiles.
 
     Args:
         statistics: Language → Statistics.
         site: ``post`` or ``pre``; what each shows if None.
+        levels: Of the percentiles, 0 to 1.
 
     Returns:
         Language → ``mean``, ``P5`` … ``P95``, in the activation's own unit.
@@ -25,8 +27,8 @@ def activation_averages(statistics: Mapping[str, Statistics], site: str | None =
         LnbenchError: nothing is known of that site.
     """
     averages = {}
-    for language, one in statistics.items():
-        seen = one.at(site or one.site)
-        values = (seen.mean, *(seen.quantile(level) for level in LEVELS))
-        averages[language] = {name: float(value.double().mean()) for name, value in zip(COLUMNS, values, strict=True)}
+    for language, collected in statistics.items():
+        seen = collected.at(site or collected.site)
+        values = {"mean": seen.mean, **{f"P{round(100 * level)}": seen.quantile(level) for level in levels}}
+        averages[language] = {name: float(value.double().mean()) for name, value in values.items()}
     return averages

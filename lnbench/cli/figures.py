@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from lnbench.cli.neurons import neurons
-from lnbench.cli.options import Corpus, Languages, Model, ModelArgs, Site, chosen_languages, model_arguments, show
+from lnbench.cli.options import (
+    Corpus,
+    Format,
+    Languages,
+    Model,
+    ModelArgs,
+    Site,
+    chosen_languages,
+    model_arguments,
+    say,
+    show,
+)
 from lnbench.model.packaged import DEFAULT_MODEL
 
 
@@ -59,6 +70,7 @@ def stability(
     seed: Annotated[int, typer.Option(help="Seed of the documents' order.")] = 0,
     site: Annotated[Site, typer.Option(help="Site to read.")] = Site.POST,
     model_args: ModelArgs = "",
+    format_: Format = "terminal",
 ) -> None:
     """Select on two halves of a corpus, every other document each, and see which neurons come back.
 
@@ -83,7 +95,7 @@ def stability(
     from lnbench.figures import stability as draw
     from lnbench.lm import LNBenchLM
     from lnbench.statistics.corpus_statistics import Reading
-    from lnbench.tables.terminal import stability_table
+    from lnbench.tables.neurons import stability_table
 
     readings = {
         language: Reading(
@@ -94,9 +106,9 @@ def stability(
     with tell():
         lm = LNBenchLM(model, **model_arguments(model_args))
         found = measure_stability(
-            lm.model, lm.tokenizer, selectors, out / "halves", readings, site=site, say=typer.echo
+            lm.model, lm.tokenizer, selectors, out / "halves", readings, site=site, say=lambda text: say(text, format_)
         )
     found.save(out / FILE)
-    show(stability_table(found))
+    show(stability_table(found), format_=format_)
     files = save(draw(found), out)
-    typer.echo(f"written to {' '.join(map(str, (out / FILE, *files)))}")
+    say(f"written to {' '.join(map(str, (out / FILE, *files)))}", format_)

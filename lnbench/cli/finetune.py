@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from lnbench.cli.options import Corpus, Languages, Model, ModelArgs, chosen_languages, model_arguments, show
+from lnbench.cli.options import (
+    Corpus,
+    Format,
+    Languages,
+    Model,
+    ModelArgs,
+    chosen_languages,
+    model_arguments,
+    say,
+    show,
+)
 from lnbench.errors import LnbenchError
 from lnbench.model.packaged import DEFAULT_MODEL
 
@@ -119,6 +129,7 @@ def inspect(
     languages: Languages = None,
     tokens: Annotated[int, typer.Option(help="Tokens a language, for the selector.", min=1)] = 10_000,
     model_args: ModelArgs = "",
+    format_: Format = "terminal",
 ) -> None:
     """What an adapter changed: layers and neurons, by how much, and whether the same neurons are still selected.
 
@@ -132,16 +143,14 @@ def inspect(
     from lnbench import demo as embedded
     from lnbench.finetuning import training_record as record
     from lnbench.finetuning.inspect import (
-        layers_table,
-        neurons_table,
         own_selector,
         selection_drift,
-        selection_table,
         weight_drift,
     )
     from lnbench.finetuning.lora import NEURONS
     from lnbench.lm import LNBenchLM
     from lnbench.neurons import NeuronSet
+    from lnbench.tables.neurons import changed_neurons_table, selection_table, weights_table
 
     named, loaded = record.base_model(record.read(adapter))
     if model is None and named is None:
@@ -150,11 +159,10 @@ def inspect(
     lm = LNBenchLM(model or named, **arguments)
     trained = NeuronSet.load(adapter / NEURONS) if (adapter / NEURONS).exists() else None
     drift = weight_drift(lm.model, trained)
-    show(layers_table(drift))
-    show(neurons_table(drift, top))
+    show(weights_table(drift), changed_neurons_table(drift, top), format_=format_)
     again: Any = selector or own_selector(trained)
     if again is None:
-        typer.echo("how this adapter's neurons were selected is not known: pass --selector to see if they still are")
+        say("how this adapter's neurons were selected is not known: pass --selector to see if they still are", format_)
     else:
         compared = chosen_languages(corpus, languages)
         changed = selection_drift(
@@ -166,4 +174,4 @@ def inspect(
             trained=trained,
             tokens=tokens,
         )
-        show(selection_table(changed))
+        show(selection_table(changed), format_=format_)

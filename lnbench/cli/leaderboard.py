@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lnbench.cli.options import show
+from lnbench.cli.options import Format, say, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,8 +25,12 @@ def leaderboard(
     ] = None,
     per_model: Annotated[
         Path | None,
-        typer.Option("--per-model", help="Folder for one JSON a model, in the layout of open LLM leaderboards."),
+        typer.Option("--per-model", help="Folder for one JSON per model, in the layout of open LLM leaderboards."),
     ] = None,
+    by_row: Annotated[
+        bool, typer.Option("--rows", help="Print one line per result with every column, not one per intervention.")
+    ] = False,
+    format_: Format = "terminal",
 ) -> None:
     """Merge runs into a leaderboard: each cell against its baseline and its random controls, document by document.
 
@@ -36,18 +40,20 @@ def leaderboard(
     """
     from lnbench.leaderboard import build, read_runs
     from lnbench.tables import leaderboard_files as formats
-    from lnbench.tables.leaderboard import leaderboard_tables
-    from lnbench.tables.render import terminal
+    from lnbench.tables.leaderboard import leaderboard_tables, rows_table
 
     if out is not None:
         formats.check(out)
     rows = build(read_runs(runs))
     if out is not None:
         formats.write(rows, out)
-        typer.echo(f"{len(rows)} rows written to {out}")
+        say(f"{len(rows)} rows written to {out}", format_)
     if per_model is not None:
         files = formats.write_per_model(rows, per_model)
-        typer.echo(f"{len(files)} files written to {per_model}")
-    if out is None:
-        for table in leaderboard_tables(rows):
-            show(terminal(table))
+        say(f"{len(files)} files written to {per_model}", format_)
+    if out is not None:
+        return
+    if format_ in formats.TEXTS and not by_row:
+        typer.echo(formats.TEXTS[format_](rows), nl=False)
+    else:
+        show(*([rows_table(rows)] if by_row else leaderboard_tables(rows)), format_=format_)

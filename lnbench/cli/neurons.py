@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lnbench.cli.options import Languages, Site, show
+from lnbench.cli.options import Format, Languages, Site, say, show
 
 neurons = typer.Typer(help="Look into NeuronSet files, and convert them.", no_args_is_help=True)
 
@@ -24,6 +24,7 @@ def select(
     out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
     languages: Languages = None,
     site: Annotated[Site | None, typer.Option(help="Site to read; the folder's own by default.")] = None,
+    format_: Format = "terminal",
 ) -> None:
     """Select language-specific neurons from Statistics.
 
@@ -31,44 +32,46 @@ def select(
     """
     from lnbench.choices import select as run
     from lnbench.statistics import Statistics, store
-    from lnbench.tables.terminal import counts_table
+    from lnbench.tables.neurons import counts_table
 
     chosen = languages.split("+") if languages else store.languages(statistics)
     loaded = {language: Statistics.load(statistics, language) for language in chosen}
     found = run(selector, {language: one.at(site or one.site) for language, one in loaded.items()})
     found.save(out)
-    show(counts_table({selector: found}, found.languages))
-    typer.echo(f"written to {out}")
+    show(counts_table({selector: found}, found.languages), format_=format_)
+    say(f"written to {out}", format_)
 
 
 @neurons.command("show")
-def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")]) -> None:
+def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")], format_: Format = "terminal") -> None:
     """Where a NeuronSet comes from, and its neurons per language and layer.
 
     Example: lnbench neurons show neurons.json
     """
     from lnbench.neurons import NeuronSet
-    from lnbench.tables.terminal import layers_table
+    from lnbench.tables.neurons import layers_table
 
     found = NeuronSet.load(file)
-    typer.echo(f"model {found.model}: {found.layers} layers x {found.width} neurons; selector {found.selector}")
-    show(layers_table(found))
+    say(f"model {found.model}: {found.layers} layers x {found.width} neurons; selector {found.selector}", format_)
+    show(layers_table(found), format_=format_)
 
 
 @neurons.command()
 def overlap(
     file: Annotated[Path, typer.Argument(help="NeuronSet file.")],
     other: Annotated[Path | None, typer.Argument(help="A second one, to compare language by language.")] = None,
+    format_: Format = "terminal",
 ) -> None:
     """Neurons that languages share; or, with a second file, that two selectors share.
 
     Example: lnbench neurons overlap lape.json act_prob.json
     """
     from lnbench.neurons import NeuronSet
-    from lnbench.tables.terminal import agreement_table, overlap_table
+    from lnbench.tables.neurons import agreement_table, overlap_table
 
     found = NeuronSet.load(file)
-    show(overlap_table(found) if other is None else agreement_table(found, NeuronSet.load(other)))
+    table = overlap_table(found) if other is None else agreement_table(found, NeuronSet.load(other))
+    show(table, format_=format_)
 
 
 @neurons.command("import")

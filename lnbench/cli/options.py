@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,10 @@ Corpus = Annotated[
         "--corpus",
         help="Corpus pattern: path with {lang}, folder, or hub dataset repo:config; the embedded text by default.",
     ),
+]
+Format = Annotated[
+    Literal["terminal", "markdown", "csv", "json", "html", "latex"],
+    typer.Option("--format", help="How tables are printed; beside other formats than terminal nothing else is."),
 ]
 
 
@@ -76,8 +80,19 @@ def tell() -> Iterator[None]:
         logger.propagate = True
 
 
-def show(table: Any) -> None:
-    """Print a table, in full width where there is no terminal to fit."""
+def show(*tables: Any, format_: str = "terminal") -> None:
+    """Print tables, in full width where there is no terminal to fit."""
     from lnbench.console import console
+    from lnbench.tables.render import FORMATS, terminal
+    from lnbench.tables.table import Table
 
-    console().print(table)
+    if format_ == "terminal":
+        for table in tables:
+            console().print(terminal(table) if isinstance(table, Table) else table)
+    else:
+        typer.echo(FORMATS[format_](*tables), nl=False)
+
+
+def say(text: str, format_: str) -> None:
+    """Print what is no table: on stderr where stdout is a program's to read."""
+    typer.echo(text, err=format_ != "terminal")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lnbench.cli.options import Corpus, Model, ModelArgs, model_arguments, show
+from lnbench.cli.options import Corpus, Format, Model, ModelArgs, model_arguments, say, show
 from lnbench.errors import LnbenchError
 from lnbench.model.packaged import DEFAULT_MODEL
 
@@ -62,6 +62,7 @@ def ppl(
     batch_size: Annotated[str, typer.Option(help="Blocks in a forward pass; auto: what fits the memory.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; CUDA where there is one by default.")] = None,
     model_args: ModelArgs = "",
+    format_: Format = "terminal",
 ) -> None:
     """Measure how changing each language's neurons changes the perplexity of each language's text.
 
@@ -100,12 +101,12 @@ def ppl(
 
     from lnbench.perplexity.matrix import FILE
     from lnbench.perplexity.run_matrix import load, run
-    from lnbench.perplexity.tables import matrix_table
+    from lnbench.tables.perplexity import matrix_tables
 
     with tell():
         lm = load(requests[0])
         for request in requests:
             folder = out / request.slug if len(requests) > 1 else out
             matrix = run(request, folder, lm=lm)
-            show(matrix_table(matrix))
-            typer.echo(f"written to {folder / FILE}")
+            show(*matrix_tables(matrix), format_=format_)
+            say(f"written to {folder / FILE}", format_)

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from lnbench.cli.options import Corpus, Languages, Model, ModelArgs, Site, chosen_languages, model_arguments, show
+from lnbench.cli.options import (
+    Corpus,
+    Format,
+    Languages,
+    Model,
+    ModelArgs,
+    Site,
+    chosen_languages,
+    model_arguments,
+    show,
+)
 from lnbench.errors import LnbenchError
 from lnbench.model.packaged import DEFAULT_MODEL
 
@@ -171,11 +181,13 @@ def merge(
 
 
 @stats.command("show")
-def show_statistics(folder: Annotated[Path, typer.Argument(help="Statistics folder.")]) -> None:
+def show_statistics(
+    folder: Annotated[Path, typer.Argument(help="Statistics folder.")], format_: Format = "terminal"
+) -> None:
     """Averages over all neurons, by language and site: mean, percentiles, share positive; and how exact they are.
 
     Example: lnbench stats show stats
     """
-    from lnbench.tables.terminal import averages_table
+    from lnbench.tables.neurons import averages_table
 
-    show(averages_table(folder))
+    show(averages_table(folder), format_=format_)

@@ -10,12 +10,10 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
-from rich.table import Table
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lnbench.choices import needs_of, select
-from lnbench.console import numeric_table
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.projections import Projection, place
 from lnbench.finetuning.trained_neurons import RANDOM
@@ -238,54 +236,3 @@ def selection_drift(
     with adapted.disable_adapter():
         before = selected()
     return SelectionDrift(before, selected(), trained)
-
-
-# Tables
-
-
-def layers_table(drift: WeightDrift) -> Table:
-    """Per layer: the attention's change, how many neurons changed, and their mean and largest change."""
-    share = drift.share_on_chosen
-    table = numeric_table(
-        "Change of the weights, relative to their norm before",
-        *("layer", "attention", "neurons", "changed", "mean", "largest", "changed, not chosen"),
-        caption=None if share is None else f"{share:.1%} of the neurons' squared update is on the chosen neurons.",
-    )
-    for layer, change in enumerate(drift.change):
-        changed = change > 0
-        outside = changed if drift.chosen is None else changed & ~drift.chosen[layer]
-        table.add_row(
-            str(layer),
-            f"{float(drift.attention[layer]):.4%}",
-            f"{int(drift.chosen[layer].sum()):,}" if drift.chosen is not None else "–",
-            f"{int(changed.sum()):,}",
-            f"{float(change[changed].mean()):.4%}" if changed.any() else "–",
-            f"{float(change.max()):.4%}",
-            f"{int(outside.sum()):,}" if drift.chosen is not None else "–",
-        )
-    return table
-
-
-def neurons_table(drift: WeightDrift, count: int = 20) -> Table:
-    """The most changed neurons."""
-    over = ", ".join(drift.projections) or "no feed-forward projection"
-    table = numeric_table(f"Most changed neurons ({over})", "layer", "neuron", "change", "chosen")
-    for one in drift.top(count):
-        table.add_row(str(one.layer), str(one.neuron), f"{one.change:.4%}", "yes" if one.chosen else "no")
-    return table
-
-
-def selection_table(drift: SelectionDrift) -> Table:
-    """Per language: neurons selected before and after fine-tuning, those in both, and what became of the trained."""
-    table = numeric_table(
-        "Neurons selected before and after fine-tuning",
-        *("language", "before", "after", "both", "Jaccard", "trained", "selected before", "selected after"),
-    )
-    for language, found in drift.before.compare(drift.after).items():
-        kept = drift.still_selected(language)
-        trained = ("–", "–", "–")
-        if kept is not None and drift.trained is not None:
-            trained = (f"{drift.trained.count(language):,}", f"{kept[0]:,}", f"{kept[1]:,}")
-        counts = (f"{number:,}" for number in (found.own, found.other, found.intersection))
-        table.add_row(language, *counts, f"{found.jaccard:.2f}", *trained)
-    return table

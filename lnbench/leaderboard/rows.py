@@ -111,9 +111,14 @@ def tables_of(rows: Iterable[Row]) -> list[list[Row]]:
     return list(tables.values())
 
 
+def document(rows: Iterable[Row]) -> dict[str, Any]:
+    """Return the content of ``leaderboard.json``."""
+    return {"format": FORMAT, "rows": [row.model_dump() for row in rows]}
+
+
 def save(rows: Iterable[Row], path: str | Path) -> None:
     """Write ``leaderboard.json``."""
-    write_json(path, {"format": FORMAT, "rows": [row.model_dump() for row in rows]})
+    write_json(path, document(rows))
 
 
 def load(path: str | Path) -> list[Row]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from lnbench.analysis.overlap import language_overlap
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity.notes import shared_neurons
-from lnbench.perplexity.tables import marks
 from lnbench.report.text import counted, listed, number, percent, signed, span
 from lnbench.report.view import Finding, Table
+from lnbench.tables.findings import shared_neurons
+from lnbench.tables.perplexity import marks
 
 if TYPE_CHECKING:
     from lnbench.perplexity.matrix import Cell, Contrast, PerplexityMatrix
@@ -84,7 +84,7 @@ def _details(matrix: PerplexityMatrix) -> Iterator[str]:
     for language, count in matrix.neurons.items():
         if not count:
             yield f"{language} has no neurons of its own here, so its row is 0."
-    yield from (f"{told}." for told in shared_neurons(matrix))
+    yield from shared_neurons(matrix)
     yield from _controlled(matrix)
 
 

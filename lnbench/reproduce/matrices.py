@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lnbench.perplexity.matrix import PerplexityMatrix
-from lnbench.perplexity.notes import shared_neurons
 from lnbench.significance import LEVEL, holm
+from lnbench.tables.findings import shared_neurons
 from lnbench.tables.reproduction import Table, TableRow, Value
 
 _UNITS = {"delta_bits_per_byte": "bits per byte", "delta_nats": "nats per token", "delta_perplexity": "perplexity"}
@@ -52,7 +52,7 @@ def matrix_findings(matrix: PerplexityMatrix) -> list[str]:
             f"In {unit}{why}, changing a language's neurons harms its own text most in {len(own)} of {len(rows)} rows: "
             f"{', '.join(own) or 'none'}."
         )
-    return found + [f"{sentence}." for sentence in shared_neurons(matrix)]
+    return found + shared_neurons(matrix)
 
 
 def _harms_most(matrix: PerplexityMatrix, changed: str, metric: str) -> str | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lnbench.errors import unknown
-from lnbench.files import fingerprint, write_json, write_text
+from lnbench.files import as_json, fingerprint, write_json, write_text
 from lnbench.formats import slug
-from lnbench.leaderboard.rows import Row, save
+from lnbench.leaderboard.rows import Row, document
 from lnbench.tables.leaderboard import leaderboard_tables
 from lnbench.tables.render import markdown
 
@@ -26,6 +26,32 @@ _VERSIONS = ("lnbench_version", "lm_eval_version", "transformers_version", "torc
 _FINGERPRINTS = ("weights", "neuron_set", "statistics")
 
 
+def json_text(rows: Sequence[Row]) -> str:
+    """Return the rows as ``leaderboard.json`` has them."""
+    return as_json(document(rows))
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return the rows as CSV, one column per field."""
+    names = [name for name, field in Row.model_fields.items() if not field.exclude]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    return text.getvalue()
+
+
+def markdown_text(rows: Sequence[Row]) -> str:
+    """Return the readable tables, and how they were made."""
+    tables = (markdown(table).rstrip() for table in leaderboard_tables(rows))
+    return "\n\n".join(["# Leaderboard", *tables, _made_with(rows)]) + "\n"
+
+
+TEXTS: dict[str, Callable[[Sequence[Row]], str]] = {"json": json_text, "csv": csv_text, "markdown": markdown_text}
+"""Formats that hold a whole leaderboard, and are printed as they are written to files."""
+_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
+
+
 def write(rows: Sequence[Row], path: Path) -> None:
     """Write a leaderboard in the format of the file's suffix.
 
@@ -33,7 +59,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
         LnbenchError: unknown suffix, or the file cannot be written.
     """
     check(path)
-    _WRITERS[path.suffix](rows, path)
+    write_text(path, TEXTS[_SUFFIXES[path.suffix]](rows))
 
 
 def check(path: Path) -> None:
@@ -42,30 +68,8 @@ def check(path: Path) -> None:
     Raises:
         LnbenchError: there is none.
     """
-    if path.suffix not in _WRITERS:
-        raise unknown("format of a leaderboard", path.suffix or path.name, _WRITERS, "The suffix of the file decides")
-
-
-def _write_csv(rows: Sequence[Row], path: Path) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(
-        text, [name for name, field in Row.model_fields.items() if not field.exclude], lineterminator="\n"
-    )
-    table.writeheader()
-    table.writerows(row.model_dump() for row in rows)
-    write_text(path, text.getvalue())
-
-
-def _write_markdown(rows: Sequence[Row], path: Path) -> None:
-    tables = (markdown(table).rstrip() for table in leaderboard_tables(rows))
-    write_text(path, "\n\n".join(["# Leaderboard", *tables, _made_with(rows)]) + "\n")
-
-
-_WRITERS: dict[str, Callable[[Sequence[Row], Path], None]] = {
-    ".json": save,
-    ".csv": _write_csv,
-    ".md": _write_markdown,
-}
+    if path.suffix not in _SUFFIXES:
+        raise unknown("format of a leaderboard", path.suffix or path.name, _SUFFIXES, "The suffix of the file decides")
 
 
 def _made_with(rows: Sequence[Row]) -> str:

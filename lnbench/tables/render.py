@@ -1,14 +1,16 @@
-"""Tables for people and programs: one renderer per format, chosen by name in :data:`RENDERERS`."""
+"""Tables for people and programs: one renderer per format, chosen by name in :data:`FORMATS`."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lnbench.tables.table import EMPTY, Table
+from lnbench.tables.table import EMPTY, Cell, Table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -17,31 +19,38 @@ if TYPE_CHECKING:
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
-    | {"†": r"\dag{}", "<": "$<$", ">": "$>$", "≤": r"$\leq$", "×": r"$\times$"}
+    | {"†": r"\dag{}", "<": "$<$", ">": "$>$", "≤": r"$\leq$", "×": r"$\times$", "\u00a0": "~", "\n": " "}
 )
+_MINUS = re.compile(r"(?<![\w.])-(?=[\d.]|inf)")
+"""A hyphen that stands for a minus."""
 _NUMBERS = ("value", "change", "low", "high", "marks", "published", "difference", "note")
 
 
-def terminal(table: Table) -> Group:
-    """Return the table for ``rich``, with its legend below."""
+def terminal(*tables: Table) -> Group:
+    """Return tables for ``rich``, each with its legend below."""
     from rich.console import Group
+
+    return Group(*(part for table in tables for part in _terminal(table)))
+
+
+def _terminal(table: Table) -> Iterator[Any]:
+    from rich import box
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    from lnbench.console import numeric_table
-
-    first, *others = table.headings
-    shown = numeric_table("", first, *others)
-    shown.title = Text(table.title)
-    for column in shown.columns[1 : len(table.headings) - len(table.columns)]:
-        column.justify = "left"
+    shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
+    words = len(table.headings) - len(table.columns)
+    for place, heading in enumerate(table.headings):
+        shown.add_column(Text(heading), justify="right" if place >= words else "left", no_wrap=place >= words)
     for row, texts in table.lines():
-        words = len(texts) - len(row.cells)
         cells = [
             Text(text, style="bold" if place >= words and row.cells[place - words].emphasis else "")
             for place, text in enumerate(texts)
         ]
         shown.add_row(*cells, style="dim" if row.quiet else None, end_section=row.section)
-    return Group(shown, *map(Text, table.legend()), "")
+    yield shown
+    yield from map(Text, table.legend())
+    yield ""
 
 
 def markdown(table: Table) -> str:
@@ -64,13 +73,43 @@ def csv_text(*tables: Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "row", "column", *_NUMBERS])
+    for title, labels, column, cell in _cells(tables):
+        for number in cell.numbers():
+            writer.writerow([title, " / ".join(labels), column, *(getattr(number, name) for name in _NUMBERS)])
+    return text.getvalue()
+
+
+def _cells(tables: Sequence[Table]) -> Iterator[tuple[str, Sequence[str], str, Cell]]:
+    """Yield each cell with its table's title, its row's labels and its column."""
     for table in tables:
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 if cell is not EMPTY:
-                    place = [table.title, " / ".join(row.labels), column]
-                    writer.writerows([*place, *(getattr(it, name) for name in _NUMBERS)] for it in cell.numbers())
-    return text.getvalue()
+                    yield table.title, row.labels, column, cell
+
+
+def json_text(*tables: Table) -> str:
+    """Return the tables as JSON: a list, with each cell's text and numbers by row and column."""
+    return json.dumps([_plain(table) for table in tables], ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    rows = [
+        {
+            "labels": dict(zip(table.labels, row.labels, strict=True)),
+            "cells": [
+                {"column": column, "text": cell.text()} | {name: _finite(getattr(cell, name)) for name in _NUMBERS}
+                for column, cell in zip(table.columns, row.cells, strict=True)
+                if cell is not EMPTY
+            ],
+        }
+        for row in table.rows
+    ]
+    return {"title": table.title, "rows": rows, "notes": table.legend()}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def html(table: Table, identifier: str | None = None) -> Markup:
@@ -90,7 +129,8 @@ def html(table: Table, identifier: str | None = None) -> Markup:
             opening = (
                 'th scope="row" dir="auto"' if place == 0 else 'td dir="auto"' if place < words else 'td class="number"'
             )
-            parts.append(Markup("<{}>{}</{}>").format(Markup(opening), text, opening[:2]))
+            shown = _MINUS.sub("−", text) if place >= words else text
+            parts.append(Markup("<{}>{}</{}>").format(Markup(opening), shown, opening[:2]))
         return Markup("").join(parts)
 
     headings = Markup("").join(
@@ -110,26 +150,26 @@ def html(table: Table, identifier: str | None = None) -> Markup:
 
 
 def latex(table: Table) -> str:
-    """Return the table for LaTeX with ``booktabs``; the legend stands below the rules."""
+    """Return the table for LaTeX with ``booktabs``, its legend below the rules."""
     words = len(table.headings) - len(table.columns)
     lines = [
-        "% \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs}; for text in other scripts, LuaLaTeX or XeLaTeX with fonts that have them",
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{escape_latex(table.title)}}}",
         f"\\begin{{tabular}}{{{'l' * words}{'r' * len(table.columns)}}}",
         "\\toprule",
-        _latex_row(table.headings),
+        _latex_row(table.headings, len(table.headings)),
         "\\midrule",
     ]
     rows = list(table.lines())
     for number, (row, texts) in enumerate(rows):
-        lines.append(_latex_row(texts))
+        lines.append(_latex_row(texts, words))
         ends = number + 1 < len(rows) and rows[number + 1][0] is not row
         if ends and (row.section or table.has_published):
             lines.append("\\midrule")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    lines += [f"\\par\\footnotesize {escape_latex(sentence)}" for sentence in table.legend()]
+    lines += [f"\\par\\smallskip{{\\footnotesize {escape_latex(sentence)}\\par}}" for sentence in table.legend()]
     return "\n".join([*lines, "\\end{table}", ""])
 
 
@@ -138,15 +178,24 @@ def escape_latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def _latex_row(texts: Sequence[str]) -> str:
-    return " & ".join(map(escape_latex, texts)) + " \\\\"
+def _latex_row(texts: Sequence[str], words: int) -> str:
+    cells = []
+    for place, text in enumerate(texts):
+        escaped = escape_latex(_MINUS.sub("−", text) if place >= words else text)
+        # Behind the end of a line, a bracket or asterisk would be read as its argument.
+        cells.append(f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped)
+    return " & ".join(cells) + " \\\\"
 
 
-RENDERERS: dict[str, Callable[..., Any]] = {
-    "terminal": terminal,
-    "markdown": markdown,
+def _each(renderer: Callable[[Table], str]) -> Callable[..., str]:
+    return lambda *tables: "\n".join(map(renderer, tables))
+
+
+FORMATS: dict[str, Callable[..., str]] = {
+    "markdown": _each(markdown),
     "csv": csv_text,
-    "html": html,
-    "latex": latex,
+    "json": json_text,
+    "html": _each(html),
+    "latex": _each(latex),
 }
-"""Formats that a table is printed in, as ``--format`` names them."""
+"""Formats of text that tables are printed in, as ``--format`` names them, beside ``terminal``."""

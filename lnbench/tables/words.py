@@ -11,7 +11,7 @@ SIGNIFICANT, BEYOND_CONTROLS = "*", "†"
 CORRECTED = f"p < {LEVEL:g} after Holm's correction"
 MARKS = {
     SIGNIFICANT: f"differs from the same model without intervention: {CORRECTED}",
-    BEYOND_CONTROLS: f"differs from as many random neurons, beyond every draw: {CORRECTED}",
+    BEYOND_CONTROLS: "is beyond every draw of as many random neurons",
 }
 """The marks of significance behind a change, and what each says."""
 NOTHING = "–"

@@ -11,22 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from lnbench import LnbenchError, NeuronSet
 from lnbench.finetuning.inspect import (
     WeightDrift,
-    layers_table,
-    neurons_table,
     selection_drift,
-    selection_table,
     weight_drift,
 )
 from lnbench.finetuning.lora import build_adapter
 from lnbench.finetuning.projections import place
 from lnbench.finetuning.trained_neurons import chosen_neurons
 from lnbench.model.sites import locate
+from lnbench.tables.neurons import changed_neurons_table, selection_table, weights_table
+from lnbench.tables.render import terminal
+from lnbench.tables.table import Table
 from tests.support.adapters import ALL, matrix, neurons_of, projections_of, quantised, rows_of, train
 from tests.support.tiny import LAYERS, WIDTH, build, tokenizer
 
@@ -45,7 +44,7 @@ def attention_of(model: nn.Module) -> list[Tensor]:
 def shown(table: Table) -> str:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(table)
+        console.print(terminal(table))
     return capture.get()
 
 
@@ -129,7 +128,7 @@ def test_an_untrained_adapter_changes_nothing() -> None:
     assert float(drift.updates.sum()) == float(drift.change.sum()) == float(drift.attention.sum()) == 0
     assert drift.share_on_chosen is None
     assert drift.top() == []
-    assert "–" in shown(layers_table(drift))
+    assert "–" in shown(weights_table(drift))
 
 
 def test_tables_say_which_layers_and_neurons_changed() -> None:
@@ -137,7 +136,7 @@ def test_tables_say_which_layers_and_neurons_changed() -> None:
     change[1, 2], change[1, 0] = 0.5, 0.25
     chosen = torch.tensor([[True, False, False], [False, False, True]])
     drift = WeightDrift(("gate",), change.square(), change, torch.tensor([0.0, 0.1]), chosen)
-    layers, neurons = shown(layers_table(drift)), shown(neurons_table(drift))
+    layers, neurons = shown(weights_table(drift)), shown(changed_neurons_table(drift))
     assert "80.0% of the neurons' squared update is on the chosen neurons" in layers
     rows = [line.split() for line in layers.splitlines()]
     assert ["0", "0.0000%", "1", "0", "–", "0.0000%", "0"] in rows

@@ -20,8 +20,9 @@ from lnbench.perplexity import checkpoint as passes
 from lnbench.perplexity.matrix import Contrast, PerplexityMatrix
 from lnbench.perplexity.request import Request
 from lnbench.perplexity.run_matrix import load, run
-from lnbench.perplexity.tables import matrix_table
 from lnbench.statistics import Statistics
+from lnbench.tables.perplexity import matrix_tables
+from lnbench.tables.render import terminal as rendered
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_files_that_are_no_matrix(done: tuple[PerplexityMatrix, Path], tmp_path:
 def printed(matrix: PerplexityMatrix) -> str:
     terminal = console()
     with terminal.capture() as captured:
-        terminal.print(matrix_table(matrix))
+        terminal.print(rendered(*matrix_tables(matrix)))
     return re.sub(r"\s+", " ", captured.get())
 
 

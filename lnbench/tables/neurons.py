@@ -1,0 +1,170 @@
+"""NeuronSets, Statistics and what fine-tuning changed as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lnbench.analysis import Stability, activation_averages
+from lnbench.neurons import NeuronSet
+from lnbench.statistics import Statistics, store
+from lnbench.tables.table import Cell, Table, TableRow
+from lnbench.tables.words import listed
+
+if TYPE_CHECKING:
+    from lnbench.finetuning.inspect import SelectionDrift, WeightDrift
+
+_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+def _count(number: float, nothing: str | None = None) -> Cell:
+    """Return a cell of a whole number; zero is written as ``nothing``, if that is given."""
+    return Cell(number, ",", shown=None if number else nothing)
+
+
+def _share(value: float, *, known: bool = True) -> Cell:
+    """Return a cell of a change relative to what was before; none where it is not known."""
+    return Cell(value, ".4%") if known else Cell()
+
+
+def counts_table(sets: Mapping[str, NeuronSet], languages: Sequence[str]) -> Table:
+    """Return the neurons per selector and language."""
+    rows = [
+        TableRow([name], [_count(neurons.count(language)) for language in languages]) for name, neurons in sets.items()
+    ]
+    return Table("Language-specific neurons", ["selector"], languages, rows)
+
+
+def layers_table(neurons: NeuronSet) -> Table:
+    """Return the neurons per layer (rows) and language (columns)."""
+    per_layer = zip(*(neurons.per_layer(language).tolist() for language in neurons), strict=True)
+    rows = [
+        TableRow([str(layer)], [_count(count, "·") for count in counts], section=layer == neurons.layers - 1)
+        for layer, counts in enumerate(per_layer)
+    ]
+    rows.append(TableRow(["all"], [_count(neurons.count(language)) for language in neurons]))
+    return Table("Neurons per layer and language", ["layer"], neurons.languages, rows)
+
+
+def overlap_table(neurons: NeuronSet) -> Table:
+    """Return the neurons shared by each pair of languages; a language's own count on the diagonal."""
+    languages, counts, jaccard = neurons.overlap()
+    rows = [
+        TableRow(
+            [language],
+            [
+                Cell(
+                    int(counts[row, column]),
+                    ",",
+                    emphasis=row == column,
+                    bracketed=None if row == column else Cell(float(jaccard[row, column]), ".2f"),
+                )
+                for column in range(len(languages))
+            ],
+        )
+        for row, language in enumerate(languages)
+    ]
+    return Table("Neurons shared by two languages (Jaccard index); own count on the diagonal", [""], languages, rows)
+
+
+def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:
+    """Return the neurons that two NeuronSets share, by language."""
+    rows = [
+        TableRow([language], [*map(_count, agreement[:3]), Cell(agreement.jaccard, ".2f")])
+        for language, agreement in neurons.compare(other).items()
+    ]
+    return Table("Neurons that both files name", ["language"], ["first", "second", "shared", "Jaccard"], rows)
+
+
+def stability_table(stability: Stability) -> Table:
+    """Return how far the selections on two halves of a text agree."""
+    headings = ["first half", "second half", "shared", "by chance", "Jaccard", "by chance"]
+    rows = [
+        TableRow(
+            [row.selector, row.language],
+            [
+                *map(_count, (row.first, row.second, row.shared)),
+                Cell(row.expected, ".1f"),
+                Cell(row.jaccard, ".2f"),
+                Cell(row.expected_jaccard, ".2f"),
+            ],
+        )
+        for row in stability.rows
+    ]
+    return Table("Neurons found again in the other half of the text", ["selector", "language"], headings, rows)
+
+
+def averages_table(folder: Path) -> Table:
+    """Return averages over all neurons of each language's Statistics, at every site that they have."""
+    rows = []
+    for language in store.languages(folder):
+        statistics = Statistics.load(folder, language)
+        for site in sorted(statistics.sites):
+            at_site = statistics.at(site)
+            mean, *quantiles = activation_averages({language: statistics}, site, _LEVELS)[language].values()
+            values = [mean, float(at_site.std.mean()), *quantiles]
+            error = float(at_site.rank_error.max())
+            cells = [_count(at_site.tokens), Cell(float(at_site.positive_rate.mean()), ".1%")]
+            cells += [*(Cell(value, "+.3f") for value in values), Cell(error, ".4f", shown=f"≤ {error:.4f}")]
+            rows.append(TableRow([language, site], cells))
+    percentiles = [f"P{round(100 * level)}" for level in _LEVELS]
+    return Table(
+        "Averages over all neurons",
+        ["language", "site"],
+        ["tokens", "> 0", "mean", "std", *percentiles, "rank error"],
+        rows,
+        notes=["rank error: the most that a percentile here may be off by for any neuron, as a share of the tokens"],
+    )
+
+
+# What fine-tuning changed
+
+
+def weights_table(drift: WeightDrift) -> Table:
+    """Return, per layer, the attention's change, how many neurons changed, and their mean and largest change."""
+    rows = []
+    for layer, change in enumerate(drift.change):
+        changed = change > 0
+        chosen = None if drift.chosen is None else drift.chosen[layer]
+        cells = [
+            _share(float(drift.attention[layer])),
+            Cell() if chosen is None else _count(int(chosen.sum())),
+            _count(int(changed.sum())),
+            _share(float(change[changed].mean()), known=bool(changed.any())),
+            _share(float(change.max())),
+            Cell() if chosen is None else _count(int((changed & ~chosen).sum())),
+        ]
+        rows.append(TableRow([str(layer)], cells))
+    share = drift.share_on_chosen
+    return Table(
+        "Change of the weights, relative to their norm before",
+        ["layer"],
+        ["attention", "neurons", "changed", "mean", "largest", "changed, not chosen"],
+        rows,
+        notes=[] if share is None else [f"{share:.1%} of the neurons' squared update is on the chosen neurons."],
+    )
+
+
+def changed_neurons_table(drift: WeightDrift, count: int = 20) -> Table:
+    """Return the most changed neurons."""
+    over = listed(drift.projections or ["no feed-forward projection"])
+    rows = [
+        TableRow(
+            [str(neuron.layer), str(neuron.neuron)], [_share(neuron.change), Cell("yes" if neuron.chosen else "no")]
+        )
+        for neuron in drift.top(count)
+    ]
+    return Table(f"Most changed neurons ({over})", ["layer", "neuron"], ["change", "chosen"], rows)
+
+
+def selection_table(drift: SelectionDrift) -> Table:
+    """Return, per language, neurons selected before and after fine-tuning, and what became of the trained ones."""
+    rows = []
+    for language, agreement in drift.before.compare(drift.after).items():
+        kept, trained = drift.still_selected(language), [Cell()] * 3
+        if kept is not None and drift.trained is not None:
+            trained = [*map(_count, (drift.trained.count(language), *kept))]
+        rows.append(TableRow([language], [*map(_count, agreement[:3]), Cell(agreement.jaccard, ".2f"), *trained]))
+    columns = ["before", "after", "both", "Jaccard", "trained", "selected before", "selected after"]
+    return Table("Neurons selected before and after fine-tuning", ["language"], columns, rows)

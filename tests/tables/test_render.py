@@ -1,0 +1,165 @@
+"""Tables in every format: nothing is lost, and no text becomes markup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from lnbench.cli.options import Format
+from lnbench.tables.render import FORMATS, csv_text, escape_latex, escape_markdown, html, latex, markdown, terminal
+from lnbench.tables.table import EMPTY, Cell, Table, TableRow
+
+_HOSTILE = ["हिन्दी", "اردو", "a|b", "<b>&amp;</b>", "5 % of $x_1^2$ #", "*", "[2]", r"\end{tabular}", "[red]x[/]", "{}"]
+_PRINTED = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Zs", "Cf", "Mn", "Me"])
+TEXT = st.sampled_from(_HOSTILE) | st.text(_PRINTED, min_size=1, max_size=12)
+NUMBER = st.floats() | st.integers(-(10**9), 10**9)
+
+
+@st.composite
+def cells(draw: Any) -> Cell:
+    value = draw(st.one_of(st.none(), NUMBER, TEXT))
+    optional = st.none() | st.floats(-1e6, 1e6)
+    return Cell(
+        value,
+        draw(st.sampled_from([".3f", "+.1f", ".2g"])),
+        change=draw(optional),
+        low=draw(optional),
+        high=draw(optional),
+        with_interval=draw(st.booleans()),
+        marks=draw(st.sampled_from(["", "*", "*†"])),
+        published=draw(optional),
+        bracketed=draw(st.none() | st.builds(Cell, NUMBER)),
+        emphasis=draw(st.booleans()),
+    )
+
+
+@st.composite
+def tables(draw: Any) -> Table:
+    columns = draw(st.lists(TEXT, max_size=3))
+    rows = st.builds(
+        TableRow,
+        st.tuples(TEXT),
+        st.tuples(*[cells() | st.just(EMPTY) for _ in columns]),
+        quiet=st.booleans(),
+        section=st.booleans(),
+    )
+    return Table(
+        draw(TEXT), ["label"], columns, draw(st.lists(rows, max_size=3)), {"*": "a mark"}, draw(st.lists(TEXT))
+    )
+
+
+def texts_of(table: Table) -> list[str]:
+    return [*table.headings, *(text for _, texts in table.lines() for text in texts), *table.legend()]
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        self.texts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.texts:
+            self.texts[-1] += data
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables())
+def test_every_text_is_in_every_format(table: Table) -> None:
+    wanted = texts_of(table)
+    shown, source = markdown(table), latex(table)
+    reader = _Text()
+    reader.feed(str(html(table)))
+    in_page = {found.rstrip("\n") for found in reader.texts}
+    console = Console(width=100_000, color_system=None)
+    with console.capture() as captured:
+        console.print(terminal(table))
+    for text in wanted:
+        assert escape_markdown(text) in shown
+        assert text in captured.get()
+        with_minus = re.sub(r"(?<![\w.])-(?=[\d.]|inf)", "−", text)
+        assert {text, with_minus} & in_page
+        assert escape_latex(text) in source or escape_latex(with_minus) in source
+    assert set(reader.tags) <= {"table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables())
+def test_the_shape_survives(table: Table) -> None:
+    width, lines = len(table.headings), len(list(table.lines()))
+    rows = [line for line in markdown(table).splitlines() if line.startswith("| ")]
+    assert len(rows) == lines + 2
+    assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == width + 1 for line in rows)
+    source = latex(table)
+    body = source[source.index("\\toprule") : source.index("\\bottomrule")].splitlines()
+    ends = [line for line in body if line.endswith(" \\\\")]
+    assert len(ends) == lines + 1
+    assert all(len(re.findall(r"(?<!\\) & ", line)) == width - 1 for line in ends)
+    assert str(html(table)).count("<tr") == lines + 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables())
+def test_latex_braces_are_balanced(table: Table) -> None:
+    bare = latex(table).replace("\\\\", "").replace("\\{", "").replace("\\}", "")
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("\\begin{") == bare.count("\\end{") == 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables())
+def test_csv_keeps_every_number(table: Table) -> None:
+    read = list(csv.DictReader(io.StringIO(csv_text(table), newline="")))
+    given_cells = [part for row in table.rows for cell in row.cells if cell is not EMPTY for part in cell.numbers()]
+    assert len(read) == len(given_cells)
+    for line, cell in zip(read, given_cells, strict=True):
+        for name in ("value", "change", "low", "high", "published", "difference"):
+            number = getattr(cell, name)
+            if number is None:
+                assert line[name] == ""
+            elif isinstance(number, str):
+                assert line[name] == number
+            else:
+                assert float(line[name]) == number or (math.isnan(number) and math.isnan(float(line[name])))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(tables(), max_size=2))
+def test_json_is_json(several: list[Table]) -> None:
+    (*read,) = json.loads(FORMATS["json"](*several), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert [table["title"] for table in read] == [table.title for table in several]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_empty_table(name: str) -> None:
+    assert FORMATS[name](Table("empty", ["label"], [], []))
+    assert isinstance(FORMATS[name](), str)
+
+
+def test_published_values_have_lines_of_their_own() -> None:
+    table = Table(
+        "t", ["row"], ["a"], [TableRow(["x"], [Cell(41.25, ".1f", published=40.0, bracketed=Cell(2, ".0f"))])]
+    )
+    assert [texts for _, texts in table.lines()] == [
+        ["x", "measured", "41.2 (2)"],
+        ["", "published", "40.0 (–)"],
+        ["", "difference", "+1.2 (–)"],
+    ]
+
+
+def test_the_option_names_the_formats() -> None:
+    assert set(get_args(get_args(Format)[0])) == {"terminal", *FORMATS}
