@@ -76,7 +76,9 @@ def _deprecated(plugin: type, what: str) -> None:
     """Warn of an older contract, once per class."""
     if plugin not in _warned:
         _warned.add(plugin)
-        warnings.warn(f"{plugin.__module__}.{plugin.__qualname__} {what}; see docs/howto/plugins.md", DeprecationWarning, 3)
+        warnings.warn(
+            f"{plugin.__module__}.{plugin.__qualname__} {what}; see docs/howto/plugins.md", DeprecationWarning, 3
+        )
 
 
 def plan(

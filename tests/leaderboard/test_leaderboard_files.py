@@ -21,7 +21,8 @@ from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.run_sweep import run as sweep
 from lnbench.sweeps.spec import parse
 from lnbench.tables import leaderboard_files as formats
-from lnbench.tables.leaderboard import leaderboard_tables
+from lnbench.tables.leaderboard import leaderboard_tables, rows_table
+from lnbench.tables.render import escape_latex
 from tests.support.runs import RIGHT, WRONG, Run, control, pick, printed
 
 # Formats
@@ -186,6 +187,21 @@ def test_the_command(full: Run, tmp_path: Path) -> None:
     assert len(leaderboard.load(out)) == 11
     with pytest.raises(LnbenchError, match="unknown format"):
         cli.invoke(app, ["leaderboard", str(full.folder), "-o", "board.txt"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("json", ".json"), ("csv", ".csv"), ("markdown", ".md")])
+def test_the_command_prints_what_it_writes(full: Run, tmp_path: Path, name: str, suffix: str) -> None:
+    formats.write(full.rows(), tmp_path / f"written{suffix}")
+    shown = CliRunner().invoke(app, ["leaderboard", str(full.folder), "--format", name])
+    assert shown.stdout == (tmp_path / f"written{suffix}").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_the_command_prints_latex(full: Run, by_row: bool) -> None:
+    shown = CliRunner().invoke(app, ["leaderboard", str(full.folder), "--format", "latex", *["--rows"] * by_row])
+    tables = [rows_table(full.rows())] if by_row else leaderboard_tables(full.rows())
+    assert shown.stdout.count(r"\begin{tabular}") == len(tables)
+    assert all(escape_latex(table.title) in shown.stdout for table in tables)
 
 
 def test_an_empty_run(tmp_path: Path) -> None:
