@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Row = NDArray[int64]
+    TokenRow = NDArray[int64]
 
 MODES = ("pack", "truncate")
 
@@ -185,13 +185,13 @@ def _packed(
     length: int,
     tokens: int | None,
     shortest: int,
-) -> Iterator[Row]:
+) -> Iterator[TokenRow]:
     """The stream in rows of ``length``, and a last one if it has at least ``shortest`` positions."""
     import numpy as np
 
     body = length - len(head)
     begin = np.array(head, dtype=np.int64)
-    pending: list[Row] = []
+    pending: list[TokenRow] = []
     held = seen = 0
     between = False
     for first, ids in pieces:
@@ -220,7 +220,7 @@ def _packed(
 
 def _truncated(
     pieces: Iterable[tuple[bool, list[int]]], head: list[int], length: int, tokens: int | None, shortest: int
-) -> Iterator[Row]:
+) -> Iterator[TokenRow]:
     """The beginning of each document as a row, where it has at least ``shortest`` positions."""
     import numpy as np
 
@@ -238,19 +238,19 @@ def _truncated(
         raise LnbenchError(f"no document comes to the {shortest - len(head)} tokens of the shortest block")
 
 
-def _skipped(rows: Iterator[Row], start: int, on_skip: Callable[[int], None] | None) -> Iterator[Row]:
+def _skipped(rows: Iterator[TokenRow], start: int, on_skip: Callable[[int], None] | None) -> Iterator[TokenRow]:
     for number, _ in enumerate(islice(rows, start), start=1):
         if on_skip is not None:
             on_skip(number)
     yield from rows
 
 
-def _batches(rows: Iterable[Row], size: int) -> Iterator[Tensor]:
+def _batches(rows: Iterable[TokenRow], size: int) -> Iterator[Tensor]:
     """Batches of rows of one length."""
     import numpy as np
     import torch
 
-    batch: list[Row] = []
+    batch: list[TokenRow] = []
     for row in rows:
         if batch and (len(batch) == size or len(row) != len(batch[0])):
             yield torch.from_numpy(np.stack(batch))
@@ -260,7 +260,7 @@ def _batches(rows: Iterable[Row], size: int) -> Iterator[Tensor]:
         yield torch.from_numpy(np.stack(batch))
 
 
-def _padded_batches(rows: Iterator[Row], size: int, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def _padded_batches(rows: Iterator[TokenRow], size: int, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of rows of any length, with their masks."""
     import torch
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lnbench.finetuning.data import Example, Question, TrainingData
 from lnbench.lm.head import LaidOut, Pooling, read_hidden
-from lnbench.lm.scoring import Batch, Row
+from lnbench.lm.scoring import Batch, TokenRow
 from lnbench.model.logits import logits_at, pad_right
 from lnbench.model.sites import locate, transformer_body
 
@@ -111,7 +111,7 @@ class TextObjective(Objective):
             shared.setdefault((example.answer, *example.tokens[:-1]), []).append(number)
         found: dict[int, tuple[float, bool]] = {}
         for some in _batches(sorted(shared, key=len, reverse=True), batch_size):
-            batch = Batch.of([Row(list(key[1:]), key[0]) for key in some], self.device)
+            batch = Batch.of([TokenRow(list(key[1:]), key[0]) for key in some], self.device)
             logits = logits_at(self.adapted, batch.ids, batch.scored).float().log_softmax(-1).cpu()
             for key, own in zip(some, torch.split(logits, [key[0] for key in some]), strict=True):
                 for number in shared[key]:

@@ -94,7 +94,7 @@ class TrainingSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Preset:
+class TrainingPreset:
     """A published way to train."""
 
     adapter: Mapping[str, Any]
@@ -115,8 +115,8 @@ _PAPER = {
 }
 """What both tasks share (appendix B of *Language-specific Neurons Do Not Facilitate Cross-Lingual Transfer*)."""
 
-PRESETS: dict[str, Preset] = {
-    "xnli-paper": Preset(
+PRESETS: dict[str, TrainingPreset] = {
+    "xnli-paper": TrainingPreset(
         adapter={"rank": 8, "alpha": 16},
         settings=_PAPER
         | {
@@ -128,7 +128,7 @@ PRESETS: dict[str, Preset] = {
             "epochs": 2,
         },
     ),
-    "xquad-paper": Preset(
+    "xquad-paper": TrainingPreset(
         adapter={"rank": 64, "alpha": 128},
         settings=_PAPER
         | {
@@ -145,14 +145,14 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preset_of(name: str | None) -> Preset:
+def preset_of(name: str | None) -> TrainingPreset:
     """A preset by name; without one, the defaults.
 
     Raises:
         LnbenchError: no such preset.
     """
     if name is None:
-        return Preset({}, {})
+        return TrainingPreset({}, {})
     if name not in PRESETS:
         raise unknown("training preset", name, PRESETS)
     return PRESETS[name]

@@ -11,7 +11,7 @@ Projection = Literal["gate", "up", "down"]
 Factor = Literal["lora_A", "lora_B"]
 
 
-class Place(NamedTuple):
+class ProjectionPlace(NamedTuple):
     """Where one projection meets the neurons of a block."""
 
     path: str
@@ -27,20 +27,20 @@ class Place(NamedTuple):
         return 0 if self.factor == "lora_B" else 1
 
 
-def place(row: Architecture, width: int, projection: Projection) -> Place:
+def place(row: Architecture, width: int, projection: Projection) -> ProjectionPlace:
     """Where ``gate`` (in a plain block, the projection before the non-linearity), ``up`` or ``down`` is.
 
     Raises:
         LnbenchError: ``up`` of a plain block, or another name.
     """
     if projection == "gate":
-        return Place(row.before, "lora_B", 0)
+        return ProjectionPlace(row.before, "lora_B", 0)
     if projection == "down":
-        return Place(row.after, "lora_A", 0)
+        return ProjectionPlace(row.after, "lora_A", 0)
     if projection != "up":
         raise unknown("projection", projection, ("gate", "up", "down"))
     if row.fused:
-        return Place(row.before, "lora_B", width)
+        return ProjectionPlace(row.before, "lora_B", width)
     if row.up is None:
         raise LnbenchError("this model's feed-forward blocks are not gated, so they have no up projection")
-    return Place(row.up, "lora_B", 0)
+    return ProjectionPlace(row.up, "lora_B", 0)

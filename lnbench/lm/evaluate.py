@@ -22,7 +22,7 @@ from lnbench.files import tasks_dir
 from lnbench.lm import compat
 from lnbench.lm.experiment import Experiment
 from lnbench.lm.lnbench_lm import LNBenchLM
-from lnbench.lm.scoring import Row
+from lnbench.lm.scoring import TokenRow
 
 
 class UnwrittenError(LnbenchError):
@@ -92,7 +92,7 @@ def remember(lm: LNBenchLM) -> BatchSizes:
     detect, found = lm._detect_batch_size, BatchSizes()
 
     def detect_once(requests: Sequence[Any] | None = None, pos: int = 0) -> int:
-        longest = len(Row.of(requests[pos], lm.max_length).tokens) if requests else lm._longest
+        longest = len(TokenRow.of(requests[pos], lm.max_length).tokens) if requests else lm._longest
         if longest not in found.by_length:
             found.by_length[longest] = int(detect(requests, pos))
         found.last = found.by_length[longest]

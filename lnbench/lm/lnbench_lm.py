@@ -22,8 +22,8 @@ from lnbench.host import get_host
 from lnbench.lm.answers import Answers
 from lnbench.lm.experiment import Artifacts, Experiment
 from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
-from lnbench.lm.override_counts import Account
-from lnbench.lm.scoring import Batch, Request, Row, collate, length_for_batch_size, read_scores
+from lnbench.lm.override_counts import OverrideCounts
+from lnbench.lm.scoring import Batch, TokenRequest, TokenRow, collate, length_for_batch_size, read_scores
 from lnbench.model.logits import logits_at
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 from lnbench.model.sites import TENSOR_PARALLEL, Sites, locate, transformer_body
@@ -94,7 +94,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             LnbenchError: as the constructor.
         """
         self.experiment = experiment
-        self.accounts: dict[str, Account] = defaultdict(Account)
+        self.accounts: dict[str, OverrideCounts] = defaultdict(OverrideCounts)
         self._plans: dict[str, Any] = {}
         self._classifier = ClassificationHead.load(experiment.head) if experiment.head else None
         if experiment.site == "paper" and experiment.changes_model:
@@ -285,7 +285,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             )
 
     def _loglikelihood_tokens(
-        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
+        self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         # Requests that share a row must also share where their prompt ends, if that decides what is changed.
         share = self.logits_cache and (self._applied is None or self.experiment.positions == "all")
@@ -299,7 +299,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
         with bar:
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
-                batch = Batch.of([Row.of(request, self.max_length) for request in chunk], self.device)
+                batch = Batch.of([TokenRow.of(request, self.max_length) for request in chunk], self.device)
                 with self._reading(batch):
                     logits = logits_at(self.model, batch.ids, batch.scored)
                 for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
@@ -326,7 +326,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         ):
             some = contexts[start : start + size]
             texts = pooling.lay_out([encoded[text] for text in some], self.device)
-            with self._reading(Batch([Row(encoded[text], 1) for text in some], texts.ids), texts.read):
+            with self._reading(Batch([TokenRow(encoded[text], 1) for text in some], texts.ids), texts.read):
                 pooled = read_hidden(transformer_body(self.sites.model), texts)
             scores |= dict(zip(some, self._classifier.log_probabilities(pooled).cpu(), strict=True))
         answers = []
@@ -361,7 +361,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         """As lm-eval, but by the longest request in place of the model's full length, and by rule on a CPU."""
         longest = self._longest or self.max_length
         if requests:
-            longest = len(Row.of(requests[pos], self.max_length).tokens)
+            longest = len(TokenRow.of(requests[pos], self.max_length).tokens)
         if self.device.type == "cpu":
             # Trying sizes until memory runs out would stop a CPU process, and larger batches are no faster there.
             return int(max(1, min(self.max_batch_size, _CPU_BATCH_TOKENS // max(1, longest))))

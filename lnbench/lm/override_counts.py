@@ -10,7 +10,7 @@ from lnbench.overrides import Applied
 
 
 @dataclass
-class Account:
+class OverrideCounts:
     """The overrides of one language's requests, added up."""
 
     neurons: int = 0

@@ -19,19 +19,19 @@ from lnbench.errors import LnbenchError
 from lnbench.model.logits import pad_right
 from lnbench.overrides import Positions
 
-Request = tuple[Any, list[int], list[int]]
+TokenRequest = tuple[Any, list[int], list[int]]
 """``(strings, context tokens, continuation tokens)``, as lm-eval's ``_loglikelihood_tokens`` takes them."""
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """One request as the model sees it: its tokens without the last, and how many of the outputs are scored."""
 
     tokens: list[int]
     scored: int
 
     @classmethod
-    def of(cls, request: Request, max_length: int) -> Row:
+    def of(cls, request: TokenRequest, max_length: int) -> TokenRow:
         """Cut a request to the model's length from the left, as lm-eval does.
 
         Raises:
@@ -54,12 +54,12 @@ class Row:
 class Batch:
     """Rows padded on the right."""
 
-    rows: Sequence[Row]
+    rows: Sequence[TokenRow]
     ids: Tensor
     """``LongTensor[batch, length]``."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], device: torch.device) -> Batch:
+    def of(cls, rows: Sequence[TokenRow], device: torch.device) -> Batch:
         """Pad and stack rows."""
         return cls(rows, pad_right([row.tokens for row in rows])[0].to(device))
 
@@ -85,7 +85,7 @@ class Batch:
         return (places >= low) & (places < high)
 
 
-def collate(requests: Sequence[Request], *, share: bool) -> Any:
+def collate(requests: Sequence[TokenRequest], *, share: bool) -> Any:
     """lm-eval's batching: longest first, and with ``share`` one row for all one-token continuations of a context."""
     return Collator(
         requests,
@@ -96,7 +96,7 @@ def collate(requests: Sequence[Request], *, share: bool) -> Any:
 
 
 def read_scores(
-    collator: Any, chunk: Sequence[Request], batch: Batch, logits: Tensor, softmax_dtype: torch.dtype | None
+    collator: Any, chunk: Sequence[TokenRequest], batch: Batch, logits: Tensor, softmax_dtype: torch.dtype | None
 ) -> list[tuple[Any, tuple[float, bool]]]:
     """The answers of one batch.
 

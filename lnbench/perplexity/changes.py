@@ -22,7 +22,7 @@ _Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reading:
+class SliceNats:
     """One language's slice as it was read: sums over its blocks."""
 
     tokens: _Floats
@@ -48,7 +48,7 @@ class Changes:
         languages: Languages i, in the order of the rows.
     """
 
-    readings: Mapping[str, Reading]
+    readings: Mapping[str, SliceNats]
     languages: Sequence[str]
 
     def baseline(self) -> dict[str, Baseline]:
@@ -99,7 +99,7 @@ class _Resampled:
     blocks: int
 
     @classmethod
-    def of(cls, language: str, one: Reading) -> _Resampled:
+    def of(cls, language: str, one: SliceNats) -> _Resampled:
         added = {changed: nats - one.unchanged for changed, nats in one.changed.items()}
         sums = resampled_sums(np.vstack([one.tokens, one.sizes, one.unchanged, *added.values()]), language)
         return cls(sums[0], sums[1], sums[2], dict(zip(added, sums[3:], strict=True)), len(one.tokens))
@@ -121,7 +121,7 @@ def resampled_sums(values: _Floats, language: str) -> _Floats:
     return sums
 
 
-def _baseline(one: Reading) -> Baseline:
+def _baseline(one: SliceNats) -> Baseline:
     nats, tokens, size = one.unchanged.sum(), one.tokens.sum(), one.sizes.sum()
     with np.errstate(over="ignore"):
         perplexity = np.exp(nats / tokens)
@@ -130,7 +130,7 @@ def _baseline(one: Reading) -> Baseline:
     )
 
 
-def _cell(changed: str, read: str, one: Reading, resampled: _Resampled, p_values: tuple[float, float]) -> Cell:
+def _cell(changed: str, read: str, one: SliceNats, resampled: _Resampled, p_values: tuple[float, float]) -> Cell:
     added = one.changed[changed] - one.unchanged
     tokens, size, before = one.tokens.sum(), one.sizes.sum(), one.unchanged.sum()
     sums = resampled.added[changed]

@@ -21,7 +21,7 @@ from lnbench.model.sites import Sites, evaluating, locate
 from lnbench.neurons import NeuronSet, draw_random
 from lnbench.override_values import Override
 from lnbench.parameters import format_choice
-from lnbench.perplexity.changes import Changes, Reading
+from lnbench.perplexity.changes import Changes, SliceNats
 from lnbench.perplexity.checkpoint import UNCHANGED, Passes, of_control
 from lnbench.perplexity.losses import block_nats
 from lnbench.perplexity.matrix import PerplexityMatrix
@@ -213,11 +213,11 @@ def _run(
             passes.add(change.name, text.language, nats, outside)
 
 
-def _reading(text: Slice, languages: Sequence[str], controls: int, passes: Passes) -> Reading:
+def _reading(text: Slice, languages: Sequence[str], controls: int, passes: Passes) -> SliceNats:
     """What was found of one slice."""
     read = text.language
     measured = [language for language in languages if (language, read) in passes]
-    return Reading(
+    return SliceNats(
         tokens=text.tokens,
         sizes=text.sizes,
         unchanged=passes.nats(UNCHANGED, read),

@@ -1,7 +1,8 @@
-"""Cells that take their process down with them, as when memory ends: known by the folders that they leave behind."""
+"""Cells that take their process down, as when memory ends, known by the folders they leave; and errors of the disk."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lnbench.sweeps.folder import CELLS
 ATTEMPTS = 3
 """How many processes or workers a cell may take down; the last of them tries it with a batch of 1."""
 _FILE = ".deaths.json"
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def consecutive_crashes(out: Path, cells: Sequence[Cell]) -> dict[str, int]:
@@ -37,3 +39,10 @@ def consecutive_crashes(out: Path, cells: Sequence[Cell]) -> dict[str, int]:
     # One that is given up is tried again by the next run, as all that fail.
     write_json(out / _FILE, {key: deaths for key, deaths in found.items() if deaths < ATTEMPTS})
     return found
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """Return the error of the disk that another error comes from; it ends a sweep."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _DISK):
+        error = error.__cause__ or error.__context__
+    return error

@@ -86,32 +86,16 @@ class OnRay:
 
     def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
         """See :class:`lnbench.sweeps.run_sweep.Executor`."""
-        here = os.getcwd()  # noqa: PTH109 - a string for the other machine
-        # Ray itself would try one that memory is too small for again and again.
-        task = ray.remote(max_retries=0, **self._resources)(_train)
-        running = {task.remote(training, here): (training, 1) for training in trainings}
-        while running:
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            training, attempt = running.pop(done)
-            result: Path | Exception
-            try:
-                result = Path(ray.get(done))
-            except RayTaskError as error:
-                result = error.cause
-            except RayError as error:
-                if attempt < ATTEMPTS:
-                    running[task.remote(training, here)] = (training, attempt + 1)
-                    continue
-                result = _WorkersDiedError(f"{ATTEMPTS} workers died of it, the last one: {one_line_error(error)}")
-            yield training, result
+        if trainings:
+            with self._pool(len(trainings), Path()) as pool:
+                yield from pool.each("train", trainings)
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
         """See :class:`lnbench.sweeps.run_sweep.Executor`."""
         if not cells:
             return
-        size = min(self._fits, self._asked or self._fits, len(cells))
-        with closing(_Pool(size, out, self._resources)) as pool:
-            read = countings(cells, size)
+        with self._pool(len(cells), out) as pool:
+            read = countings(cells, len(pool.slots))
             # Where Statistics cannot be had, the cells that need them say so.
             first_shards = [one for one in read if one.shard != WHOLE and one.shard[0] == 0]
             deque(pool.each("count", read), maxlen=0)
@@ -125,9 +109,9 @@ class OnRay:
                 else:
                     yield cell, lines
 
-    @property
-    def _resources(self) -> dict[str, float]:
-        return {"num_cpus": self._cpus, "num_gpus": self._gpus or 0}
+    def _pool(self, things: int, out: Path) -> closing[_Pool]:
+        size = min(self._fits, self._asked or self._fits, things)
+        return closing(_Pool(size, out, {"num_cpus": self._cpus, "num_gpus": self._gpus or 0}))
 
     def _room(self, resources: dict[str, float]) -> int:
         """How many workers fit the cluster."""
@@ -169,9 +153,12 @@ class _Actor:
     def merge_shards(self, wanted: Any) -> None:
         self._worker.merge_shards(wanted)
 
+    def train(self, training: Training) -> Path:
+        return self._worker.train(training)
+
 
 @dataclass
-class _Place:
+class _Slot:
     """An actor, replaced when it dies, and what it has loaded."""
 
     actor: Any
@@ -186,7 +173,7 @@ class _Pool:
     def __init__(self, size: int, out: Path, resources: dict[str, float]) -> None:
         self._remote = ray.remote(**resources)(_Actor)
         self._arguments = (out, os.getcwd())  # noqa: PTH109 - a string for the other machine
-        self.places = [_Place(self._new()) for _ in range(size)]
+        self.slots = [_Slot(self._new()) for _ in range(size)]
 
     def each(self, method: str, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
         """Every item with what ``method`` made of it, or with the exception, as they end.
@@ -194,30 +181,28 @@ class _Pool:
         Raises:
             LnbenchError: a worker cannot start.
         """
-        left, free = deque(range(len(items))), list[_Place]()
-        # A place without a number is starting: what a dead worker leaves goes to whoever is free first.
-        running: dict[Any, tuple[_Place, int | None]] = {
-            place.actor.ready.remote(): (place, None) for place in self.places
-        }
+        left, free = deque(range(len(items))), list[_Slot]()
+        # A slot without a number is starting: what a dead worker leaves goes to whoever is free first.
+        running: dict[Any, tuple[_Slot, int | None]] = {slot.actor.ready.remote(): (slot, None) for slot in self.slots}
         deaths: Counter[int] = Counter()
         while left or any(number is not None for _, number in running.values()):
             while left and free:
-                place = free.pop()
-                number = self._next(place, left, items)
-                place.loading = items[number].loading
-                running[getattr(place.actor, method).remote(_after(deaths[number], items[number]))] = (place, number)
+                slot = free.pop()
+                number = self._next(slot, left, items)
+                slot.loading = items[number].loading
+                running[getattr(slot.actor, method).remote(_after(deaths[number], items[number]))] = (slot, number)
             (done,), _ = ray.wait(list(running), num_returns=1)
-            place, finished = running.pop(done)
+            slot, finished = running.pop(done)
             try:
                 result = ray.get(done)
-                place.failed_starts = 0
-                free.append(place)
+                slot.failed_starts = 0
+                free.append(slot)
             except RayTaskError as error:
                 result = error.cause
-                free.append(place)
+                free.append(slot)
             except RayError as error:
-                if self._renewed(place, started=finished is not None, error=error):
-                    running[place.actor.ready.remote()] = (place, None)
+                if self._renewed(slot, started=finished is not None, error=error):
+                    running[slot.actor.ready.remote()] = (slot, None)
                 if finished is None:
                     continue
                 deaths[finished] += 1
@@ -230,34 +215,34 @@ class _Pool:
 
     def close(self) -> None:
         """Give the actors' processors back."""
-        for place in self.places:
-            ray.kill(place.actor)
+        for slot in self.slots:
+            ray.kill(slot.actor)
 
-    def _renewed(self, place: _Place, *, started: bool, error: RayError) -> bool:
+    def _renewed(self, slot: _Slot, *, started: bool, error: RayError) -> bool:
         """Put a new actor in the place of a dead one, unless none starts there.
 
         Raises:
-            LnbenchError: it was the last place.
+            LnbenchError: it was the last slot.
         """
         # It may be alive, and only out of reach.
-        ray.kill(place.actor)
-        place.failed_starts = 0 if started else place.failed_starts + 1
-        if place.failed_starts == ATTEMPTS:
-            self.places.remove(place)
-            if not self.places:
+        ray.kill(slot.actor)
+        slot.failed_starts = 0 if started else slot.failed_starts + 1
+        if slot.failed_starts == ATTEMPTS:
+            self.slots.remove(slot)
+            if not self.slots:
                 raise LnbenchError(f"no worker can start on the Ray cluster: {one_line_error(error)}") from error
             return False
-        place.actor, place.loading = self._new(), None
+        slot.actor, slot.loading = self._new(), None
         return True
 
     def _new(self) -> Any:
         return self._remote.remote(*self._arguments)
 
-    def _next(self, place: _Place, left: deque[int], items: Sequence[Item]) -> int:
+    def _next(self, slot: _Slot, left: deque[int], items: Sequence[Item]) -> int:
         """Something for the model that is loaded there, else for one that is loaded nowhere."""
-        elsewhere = [other.loading for other in self.places if other is not place]
+        elsewhere = [other.loading for other in self.slots if other is not slot]
         wishes = (
-            lambda loading: loading == place.loading,
+            lambda loading: loading == slot.loading,
             lambda loading: loading not in elsewhere,
             lambda loading: True,
         )
@@ -269,8 +254,3 @@ class _Pool:
 def _after(deaths: int, item: Item) -> Any:
     """A cell that knows how many workers it took down, so that the last one is careful."""
     return replace(item, deaths=item.deaths + deaths) if isinstance(item, Cell) else item
-
-
-def _train(training: Training, folder: str) -> Path:
-    os.chdir(folder)
-    return training.job.run(wait=True)

@@ -14,8 +14,7 @@ from lnbench.errors import LnbenchError, one_line_error
 from lnbench.files import exclusive_lock
 from lnbench.sweeps import records
 from lnbench.sweeps.cells import Cell, Loading, plan
-from lnbench.sweeps.crashes import ATTEMPTS, consecutive_crashes
-from lnbench.sweeps.failures import disk_error
+from lnbench.sweeps.crashes import ATTEMPTS, consecutive_crashes, disk_error
 from lnbench.sweeps.folder import clear_unfinished, reconcile, save_spec
 from lnbench.sweeps.model_variants import Training, loadings
 from lnbench.sweeps.provenance import failure

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,12 +22,14 @@ from lnbench.files import fingerprint, sync
 from lnbench.lm import LNBenchLM
 from lnbench.lm.evaluate import BatchSizes, Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
 from lnbench.sweeps.cells import Cell, Invocation, Loading
-from lnbench.sweeps.crashes import ATTEMPTS
-from lnbench.sweeps.failures import disk_error
+from lnbench.sweeps.crashes import ATTEMPTS, disk_error
 from lnbench.sweeps.folder import CELLS
 from lnbench.sweeps.provenance import described_by, failure
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.statistics_jobs import Counting, count, merge_shards
+
+if TYPE_CHECKING:
+    from lnbench.sweeps.model_variants import Training
 
 log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
@@ -83,6 +85,13 @@ class Worker:
     def merge_shards(self, wanted: Counting) -> None:
         """Make Statistics in the cache from their shards."""
         merge_shards(self.load(wanted.loading, wanted.invocation), wanted)
+
+    def train(self, training: Training) -> Path:
+        """Run a fine-tuning; another worker may be at the same one."""
+        try:
+            return training.job.run(wait=True)
+        finally:
+            _free_memory()
 
     def load(self, loading: Loading, invocation: Invocation) -> LNBenchLM:
         """The model that is wanted, loaded unless it is there already; one that cannot be loaded is not tried again.

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lnbench.perplexity import changes
-from lnbench.perplexity.changes import Changes, Reading, resampled_sums
+from lnbench.perplexity.changes import Changes, SliceNats, resampled_sums
 
 
-def reading(blocks: int = 12, *, seed: int = 0, harm: dict[str, float] | None = None, controls: int = 0) -> Reading:
+def reading(blocks: int = 12, *, seed: int = 0, harm: dict[str, float] | None = None, controls: int = 0) -> SliceNats:
     random = np.random.default_rng(seed)
     tokens = random.integers(3, 30, blocks).astype(float)
     unchanged = tokens * random.uniform(2, 4, blocks)
@@ -25,7 +25,7 @@ def reading(blocks: int = 12, *, seed: int = 0, harm: dict[str, float] | None = 
     def by(nats: float) -> Any:
         return unchanged + tokens * random.normal(nats, 0.1, blocks)
 
-    return Reading(
+    return SliceNats(
         tokens=tokens,
         sizes=tokens * random.integers(1, 5, blocks),
         unchanged=unchanged,
@@ -134,7 +134,7 @@ def test_what_is_significant_and_beyond_controls() -> None:
 def test_between_the_controls_is_not_beyond_them() -> None:
     one = reading(40, harm={"en": 0.1})
     controls = [one.unchanged - one.tokens, one.unchanged + one.tokens]
-    found = Changes({"en": Reading(**(vars(one) | {"controls": {"en": controls}}))}, ["en"])
+    found = Changes({"en": SliceNats(**(vars(one) | {"controls": {"en": controls}}))}, ["en"])
     cell = found.cells_and_selectivity()[0][0]
     assert cell.exceeds_controls is False
     assert (cell.control_min, cell.control_max) == (pytest.approx(-1), pytest.approx(1))
@@ -142,7 +142,7 @@ def test_between_the_controls_is_not_beyond_them() -> None:
 
 def test_no_change_at_all_is_not_beyond_the_controls() -> None:
     one = reading(40, harm={"en": 0.0})
-    harmed = Reading(**(vars(one) | {"changed": {"en": one.unchanged}, "controls": {"en": [one.unchanged + 1]}}))
+    harmed = SliceNats(**(vars(one) | {"changed": {"en": one.unchanged}, "controls": {"en": [one.unchanged + 1]}}))
     cell = Changes({"en": harmed}, ["en"]).cells_and_selectivity()[0][0]
     assert (cell.delta_nats, cell.exceeds_controls) == (0, False)
 
@@ -178,7 +178,7 @@ def test_one_block_has_no_interval_and_one_language_no_others() -> None:
 
 def test_a_perplexity_beyond_floating_point() -> None:
     one = reading()
-    huge = Reading(**(vars(one) | {"changed": {"en": one.unchanged + 1000 * one.tokens}}))
+    huge = SliceNats(**(vars(one) | {"changed": {"en": one.unchanged + 1000 * one.tokens}}))
     (cell,), _ = Changes({"en": huge}, ["en"]).cells_and_selectivity()
     assert cell.delta_nats == pytest.approx(1000)
     assert (cell.delta_perplexity, cell.delta_perplexity_low, cell.delta_perplexity_high) == (None, None, None)
@@ -186,7 +186,7 @@ def test_a_perplexity_beyond_floating_point() -> None:
 
 def test_text_without_bytes() -> None:
     one = reading()
-    empty = Reading(**(vars(one) | {"sizes": np.zeros(12)}))
+    empty = SliceNats(**(vars(one) | {"sizes": np.zeros(12)}))
     found = Changes({"en": empty}, ["en"])
     assert found.baseline()["en"].bits_per_byte is None
     (cell,), (row,) = found.cells_and_selectivity()
