@@ -53,8 +53,8 @@ def measure(
         str | None,
         typer.Option("--languages", help="Compared by every selector in place of the paper's sets, as en+hi+zh."),
     ] = None,
-    tokens: Annotated[int | None, typer.Option(help="Tokens of text a language, for Statistics.", min=1)] = None,
-    limit: Annotated[int | None, typer.Option(help="Documents a cell.", min=1)] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of text per language, for Statistics.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Documents per cell.", min=1)] = None,
     controls: Annotated[
         int | None,
         typer.Option(
@@ -79,14 +79,14 @@ def measure(
     cpus: Cpus = None,
     gpus: Gpus = None,
 ) -> None:
-    """Do every step from text to table, and show the published value beside each measured one. Goes on where it ended.
+    """Do every step from text to table, and show the published value beside each measured one. Resumes.
 
     NAME is a table or figure that lnbench reproduce list names, or all. Exit code 1 if a cell failed.
 
     Example: lnbench reproduce figure1 --model gemma-3-270m --scale small
     """
     check_executor(executor, ray_address, workers, cpus, gpus)
-    from lnbench.reproduce.plan import Request, plan
+    from lnbench.reproduce.plan import ReproductionRequest, plan
     from lnbench.reproduce.scale_settings import parse_pair
 
     given: dict[str, Any] = {f"model_args.{name}": value for name, value in model_arguments(model_args).items()}
@@ -95,7 +95,7 @@ def measure(
     given |= {f"{task}.limit": limit for task in ("xnli", "xquad")} if limit else {}
     given |= dict(map(parse_pair, setting or ()))
     wanted = plan(
-        Request(
+        ReproductionRequest(
             names=(str(context.info_name), *(others or ())),
             out=out or Path("runs") / "reproduce" / f"{Path(model).name if model else 'paper'}-{scale}",
             model=model,
@@ -108,29 +108,24 @@ def measure(
         )
     )
     if dry_run:
-        from lnbench.reproduce.estimate import estimate
-
         for step in wanted.steps:
-            typer.echo(f"# {step.doing}")
-            typer.echo("\n".join(step.commands))
-        typer.echo(f"# {estimate(wanted)}")
+            typer.echo("\n".join([f"# {step.doing}", *step.commands()]))
+        typer.echo(f"# {wanted.amount()}")
         return
     from lnbench.console import console
-    from lnbench.reproduce.outcome import folder_of
+    from lnbench.reproduce.results import folder_of
     from lnbench.reproduce.run_plan import run
-    from lnbench.reproduce.writing import shown, verdicts
+    from lnbench.tables.render import terminal
 
     failed: list[str] = []
     with chosen_executor(executor, ray_address, workers, cpus, gpus) as chosen:
-        for job, found in zip(wanted.jobs, run(wanted, chosen, console(stderr=True)), strict=True):
-            for table in found.tables:
-                show(shown(table))
-            if (verdict := verdicts(found)) is not None:
-                show(verdict)
-            for sentence in (*found.findings, *(f"Note: {caveat}" for caveat in found.caveats)):
+        for item, reproduction in zip(wanted.items, run(wanted, chosen, console(stderr=True)), strict=True):
+            for table in reproduction.shown:
+                show(terminal(table))
+            for sentence in (*reproduction.findings, *(f"Note: {caveat}" for caveat in reproduction.caveats)):
                 typer.echo(sentence)
-            typer.echo(f"{found.name}: written to {folder_of(wanted, job)}")
-            failed += found.failures
+            typer.echo(f"{item.name}: written to {folder_of(wanted, item)}")
+            failed += reproduction.failures
     for failure in dict.fromkeys(failed):
         typer.echo(failure, err=True)
     typer.echo(f"as a page: lnbench report {wanted.request.out} --out {wanted.request.out / 'report'}")
@@ -140,7 +135,7 @@ def measure(
 
 @reproduce.command("list")
 def list_() -> None:
-    """The tables and figures that can be measured again, and what each shows.
+    """List the tables and figures that can be measured again, and what each shows.
 
     Example: lnbench reproduce list
     """
@@ -148,17 +143,15 @@ def list_() -> None:
     from rich.table import Table
 
     from lnbench.reproduce import catalogue
-    from lnbench.reproduce.catalogue import NeuronsSpec, PerplexitySpec
+    from lnbench.reproduce.catalogue import FigureSpec
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("name", "what it shows", "of"):
         table.add_column(heading)
-    titles = {key: one.title for key, one in catalogue.models().items()}
-    orders: dict[str, None] = {}
-    for name in catalogue.names():
-        spec = catalogue.spec(name)
-        table.add_row(name, catalogue.told(spec), ", ".join(titles[key] for key in spec.named_models))
-        orders |= {spec.order: None} if isinstance(spec, NeuronsSpec | PerplexitySpec) and spec.order else {}
+    for name, spec in catalogue.specs().items():
+        titles = [catalogue.models()[key].title for key in spec.models]
+        table.add_row(name, catalogue.describe(spec), ", ".join(titles))
     show(table)
-    for order in orders:
+    specs = catalogue.specs().values()
+    for order in dict.fromkeys(spec.order for spec in specs if isinstance(spec, FigureSpec)):
         typer.echo(f"In the paper {order}; the numbering within them is ours.")

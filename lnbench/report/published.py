@@ -12,8 +12,7 @@ from lnbench.report.text import counted, listed, number
 from lnbench.report.view import Finding, Picture, Table
 
 if TYPE_CHECKING:
-    from lnbench.tables.reproduction import Reproduction, Value
-    from lnbench.tables.reproduction import Table as Measured
+    from lnbench.tables.reproduction import Reproduction, StoredTable, StoredValue
 
 
 @dataclass(frozen=True)
@@ -51,28 +50,29 @@ def _conclusions(found: Reproduction) -> Table | None:
     return Table("Which of the paper's conclusions survive", ["Conclusion", "Preset", "Verdict", "Evidence"], rows, 4)
 
 
-def _table(table: Measured) -> Table:
+def _table(table: StoredTable) -> Table:
     """Measured, published and the difference side by side, in one cell of the paper's table each."""
     values = [value for row in table.rows for value in row.cells if value is not None]
     notes = []
-    if table.has_published:
+    if table.table.has_published:
         notes.append("Each cell: measured | published in the paper | the difference, measured − published.")
     if any(value.significant for value in values):
         notes.append("* differs from no intervention: p < 0.05 after Holm's correction.")
     if missing := [value for value in values if value.measured is None]:
         notes.append(f"{counted(len(missing), 'cell')} of {len(values)} not measured.")
     notes += [f"{note}." for note in dict.fromkeys(value.note for value in values if value.note)]
-    rows = [[*row.labels, *(_value(value, table.has_published) for value in row.cells)] for row in table.rows]
+    rows = [[*row.labels, *(_value(value, table.table.has_published) for value in row.cells)] for row in table.rows]
     return Table(table.title, [*table.row_labels, *table.columns], rows, len(table.row_labels), notes)
 
 
-def _value(value: Value | None, has_published: bool) -> str:
+def _value(value: StoredValue | None, has_published: bool) -> str:
     if value is None:
         return ""
-    measured = value.text("measured") + ("*" if value.significant else "")
+    cell = value.cell
+    measured = cell.text("measured")
     if not has_published:
         return measured.replace("-", "−")
-    return " | ".join((measured, value.text("published"), value.text("difference"))).replace("-", "−")
+    return " | ".join((measured, cell.text("published"), cell.text("difference"))).replace("-", "−")
 
 
 def finding(found: Reproduction) -> Finding:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -14,62 +13,58 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from lnbench.errors import unknown
 
 DATA = Path(__file__).parent / "data"
-COMPARISON = "paper-vs-corrected"
+Drawing = Literal["matrix", "per_language", "overlap", "per_layer", "selectors"]
+SelectorName = Literal["lape", "act_prob"]
 
 
-class _Part(BaseModel):
+class StrictModel(BaseModel):
+    """Data without room for unknown fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    def named_models(self) -> list[str]:
-        """The keys of the paper's models that it is about."""
-        return []
 
-
-class PaperModel(_Part):
+class PaperModel(StrictModel):
     """A model of the paper."""
 
     title: str = Field(description="as the paper calls it")
     pretrained: str = Field(description="hub name")
 
 
-class Selection(_Part):
+class Selection(StrictModel):
     """Which languages a selector compares, and for which the tables take its neurons."""
 
-    selector: Literal["lape", "act_prob"]
+    selector: SelectorName
     title: str
-    languages: list[str]
-    serves: list[str]
+    languages: tuple[str, ...]
+    serves: tuple[str, ...]
 
 
-class Finetune(_Part):
-    """A fine-tuning on English; ``{lang}`` stands for the language that is then measured."""
+class FinetuneSpec(StrictModel):
+    """A fine-tuning on English; ``{lang}`` is replaced by the language that is then measured."""
 
     finetuner: str
     languages: str | None = Field(default=None, description="whose neurons train: en+{lang}, random-like-{lang}")
 
 
-class CellsSpec(_Part):
+class CellsSpec(StrictModel):
     """A table of lm-eval cells: models × fine-tunings × selectors × interventions × languages."""
 
     kind: Literal["cells"]
     title: str
     task: Literal["xnli", "xquad"]
     models: list[str]
-    selectors: list[Literal["lape", "act_prob"]]
-    finetune: dict[str, Finetune] = Field(description="label → fine-tuning")
+    selectors: list[SelectorName]
+    finetune: dict[str, FinetuneSpec] = Field(description="label → fine-tuning")
     folder: str = Field(description="the part of its sweeps' names that says how the model was fine-tuned")
     languages: list[str]
-    interventions: list[list[str]] = Field(description="a sweep each, so that tables that share some share its folder")
+    interventions: list[list[str]] = Field(
+        description="one sweep each, so that tables that share some share its folder"
+    )
     columns: list[str] = Field(description="the interventions in the paper's order")
     published: str = Field(description="the table whose numbers these are")
 
-    @property
-    def named_models(self) -> list[str]:
-        return self.models
 
-
-class ActivationsSpec(_Part):
+class ActivationsSpec(StrictModel):
     """A table of activation statistics, averaged over all neurons."""
 
     kind: Literal["activations"]
@@ -79,54 +74,33 @@ class ActivationsSpec(_Part):
     columns: list[str] = Field(description="mean, p75 …")
     published: str
 
-    @property
-    def named_models(self) -> list[str]:
-        return self.models
 
+class FigureSpec(StrictModel):
+    """A figure: a matrix of perplexity changes, or the neurons that were selected."""
 
-class PerplexitySpec(_Part):
-    """A matrix of perplexity changes."""
-
-    kind: Literal["perplexity"]
+    kind: Literal["figure"]
     title: str
-    model: str
-    selection: str
-    intervention: str
-    order: str | None = Field(default=None, description="what the paper's text leaves open")
-
-    @property
-    def named_models(self) -> list[str]:
-        return [self.model]
-
-
-class NeuronsSpec(_Part):
-    """A drawing of the neurons that were selected."""
-
-    kind: Literal["neurons"]
-    title: str
-    drawing: Literal["per_language", "overlap", "per_layer", "selectors"]
-    model: str
+    drawing: Drawing
+    models: list[str]
     selections: list[str]
-    order: str | None = Field(default=None, description="what the paper's text leaves open")
-
-    @property
-    def named_models(self) -> list[str]:
-        return [self.model]
+    intervention: str | None = Field(default=None, description="of a matrix")
+    order: str = Field(description="what the paper's text leaves open")
 
 
-class ComparisonSpec(_Part):
+class ComparisonSpec(StrictModel):
     """Tables measured under both presets."""
 
     kind: Literal["comparison"]
     title: str
     tables: list[str]
+    models: list[str] = []
 
 
-Spec = CellsSpec | ActivationsSpec | PerplexitySpec | NeuronsSpec | ComparisonSpec
-_SPEC: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="kind")])
+Spec = CellsSpec | ActivationsSpec | FigureSpec | ComparisonSpec
+_SPECS: TypeAdapter[dict[str, Spec]] = TypeAdapter(dict[str, Annotated[Spec, Field(discriminator="kind")]])
 
 
-class Conclusion(_Part):
+class Claim(StrictModel):
     """One of the paper's conclusions, as a comparison of cells."""
 
     name: str
@@ -137,68 +111,76 @@ class Conclusion(_Part):
     margin: float = Field(description="points up to which a difference counts as none")
 
 
-def told(spec: Spec) -> str:
-    """What a spec shows, in one line."""
-    if isinstance(spec, PerplexitySpec):
-        return f"{spec.title}: {selections()[spec.selection].title}"
-    if isinstance(spec, NeuronsSpec):
-        return f"{spec.title}: {', '.join(selections()[one].title for one in spec.selections)}"
-    return spec.title
+class PublishedKey(NamedTuple):
+    """Which number of a table; what the table does not name is an empty text."""
+
+    model: str
+    selector: str
+    finetune: str
+    language: str
+    intervention: str
+    """Or statistic."""
+    metric: str
 
 
 def read(name: str) -> Any:
-    """A YAML file of the package."""
+    """Read a YAML file of the package."""
     return yaml.safe_load((DATA / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 @cache
-def names() -> list[str]:
-    """All specs: tables, then figures, each in the order of their numbers, then the rest."""
-    return sorted((path.stem for path in (DATA / "specs").glob("*.yaml")), key=_order)
+def specs() -> dict[str, Spec]:
+    """Return all specs by name: tables, then figures, each in the order of their numbers, then the rest."""
+    tables = read("tables")
+    figures = {
+        number: {**shared, "kind": "figure", "drawing": drawing, "models": [model], "selections": selections}
+        for drawing, group in read("figures").items()
+        for shared in [{key: value for key, value in group.items() if key != "figures"}]
+        for number, (model, *selections) in group["figures"].items()
+    }
+    numbered = {f"figure{number}": figures[number] for number in sorted(figures)}
+    rest = {name: tables.pop(name) for name in list(tables) if not name.startswith("table")}
+    return _SPECS.validate_python(tables | numbered | rest)
 
 
-def _order(name: str) -> tuple[int, int, str]:
-    found = re.fullmatch(r"(table|figure)(\d+)", name)
-    return (("table", "figure").index(found[1]), int(found[2]), "") if found else (2, 0, name)
-
-
-@cache
 def spec(name: str) -> Spec:
-    """The spec of a table or figure.
+    """Return the spec of a table or figure.
 
     Raises:
-        LnbenchError: there is none of that name.
+        LnbenchError: there is none with this name.
     """
-    if name not in names():
-        raise unknown("table or figure", name, [*names(), "all"])
-    return _SPEC.validate_python(read(f"specs/{name}"))
+    if name not in specs():
+        raise unknown("table or figure", name, [*specs(), "all"])
+    return specs()[name]
+
+
+def describe(spec: Spec) -> str:
+    """Return what a spec shows, in one line."""
+    compared = ", ".join(selections()[name].title for name in spec.selections) if isinstance(spec, FigureSpec) else ""
+    return f"{spec.title}: {compared}" if compared else spec.title
 
 
 @cache
 def models() -> dict[str, PaperModel]:
-    """The paper's models by key."""
-    return {key: PaperModel.model_validate(one) for key, one in read("models").items()}
+    """Return the paper's models by key."""
+    return {key: PaperModel.model_validate(content) for key, content in read("models").items()}
 
 
 @cache
 def selections() -> dict[str, Selection]:
-    """The paper's selections by name."""
-    return {name: Selection.model_validate(one) for name, one in read("selections").items()}
+    """Return the paper's selections by name."""
+    return {name: Selection.model_validate(content) for name, content in read("selections").items()}
 
 
 @cache
-def conclusions() -> list[Conclusion]:
-    """The paper's conclusions."""
-    return [Conclusion.model_validate(one) for one in read("conclusions")]
-
-
-Place = tuple[str, str, str, str, str, str]
-"""Model, selector, fine-tuning, language, intervention or statistic, metric."""
+def claims() -> list[Claim]:
+    """Return the paper's conclusions."""
+    return [Claim.model_validate(content) for content in read("conclusions")]
 
 
 @cache
-def published(table: str) -> dict[Place, float]:
-    """The numbers of one of the paper's tables; what a table does not name is an empty text."""
+def published(table: str) -> dict[PublishedKey, float]:
+    """Return the numbers of one of the paper's tables."""
     with (DATA / "published" / f"{table}.csv").open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
-    return {(one[0], one[1], one[2], one[3], one[4], one[5]): float(one[6]) for one in rows}
+    return {PublishedKey(*key): float(value) for *key, value in rows}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
-from statistics import median
+from collections.abc import Iterator
 
 from lnbench import demo
-from lnbench.leaderboard.rows import Row
-from lnbench.perplexity.matrix import FILE, PerplexityMatrix
+from lnbench.leaderboard.rows import compared
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, NeuronsSpec, PerplexitySpec
-from lnbench.reproduce.measured import Measured
-from lnbench.reproduce.paper_tables import interval
-from lnbench.reproduce.plan import Job, Plan
-from lnbench.reproduce.steps import Measure, Perplexity, Select
-from lnbench.reproduce.workspace import Workspace
+from lnbench.reproduce.catalogue import CellsSpec, FigureSpec
+from lnbench.reproduce.measurements import Measurements
+from lnbench.reproduce.plan import Plan, PlannedItem
+from lnbench.tables.caveats import detectable, failed_cells, limited, matrix_caveats, uncontrolled
+from lnbench.tables.paper import score_interval
+from lnbench.tables.words import listed
 
 _PAPER_PRESET = (
     "Preset paper: selectors and values are read before the non-linearity and written after it, where many of them lie "
@@ -27,93 +25,75 @@ _XQUAD = (
 )
 
 
-def caveats(plan: Plan, job: Job, measured: Measured | None) -> list[str]:
-    """The sentences that apply."""
-    pieces = job.pieces
-    workspaces = list({piece.at.folder: piece.at for piece in pieces}.values())
-    steps = [step for piece in pieces for step in piece.steps]
-    used = {step.name for step in steps if isinstance(step, Select)}
-    found = [*_of_models(workspaces, job), *_of_text(plan, workspaces[0], used)]
-    if any(one.preset == "paper" for one in workspaces):
-        found.append(_PAPER_PRESET)
-    if any(isinstance(step, Measure) for step in steps):
-        found += _of_cells(plan, job, measured)
-    if any(isinstance(step, Perplexity) for step in steps):
-        found.append(
-            f"Perplexity is measured on {plan.settings.ppl.tokens:,} tokens of each language, the same for every row; "
-            "the paper's code draws a sample anew for each perplexity."
-        )
-    matrices = [PerplexityMatrix.load(step.out / FILE) for step in steps if isinstance(step, Perplexity)]
-    found += [f"Of the matrix: {note}." for matrix in matrices for note in matrix.notes]
-    order = next((one.order for one in [job.spec] if isinstance(one, PerplexitySpec | NeuronsSpec) and one.order), None)
-    if order:
-        found.append(f"In the paper {order}; the numbering within them is ours.")
-    return found
+def caveats(plan: Plan, item: PlannedItem, measured: Measurements | None) -> list[str]:
+    """Return the sentences that apply."""
+    return [*_of_models(plan, item), *_of_text(plan, item), *_of_cells(plan, item, measured), *_of_figures(plan, item)]
 
 
-def _of_models(workspaces: Sequence[Workspace], job: Job) -> Iterator[str]:
-    has_numbers = any(isinstance(piece.spec, CellsSpec | ActivationsSpec) for piece in job.pieces)
-    for one in workspaces:
-        if not one.is_the_papers and has_numbers:
-            beside = catalogue.models()[one.beside].title
-            yield f"{one.title} is not a model of the paper: the published values beside are those of {beside}."
-            break
-    settings = workspaces[0].settings
-    if settings.quantize == "none":
+def _of_models(plan: Plan, item: PlannedItem) -> Iterator[str]:
+    other = [part.at for part in item.parts if not part.at.is_the_papers and not isinstance(part.spec, FigureSpec)]
+    if other:
+        beside = catalogue.models()[other[0].beside].title
+        yield f"{other[0].title} is not a model of the paper: the published values beside are those of {beside}."
+    if plan.settings.quantize == "none":
         yield "Weights are not quantised; the paper's are NF4."
+    if any(part.at.preset == "paper" for part in item.parts):
+        yield _PAPER_PRESET
 
 
-def _of_text(plan: Plan, at: Workspace, used: Container[str]) -> Iterator[str]:
-    source = "lnbench's embedded text" if plan.corpus == demo.CORPUS else plan.corpus
+def _of_text(plan: Plan, item: PlannedItem) -> Iterator[str]:
     paper = catalogue.read("scales")["paper"]
     if plan.corpus != paper["corpus"] or plan.settings.tokens != paper["tokens"]:
+        source = "lnbench's embedded text" if plan.corpus == demo.CORPUS else plan.corpus
         yield (
-            f"Statistics are of up to {plan.settings.tokens:,} tokens a language of {source}; the paper's are of "
-            "100,000,000 of Wikipedia."
+            f"Statistics are of up to {plan.settings.tokens:,} tokens per language of {source}; the paper's are of "
+            f"{paper['tokens']:,} of Wikipedia."
         )
-    for name, one in at.selections.items():
-        theirs = catalogue.selections().get(name)
-        if name in used and (theirs is None or theirs.languages != one.languages):
-            wanted = "sets of its own" if theirs is None else ", ".join(theirs.languages)
-            yield f"{one.title} compares {', '.join(one.languages)} here, and in the paper {wanted}."
+    selections = item.parts[0].at.selections
+    for name in dict.fromkeys(step.out.stem for step in item.steps if step.kind == "neurons"):
+        here, papers = selections[name], catalogue.selections().get(name)
+        if papers is None or papers.languages != here.languages:
+            wanted = "sets of its own" if papers is None else ", ".join(papers.languages)
+            yield f"{here.title} compares {', '.join(here.languages)} here, and in the paper {wanted}."
 
 
-def _of_cells(plan: Plan, job: Job, measured: Measured | None) -> Iterator[str]:
-    specs = [piece.spec for piece in job.pieces if isinstance(piece.spec, CellsSpec)]
-    settings = plan.settings
-    if settings.controls == 0 and any(spec.columns != ["none"] for spec in specs):
-        yield "There is no control, as in the paper: as many random neurons might do as much. Add --controls 1."
-    for task in dict.fromkeys(spec.task for spec in specs):
-        how = getattr(settings, task)
-        if how.limit is not None:
-            yield f"Only {how.limit} documents a cell are measured."
-        if how.settings:
-            given = ", ".join(f"{name} {value}" for name, value in how.settings.items())
+def _of_cells(plan: Plan, item: PlannedItem, measured: Measurements | None) -> Iterator[str]:
+    if measured is None:
+        return
+    yield from uncontrolled(measured.rows)
+    yield from limited(measured.rows)
+    for task in dict.fromkeys(part.spec.task for part in item.parts if isinstance(part.spec, CellsSpec)):
+        if settings := getattr(plan.settings, task).settings:
+            given = ", ".join(f"{name} {value}" for name, value in settings.items())
             yield f"Fine-tuning is shorter than the paper's: {given}."
         if task == "xquad":
             yield _XQUAD
-    if measured is not None:
-        yield from _of_rows(measured.rows)
-
-
-def _of_rows(rows: Sequence[Row]) -> Iterator[str]:
-    shares = [row for row in rows if row.metric in ("acc", "exact_match", "f1") and row.control_of is None]
-    if detectable := [100 * row.mde for row in shares if row.mde is not None]:
+    shares = [row for row in measured.rows if row.metric in ("acc", "exact_match", "f1") and row.control_of is None]
+    if compared(shares):
+        yield detectable(shares, scale=100, unit="points")
+    by_chance = []
+    for row in measured.rows:
+        low, high = score_interval(row)
+        is_baseline = row.intervention == "none" and row.metric == "acc"
+        if is_baseline and low is not None and high is not None and low <= 100 / 3 <= high:
+            by_chance.append(row.language)
+    if by_chance:
         yield (
-            f"With so many documents a change must be about {median(detectable):.0f} points to be found in four of "
-            "five samples."
+            f"Without intervention the fine-tuned model cannot be distinguished from chance in "
+            f"{listed(dict.fromkeys(by_chance))}: there is little that an intervention could spoil. Train longer, or "
+            "measure more documents."
         )
-    unchanged = [row for row in rows if row.intervention == "none" and row.metric == "acc"]
-    if unlearned := list(dict.fromkeys(row.language for row in unchanged if _is_chance(row))):
+    yield from failed_cells(measured.rows)
+
+
+def _of_figures(plan: Plan, item: PlannedItem) -> Iterator[str]:
+    matrices = [matrix for part in item.parts for matrix in part.matrices]
+    if matrices:
         yield (
-            f"Without intervention the fine-tuned model cannot be told from chance in {', '.join(unlearned)}: there is "
-            "little that an intervention could spoil. Train longer, or measure more documents."
+            f"Perplexity is measured on {plan.settings.ppl.tokens:,} tokens of each language, the same for every row; "
+            "the paper's code draws another sample for each perplexity."
         )
-    if failed := [row for row in rows if row.failed]:
-        yield f"{len(failed)} cells failed: {failed[0].error}"
-
-
-def _is_chance(row: Row) -> bool:
-    """Whether the interval of an accuracy on three classes holds a third."""
-    low, high = interval(row)
-    return low is not None and high is not None and low <= 100 / 3 <= high
+    for matrix in matrices:
+        yield from matrix_caveats(matrix)
+    if isinstance(item.spec, FigureSpec):
+        yield f"In the paper {item.spec.order}; the numbering within them is ours."

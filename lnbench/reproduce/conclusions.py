@@ -1,20 +1,20 @@
-"""Which of the paper's conclusions the measured cells bear out: paired comparisons, and a verdict from all of them."""
+"""Which of the paper's conclusions hold in the measured cells: paired comparisons, and a verdict from all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from lnbench.leaderboard.merged_records import Result
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.catalogue import CellsSpec
-from lnbench.reproduce.measured import Measured, Place, places
-from lnbench.reproduce.paper_tables import METRICS
-from lnbench.reproduce.plan import Piece
+from lnbench.reproduce.catalogue import CellsSpec, Claim
+from lnbench.reproduce.measurements import Measurements, cells_of
+from lnbench.reproduce.plan import CellsRow, PlannedPart
 from lnbench.reproduce.scale_settings import Preset
 from lnbench.significance import LEVEL, compare, holm
+from lnbench.tables.paper import METRICS
 from lnbench.tables.reproduction import Conclusion, Verdict
 
 _ANY = "any"
@@ -36,28 +36,25 @@ class Difference:
         return 0 if self.p_value >= LEVEL else 1 if self.delta > 0 else -1
 
 
-def conclusions(pieces: Sequence[Piece], measured: Measured, preset: Preset) -> list[Conclusion]:
-    """What the cells of one preset say of each conclusion that they bear on."""
-    own = [piece for piece in pieces if piece.at.preset == preset and isinstance(piece.spec, CellsSpec)]
-    found = []
-    for one in catalogue.conclusions():
-        differences = _corrected(list(_differences(one, own, measured)))
-        if differences:
-            verdict = judge(one.expect, differences, one.margin)
-            found.append(
-                Conclusion(
-                    name=one.name,
-                    claim=one.claim,
-                    preset=preset,
-                    verdict=verdict,
-                    evidence=_evidence(differences, one.margin),
-                )
-            )
-    return found
+def conclusions(parts: Sequence[PlannedPart], measured: Measurements, preset: Preset) -> list[Conclusion]:
+    """Return what the cells of one preset show of each conclusion that they bear on."""
+    rows = [cell for part in parts if part.at.preset == preset for cell in cells_of(part)]
+    by_claim = {claim.name: _corrected(list(_differences(claim, rows, measured))) for claim in catalogue.claims()}
+    return [
+        Conclusion(
+            name=claim.name,
+            claim=claim.claim,
+            preset=preset,
+            verdict=judge(claim.expect, differences, claim.margin),
+            evidence=_evidence(differences, claim.margin),
+        )
+        for claim in catalogue.claims()
+        if (differences := by_claim[claim.name])
+    ]
 
 
 def judge(expect: str, differences: Sequence[Difference], margin: float) -> Verdict:
-    """The verdict on a conclusion.
+    """Return the verdict on a conclusion.
 
     A conclusion that something does *not* happen falls with one significant case of it, and survives only where every
     interval excludes one beyond the margin. One that something happens survives with a significant case and none to
@@ -68,71 +65,68 @@ def judge(expect: str, differences: Sequence[Difference], margin: float) -> Verd
         differences: After − before, corrected for all of them.
         margin: Points up to which a difference counts as none.
     """
-    higher = any(one.direction > 0 for one in differences)
-    lower = any(one.direction < 0 for one in differences)
-    never_higher = all(one.high <= margin for one in differences)
-    never_lower = all(one.low >= -margin for one in differences)
-    fallen, stands = {
+    directions = {difference.direction for difference in differences}
+    higher, lower = 1 in directions, -1 in directions
+    never_higher = all(difference.high <= margin for difference in differences)
+    never_lower = all(difference.low >= -margin for difference in differences)
+    fails, holds = {
         "not_higher": (higher, never_higher),
         "not_lower": (lower, never_lower),
         "same": (higher or lower, never_higher and never_lower),
         "lower": ((higher and not lower) or never_lower, lower and not higher),
     }[expect]
-    if fallen:
+    if fails:
         return "does not survive"
-    return "survives" if stands else "undecided"
+    return "survives" if holds else "undecided"
 
 
-def _differences(one: catalogue.Conclusion, pieces: Sequence[Piece], measured: Measured) -> Iterator[Difference]:
-    """The comparisons of cells that a conclusion is about, each once."""
-    rows = [(piece, place) for piece in pieces for place in places(piece)]
-    first = one.before["intervention"]
-    seen: set[tuple[Any, ...]] = set()
-    for piece, after in rows:
-        spec = piece.spec
-        assert isinstance(spec, CellsSpec)
-        if after.label != one.after.get("finetune", after.label):
+def _differences(
+    claim: Claim, rows: Sequence[tuple[CellsSpec, CellsRow]], measured: Measurements
+) -> Iterator[Difference]:
+    """Yield the comparisons of cells that a conclusion is about, each once."""
+    first, wanted = claim.before["intervention"], claim.after["intervention"]
+    seen = set()
+    for spec, after in rows:
+        if after.label != claim.after.get("finetune", after.label):
             continue
-        wanted = one.after["intervention"]
         changes = [name for name in spec.columns if name == wanted or (wanted == _ANY and name != first)]
-        for before in [after] if "finetune" not in one.before else _partners(one, after, rows):
+        partners = [after]
+        if "finetune" in claim.before:
+            # Of the same model, task, language and selector, fine-tuned as the conclusion's first cell.
+            own = _measured_on(after)
+            partners = [row for _, row in rows if row.label == claim.before["finetune"] and _measured_on(row) == own]
+        for before in partners:
             for second in changes:
                 neurons = () if second == first == "none" else (after.selection,)
-                key = (before.train.out, after.train.out, after.language, second, neurons)
+                key = (before.adapter.out, after.adapter.out, after.language, second, neurons)
                 if key not in seen:
                     seen.add(key)
-                    yield from _paired(measured, before, first, after, second, METRICS[spec.task][-1])
+                    metric = METRICS[spec.task][-1]
+                    yield from _paired(measured.result(before, first, metric), measured.result(after, second, metric))
 
 
-def _partners(one: catalogue.Conclusion, after: Place, rows: Sequence[tuple[Piece, Place]]) -> list[Place]:
-    """The rows of the same model, task, language and selector that are fine-tuned as the conclusion's first cell."""
-
-    def measures(place: Place) -> tuple[Any, ...]:
-        return (place.at.folder, place.train.task, place.language, place.selector)
-
-    return [place for _, place in rows if place.label == one.before["finetune"] and measures(place) == measures(after)]
+def _measured_on(row: CellsRow) -> tuple[object, ...]:
+    return (row.at.folder, row.adapter.task, row.language, row.selector)
 
 
-def _paired(
-    measured: Measured, before: Place, first: str, after: Place, second: str, metric: str
-) -> Iterator[Difference]:
-    one, other = measured.result(before, first, metric), measured.result(after, second, metric)
-    if one is None or other is None or one.problem or other.problem or one.documents != other.documents:
+def _paired(before: Result | None, after: Result | None) -> Iterator[Difference]:
+    if before is None or after is None or before.problem or after.problem or before.documents != after.documents:
         return
-    found = compare(one.values, other.values)
-    if found.ci_low is not None and found.ci_high is not None:
-        yield Difference(100 * found.delta, 100 * found.ci_low, 100 * found.ci_high, found.p_value)
+    comparison = compare(before.values, after.values)
+    if comparison.ci_low is not None and comparison.ci_high is not None:
+        low, high = 100 * comparison.ci_low, 100 * comparison.ci_high
+        yield Difference(100 * comparison.delta, low, high, comparison.p_value)
 
 
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:
-    values = holm([one.p_value for one in differences])
-    return [replace(one, p_value=value) for one, value in zip(differences, values, strict=True)]
+    values = holm([difference.p_value for difference in differences])
+    return [replace(difference, p_value=value) for difference, value in zip(differences, values, strict=True)]
 
 
 def _evidence(differences: Sequence[Difference], margin: float) -> str:
-    directions = [one.direction for one in differences]
-    deltas = np.array([one.delta for one in differences])
-    width = float(np.median([one.high - one.low for one in differences])) / 2
+    directions = [difference.direction for difference in differences]
+    deltas = np.array([difference.delta for difference in differences])
+    width = float(np.median([difference.high - difference.low for difference in differences])) / 2
     return (
         f"Of {len(differences)} paired comparisons {directions.count(1)} are significantly higher and "
         f"{directions.count(-1)} lower (p < {LEVEL:g} after Holm's correction); the differences are "

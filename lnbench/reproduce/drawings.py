@@ -18,55 +18,48 @@ from lnbench.figures import (
     selector_overlap,
 )
 from lnbench.leaderboard.rows import Row
-from lnbench.neurons import NeuronSet
-from lnbench.perplexity.matrix import FILE, PerplexityMatrix
-from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, NeuronsSpec
-from lnbench.reproduce.measured import Measured, places
-from lnbench.reproduce.paper_tables import METRICS, SELECTORS
-from lnbench.reproduce.plan import Piece
-from lnbench.reproduce.steps import Collect, Perplexity, Select
+from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, FigureSpec
+from lnbench.reproduce.measurements import Measurements, cells_of
+from lnbench.reproduce.plan import PlannedPart
 from lnbench.statistics import Statistics
+from lnbench.tables.findings import UNITS
+from lnbench.tables.paper import METRICS, SELECTORS
 
 
-def draw(piece: Piece, measured: Measured | None, folder: Path) -> list[str]:
-    """Write the figures of one piece.
+def draw(part: PlannedPart, measured: Measurements | None, folder: Path) -> list[str]:
+    """Write the figures of a table or figure on one model, and return the files' names.
 
     Args:
-        piece: The table or figure on one model.
+        part: The table or figure on one model.
         measured: Its cells, if it has any.
         folder: Where to.
-
-    Returns:
-        The files' names.
     """
-    prefix = piece.at.folder.name
-    named = [replace(one, name=f"{prefix}-{one.name}") for one in _figures(piece, measured)]
-    return [path.name for one in named for path in save(one, folder)]
+    prefix = part.at.folder.name
+    figures = [replace(figure, name=f"{prefix}-{figure.name}") for figure in _figures(part, measured)]
+    return [path.name for figure in figures for path in save(figure, folder)]
 
 
-def _figures(piece: Piece, measured: Measured | None) -> Iterator[Figure]:
-    spec = piece.spec
+def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figure]:
+    spec = part.spec
     if isinstance(spec, CellsSpec) and measured is not None:
         for metric in METRICS[spec.task]:
-            if rows := [row for row in _rows(piece, spec, metric, measured) if row.delta is not None]:
+            if rows := [row for row in _rows(part, metric, measured) if row.delta is not None]:
                 yield replace(interventions(rows), name=f"{spec.task}-{metric}")
     elif isinstance(spec, ActivationsSpec):
-        (collected,) = piece.of(Collect)
-        loaded = {one: Statistics.load(piece.at.statistics, one) for one in collected.languages}
+        languages = part.of("statistics")[0].languages
+        statistics = {language: Statistics.load(part.at.statistics, language) for language in languages}
         for site in ("pre", "post"):
-            yield replace(activation_statistics(loaded, site), name=f"activations-{site}")
-    elif isinstance(spec, NeuronsSpec):
-        yield from _of_neurons(spec, {step.name: NeuronSet.load(step.out) for step in piece.of(Select)}, piece)
-    for step in piece.of(Perplexity):
-        matrix = PerplexityMatrix.load(step.out / FILE)
-        for unit in ("bits_per_byte", "nats", "perplexity"):
-            yield replace(perplexity_matrix(matrix, unit), name=f"matrix-{unit}")  # type: ignore[arg-type]
-        yield language_overlap(NeuronSet.load(piece.at.neurons(step.selection)))
+            yield replace(activation_statistics(statistics, site), name=f"activations-{site}")
+    elif isinstance(spec, FigureSpec):
+        for matrix in part.matrices:
+            for unit in UNITS:
+                yield replace(perplexity_matrix(matrix, unit), name=f"matrix-{unit}")  # type: ignore[arg-type]
+        yield from _of_neurons(part, spec)
 
 
-def _rows(piece: Piece, spec: CellsSpec, metric: str, measured: Measured) -> Iterator[Row]:
-    """The changes that a table shows, by the names that it gives them."""
-    for place in places(piece):
+def _rows(part: PlannedPart, metric: str, measured: Measurements) -> Iterator[Row]:
+    """Yield the changes that a table shows, by the names that it gives them."""
+    for spec, place in cells_of(part):
         names = {
             "selector": SELECTORS[place.selector],
             "finetune": place.label.replace("{lang}", "target"),
@@ -79,15 +72,17 @@ def _rows(piece: Piece, spec: CellsSpec, metric: str, measured: Measured) -> Ite
                 yield row.model_copy(update=names)
 
 
-def _of_neurons(spec: NeuronsSpec, sets: dict[str, NeuronSet], piece: Piece) -> Iterator[Figure]:
+def _of_neurons(part: PlannedPart, spec: FigureSpec) -> Iterator[Figure]:
+    sets, selections = part.neurons, part.at.selections
     if spec.drawing == "per_language":
-        yield neurons_per_language({piece.at.selections[name].title: one for name, one in sets.items()})
+        yield neurons_per_language({selections[name].title: neurons for name, neurons in sets.items()})
     elif spec.drawing == "selectors":
-        compared = {name: one for name, one in sets.items() if piece.at.selections[name].selector == "lape"}
-        (other,) = (one for name, one in sets.items() if name not in compared)
-        for name, one in compared.items():
-            yield replace(selector_overlap(one, other), name=f"selectors-{name}")
+        compared = {name: neurons for name, neurons in sets.items() if selections[name].selector == "lape"}
+        (other,) = (neurons for name, neurons in sets.items() if name not in compared)
+        for name, neurons in compared.items():
+            yield replace(selector_overlap(neurons, other), name=f"selectors-{name}")
     else:
-        make = {"overlap": language_overlap, "per_layer": neurons_per_layer}[spec.drawing]
-        for name, one in sets.items():
-            yield replace(make(one), name=f"{spec.drawing}-{name}")
+        make = {"matrix": language_overlap, "overlap": language_overlap, "per_layer": neurons_per_layer}[spec.drawing]
+        for name, neurons in sets.items():
+            figure = make(neurons)
+            yield figure if spec.drawing == "matrix" else replace(figure, name=f"{spec.drawing}-{name}")

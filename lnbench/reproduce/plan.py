@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby, product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lnbench.errors import LnbenchError
+from lnbench.neurons import NeuronSet
+from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.catalogue import (
-    ActivationsSpec,
-    CellsSpec,
-    ComparisonSpec,
-    NeuronsSpec,
-    PerplexitySpec,
-    Spec,
+from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, FigureSpec, Spec
+from lnbench.reproduce.scale_settings import PRESETS, Preset, ReproductionSettings, Scale, read_settings
+from lnbench.reproduce.steps import (
+    KINDS,
+    Adapter,
+    Kind,
+    Step,
+    count_statistics,
+    measure_cells,
+    measure_matrix,
+    select_neurons,
+    train_adapter,
 )
-from lnbench.reproduce.scale_settings import Preset, Scale, Settings, settings
-from lnbench.reproduce.steps import Collect, Measure, Perplexity, Select, Step, Train
 from lnbench.reproduce.workspace import Workspace, find_corpus, find_selections
+from lnbench.tables.words import counted
 
 ALL = "all"
-_Step = TypeVar("_Step", bound=Step)
 
 
 @dataclass(frozen=True)
-class Request:
+class ReproductionRequest:
     """What ``lnbench reproduce`` is asked for."""
 
     names: tuple[str, ...]
@@ -42,208 +48,202 @@ class Request:
     """Those that a comparison compares, in place of its own."""
 
     @property
-    def wanted(self) -> list[str]:
-        """The names of the specs, each once.
+    def wanted(self) -> dict[str, Spec]:
+        """The specs by name.
 
         Raises:
-            LnbenchError: there is none of that name.
+            LnbenchError: there is none with this name.
         """
-        found = [one for name in self.names for one in (catalogue.names() if name == ALL else [name])]
-        for name in found:
-            catalogue.spec(name)
-        return list(dict.fromkeys(found))
+        names = [one for name in self.names for one in (catalogue.specs() if name == ALL else [name])]
+        return {name: catalogue.spec(name) for name in names}
 
 
 @dataclass(frozen=True)
-class Piece:
+class PlannedPart:
     """What one table or figure needs of one model under one preset."""
 
     at: Workspace
     spec: Spec
     steps: tuple[Step, ...]
 
-    def of(self, kind: type[_Step]) -> list[_Step]:
-        """Its steps of one kind."""
-        return [step for step in self.steps if isinstance(step, kind)]
+    def of(self, kind: Kind) -> list[Step]:
+        """Return its steps of one kind."""
+        return [step for step in self.steps if step.kind == kind]
+
+    @property
+    def neurons(self) -> dict[str, NeuronSet]:
+        """The neurons that were selected, by selection."""
+        return {step.out.stem: NeuronSet.load(step.out) for step in self.of("neurons")}
+
+    @property
+    def matrices(self) -> list[PerplexityMatrix]:
+        """The perplexity matrices that were measured."""
+        return [PerplexityMatrix.load(step.out / FILE) for step in self.of("matrix")]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One table or figure, and its pieces: one a model and, of a comparison, preset and table."""
+class PlannedItem:
+    """One table or figure, and its parts: one per model and, of a comparison, preset and table."""
 
     name: str
     spec: Spec
-    pieces: tuple[Piece, ...]
+    parts: tuple[PlannedPart, ...]
 
     @property
     def steps(self) -> list[Step]:
         """Its steps, each once, those first that others need."""
-        return list(merged(step for piece in self.pieces for step in piece.steps))
+        return merged(step for part in self.parts for step in part.steps)
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that is to be done."""
 
-    request: Request
-    settings: Settings
+    request: ReproductionRequest
+    settings: ReproductionSettings
     corpus: str
-    jobs: tuple[Job, ...]
+    items: tuple[PlannedItem, ...]
 
     @property
     def steps(self) -> list[Step]:
         """All steps, each once, those first that others need."""
-        return list(merged(step for job in self.jobs for step in job.steps))
+        return merged(step for item in self.items for step in item.steps)
+
+    def amount(self) -> str:
+        """Return one line on how much work this is: what can be counted without reading text or models."""
+        of = {kind: [step for step in self.steps if step.kind == kind] for kind in KINDS}
+        cells = {command for step in of["sweep"] for command in step.commands()}
+        tokens = sum(step.at.settings.tokens * len(step.languages) for step in of["statistics"])
+        trained, matrices = len(of["adapter"]), len(of["matrix"])
+        return (
+            f"{counted(len(cells), 'distinct cell')}, {counted(trained, 'fine-tuning')}, "
+            f"{counted(matrices, 'perplexity matrix', 'perplexity matrices')}; Statistics of up to {tokens:,} tokens"
+        )
 
 
-def plan(request: Request) -> Plan:
-    """What a request comes to. Neither models nor text are read.
+def plan(request: ReproductionRequest) -> Plan:
+    """Return what a request needs. Neither models nor text are read.
 
     Raises:
         LnbenchError: an unknown name, language or setting; text that is missing.
     """
     planner = _Planner(request)
-    jobs = tuple(Job(name, catalogue.spec(name), tuple(planner.pieces(name))) for name in request.wanted)
-    return Plan(request, planner.settings(request.preset), planner.corpus, jobs)
+    items = [PlannedItem(name, spec, tuple(planner.parts(name, spec))) for name, spec in request.wanted.items()]
+    return Plan(request, planner.settings[request.preset], planner.corpus, tuple(items))
 
 
 class _Planner:
-    """Specs → pieces, in the workspaces of one request."""
+    """Specs → parts, in the workspaces of one request."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ReproductionRequest) -> None:
         self._request = request
         given = {**request.given, **({"corpus": request.corpus} if request.corpus else {})}
-        self._settings: dict[Preset, Settings] = {
-            "corrected": settings(request.scale, "corrected", given),
-            "paper": settings(request.scale, "paper", given),
-        }
-        self.corpus = find_corpus(self._settings[request.preset])
+        self.settings = {preset: read_settings(request.scale, preset, given) for preset in PRESETS}
+        self.corpus = find_corpus(self.settings[request.preset])
         self._selections = find_selections(self.corpus, request.languages)
 
-    def settings(self, preset: Preset) -> Settings:
-        return self._settings[preset]
-
-    def pieces(self, name: str, preset: Preset | None = None) -> Iterator[Piece]:
-        spec = catalogue.spec(name)
+    def parts(self, name: str, spec: Spec, preset: Preset | None = None) -> Iterator[PlannedPart]:
         if isinstance(spec, ComparisonSpec):
-            presets: tuple[Preset, ...] = ("corrected", "paper")
             for table in self._request.tables or spec.tables:
-                if not isinstance(catalogue.spec(table), CellsSpec):
-                    raise LnbenchError(
-                        f"{name} compares tables 1 to 5, 7 and 8, which are of lm-eval cells; not {table}"
-                    )
-                for one in presets:
-                    yield from self.pieces(table, one)
+                compared = catalogue.spec(table)
+                if not isinstance(compared, CellsSpec):
+                    raise LnbenchError(f"{name} compares tables 1 to 5, 7 and 8, of lm-eval cells; not {table}")
+                for one in PRESETS:
+                    yield from self.parts(table, compared, one)
             return
         for at in self._workspaces(spec, preset or self._request.preset):
-            steps = tuple(merged(_steps(at, spec)))
-            if not steps:
+            if not (steps := merged(_steps(at, spec))):
                 raise LnbenchError(f"{name}: none of its languages is left; name some of them in --languages")
-            yield Piece(at, spec, steps)
+            yield PlannedPart(at, spec, tuple(steps))
 
     def _workspaces(self, spec: Spec, preset: Preset) -> Iterator[Workspace]:
-        papers = catalogue.models()
-        keys = spec.named_models
+        pretrained = {key: catalogue.models()[key].pretrained for key in spec.models}
         if (model := self._request.model) is not None:
-            same = [key for key in keys if Path(papers[key].pretrained).name.casefold() == Path(model).name.casefold()]
-            yield self._workspace(model, (same or keys)[0], preset)
-            return
-        for key in keys:
-            yield self._workspace(papers[key].pretrained, key, preset)
-
-    def _workspace(self, model: str, beside: str, preset: Preset) -> Workspace:
+            name = Path(model).name.casefold()
+            same = [key for key, hub_name in pretrained.items() if Path(hub_name).name.casefold() == name]
+            pretrained = {(same or spec.models)[0]: model}
         suffix = "" if preset == "corrected" else f"-{preset}"
-        folder = self._request.out / f"{Path(model).name}{suffix}"
-        return Workspace(folder, model, beside, preset, self._settings[preset], self.corpus, self._selections)
+        for beside, model in pretrained.items():
+            folder = self._request.out / f"{Path(model).name}{suffix}"
+            yield Workspace(folder, model, beside, preset, self.settings[preset], self.corpus, self._selections)
 
 
 def _steps(at: Workspace, spec: Spec) -> Iterator[Step]:
-    """The steps of one spec on one model, each after those that it needs."""
+    """Yield the steps of one spec on one model, each after those that it needs."""
     if isinstance(spec, CellsSpec):
-        for measure in _measures(at, spec):
-            for train in measure.adapters:
-                yield from _selected(at, [train.selection] if train.selection else [])
-                yield train
-            yield from _selected(at, [Path(file).stem for file in measure.fields.get("neurons", [])])
-            yield measure
-    elif isinstance(spec, PerplexitySpec):
-        selection = at.selection(spec.selection)
-        yield from _selected(at, [selection])
-        yield Perplexity(at, selection, spec.intervention)
-    elif isinstance(spec, NeuronsSpec):
-        yield from _selected(at, [at.selection(name) for name in spec.selections])
+        yield from _sweeps(at, spec)
     elif isinstance(spec, ActivationsSpec):
-        known = {language for one in at.selections.values() for language in one.languages}
-        if languages := [language for language in spec.languages if language in known]:
-            yield Collect(at, tuple(languages))
+        known = {language for selection in at.selections.values() for language in selection.languages}
+        if languages := tuple(language for language in spec.languages if language in known):
+            yield count_statistics(at, languages)
+    elif isinstance(spec, FigureSpec):
+        for name in spec.selections:
+            yield from _selected(at, at.own_selection(name))
+            if spec.intervention:
+                yield measure_matrix(at, at.own_selection(name), spec.intervention)
 
 
-def _selected(at: Workspace, names: Iterable[str]) -> Iterator[Step]:
-    for name in dict.fromkeys(names):
-        yield Collect(at, tuple(at.selections[name].languages))
-        yield Select(at, name)
+def _selected(at: Workspace, selection: str) -> Iterator[Step]:
+    yield count_statistics(at, at.selections[selection].languages)
+    yield select_neurons(at, selection)
 
 
-def _measures(at: Workspace, spec: CellsSpec) -> Iterator[Measure]:
-    """A table's sweeps: languages are measured together if they share adapters and files of neurons."""
-    adapters: dict[tuple[Path, ...], tuple[Train, ...]] = {}
-    files: dict[tuple[Path, ...], dict[str, list[str]]] = {}
-    for selector in spec.selectors:
-        for language in spec.languages:
-            if (selection := at.serving(selector, language)) is None:
-                continue
-            trains = tuple(fine_tuning(at, spec, label, language, selection) for label in spec.finetune)
-            outs = tuple(train.out for train in trains)
-            adapters[outs] = trains
-            files.setdefault(outs, {}).setdefault(language, []).append(selection)
-    for outs, by_language in files.items():
-        together: dict[tuple[str, ...], list[str]] = {}
-        for language, chosen in by_language.items():
-            together.setdefault(tuple(chosen), []).append(language)
-        for names, languages in together.items():
-            for number, interventions in enumerate(spec.interventions):
-                yield _measure(at, spec, adapters[outs], names, languages, interventions, first=number == 0)
+@dataclass(frozen=True)
+class CellsRow:
+    """One row of a table of cells: whose neurons, how the model was fine-tuned, and which language is measured."""
+
+    at: Workspace
+    selector: str
+    selection: str
+    """What the neurons are from."""
+    adapter: Adapter
+    label: str
+    """The fine-tuning as the spec names it, with ``{lang}``."""
+    language: str
 
 
-def fine_tuning(at: Workspace, spec: CellsSpec, label: str, language: str, selection: str) -> Train:
-    """How the model of one row of a table is fine-tuned."""
-    how = spec.finetune[label]
-    if how.languages is None:
-        return Train(at, spec.task, label, how)
-    languages = how.languages.replace("{lang}", language)
-    named = label.replace("{lang}", language)
-    return Train(at, spec.task, named, how.model_copy(update={"languages": languages}), selection)
+def rows_of(at: Workspace, spec: CellsSpec) -> Iterator[CellsRow]:
+    """Yield the rows of a table on one model, in the paper's order."""
+    for selector, language in product(spec.selectors, spec.languages):
+        if (selection := at.serving(selector, language)) is None:
+            continue
+        for label, how in spec.finetune.items():
+            adapter = Adapter(at, spec.task, label, how.finetuner)
+            if how.languages is not None:
+                name, trained = (text.replace("{lang}", language) for text in (label, how.languages))
+                adapter = Adapter(at, spec.task, name, how.finetuner, trained, selection)
+            yield CellsRow(at, selector, selection, adapter, label, language)
 
 
-def _measure(
-    at: Workspace,
-    spec: CellsSpec,
-    adapters: tuple[Train, ...],
-    selections: Sequence[str],
-    languages: Sequence[str],
-    interventions: Sequence[str],
-    *,
-    first: bool,
-) -> Measure:
-    parts = [spec.task, spec.folder, "+".join(selections), "+".join(languages)]
-    fields: dict[str, Any] = {"languages": list(languages), "interventions": list(interventions)}
-    if interventions != ["none"]:
-        fields |= {
-            "neurons": [str(at.neurons(name)) for name in selections],
-            "statistics": str(at.statistics),
-            "controls": at.settings.controls,
-        }
-    name = "-".join([*parts, *([] if first else ["+".join(interventions)])])
-    return Measure(at, name, spec.task, fields, adapters)
+def _sweeps(at: Workspace, spec: CellsSpec) -> Iterator[Step]:
+    """Yield a table's sweeps after what they need; languages that share adapters and neurons are measured together."""
+    selections: dict[tuple[str, tuple[Adapter, ...]], list[str]] = {}
+    for (language, selection), rows in groupby(rows_of(at, spec), lambda row: (row.language, row.selection)):
+        selections.setdefault((language, tuple(row.adapter for row in rows)), []).append(selection)
+    languages: dict[tuple[tuple[Adapter, ...], tuple[str, ...]], list[str]] = {}
+    for (language, adapters), chosen in selections.items():
+        languages.setdefault((adapters, tuple(chosen)), []).append(language)
+    for (adapters, names), measured in languages.items():
+        for adapter in adapters:
+            yield from _selected(at, adapter.selection) if adapter.selection else ()
+            yield train_adapter(adapter)
+        for number, interventions in enumerate(spec.interventions):
+            fields: dict[str, Any] = {"languages": measured, "interventions": interventions}
+            if interventions != ["none"]:
+                yield from (step for name in names for step in _selected(at, name))
+                neurons = [str(at.neurons(name)) for name in names]
+                fields |= {"neurons": neurons, "statistics": str(at.statistics), "controls": at.settings.controls}
+            parts = [spec.task, spec.folder, "+".join(names), "+".join(measured)]
+            sweep = "-".join(parts if number == 0 else [*parts, "+".join(interventions)])
+            yield measure_cells(at, sweep, spec.task, adapters, fields)
 
 
-def merged(steps: Iterable[Step]) -> Iterator[Step]:
-    """Steps once each, one kind after the other; what is collected into one folder, together."""
-    found: dict[Path, Step] = {}
+def merged(steps: Iterable[Step]) -> list[Step]:
+    """Return steps once each, one kind after the other; what is counted into one folder, together."""
+    by_folder: dict[Path, Step] = {}
     for step in steps:
-        before = found.get(step.out)
-        if isinstance(step, Collect) and isinstance(before, Collect):
-            step = Collect(step.at, tuple(dict.fromkeys([*before.languages, *step.languages])))
-        found[step.out] = step
-    for kind in (Collect, Select, Train, Measure, Perplexity):
-        yield from (step for step in found.values() if isinstance(step, kind))
+        before = by_folder.get(step.out)
+        if step.kind == "statistics" and before is not None:
+            step = count_statistics(step.at, tuple(dict.fromkeys(before.languages + step.languages)))
+        by_folder[step.out] = step
+    return sorted(by_folder.values(), key=lambda step: KINDS.index(step.kind))

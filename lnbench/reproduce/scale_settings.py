@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.formats import first_error
 from lnbench.reproduce import catalogue
+from lnbench.reproduce.catalogue import SelectorName, StrictModel
 
 Scale = Literal["paper", "small"]
 Preset = Literal["corrected", "paper"]
+PRESETS: tuple[Preset, ...] = ("corrected", "paper")
 _OPEN = ("model_args", "settings", "gen_kwargs")
 """Entries that are mappings of any keys."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TaskSettings(_Part):
+class TaskSettings(StrictModel):
     """How a task is trained for and measured."""
 
-    limit: int | None = Field(ge=1, description="documents a cell; none: all")
+    limit: int | None = Field(ge=1, description="documents per cell; none: all")
     settings: dict[str, Any] = Field(description="training settings in place of the paper's")
     gen_kwargs: dict[str, Any] = Field(description="of lm-eval, for written answers")
 
 
-class PerplexitySettings(_Part):
+class MatrixSettings(StrictModel):
     """How perplexity is measured."""
 
     tokens: int = Field(ge=2, description="tokens of text that is read in each language")
-    length: int = Field(ge=2, description="tokens in a block")
+    length: int = Field(ge=2, description="tokens per block")
     controls: int = Field(ge=0, description="draws of random neurons beside every row")
 
 
-class Reading(_Part):
+class CountingSettings(StrictModel):
     """How text is read for Statistics."""
 
     mode: Literal["pack", "truncate"] = Field(description="as lnbench stats --mode")
@@ -46,22 +44,22 @@ class Reading(_Part):
     batch_levels: list[float] = Field(description="levels whose batch means are kept")
 
 
-class Settings(_Part):
+class ReproductionSettings(StrictModel):
     """Everything that can be replaced with ``--set KEY=VALUE``."""
 
     corpus: str | None = Field(description="corpus pattern; none: LNBENCH_DATA's, else the embedded text")
-    tokens: int = Field(ge=1, description="tokens a language, for Statistics")
-    length: int = Field(ge=2, description="tokens in a block")
+    tokens: int = Field(ge=1, description="tokens per language, for Statistics")
+    length: int = Field(ge=2, description="tokens per block")
     quantize: Literal["none", "nf4"] = Field(description="weights of models; nf4: as in the paper")
     batch_size: int | Literal["auto"] = Field(description="of lm-eval")
     controls: int = Field(ge=0, description="draws of random neurons beside every cell; the paper has none")
     model_args: dict[str, Any] = Field(description="more arguments of lm-eval's hf")
     xnli: TaskSettings
     xquad: TaskSettings
-    ppl: PerplexitySettings
+    ppl: MatrixSettings
     site: Literal["post", "pre", "paper"] = Field(description="paper: read before the non-linearity, write after it")
-    selectors: dict[Literal["lape", "act_prob"], str] = Field(description="each selector with its parameters")
-    reading: Reading
+    selectors: dict[SelectorName, str] = Field(description="each selector with its parameters")
+    reading: CountingSettings
     pooling: Literal["last", "paper"] = Field(description="what a classification head reads")
 
     @property
@@ -70,20 +68,24 @@ class Settings(_Part):
         return "pre" if self.site == "paper" else self.site
 
     def flat(self) -> dict[str, str | int | float | bool | None]:
-        """The settings by their ``--set`` keys."""
-        return dict(_flat(self.model_dump(mode="json"), ""))
+        """Return the settings by their ``--set`` keys."""
+        values = dict(_leaves(self.model_dump(mode="json")))
+        return {key: "+".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
 
 
-def _flat(value: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, one in value.items():
-        if isinstance(one, dict):
-            yield from _flat(one, f"{prefix}{key}.")
+def _leaves(content: Mapping[str, Any], prefix: str = "", closed: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield each setting with its dotted key; those in ``closed`` as one, with ``.…`` behind its key."""
+    for key, value in content.items():
+        if key in closed:
+            yield f"{prefix}{key}.…", value
+        elif isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.", closed)
         else:
-            yield f"{prefix}{key}", "+".join(map(str, one)) if isinstance(one, list) else one
+            yield f"{prefix}{key}", value
 
 
-def settings(scale: Scale, preset: Preset, given: Mapping[str, Any] | None = None) -> Settings:
-    """A scale's numbers and a preset's choices, with others in their place.
+def read_settings(scale: Scale, preset: Preset, given: Mapping[str, Any] | None = None) -> ReproductionSettings:
+    """Return a scale's numbers and a preset's choices, with others in their place.
 
     Args:
         scale: The paper's amounts, or small ones.
@@ -95,39 +97,26 @@ def settings(scale: Scale, preset: Preset, given: Mapping[str, Any] | None = Non
     """
     content = {**catalogue.read("scales")[scale], **catalogue.read("presets")[preset]}
     for key, value in (given or {}).items():
-        _put(content, key, value)
+        _replace(content, key, value)
     try:
-        return Settings.model_validate(content)
+        return ReproductionSettings.model_validate(content)
     except ValidationError as error:
         raise LnbenchError(f"--set {first_error(error, with_value=True)}") from error
 
 
-def _put(content: dict[str, Any], key: str, value: Any) -> None:
+def _replace(content: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
-    place, is_open = content, False
+    group: Any = content
     for parent in parents:
-        if not isinstance(place.get(parent), dict):
-            raise unknown("setting", key, _keys(content))
-        place, is_open = place[parent], parent in _OPEN
-    if not is_open and (last not in place or isinstance(place[last], dict)):
-        raise unknown("setting", key, _keys(content))
-    place[last] = value
-
-
-def _keys(content: Mapping[str, Any]) -> list[str]:
-    found = []
-    for key, value in content.items():
-        if key in _OPEN:
-            found.append(f"{key}.…")
-        elif isinstance(value, dict):
-            found += [f"{key}.{inner}" for inner in _keys(value)]
-        else:
-            found.append(key)
-    return found
+        group = group.get(parent) if isinstance(group, dict) else None
+    is_open = bool(parents) and parents[-1] in _OPEN
+    if not isinstance(group, dict) or (not is_open and (last not in group or isinstance(group[last], dict))):
+        raise unknown("setting", key, dict(_leaves(content, closed=_OPEN)))
+    group[last] = value
 
 
 def parse_pair(text: str) -> tuple[str, Any]:
-    """``key=value`` of ``--set``; the value as YAML writes it.
+    """Split ``key=value`` of ``--set``; the value is read as YAML.
 
     Raises:
         LnbenchError: it is not such a pair.

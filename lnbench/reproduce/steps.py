@@ -1,28 +1,34 @@
-"""The steps of a reproduction: each knows the command that does it by hand, what it writes, and how to do it here."""
+"""The steps of a reproduction as data: what each writes, the commands that do the same by hand, and how to run it."""
 
 from __future__ import annotations
 
 import gc
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 
+from lnbench import content_hash
 from lnbench.errors import LnbenchError
-from lnbench.reproduce.catalogue import Finetune
+from lnbench.finetuning.job import FinetuneJob
+from lnbench.lm.arguments import format_model_args
+from lnbench.perplexity.request import Request as MatrixRequest
+from lnbench.reproduce.scale_settings import TaskSettings
 from lnbench.reproduce.workspace import Workspace
+from lnbench.sweeps.cells import Loading
+from lnbench.sweeps.cells import plan as plan_cells
+from lnbench.sweeps.model_variants import Training
+from lnbench.sweeps.run_sweep import Executor
+from lnbench.sweeps.run_sweep import run as run_sweep
+from lnbench.sweeps.spec import Sweep, parse
 
-if TYPE_CHECKING:
-    from lnbench.finetuning.job import FinetuneJob
-    from lnbench.perplexity.request import Request
-    from lnbench.sweeps.cells import Cell, Loading
-    from lnbench.sweeps.model_variants import Training
-    from lnbench.sweeps.run_sweep import Executor
-    from lnbench.sweeps.spec import Sweep
-
+Kind = Literal["statistics", "neurons", "adapter", "sweep", "matrix"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the order in which they need each other."""
 _TASKS = {"xnli": "lnbench_xnli_pair_{lang}", "xquad": "lnbench_xquad_{lang}"}
 """XNLI is answered by a head: from the pair alone, as in the paper."""
 _METADATA: dict[str, dict[str, Any]] = {"xnli": {}, "xquad": {"xquad_part": "last20"}}
@@ -30,292 +36,204 @@ _METADATA: dict[str, dict[str, Any]] = {"xnli": {}, "xquad": {"xquad_part": "las
 
 
 @dataclass(frozen=True)
-class Collect:
-    """Statistics of some languages."""
+class Step:
+    """One piece of work."""
 
+    kind: Kind
     at: Workspace
-    languages: tuple[str, ...]
+    out: Path
+    """What it writes, by which a step is known."""
+    doing: str
+    """What it does, for the reader of a terminal."""
+    commands: Callable[[], list[str]]
+    """Return the commands that do the same by hand."""
+    run: Callable[[Executor, Console], object]
+    """Do what is not done yet."""
+    languages: tuple[str, ...] = ()
+    """Those whose text it reads, or compares."""
+    adapter: Adapter | None = None
+    """The fine-tuning, of that kind."""
 
-    @property
-    def out(self) -> Path:
-        """What it writes, by which a step is known."""
-        return self.at.statistics
 
-    @property
-    def doing(self) -> str:
-        """What it does, for the reader of a terminal."""
-        tokens = f"{self.at.settings.tokens:,} tokens of text in each of {', '.join(self.languages)}"
-        return f"Reading {tokens}: {self.at.folder.name}"
+def count_statistics(at: Workspace, languages: tuple[str, ...]) -> Step:
+    """Return the step that counts Statistics of some languages."""
+    settings, site = at.settings, at.settings.select_site
+    text = {"corpus": at.corpus, "tokens": settings.tokens, "length": settings.length, **settings.reading.model_dump()}
+    levels = text.pop("batch_levels")
+    named = {"model": at.model, "model_args": format_model_args(at.options), "languages": "+".join(languages)}
+    command = _lnbench("stats", **named, **text, batch_level=levels, site=site, out=at.statistics)
 
-    @property
-    def commands(self) -> list[str]:
-        """What does the same by hand."""
-        settings, reading = self.at.settings, self.at.settings.reading
-        words = ["lnbench", "stats", *_model(self.at), "--corpus", self.at.corpus]
-        words += ["--languages", "+".join(self.languages), "--tokens", str(settings.tokens)]
-        words += ["--length", str(settings.length), "--mode", reading.mode, "--skip", str(reading.skip)]
-        words += [word for level in reading.batch_levels for word in ("--batch-level", f"{level:g}")]
-        return [shlex.join([*words, "--site", settings.select_site, "--out", str(self.out)])]
-
-    def run(self, console: Console) -> None:
-        """Read the text that is not read yet."""
+    def run(_: Executor, console: Console) -> None:
         from lnbench.lm import LNBenchLM
         from lnbench.statistics.corpus_statistics import Reading
         from lnbench.statistics.statistics_folder import collect_folder
 
-        settings, how = self.at.settings, self.at.settings.reading
-        reading = Reading(
-            self.at.corpus,
-            settings.tokens,
-            length=settings.length,
-            mode=how.mode,
-            skip=how.skip,
-            batch_levels=tuple(how.batch_levels),
-        )
-        lm = LNBenchLM(self.at.model, **self.at.options)
-        readings = dict.fromkeys(self.languages, reading)
-        collect_folder(lm.model, lm.tokenizer, self.out, readings, site=settings.select_site, say=_say(console))
+        lm = LNBenchLM(at.model, **at.options)
+        texts = dict.fromkeys(languages, Reading(**text, batch_levels=tuple(levels)))
+        collect_folder(lm.model, lm.tokenizer, at.statistics, texts, site=site, say=_printing_to(console))
         del lm
         gc.collect()
 
+    doing = f"Reading {settings.tokens:,} tokens of text in each of {', '.join(languages)}: {at.folder.name}"
+    return Step("statistics", at, at.statistics, doing, lambda: [command], run, languages)
 
-@dataclass(frozen=True)
-class Select:
-    """The neurons of one selection."""
 
-    at: Workspace
-    name: str
+def select_neurons(at: Workspace, selection: str) -> Step:
+    """Return the step that selects the neurons of one selection, from the Statistics as they are then."""
+    languages, site, out = at.selections[selection].languages, at.settings.select_site, at.neurons(selection)
+    selector = at.settings.selectors[at.selections[selection].selector]
+    command = _lnbench("select", selector, statistics=at.statistics, languages="+".join(languages), site=site, out=out)
 
-    @property
-    def out(self) -> Path:
-        return self.at.neurons(self.name)
-
-    @property
-    def languages(self) -> list[str]:
-        """The languages that are compared."""
-        return self.at.selections[self.name].languages
-
-    @property
-    def selector(self) -> str:
-        """The selector with its parameters."""
-        return self.at.settings.selectors[self.at.selections[self.name].selector]
-
-    @property
-    def doing(self) -> str:
-        return f"Selecting neurons by {self.selector} over {', '.join(self.languages)}: {self.at.folder.name}"
-
-    @property
-    def commands(self) -> list[str]:
-        words = ["lnbench", "select", self.selector, "--statistics", str(self.at.statistics)]
-        words += ["--languages", "+".join(self.languages), "--site", self.at.settings.select_site]
-        return [shlex.join([*words, "--out", str(self.out)])]
-
-    def run(self, console: Console) -> None:
-        """Select them, from the Statistics as they are now."""
+    def run(_: Executor, console: Console) -> None:
         from lnbench.choices import select
         from lnbench.statistics import Statistics
 
-        loaded = {language: Statistics.load(self.at.statistics, language) for language in self.languages}
-        found = select(self.selector, {key: one.at(self.at.settings.select_site) for key, one in loaded.items()})
-        found.save(self.out)
-        counts = ", ".join(f"{language} {found.count(language):,}" for language in found.languages)
-        _say(console)(f"{self.name}: {counts}")
+        statistics = {language: Statistics.load(at.statistics, language).at(site) for language in languages}
+        neurons = select(selector, statistics)
+        neurons.save(out)
+        counts = ", ".join(f"{language} {neurons.count(language):,}" for language in neurons.languages)
+        _printing_to(console)(f"{selection}: {counts}")
+
+    doing = f"Selecting neurons by {selector} over {', '.join(languages)}: {at.folder.name}"
+    return Step("neurons", at, out, doing, lambda: [command], run, languages)
 
 
 @dataclass(frozen=True)
-class Train:
+class Adapter:
     """One fine-tuning on English."""
 
     at: Workspace
     task: str
     label: str
-    how: Finetune
+    """What tables call it."""
+    finetuner: str
+    languages: str | None = None
+    """Whose neurons are trained, if not the attention."""
     selection: str | None = None
+    """What those are from."""
 
     @property
     def out(self) -> Path:
-        trained = self.how.languages or self.label
-        return self.at.folder / "adapters" / "-".join(filter(None, (self.task, self.selection, trained)))
+        """Its folder."""
+        parts = (self.task, self.selection, self.languages or self.label)
+        return self.at.folder / "adapters" / "-".join(filter(None, parts))
 
     @property
     def name(self) -> str:
-        """As records call it."""
+        """What records call it."""
         return self.label.replace("+", "-")
 
     @property
-    def job(self) -> FinetuneJob:
-        """The request for the adapter."""
-        from lnbench.finetuning.job import FinetuneJob
-
-        settings, task = self.at.settings, getattr(self.at.settings, self.task)
+    def training(self) -> Training:
+        """The fine-tuning for an executor, and the model with the adapter, which need not be there yet."""
+        settings = self.at.settings
         pooling = {} if settings.pooling == "last" or self.task != "xnli" else {"pooling": settings.pooling}
         neurons = {} if self.selection is None else {"neurons": self.at.neurons(self.selection)}
-        return FinetuneJob(
-            finetuner=self.how.finetuner,
-            languages=self.how.languages,
+        job = FinetuneJob(
+            finetuner=self.finetuner,
+            languages=self.languages,
             model=self.at.model,
             model_args=settings.model_args,
             quantize=settings.quantize,
             preset=f"{self.task}-paper",
-            settings={**pooling, **task.settings},
+            settings={**pooling, **getattr(settings, self.task).settings},
             out=self.out,
             **neurons,
         )
-
-    @property
-    def training(self) -> Training:
-        """It, for an executor."""
-        from lnbench.sweeps.model_variants import Training
-
-        return Training(self.job, self.loading)
-
-    @property
-    def loading(self) -> Loading:
-        """The model with the adapter, which need not be there yet."""
-        from lnbench.sweeps.cells import Loading
-
-        head = str(self.out) if self.job.training.answer == "head" else None
-        return Loading(self.at.model, self.at.options, self.name, str(self.out), head)
-
-    @property
-    def doing(self) -> str:
-        return f"Fine-tuning {self.out.name}: {self.at.folder.name}"
-
-    @property
-    def commands(self) -> list[str]:
-        return [self.training.command]
+        head = str(self.out) if job.training.answer == "head" else None
+        return Training(job, Loading(self.at.model, self.at.options, self.name, str(self.out), head))
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One sweep over adapters that were trained before."""
-
-    at: Workspace
-    name: str
-    task: str
-    fields: Mapping[str, Any]
-    """Of the sweep, besides what follows from the model and the adapters."""
-    adapters: tuple[Train, ...]
-
-    @property
-    def out(self) -> Path:
-        return self.at.folder / "sweeps" / self.name
-
-    @property
-    def spec(self) -> Sweep:
-        """The sweep."""
-        from lnbench.sweeps.spec import parse
-
-        settings = self.at.settings
-        task = getattr(settings, self.task)
-        return parse(
-            {
-                **self.fields,
-                "models": [{"pretrained": self.at.model, **self.at.options}],
-                "base": False,
-                "adapters": {one.name: str(one.out) for one in self.adapters},
-                "selectors": [],
-                "tasks": [_TASKS[self.task]],
-                "site": settings.site,
-                "limit": task.limit,
-                "batch_size": settings.batch_size,
-                "gen_kwargs": task.gen_kwargs,
-                "metadata": _METADATA[self.task],
-            },
-            self.name,
-        )
-
-    @property
-    def cells(self) -> list[Cell]:
-        """Its cells, before anything of what they need is there."""
-        from lnbench.content_hash import planning
-        from lnbench.sweeps.cells import plan
-
-        with planning():
-            return plan(self.spec, [one.loading for one in self.adapters])
-
-    @property
-    def doing(self) -> str:
-        return f"Measuring {self.name}: {self.at.folder.name}"
-
-    @property
-    def commands(self) -> list[str]:
-        return [cell.command for cell in self.cells]
-
-    def run(self, executor: Executor, console: Console) -> None:
-        """Measure what is not measured yet. Cells that fail are told of in the tables."""
-        from lnbench.sweeps.run_sweep import run
-
-        run(self.spec, self.out, executor, console)
+def train_adapter(adapter: Adapter) -> Step:
+    """Return the step that trains an adapter."""
+    doing = f"Fine-tuning {adapter.out.name}: {adapter.at.folder.name}"
+    run = partial(train_adapters, [adapter])
+    return Step("adapter", adapter.at, adapter.out, doing, lambda: [adapter.training.command], run, adapter=adapter)
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """One matrix of perplexity changes."""
-
-    at: Workspace
-    selection: str
-    intervention: str
-
-    @property
-    def out(self) -> Path:
-        return self.at.folder / "perplexity" / f"{self.selection}-{self.intervention}"
-
-    @property
-    def request(self) -> Request:
-        """What is measured."""
-        from lnbench.perplexity.request import Request
-
-        settings = self.at.settings
-        return Request(
-            model=self.at.model,
-            model_args=self.at.options,
-            neurons=str(self.at.neurons(self.selection)),
-            statistics=str(self.at.statistics),
-            corpus=self.at.corpus,
-            languages=tuple(self.at.selections[self.selection].languages),
-            intervention=self.intervention,
-            site=settings.site,
-            tokens=settings.ppl.tokens,
-            length=settings.ppl.length,
-            controls=settings.ppl.controls,
-        )
-
-    @property
-    def doing(self) -> str:
-        return f"Reading text with {self.selection} neurons under {self.intervention}: {self.at.folder.name}"
-
-    @property
-    def commands(self) -> list[str]:
-        return [f"{self.request.command} --out {shlex.quote(str(self.out))}"]
-
-    def run(self, console: Console) -> None:
-        """Measure the rows that are not measured yet."""
-        from lnbench.perplexity.run_matrix import run
-
-        run(self.request, self.out)
-
-
-Step = Collect | Select | Train | Measure | Perplexity
-
-
-def train(steps: Sequence[Train], executor: Executor, console: Console) -> None:
+def train_adapters(adapters: Sequence[Adapter], executor: Executor, console: Console) -> None:
     """Train what is not trained yet.
 
     Raises:
         LnbenchError: a fine-tuning failed, or ended elsewhere than planned.
     """
-    for training, adapter in executor.train([step.training for step in steps]):
-        if isinstance(adapter, Exception):
-            raise LnbenchError(f"fine-tuning {training.job.out.name} failed: {adapter}") from adapter
-        _say(console)(f"fine-tuned: {adapter}")
+    for training, folder in executor.train([adapter.training for adapter in adapters]):
+        if isinstance(folder, Exception):
+            raise LnbenchError(f"fine-tuning {training.job.out.name} failed: {folder}") from folder
+        _printing_to(console)(f"fine-tuned: {folder}")
 
 
-def _model(at: Workspace) -> list[str]:
-    from lnbench.lm.arguments import format_model_args
+def measure_cells(at: Workspace, name: str, task: str, adapters: Sequence[Adapter], fields: Mapping[str, Any]) -> Step:
+    """Return the step that measures a sweep over adapters that were trained before.
 
-    return ["--model", at.model, *(["--model-args", format_model_args(at.options)] if at.options else [])]
+    Args:
+        at: The workspace.
+        name: The sweep's.
+        task: ``xnli`` or ``xquad``.
+        adapters: What it is measured on.
+        fields: Of the sweep, besides what follows from the model and the adapters.
+    """
+    how: TaskSettings = getattr(at.settings, task)
+    out = at.folder / "sweeps" / name
+
+    def sweep() -> Sweep:
+        content = {
+            "models": [{"pretrained": at.model, **at.options}],
+            "base": False,
+            "adapters": {adapter.name: str(adapter.out) for adapter in adapters},
+            "selectors": [],
+            "tasks": [_TASKS[task]],
+            "site": at.settings.site,
+            "batch_size": at.settings.batch_size,
+            "metadata": _METADATA[task],
+        }
+        return parse({**fields, **content, "limit": how.limit, "gen_kwargs": how.gen_kwargs}, name)
+
+    def commands() -> list[str]:
+        with content_hash.planning():
+            cells = plan_cells(sweep(), [adapter.training.loading for adapter in adapters])
+        return [cell.command for cell in cells]
+
+    def run(executor: Executor, console: Console) -> None:
+        run_sweep(sweep(), out, executor, console)
+
+    return Step("sweep", at, out, f"Measuring {name}: {at.folder.name}", commands, run, tuple(fields["languages"]))
 
 
-def _say(console: Console) -> Any:
+def measure_matrix(at: Workspace, selection: str, intervention: str) -> Step:
+    """Return the step that measures one matrix of perplexity changes."""
+    languages = at.selections[selection].languages
+    out = at.folder / "perplexity" / f"{selection}-{intervention}"
+    request = MatrixRequest(
+        model=at.model,
+        model_args=at.options,
+        neurons=str(at.neurons(selection)),
+        statistics=str(at.statistics),
+        corpus=at.corpus,
+        languages=languages,
+        intervention=intervention,
+        site=at.settings.site,
+        **at.settings.ppl.model_dump(),
+    )
+
+    def run(_: Executor, console: Console) -> None:
+        from lnbench.perplexity.run_matrix import run
+
+        run(request, out)
+
+    doing = f"Reading text with {selection} neurons under {intervention}: {at.folder.name}"
+    command = f"{request.command} --out {shlex.quote(str(out))}"
+    return Step("matrix", at, out, doing, lambda: [command], run, languages)
+
+
+def _lnbench(*words: str, **options: object) -> str:
+    """Return a command of lnbench; an option without a value is left out, one with several is repeated."""
+    parts = ["lnbench", *words]
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value] if value != "" else []
+        parts += [word for one in values for word in (f"--{name.replace('_', '-')}", str(one))]
+    return shlex.join(parts)
+
+
+def _printing_to(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(line, highlight=False, markup=False)

@@ -1,20 +1,30 @@
-"""What a reproduction has come to: tables with published values beside the measured ones, findings, and caveats."""
+"""``reproduction.json``: the results of a reproduction, with published values beside the measured ones."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lnbench.formats import FormatFile
+from lnbench.tables.table import EMPTY, Cell, Table, TableRow
+from lnbench.tables.words import CORRECTED, SIGNIFICANT
 
 FORMAT = "lnbench.reproduction/1"
 FILE = "reproduction.json"
 """Its name in the folder of a reproduction."""
+_LABELS, _MARKS = (
+    ("conclusion", "preset", "verdict", "evidence"),
+    {SIGNIFICANT: f"differs from no intervention: {CORRECTED}"},
+)
 Verdict = Literal["survives", "does not survive", "undecided"]
 
 
-class Value(BaseModel):
+class StoredValue(BaseModel):
     """One number of a table, with the number that the paper has in its place."""
 
     model_config = ConfigDict(extra="forbid")
@@ -33,28 +43,39 @@ class Value(BaseModel):
     control: float | None = Field(default=None, description="the mean under as many random neurons")
     note: str | None = Field(default=None, description="why there is no value, or what to know of it")
     digits: int = Field(default=1, description="decimals to show")
-    bracketed: Value | None = Field(default=None, description="a second metric, shown in brackets: F1 beside EM")
+    bracketed: StoredValue | None = Field(default=None, description="a second metric, shown in brackets: F1 beside EM")
 
-    def text(self, of: Literal["measured", "published", "difference"]) -> str:
-        """One of its numbers as the tables show it, ``41.2`` or ``38.0 (64.1)``; ``–`` where there is none."""
-        number = getattr(self, of)
-        if number is None:
-            return "–"
-        sign = "+" if of == "difference" else ""
-        shown = f"{number:{sign}.{self.digits}f}"
-        return shown if self.bracketed is None else f"{shown} ({self.bracketed.text(of)})"
+    @property
+    def cell(self) -> Cell:
+        """The number in its place of a table."""
+        return Cell(
+            self.measured,
+            f".{self.digits}f",
+            low=self.ci_low,
+            high=self.ci_high,
+            marks=SIGNIFICANT if self.significant and self.measured is not None else "",
+            published=self.published,
+            bracketed=None if self.bracketed is None else replace(self.bracketed.cell, marks=""),
+            note=self.note,
+        )
+
+    def numbers(self) -> Iterator[StoredValue]:
+        """Yield the value, and the one in its brackets."""
+        yield self
+        if self.bracketed is not None:
+            yield from self.bracketed.numbers()
 
 
-class TableRow(BaseModel):
+class StoredRow(BaseModel):
     """One row: what it is of, and its values; None where the paper's table has no such place."""
 
     model_config = ConfigDict(extra="forbid")
 
     labels: list[str] = Field(description="one for each of the table's row_labels")
-    cells: list[Value | None] = Field(description="one for each of the table's columns")
+    cells: list[StoredValue | None] = Field(description="one for each of the table's columns")
 
 
-class Table(BaseModel):
+class StoredTable(BaseModel):
     """A table in the paper's layout."""
 
     model_config = ConfigDict(extra="forbid")
@@ -62,12 +83,20 @@ class Table(BaseModel):
     title: str = Field(description="what the numbers are, and their unit")
     row_labels: list[str] = Field(description="headings of the columns that say what a row is of")
     columns: list[str] = Field(description="headings of the columns of numbers")
-    rows: list[TableRow] = Field(description="from top to bottom")
+    rows: list[StoredRow] = Field(description="from top to bottom")
 
     @property
-    def has_published(self) -> bool:
-        """Whether the paper has any of these numbers."""
-        return any(cell is not None and cell.published is not None for row in self.rows for cell in row.cells)
+    def values(self) -> list[StoredValue]:
+        """Its values, row by row; those in brackets behind their own."""
+        return [value for row in self.rows for cell in row.cells if cell is not None for value in cell.numbers()]
+
+    @property
+    def table(self) -> Table:
+        """It as the renderers show it."""
+        rows = [
+            TableRow(row.labels, [EMPTY if value is None else value.cell for value in row.cells]) for row in self.rows
+        ]
+        return Table(self.title, self.row_labels, self.columns, rows, _MARKS)
 
 
 class Conclusion(BaseModel):
@@ -98,7 +127,7 @@ class Reproduction(FormatFile):
     preset: Literal["corrected", "paper"] | None = Field(description="None: both are compared")
     scale: Literal["paper", "small"] = Field(description="as much text and training as in the paper, or little")
     models: list[str] = Field(description="as they were named")
-    tables: list[Table] = Field(default=[], description="in the paper's layout")
+    tables: list[StoredTable] = Field(default=[], description="in the paper's layout")
     figures: list[str] = Field(default=[], description="files of figures, each in several formats, and their numbers")
     findings: list[str] = Field(default=[], description="what the numbers say, a sentence each")
     conclusions: list[Conclusion] = Field(default=[], description="which of the paper's survive")
@@ -112,6 +141,27 @@ class Reproduction(FormatFile):
 
     @property
     def failures(self) -> list[str]:
-        """What cells that were tried failed of, each once."""
-        notes = [cell.note for table in self.tables for row in table.rows for cell in row.cells if cell is not None]
+        """Why cells that were tried failed, each reason once."""
+        notes = [value.note for table in self.tables for value in table.values]
         return list(dict.fromkeys(note for note in notes if note and note.startswith("failed: ")))
+
+    @property
+    def shown(self) -> list[Table]:
+        """Its tables and, where there are any, the conclusions."""
+        verdicts = [TableRow([one.claim, one.preset, one.verdict, one.evidence], []) for one in self.conclusions]
+        tables = [table.table for table in self.tables]
+        return [*tables, Table("The paper's conclusions", _LABELS, [], verdicts)] if verdicts else tables
+
+    def csv_text(self) -> str:
+        """Return every number, one per line."""
+        text = io.StringIO()
+        names = [name for name in StoredValue.model_fields if name not in ("digits", "bracketed")]
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["table", "row", "column", *names])
+        for table in self.tables:
+            for row in table.rows:
+                for column, cell in zip(table.columns, row.cells, strict=True):
+                    place = [table.title, " / ".join(row.labels), column]
+                    values = [] if cell is None else cell.numbers()
+                    writer.writerows([*place, *(getattr(value, name) for name in names)] for value in values)
+        return text.getvalue()

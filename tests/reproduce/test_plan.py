@@ -13,9 +13,8 @@ from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.lm.experiment import Experiment
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.estimate import estimate
-from lnbench.reproduce.plan import Plan, Request, plan
-from lnbench.reproduce.steps import Collect, Measure, Select, Train
+from lnbench.reproduce.plan import Plan, ReproductionRequest, plan
+from lnbench.reproduce.steps import Adapter, Kind, Step
 from lnbench.statistics import store
 from tests.support import docs_pages
 
@@ -23,11 +22,24 @@ OUT = Path("runs/reproduced")
 
 
 def planned(*names: str, **changes: Any) -> Plan:
-    return plan(Request(names=names, out=OUT, **changes))
+    return plan(ReproductionRequest(names=names, out=OUT, **changes))
 
 
 def commands(found: Plan, program: str = "lm_eval") -> list[str]:
-    return [line for step in found.steps for line in step.commands if line.startswith(f"{program} ")]
+    return [line for step in found.steps for line in step.commands() if line.startswith(f"{program} ")]
+
+
+def steps(found: Plan, kind: Kind) -> list[Step]:
+    return [step for step in found.steps if step.kind == kind]
+
+
+def adapters(found: Plan) -> list[Adapter]:
+    return [step.adapter for step in found.steps if step.adapter]
+
+
+def selected(found: Plan) -> dict[str, tuple[str, ...]]:
+    """Selection → the languages that it compares."""
+    return {step.out.stem: step.languages for step in steps(found, "neurons")}
 
 
 def arguments_of(command: str) -> dict[str, Any]:
@@ -55,7 +67,7 @@ def test_the_cells_are_as_many_as_in_the_paper(names: list[str], count: int) -> 
     found = planned(*names)
     cells = commands(found)
     assert len(cells) == len(set(cells)) == count
-    assert estimate(found).startswith(f"{count} distinct cells; about ")
+    assert found.amount().startswith(f"{count} distinct cells, ")
 
 
 def test_a_plan_leaves_no_trace(tmp_path: Path) -> None:
@@ -71,8 +83,8 @@ def test_a_plan_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_a_short_table_is_a_part_of_the_long_one() -> None:
     for short, long in (("table1", "table4"), ("table2", "table5"), ("table3", "table7")):
-        parts = {step.out for step in planned(short).steps if isinstance(step, Measure)}
-        assert parts < {step.out for step in planned(long).steps if isinstance(step, Measure)}
+        parts = {step.out for step in steps(planned(short), "sweep")}
+        assert parts < {step.out for step in steps(planned(long), "sweep")}
 
 
 @pytest.mark.parametrize("preset", ["corrected", "paper"])
@@ -82,7 +94,7 @@ def test_every_step_is_a_command_that_parses(preset: Any, changes: dict[str, Any
     line = docs_pages.commandline()
     for step in found.steps:
         assert step.doing
-        for command in step.commands:
+        for command in step.commands():
             words = shlex.split(command)
             if words[0] == "lnbench":
                 line.main(words[1:], prog_name="lnbench", standalone_mode=False)
@@ -102,15 +114,15 @@ def test_lape_neurons_are_those_of_the_languages_own_set() -> None:
 
 
 def test_the_neurons_that_are_fine_tuned_are_the_selectors() -> None:
-    trains = [step for step in planned("table7").steps if isinstance(step, Train)]
-    assert len({step.out for step in trains}) == len(trains) == 15
-    assert {(step.selection, step.how.languages) for step in trains if step.selection == "lape-set1"} == {
+    trained = adapters(planned("table7"))
+    assert len({adapter.out for adapter in trained}) == len(trained) == 15
+    assert {(adapter.selection, adapter.languages) for adapter in trained if adapter.selection == "lape-set1"} == {
         ("lape-set1", "en"),
         ("lape-set1", "vi"),
         ("lape-set1", "en+vi"),
     }
-    random = [step.how.languages for step in planned("table8", model="x/y").steps if isinstance(step, Train)]
-    assert random == ["random-like-vi", "random-like-hi", "random-like-ur"]
+    random = adapters(planned("table8", model="x/y"))
+    assert [adapter.languages for adapter in random] == ["random-like-vi", "random-like-hi", "random-like-ur"]
 
 
 def test_the_papers_scale_quantises_and_the_small_one_does_not() -> None:
@@ -121,10 +133,9 @@ def test_the_papers_scale_quantises_and_the_small_one_does_not() -> None:
 
 def test_languages_take_the_place_of_the_papers_sets() -> None:
     found = planned("table4", "figure1", "figure20", model="x/y", scale="small", languages=("en", "hi", "zh"))
-    selected = {step.name: step.languages for step in found.steps if isinstance(step, Select)}
-    assert selected == {"lape": ["en", "hi", "zh"], "act_prob": ["en", "hi", "zh"]}
-    (collect,) = (step for step in found.steps if isinstance(step, Collect))
-    assert collect.languages == ("en", "hi", "zh")
+    assert selected(found) == {"lape": ("en", "hi", "zh"), "act_prob": ("en", "hi", "zh")}
+    (counting,) = steps(found, "statistics")
+    assert counting.languages == ("en", "hi", "zh")
     assert {line.rpartition("lnbench_xnli_pair_")[2][:2] for line in commands(found)} == {"hi"}
     assert len(commands(found, "lnbench ppl")) == 1
 
@@ -132,9 +143,8 @@ def test_languages_take_the_place_of_the_papers_sets() -> None:
 def test_the_embedded_text_leaves_some_languages_of_each_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LNBENCH_DATA", raising=False)
     found = planned("table4", model="x/y", scale="small")
-    selected = {step.name: step.languages for step in found.steps if isinstance(step, Select)}
-    assert selected["lape-set1"] == ["en", "vi", "zh"]
-    assert selected["lape-set6"] == ["en", "hi", "ur"]
+    assert selected(found)["lape-set1"] == ("en", "vi", "zh")
+    assert selected(found)["lape-set6"] == ("en", "hi", "ur")
     assert len(commands(found)) == 51
 
 
@@ -146,23 +156,23 @@ def test_the_corpus_of_the_data_folder_is_found(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "corpus" / f"{language}.jsonl.gz").touch()
     found = planned("figure1", model="x/y", scale="small")
     assert found.corpus == str(tmp_path / "corpus" / "{lang}.jsonl.gz")
-    assert [step.languages for step in found.steps if isinstance(step, Select)] == [["en", "fr"]]
+    assert selected(found) == {"lape-set1": ("en", "fr")}
     assert planned("figure1", model="x/y", scale="small", corpus="a/b:{lang}").corpus == "a/b:{lang}"
 
 
 def test_a_model_stands_beside_its_own_numbers() -> None:
     def beside(model: str) -> set[str]:
-        return {piece.at.beside for job in planned("table4", model=model).jobs for piece in job.pieces}
+        return {part.at.beside for item in planned("table4", model=model).items for part in item.parts}
 
     assert beside("gemma-3-270m") == {"llama-3.1-8b"}
     assert beside("/models/mistral-nemo-base-2407") == {"mistral-nemo-12b"}
-    assert {piece.at.beside for job in planned("table4").jobs for piece in job.pieces} == {*catalogue.models()}
+    assert {part.at.beside for item in planned("table4").items for part in item.parts} == {*catalogue.models()}
 
 
 def test_a_comparison_measures_its_tables_under_both_presets() -> None:
-    found = planned(catalogue.COMPARISON, model="x/y")
+    found = planned("paper-vs-corrected", model="x/y")
     assert len(commands(found)) == 2 * 27
-    assert len(commands(planned(catalogue.COMPARISON, model="x/y", tables=("table3", "table8")))) == 2 * (45 + 3)
+    assert len(commands(planned("paper-vs-corrected", model="x/y", tables=("table3", "table8")))) == 2 * (45 + 3)
     assert {step.at.folder.name for step in found.steps} == {"y", "y-paper"}
 
 
@@ -172,11 +182,11 @@ def test_a_comparison_measures_its_tables_under_both_presets() -> None:
         ({"names": ("table9",)}, "unknown table or figure 'table9'; known: table1, "),
         ({"names": ("table1",), "languages": ("en", "zh")}, "table1: none of its languages is left"),
         ({"names": ("table1",), "scale": "small", "languages": ("en", "xx")}, "unknown language 'xx'"),
-        ({"names": (catalogue.COMPARISON,), "tables": ("table6",)}, "compares tables 1 to 5, 7 and 8.*not table6"),
+        ({"names": ("paper-vs-corrected",), "tables": ("table6",)}, "compares tables 1 to 5, 7 and 8, .*not table6"),
         ({"names": ("table1",), "given": {"foo": 1}}, "unknown setting 'foo'"),
     ],
 )
 def test_what_cannot_be_done_is_told(changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LNBENCH_DATA", raising=False)
     with pytest.raises(LnbenchError, match=told):
-        plan(Request(out=OUT, **changes))
+        plan(ReproductionRequest(out=OUT, **changes))

@@ -9,16 +9,15 @@ import pytest
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.presets import settings_of
 from lnbench.host import get_host
-from lnbench.reproduce.scale_settings import Preset, Scale, parse_pair, settings
+from lnbench.reproduce.scale_settings import PRESETS, Preset, Scale, parse_pair, read_settings
 
-PRESETS: tuple[Preset, ...] = ("corrected", "paper")
 SCALES: tuple[Scale, ...] = ("paper", "small")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_and_preset_is_whole(scale: Scale, preset: Preset) -> None:
-    found = settings(scale, preset)
+    found = read_settings(scale, preset)
     for selector in found.selectors.values():
         assert get_host().resolve("selector", selector)
     for task in ("xnli", "xquad"):
@@ -28,7 +27,7 @@ def test_every_scale_and_preset_is_whole(scale: Scale, preset: Preset) -> None:
 
 
 def test_the_papers_scale_has_the_papers_numbers() -> None:
-    found = settings("paper", "corrected")
+    found = read_settings("paper", "corrected")
     assert (found.tokens, found.length, found.controls) == (100_000_000, 512, 0)
     assert found.corpus == "wikimedia/wikipedia:20231101.{lang}"
     xnli, xquad = (settings_of(f"{task}-paper", getattr(found, task).settings) for task in ("xnli", "xquad"))
@@ -37,11 +36,13 @@ def test_the_papers_scale_has_the_papers_numbers() -> None:
 
 
 def test_what_is_given_takes_the_place_of_what_is_there() -> None:
-    found = settings("small", "corrected", {"tokens": 5, "xnli.limit": 3, "xnli.settings.max_steps": 7, "site": "pre"})
+    found = read_settings(
+        "small", "corrected", {"tokens": 5, "xnli.limit": 3, "xnli.settings.max_steps": 7, "site": "pre"}
+    )
     assert (found.tokens, found.xnli.limit, found.xnli.settings["max_steps"], found.site) == (5, 3, 7, "pre")
     assert found.xquad.limit != 3
     assert found.flat()["xnli.settings.max_steps"] == 7
-    assert settings("small", "corrected").tokens != 5
+    assert read_settings("small", "corrected").tokens != 5
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_what_is_given_takes_the_place_of_what_is_there() -> None:
 )
 def test_what_does_not_fit_is_told(given: dict[str, Any], told: str) -> None:
     with pytest.raises(LnbenchError, match=told):
-        settings("small", "corrected", given)
+        read_settings("small", "corrected", given)
 
 
 def test_pairs_of_the_command_line() -> None:

@@ -13,7 +13,7 @@ from lnbench.finetuning import training_record as training
 from lnbench.perplexity.matrix import Baseline, Cell, PerplexityMatrix, Selectivity, SliceAccount
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
-from lnbench.tables.reproduction import Conclusion, Reproduction, Table, TableRow, Value
+from lnbench.tables.reproduction import Conclusion, Reproduction, StoredRow, StoredTable, StoredValue
 
 LANGUAGES = ("en", "hi", "ur")
 HOSTILE = "<script>alert(1)</script></script><!-- \" onmouseover=alert(2) ' \u2028 \x1b[31m \x00 \u202e {{ 7*7 }}"
@@ -229,8 +229,8 @@ def write_matrix(folder: Path) -> Path:
 
 def write_reproduction(folder: Path, figures: Sequence[str] = (), runs: Sequence[str] = ()) -> Path:
     """A table with published values, a conclusion, and a caveat."""
-    value = Value(metric="acc", unit="%", measured=41.25, published=40.0, difference=1.25, n=90, significant=True)
-    missing = Value(metric="acc", unit="%", published=44.0, note="the cell failed")
+    value = StoredValue(metric="acc", unit="%", measured=41.25, published=40.0, difference=1.25, n=90, significant=True)
+    missing = StoredValue(metric="acc", unit="%", published=44.0, note="the cell failed")
     Reproduction(
         name="table4",
         title="XNLI accuracy",
@@ -238,11 +238,11 @@ def write_reproduction(folder: Path, figures: Sequence[str] = (), runs: Sequence
         scale="small",
         models=["m"],
         tables=[
-            Table(
+            StoredTable(
                 title="XNLI accuracy (%)",
                 row_labels=["model", "language"],
                 columns=["none", "P90", "0"],
-                rows=[TableRow(labels=["m", "hi"], cells=[value, missing, None])],
+                rows=[StoredRow(labels=["m", "hi"], cells=[value, missing, None])],
             )
         ],
         figures=list(figures),
