@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lnbench.cli.executors import Chosen, Cpus, Gpus, RayAddress, Where, Workers, check_executor, chosen_executor
-from lnbench.cli.options import ModelArgs, model_arguments, show
+from lnbench.cli.options import Format, ModelArgs, model_arguments, say, show
+
+if TYPE_CHECKING:
+    from lnbench.tables.table import Table
 
 _NAME = "NAME"
 
@@ -78,8 +81,9 @@ def measure(
     workers: Workers = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
+    format_: Format = "terminal",
 ) -> None:
-    """Do every step from text to table, and show the published value beside each measured one. Resumes.
+    """Do every step from text to table that is not done yet, and show the published value beside each measured one.
 
     NAME is a table or figure that lnbench reproduce list names, or all. Exit code 1 if a cell failed.
 
@@ -115,43 +119,43 @@ def measure(
     from lnbench.console import console
     from lnbench.reproduce.results import folder_of
     from lnbench.reproduce.run_plan import run
-    from lnbench.tables.render import terminal
 
     failed: list[str] = []
+    shown: list[Table] = []
     with chosen_executor(executor, ray_address, workers, cpus, gpus) as chosen:
         for item, reproduction in zip(wanted.items, run(wanted, chosen, console(stderr=True)), strict=True):
-            for table in reproduction.shown:
-                show(terminal(table))
+            if format_ == "terminal":
+                show(*reproduction.shown)
+            shown += reproduction.shown
             for sentence in (*reproduction.findings, *(f"Note: {caveat}" for caveat in reproduction.caveats)):
-                typer.echo(sentence)
-            typer.echo(f"{item.name}: written to {folder_of(wanted, item)}")
+                say(sentence, format_)
+            say(f"{item.name}: written to {folder_of(wanted, item)}", format_)
             failed += reproduction.failures
+    if format_ != "terminal":
+        show(*shown, format_=format_)
     for failure in dict.fromkeys(failed):
         typer.echo(failure, err=True)
-    typer.echo(f"as a page: lnbench report {wanted.request.out} --out {wanted.request.out / 'report'}")
+    say(f"as a page: lnbench report {wanted.request.out} --out {wanted.request.out / 'report'}", format_)
     if failed:
         raise typer.Exit(1)
 
 
 @reproduce.command("list")
-def list_() -> None:
+def list_(format_: Format = "terminal") -> None:
     """List the tables and figures that can be measured again, and what each shows.
 
     Example: lnbench reproduce list
     """
-    from rich import box
-    from rich.table import Table
-
     from lnbench.reproduce import catalogue
-    from lnbench.reproduce.catalogue import FigureSpec
+    from lnbench.tables.table import Table, TableRow
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("name", "what it shows", "of"):
-        table.add_column(heading)
-    for name, spec in catalogue.specs().items():
-        titles = [catalogue.models()[key].title for key in spec.models]
-        table.add_row(name, catalogue.describe(spec), ", ".join(titles))
-    show(table)
-    specs = catalogue.specs().values()
-    for order in dict.fromkeys(spec.order for spec in specs if isinstance(spec, FigureSpec)):
-        typer.echo(f"In the paper {order}; the numbering within them is ours.")
+    models = {key: model.title for key, model in catalogue.models().items()}
+    specs = catalogue.specs()
+    rows = [
+        TableRow([name, catalogue.describe(spec), ", ".join(models[key] for key in spec.models)], [])
+        for name, spec in specs.items()
+    ]
+    orders = dict.fromkeys(spec.order for spec in specs.values() if isinstance(spec, catalogue.FigureSpec))
+    notes = [f"In the paper {order}; the numbering within them is ours." for order in orders]
+    table = Table("The paper's tables and figures", ["name", "what it shows", "of"], [], rows, notes=notes)
+    show(table, format_=format_)

@@ -114,9 +114,13 @@ def test_every_intervention_has_its_method(name: str) -> None:
 def test_every_pydantic_model_has_its_fields_on_a_page() -> None:
     files = {part for where in FORMATS.values() for part in (model(where), *parts_of(model(where)))}
     known = {one.__name__ for one in files} | {where.partition(":")[2] for where in NOT_FILES}
-    bases = r"^class ([A-Z]\w+)\((?:BaseModel|FormatFile)\):"
-    defined = {name for file in SOURCES for name in re.findall(bases, file.read_text(encoding="utf-8"), re.MULTILINE)}
-    defined -= {"FormatFile"}
+    pairs = [
+        pair
+        for file in SOURCES
+        for pair in re.findall(r"^class ([A-Z]\w+)\((\w+)\):", file.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    # What others extend is on the page with the fields of those.
+    defined = {name for name, base in pairs if base in ("BaseModel", "FormatFile")} - {base for _, base in pairs}
     assert len(defined) >= 8
     assert defined - known == set()
 

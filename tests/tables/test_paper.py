@@ -12,10 +12,11 @@ from lnbench.figures import perplexity_matrix
 from lnbench.leaderboard.rows import Row
 from lnbench.perplexity.changes import Changes, Reading
 from lnbench.perplexity.matrix import PerplexityMatrix
-from lnbench.perplexity.tables import matrix_table
 from lnbench.report.perplexity_section import harm
 from lnbench.significance import LEVEL
+from lnbench.tables import perplexity
 from lnbench.tables.paper import heading, matrix_tables, score, score_interval
+from lnbench.tables.render import terminal
 from lnbench.tables.reproduction import StoredRow, StoredTable, StoredValue
 from tests.support import report
 
@@ -48,7 +49,7 @@ def test_all_views_of_a_matrix_mark_the_same_cells(sparse: PerplexityMatrix) -> 
     assert ["*" in text for row in page.rows for text in row[1:]] == marked
     console = Console(width=200, file=io.StringIO())
     with console.capture() as capture:
-        console.print(matrix_table(sparse))
+        console.print(terminal(*perplexity.matrix_tables(sparse)))
     lines = [line.split() for line in capture.get().splitlines()]
     rows = [words[2 : 2 + len(languages)] for words in lines if words and words[0] in languages and words[1].isdigit()]
     assert ["*" in text for row in rows for text in row] == marked * 2
