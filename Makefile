@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test check docs clean
+.PHONY: demo test test-fast test-model check docs clean
 
 demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
 	$(BIN)/lnbench demo $(ARGS)
 
 test: .venv/dev  ## Run the tests; no model is downloaded.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m 'not gemma' $(ARGS)
+
+test-fast: .venv/dev  ## Run the tests that start no processes, trainings or whole commands (a minute and a half).
+	$(BIN)/python -m pytest -m 'not gemma and not slow' $(ARGS)
+
+test-model: .venv/dev .venv/demo  ## Run the tests on the real model, and check the README's numbers (3 minutes).
+	$(BIN)/python -m pytest -m gemma --numprocesses=0 $(ARGS)
 
 check: .venv/dev  ## Lint, type-check, and check that imports go downwards only.
 	$(BIN)/ruff check .

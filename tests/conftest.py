@@ -13,6 +13,8 @@ import torch
 from lnbench.demo import DATA, LANGUAGES
 from tests.support.tiny import SELECTOR, save_tiny
 
+USERS_CACHE = os.environ.get("LNBENCH_CACHE")
+
 # Tiny models lose more to thread hand-over than they gain; on a busy machine, all of it.
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +29,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LNBENCH_CACHE", str(folder))
     monkeypatch.setenv("LNBENCH_DISABLE_PLUGINS", "1")
     return folder
+
+
+@pytest.fixture
+def users_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the user's cache, for the real model: converting it takes a minute, and a gigabyte."""
+    if USERS_CACHE is None:
+        monkeypatch.delenv("LNBENCH_CACHE")
+    else:
+        monkeypatch.setenv("LNBENCH_CACHE", USERS_CACHE)
 
 
 @pytest.fixture(scope="session")

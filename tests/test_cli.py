@@ -81,6 +81,7 @@ def test_from_statistics_to_exported_neurons(work: Path, tiny_model: str, tiny_c
         assert torch.equal(found.mask(language), returned.mask(language))
 
 
+@pytest.mark.slow
 def test_demo_on_a_tiny_model(work: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lnbench.quickstart.SELECTORS", ("lape:top_fraction=0.4", "act_prob:fraction=0.1"))
     out = work / "demo"
@@ -229,6 +230,7 @@ def test_no_command_prints_help_and_success_is_code_zero(
     assert exit_.value.code == 0
 
 
+@pytest.mark.slow
 def test_the_demo_takes_the_languages_that_corpus_and_task_have(
     tiny_model: str, tiny_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 import lnbench
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(lnbench.__file__).parent
 CHECKOUT = PACKAGE.parent
 PTH = PACKAGE / "lnbench_lm_eval.pth"
@@ -154,7 +156,6 @@ def test_it_is_one_line_that_python_runs() -> None:
     assert line.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_the_wheel_carries_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(CHECKOUT)], check=True)

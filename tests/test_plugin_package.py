@@ -12,6 +12,8 @@ import pytest
 
 import lnbench
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 PACKAGE = Path(lnbench.__file__).parent
 
@@ -84,7 +86,6 @@ def test_it_does_what_it_says(environment: dict[str, str]) -> None:
     python(environment, "-c", WORKING)
 
 
-@pytest.mark.slow
 def test_it_works_through_lm_eval(
     environment: dict[str, str], tiny_model: str, tiny_corpus: str, tmp_path: Path
 ) -> None:

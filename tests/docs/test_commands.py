@@ -16,6 +16,8 @@ from tests.support import docs_pages as docs
 from tests.support.docs_commands import NOT_RUN, RUN, commands, looked_at
 from tests.support.docs_world import World, substitutes
 
+pytestmark = pytest.mark.slow
+
 WITH_COMMANDS = [page for page in docs.PAGES if commands(page)]
 YAML = {
     ("howto/own-task.md", 0): "my_tasks/my_task_hi.yaml",

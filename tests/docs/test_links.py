@@ -16,7 +16,7 @@ from tests.docs.test_complete import COMMANDS, TASKS
 from tests.support import docs_pages as docs
 from tests.support.docs_commands import parses
 
-every_page = pytest.mark.parametrize("page", docs.PAGES, ids=docs.name)
+every_page = pytest.mark.parametrize("page", [*docs.PAGES, *docs.PROJECT_PAGES], ids=docs.name)
 OWN_TASKS = ("my_task_hi",)
 """Tasks that a page writes itself."""
 
@@ -70,7 +70,7 @@ def test_commands_named_in_running_text_exist(page: Path) -> None:
 @every_page
 def test_files_of_the_project_that_are_named_exist(page: Path) -> None:
     for code in docs.inline(page):
-        if re.fullmatch(r"(tests|docs|lnbench|tasks)/[\w./-]+\.\w+", code):
+        if re.fullmatch(r"(tests|docs|lnbench|tasks)/[\w./-]+(\.\w+|/)", code):
             assert (docs.ROOT / code).exists(), code
 
 

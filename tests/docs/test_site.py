@@ -15,6 +15,8 @@ from docs.generator.mathml import on_page_content
 from tests.docs.test_complete import CONTRACTS, HOOKS
 from tests.support import docs_pages as docs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from lnbench.leaderboard import Row
 from lnbench.neurons import NeuronSet
 from tests.support.figure_data import matrix_of
 
+pytestmark = pytest.mark.slow
+
 SET1 = ["en", "fr", "es", "vi", "id", "ja", "zh"]
 SET6 = ["en", "bn", "hi", "ta", "te", "mr", "ur", "kn", "ml", "pa"]
 LOCALES = ["zh-Hant", "pt-BR", "en-GB", "sr-Latn"]

@@ -14,6 +14,8 @@ from lnbench.errors import LnbenchError
 from lnbench.files import read_json, write_json
 from lnbench.finetuning.job import FinetuneJob
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)

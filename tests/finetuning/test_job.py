@@ -28,6 +28,8 @@ from lnbench.host import get_host, hookimpl
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus
 
+pytestmark = pytest.mark.slow
+
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_file(folder / "adapter_model.safetensors"))
@@ -165,7 +167,6 @@ def interrupted(*_: Any, **__: Any) -> None:
     raise LnbenchError("interrupted")
 
 
-@pytest.mark.slow
 def test_a_killed_process_is_taken_up_where_it_stopped(
     job_fields: dict[str, Any], tmp_path: Path, training_folder: Path
 ) -> None:

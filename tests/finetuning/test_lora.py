@@ -28,6 +28,8 @@ from lnbench.model.sites import locate
 from tests.support.adapters import ALL, logits, neurons_of, projections_of, quantised, rows_of, train
 from tests.support.tiny import CONFIGS, LAYERS, WIDTH, build
 
+pytestmark = pytest.mark.slow
+
 DEVICES = [
     "cpu",
     pytest.param(

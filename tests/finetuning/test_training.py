@@ -27,6 +27,8 @@ from lnbench.neurons import NeuronSet
 from tests.support.finetuning import SETTINGS
 from tests.support.tiny import build
 
+pytestmark = pytest.mark.slow
+
 
 def prepared(lm: LNBenchLM, name: str = "xnli", **changes: Any) -> TrainingData:
     return prepare(name, lm, TrainingSettings(**SETTINGS | changes))

@@ -16,6 +16,8 @@ from lm_eval.tasks import TaskManager
 from lnbench.files import tasks_dir
 from lnbench.lm import LNBenchLM, command_line
 
+pytestmark = pytest.mark.slow
+
 MODEL_ARGS = "corpus_tokens=400,selector=act_prob:fraction=0.15"
 TASKS = ["lnbench_demo_continuation_hi", "lnbench_demo_nli_zh", "lnbench_demo_qa_en"]
 

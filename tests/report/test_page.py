@@ -36,6 +36,8 @@ from tests.support.report import (
     write_training,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def html(page: Path) -> Element:

@@ -20,7 +20,7 @@ from lnbench.tables.findings import UNITS, own_text_harmed_most, shared_neurons
 from lnbench.tables.reproduction import Reproduction, StoredTable, StoredValue
 from tests.support.reproduce import TINY, words
 
-pytestmark = pytest.mark.usefixtures("environment")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment")]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from lnbench.sweeps.records import FILE, load
 from lnbench.sweeps.run_sweep import planned
 from tests.support.sweeps import DISK_WAS_FULL, child, comparable, spec_of, sweep, sweep_with_small_disk
 
+pytestmark = pytest.mark.slow
+
 SECONDS_OF_A_SWEEP = 3.0
 
 

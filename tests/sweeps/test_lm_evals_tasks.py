@@ -15,6 +15,8 @@ from lm_eval.tasks import TaskManager
 from lnbench.sweeps.records import load
 from tests.support.sweeps import spec_of, sweep
 
+pytestmark = pytest.mark.slow
+
 _ANSWERS = {f"mc_answer{number}": f"Sông {number}" for number in (1, 2, 3, 4)}
 ROWS: dict[str, dict[str, Any]] = {
     "facebook/xnli": {"premise": "Sông chảy.", "hypothesis": "Có sông.", "label": 0},

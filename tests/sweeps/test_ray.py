@@ -24,6 +24,8 @@ ray = pytest.importorskip("ray")
 from lnbench.sweeps import on_ray  # noqa: E402 - it cannot be imported without Ray
 from lnbench.sweeps.on_ray import OnRay  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:

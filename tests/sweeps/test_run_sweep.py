@@ -22,6 +22,8 @@ from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.records import Record, load
 from tests.support.sweeps import comparable, spec_of, sweep
 
+pytestmark = pytest.mark.slow
+
 
 def by_cell(out: Path) -> dict[tuple[str, str, str], Record]:
     return {(one.language, one.selector, one.intervention): one for one in load(out) if one.metric in ("acc", None)}

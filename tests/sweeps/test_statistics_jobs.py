@@ -12,6 +12,8 @@ from lnbench.sweeps.statistics_jobs import countings
 from lnbench.sweeps.worker import Worker
 from tests.support.sweeps import spec_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_is_counted(given: dict[str, Any]) -> None:
     cells = planned(spec_of(given), Path("out"))
