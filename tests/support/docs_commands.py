@@ -32,7 +32,7 @@ class LookedAt:
 def commands(page: Path) -> list[list[str]]:
     """The commands of a page's ``sh`` blocks, in order, as lists of words."""
     lines = [line for block in docs.blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    return [words for line in lines if (words := docs.words_of(line))]
 
 
 def paths_read(words: Sequence[str]) -> list[str]:

@@ -85,7 +85,13 @@ def commands(page: Path, *programs: str) -> Iterator[list[str]]:
     ]
     for line in lines:
         if line.split(" ", 1)[0] in programs:
-            yield shlex.split(line, comments=True)
+            yield words_of(line)
+
+
+def words_of(line: str) -> list[str]:
+    """Split a command into words, without a file that its output goes to."""
+    words = shlex.split(line, comments=True)
+    return words[: words.index(">")] if ">" in words else words
 
 
 def inline(page: str | Path) -> list[str]:
