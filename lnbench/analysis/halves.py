@@ -38,7 +38,7 @@ def measure_stability(
     """Count both halves of each language's text, and select on each: which neurons come back?
 
     A half is every other document, in the corpus's shuffled order. Counts are kept in ``folder``; after an interruption
-    the same call goes on, and another selector needs no new pass.
+    the same call continues, and another selector needs no new pass.
 
     Args:
         model: A supported Hugging Face causal LM.

@@ -53,7 +53,7 @@ class Chance(NamedTuple):
 
 
 def language_overlap(neurons: NeuronSet) -> LanguageOverlap:
-    """What every two languages of a set have in common."""
+    """Return what every two languages of a set have in common."""
     languages, counts, jaccard = neurons.overlap()
     layers = torch.stack([neurons.per_layer(language) for language in languages]).double() if languages else None
     expected = torch.zeros(0, 0, dtype=torch.double) if layers is None else layers @ layers.T / neurons.width

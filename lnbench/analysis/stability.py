@@ -51,7 +51,7 @@ class Stability(FormatFile):
 
 
 def compare_halves(selected: Mapping[str, tuple[NeuronSet, NeuronSet]]) -> list[StabilityRow]:
-    """How far the selections on two halves agree.
+    """Return how far the selections on two halves agree.
 
     Args:
         selected: Selector → what it chose on the first half and on the second.

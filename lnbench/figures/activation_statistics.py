@@ -24,7 +24,7 @@ _RANGES = (("P5", "P95", 1.2), ("P10", "P90", 4.0), ("P25", "P75", 9.0))
 
 @drawn_from(statistics_by_site)
 def activation_statistics(statistics: Mapping[str, Statistics], site: str | None = None) -> Figure:
-    """Ranges of a typical neuron's activation in each language: the numbers of the paper's table 6.
+    """Draw ranges of a typical neuron's activation in each language: the numbers of the paper's table 6.
 
     Args:
         statistics: Language → Statistics, of one model.

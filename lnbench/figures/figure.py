@@ -59,7 +59,7 @@ class Figure:
     paint: Callable[[Drawing], None] = field(repr=False, compare=False)
 
     def draw(self) -> Drawing:
-        """The figure in matplotlib. Nothing global is touched, and several threads may draw at a time."""
+        """Draw the figure in matplotlib. Nothing global is touched, and several threads may draw at a time."""
         from matplotlib.figure import Figure as Drawing
 
         with styled():
@@ -104,7 +104,7 @@ def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element to stand in an HTML page among others.
+    """Return the figure as an ``<svg>`` element to stand in an HTML page among others.
 
     Its text is text, which the browser's fonts write. It is as wide as the page, up to its own width. Screen readers
     say its title and ``alt``. All its ids start with the figure's name, and it brings no style sheet.
@@ -116,7 +116,7 @@ def svg(figure: Figure) -> str:
 
 
 def table(figure: Figure) -> str:
-    """The numbers as CSV."""
+    """Return the numbers as CSV."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(figure.columns)

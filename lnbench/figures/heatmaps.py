@@ -34,13 +34,13 @@ MANY = 8
 
 
 def matrix_size(rows: int, columns: Sequence[str]) -> tuple[float, float]:
-    """Width and height in inches of a matrix with ``rows`` languages, and columns of these."""
+    """Return width and height in inches of a matrix with ``rows`` languages, and columns of these."""
     height = max(_LOWEST, _AROUND + rows * (0.42 if rows <= MANY else 0.27))
     return WIDTH, min(TALLEST, height + names_height(columns))
 
 
 def names_height(codes: Sequence[str]) -> float:
-    """Inches to leave for the labels of columns, should they have to stand upright."""
+    """Return inches to leave for the labels of columns, should they have to stand upright."""
     return max(_NAMES, _LETTER * max(len(language_label(code, native=False)) for code in codes))
 
 
@@ -109,7 +109,7 @@ def numbers(axes: Axes, mesh: QuadMesh | None, texts: Sequence[Sequence[str]]) -
 
 
 def _luminance(colour: NDArray[np.float64]) -> float:
-    """Relative luminance of a colour, 0 to 1, as the Web Content Accessibility Guidelines define it."""
+    """Return relative luminance of a colour, 0 to 1, as the Web Content Accessibility Guidelines define it."""
     linear = np.where(colour[:3] <= 0.04045, colour[:3] / 12.92, ((colour[:3] + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
@@ -126,7 +126,7 @@ def fit(drawing: Drawing, written: Mapping[Axes, Sequence[Text]]) -> None:
 
 
 def _fitting(drawing: Drawing, axes: Axes, texts: Sequence[Text]) -> float:
-    """The largest size in points that suits the cells."""
+    """Return the largest size in points that suits the cells."""
     box = axes.get_window_extent()
     columns, rows = (abs(high - low) for low, high in (axes.get_xlim(), axes.get_ylim()))
     width, height = (72 / drawing.dpi * side for side in (box.width / columns, box.height / rows))

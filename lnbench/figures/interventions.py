@@ -33,7 +33,7 @@ _BAR = "#C9C9C9"
 
 @drawn_from(compared_tables)
 def interventions(rows: Sequence[Row]) -> Figure:
-    """Points with 95 % intervals: the change of one metric by intervention and language, and that of random controls.
+    """Draw the change of one metric by intervention and language, with 95 % intervals, and that of random controls.
 
     Args:
         rows: Of one model, task and metric (:attr:`Row.measured_on`), in any languages. Rows without a comparison
@@ -124,7 +124,7 @@ def _titles(drawing: Drawing, panels: Sequence[Axes], languages: Sequence[str]) 
 
 
 def _points(axes: Axes, rows: Sequence[Row], names: Sequence[str], number: int, count: int) -> None:
-    """One series in one panel."""
+    """Draw one series in one panel."""
     colour, _, marker = series(number)
     step = 0.75 / count
     for row in rows:
@@ -140,7 +140,7 @@ def _points(axes: Axes, rows: Sequence[Row], names: Sequence[str], number: int, 
 
 
 def _legend(chosen: Sequence[str], controlled: bool) -> list[Line2D]:
-    """One entry a series, and one for the controls."""
+    """Return one entry per series, and one for the controls."""
     from matplotlib.lines import Line2D
 
     entries = []
@@ -153,7 +153,7 @@ def _legend(chosen: Sequence[str], controlled: bool) -> list[Line2D]:
 
 
 def _varies(rows: Sequence[Row], name: str) -> bool:
-    """Whether rows have to be told apart by a field; selectors differ in their override setup in any case."""
+    """Return whether a field distinguishes rows; selectors differ in their override setup in any case."""
     groups: dict[str, set[object]] = {}
     for row in rows:
         groups.setdefault(row.selector if name == _OVERRIDE_SETUP else "", set()).add(getattr(row, name))
@@ -161,7 +161,7 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
 
 
 def _series(row: Row, varying: Sequence[str]) -> str:
-    """Whose neurons, and what else tells this row from others."""
+    """Name whose neurons, and what else distinguishes this row from others."""
     rest = [f"{name} {getattr(row, name)}" for name in varying if getattr(row, name) not in (None, "none")]
     return ", ".join([row.selector, *rest])
 
@@ -174,7 +174,7 @@ def _controls(row: Row) -> tuple[float | None, float | None, float | None]:
 
 
 def _better(row: Row) -> str:
-    """Which direction is better, where the task says so."""
+    """Say which direction is better, where the task says so."""
     if row.higher_is_better is None:
         return ""
     return "Right of 0 is better. " if row.higher_is_better else "Right of 0 is worse. "

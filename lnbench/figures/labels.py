@@ -35,14 +35,14 @@ _OWN_FORMS = {
 
 
 def language_label(code: str, *, native: bool = True, separator: str = " · ") -> str:
-    """A language's code, its English name, and its own name where a font on this machine can write it.
+    """Return a language's code, its English name, and its own name where a font of this machine can write it.
 
-    A code that Unicode's Common Locale Data Repository does not know stands by itself.
+    A code that Unicode's Common Locale Data Repository does not know is used alone.
 
     Args:
         code: Language code, as in the corpus: ``hi``, ``zh_Hans``, ``pt-BR``.
         native: Whether its own name is wanted.
-        separator: What stands between them.
+        separator: What is put between them.
     """
     english, own = _names(code)
     wanted = [code, english, own if native and own != english and _font(code) else None]
@@ -50,7 +50,7 @@ def language_label(code: str, *, native: bool = True, separator: str = " · ") -
 
 
 def language_name(code: str) -> str:
-    """The English name, or the code where there is none."""
+    """Return the English name, or the code where there is none."""
     return _names(code)[0] or code
 
 
@@ -79,7 +79,7 @@ def selector_label(neurons: NeuronSet) -> str:
 
 @cache
 def _names(code: str) -> tuple[str | None, str | None]:
-    """English and own name."""
+    """Return english and own name."""
     from babel import Locale, UnknownLocaleError
 
     try:
@@ -91,7 +91,7 @@ def _names(code: str) -> tuple[str | None, str | None]:
 
 @cache
 def _font(code: str) -> str | None:
-    """The first font of this machine that has all of a language's own name."""
+    """Return the first font of this machine that has all of a language's own name."""
     own = _names(code)[1]
     if own is None:
         return None
@@ -102,7 +102,7 @@ def _font(code: str) -> str | None:
 
 @cache
 def installed() -> frozenset[str]:
-    """The names of all fonts that matplotlib finds."""
+    """Return the names of all fonts that matplotlib finds."""
     from matplotlib.font_manager import fontManager
 
     return frozenset(fontManager.get_font_names())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @drawn_from(multilingual_sets)
 def language_overlap(neurons: NeuronSet) -> Figure:
-    """A matrix: the share of one language's neurons that are another's too, and what chance would give.
+    """Draw a matrix: the share of one language's neurons that are another's too, and what chance would give.
 
     Where language i's row is dark in column j, changing i's neurons changes most of j's as well.
 
@@ -48,8 +48,8 @@ def language_overlap(neurons: NeuronSet) -> Figure:
             return f"{own[row]:,}"
         if not own[row]:
             return "–"
-        told = round_percent(share[row, column])
-        return f"{told}\nchance {round_percent(chance[row, column])}" if with_chance else told
+        written = round_percent(share[row, column])
+        return f"{written}\nchance {round_percent(chance[row, column])}" if with_chance else written
 
     def paint(drawing: Drawing) -> None:
         axes, rest = drawing.subplots(1, 2, width_ratios=[len(languages), 1])
@@ -75,7 +75,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         caption=(
             "Each row is a language i, each column a language j; a cell is the share of i's neurons that are j's too. "
             "Where row i is dark in column j, changing i's neurons changes many of j's, and j's text can suffer as "
-            "well. On the diagonal stands the number of i's neurons; the last column is the share that no other "
+            "well. On the diagonal is the number of i's neurons; the last column is the share that no other "
             "language has. By chance, with as many neurons in each layer, "
             f"{_range(chance[others])} would be shared. {most[0]}"
         ),
@@ -99,7 +99,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
 
 
 def _most(found: LanguageOverlap, others: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> tuple[str, str]:
-    """The two languages that share the largest share of one's neurons, in a sentence or two."""
+    """Say in a sentence or two which two languages share the largest share of one's neurons."""
     share = np.where(others & ~np.isnan(found.share.numpy()), found.share.numpy(), -1)
     if share.max(initial=-1) <= 0:
         return "No two languages share a neuron.", "No two share a neuron."

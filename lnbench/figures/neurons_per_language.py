@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @drawn_from(models)
 def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
-    """Bars: neurons of each language, one bar a selector.
+    """Draw bars: neurons of each language, one bar per selector.
 
     Args:
         sets: Name of a selector → what it chose, all of one model.

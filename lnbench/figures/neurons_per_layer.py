@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @drawn_from(neuron_sets)
 def neurons_per_layer(neurons: NeuronSet) -> Figure:
-    """A map of layers × languages: the number of neurons, and their share of the layer.
+    """Draw a map of layers × languages: the number of neurons, and their share of the layer.
 
     Raises:
         LnbenchError: the set has no languages.

@@ -60,10 +60,10 @@ _SELECTIVITY = (
 
 @drawn_from(matrices)
 def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
-    """A matrix: rows, whose neurons are changed; columns, whose text is read; cells, the change.
+    """Draw a matrix: rows, whose neurons are changed; columns, whose text is read; cells, the change.
 
     The own text of each row's language is framed. A cell is hatched where its change is not significant after Holm's
-    correction, and stands in brackets where some draw of random neurons changed as much. In nats a last column says by
+    correction, and in brackets where some draw of random neurons changed as much. In nats a last column says by
     how much the own text is harmed more than the others' on average, and whose is harmed most.
 
     Raises:
@@ -141,7 +141,7 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
 
 
 def _interval(cell: Cell, measure: _Measure) -> tuple[float | None, float | None, float | None]:
-    """The change, and the ends of its interval."""
+    """Return the change, and the ends of its interval."""
     value, low, high = (getattr(cell, f"{measure.field}{end}") for end in ("", "_low", "_high"))
     return value, low, high
 
@@ -152,7 +152,7 @@ def _value(cell: Cell, measure: _Measure) -> float:
 
 
 def _scale(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], measure: _Measure) -> Any:
-    """Colours even in either direction from 0."""
+    """Return colours even in either direction from 0."""
     from matplotlib.colors import CenteredNorm, SymLogNorm
 
     most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
@@ -161,20 +161,20 @@ def _scale(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], measure: _
 
 def _text(cell: Cell, measure: _Measure, dense: bool) -> str:
     value = _interval(cell, measure)[0]
-    told = "> 1e308" if value is None and measure.wide else "–" if value is None else _short(value, dense)
-    return f"({told})" if cell.exceeds_controls is False else told
+    text = "> 1e308" if value is None and measure.wide else "–" if value is None else _short(value, dense)
+    return f"({text})" if cell.exceeds_controls is False else text
 
 
 def _short(value: float, dense: bool = False) -> str:
-    """A signed number in few characters: ``+0.13``, ``−12``, ``+3.1k``; fewer still, ``0.1``, in dense matrices."""
+    """Write a signed number in few characters: ``+0.13``, ``−12``, ``+3.1k``; in dense matrices ``0.1``."""
     size = abs(value)
     scale, letter = next(((one, letter) for one, letter in _THOUSANDS if size >= 0.9995 * one), (1.0, ""))
     size /= scale
     fine = 0 if size >= 99.5 else 1 if size >= 9.95 or dense or letter else 2
-    told = f"{size * scale:.0e}" if size >= 9_995 else f"{size:.{fine}f}{letter}"
-    if not told.strip("0."):
-        return told
-    return f"−{told}" if value < 0 else told if dense else f"+{told}"
+    text = f"{size * scale:.0e}" if size >= 9_995 else f"{size:.{fine}f}{letter}"
+    if not text.strip("0."):
+        return text
+    return f"−{text}" if value < 0 else text if dense else f"+{text}"
 
 
 def _selective(one: Selectivity | None, dense: bool) -> str:
@@ -192,14 +192,14 @@ def _about_controls(matrix: PerplexityMatrix) -> str:
 
 
 def _alt(matrix: PerplexityMatrix, rows: Sequence[Sequence[Cell]]) -> str:
-    """One sentence: which rows are strongest on the diagonal."""
-    told = []
+    """Say in one sentence which rows are strongest on the diagonal."""
+    parts = []
     for row in rows:
         most = max(row, key=lambda cell: cell.delta_nats)
         whose = "their own language's" if most.read == most.changed else language_name(most.read)
-        told.append(f"{language_name(most.changed)} neurons {whose} text ({_short(most.delta_nats)})")
+        parts.append(f"{language_name(most.changed)} neurons {whose} text ({_short(most.delta_nats)})")
     return (
         f"Matrix of {counted(len(matrix.changed), 'language')} whose neurons are changed by "
         f"{counted(len(matrix.read), 'language')} whose text is read. Most harmed, in nats per token: "
-        f"{'; '.join(told)}."
+        f"{'; '.join(parts)}."
     )

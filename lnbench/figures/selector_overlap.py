@@ -25,7 +25,7 @@ _COLUMNS = (
 
 @drawn_from(pairs_of_sets)
 def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
-    """Bars: of each language's neurons, those of the first selector only, of both, and of the second only.
+    """Draw bars: of each language's neurons, those of the first selector only, of both, and of the second only.
 
     Raises:
         LnbenchError: the sets are of different models, or share no language.
@@ -50,8 +50,8 @@ def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
             axes.barh(languages, counts, 0.7, left=left, color=colour, hatch=pattern, edgecolor="white", label=name)
             left += counts
         for row, (code, one) in enumerate(found.items()):
-            told = f"both {one.intersection:,} (chance {chances[code].shared:.1f}), Jaccard {one.jaccard:.2f}"
-            axes.annotate(told, (left[row], row), (4, 0), textcoords="offset points", va="center", fontsize=7)
+            label = f"both {one.intersection:,} (chance {chances[code].shared:.1f}), Jaccard {one.jaccard:.2f}"
+            axes.annotate(label, (left[row], row), (4, 0), textcoords="offset points", va="center", fontsize=7)
         language_axis(axes, languages)
         axes.set(xlabel="neurons", xlim=(0, 1.75 * max(1.0, left.max())))
         axes.grid(axis="x")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @drawn_from(stabilities)
 def stability(found: Stability) -> Figure:
-    """Points: how much of a selection comes back from the other half of the text, and what chance would give.
+    """Draw points: how much of a selection comes back from the other half of the text, and what chance would give.
 
     Raises:
         LnbenchError: it has no rows.
@@ -68,5 +68,5 @@ def stability(found: Stability) -> Figure:
 
 
 def _points(values: Iterable[float | None]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Numbers to draw; nothing is drawn where there is none."""
+    """Return numbers to draw; nothing is drawn where there is none."""
     return np.array(list(values), dtype=float)

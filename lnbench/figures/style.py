@@ -17,7 +17,7 @@ TALLEST = 8.6
 """Inches: what such a page leaves beside a caption."""
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-"""Okabe and Ito's, told apart by colour-blind readers as well. A series has its hatch or marker too, for grey print."""
+"""Okabe and Ito's, which colour-blind readers can distinguish. A series has its hatch or marker too, for grey print."""
 HATCHES = ("", "/////", "\\\\\\\\", "xxxx", "-----", "|||||", "++++", "//")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NEUTRAL = "#767676"
@@ -55,7 +55,7 @@ _LOCK = RLock()
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """matplotlib's settings, not the user's, while the block runs; in one thread at a time, for they are global."""
+    """Set matplotlib's settings while the block runs, not the user's; in one thread at a time, as they are global."""
     import matplotlib.style
 
     with _LOCK, matplotlib.style.context(["default", _SETTINGS]):

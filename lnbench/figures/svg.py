@@ -15,7 +15,7 @@ _STROKES = "stroke-linejoin: round; stroke-linecap: butt"
 
 
 def inlined(source: bytes, name: str, title: str, description: str) -> str:
-    """The ``<svg>`` element of a file.
+    """Return the ``<svg>`` element of a file.
 
     Args:
         source: The file that matplotlib wrote.
@@ -46,12 +46,12 @@ def inlined(source: bytes, name: str, title: str, description: str) -> str:
 
 
 def _local(name: str) -> str:
-    """A name without its namespace, as HTML has it."""
+    """Return a name without its namespace, as HTML has it."""
     return name.rpartition("}")[2]
 
 
 def _renamed(key: str, value: str, name: str) -> str:
-    """An attribute's value, with the ids in it under the figure's name."""
+    """Return an attribute's value, with the ids in it under the figure's name."""
     if key == "id":
         return f"{name}-{value}"
     if key == "href" and value.startswith("#"):

@@ -22,7 +22,7 @@ _UNPAIRED = "measured on other documents or prompts"
 
 
 def build(results: Sequence[Result]) -> list[Row]:
-    """The rows of a leaderboard, in the order of ``results``.
+    """Return the rows of a leaderboard, in the order of ``results``.
 
     A cell is compared with the cell of the same model, adapter, seed and task without intervention; an adapter's own
     cell without intervention with the model without the adapter. A cell of a selector is also compared with the
@@ -62,22 +62,22 @@ class _Peers:
                 self._controls[_overridden(record, record.control_of)].append(result)
 
     def baselines(self, result: Result) -> list[Result]:
-        """The same without intervention; for an adapter's own baseline, the model without the adapter."""
+        """Return the same without intervention; for an adapter's own baseline, the model without the adapter."""
         if result.record.intervention == _NONE:
             return _own_first(result, self._without_adapter[_asked(result.record)])
         return _own_first(result, self._baselines[_loaded(result.record)])
 
     def lost_baseline(self, record: Record) -> bool:
-        """Whether the baseline was tried and failed."""
+        """Return whether the baseline was tried and failed."""
         return _named(record) in self._failed
 
     def controls(self, result: Result) -> list[Result]:
-        """The same with random neurons in place of the selector's."""
+        """Return the same with random neurons in place of the selector's."""
         return _own_first(result, self._controls[_overridden(result.record, result.record.selector)])
 
 
 def _own_first(result: Result, others: Sequence[Result]) -> list[Result]:
-    """Those of the same run before others, which may differ in the last digits."""
+    """Put those of the same run before others, which may differ in the last digits."""
     return sorted(others, key=lambda other: other.run != result.run)
 
 
@@ -116,7 +116,7 @@ def _row(result: Result, peers: _Peers) -> Row:
 
 
 def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
-    """The comparison with the baseline, where there is one; else the reason is added to ``notes``."""
+    """Return the comparison with the baseline, where there is one; else add the reason to ``notes``."""
     record = result.record
     if record.intervention == _NONE and record.finetune == _NONE:
         return {}
@@ -131,7 +131,7 @@ def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
 
 
 def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
-    """The comparison with the average of the controls, where there are any."""
+    """Return the comparison with the average of the controls, where there are any."""
     there = peers.controls(result)
     if not there:
         return {}
@@ -159,7 +159,7 @@ def _on_same_documents(result: Result, others: Sequence[Result]) -> list[Result]
 
 
 def _why(result: Result, others: Sequence[Result], kind: str) -> str:
-    """Why none of ``others`` can be paired with ``result``."""
+    """Say why none of ``others`` can be paired with ``result``."""
     if not others:
         return f"no {kind}"
     if problems := [other.problem for other in others if other.problem]:
@@ -172,7 +172,7 @@ def _why(result: Result, others: Sequence[Result], kind: str) -> str:
 
 
 def _correct(rows: Sequence[Row], p_value: str, p_holm: str) -> None:
-    """Holm's correction over one kind of test, within each table: one model, task and metric.
+    """Write Holm's correction over one kind of test, within each table: one model, task and metric.
 
     Controls are no part of it: what they are for is tested in the rows that they are controls of, and the more were
     drawn, the less would be left for those.
@@ -183,6 +183,6 @@ def _correct(rows: Sequence[Row], p_value: str, p_holm: str) -> None:
 
 
 def _outside(row: Row) -> bool:
-    """Whether a cell lies beyond every draw of its controls; documents alone do not tell draws from draws."""
+    """Return whether a cell lies beyond every draw of its controls; documents alone do not tell draws from draws."""
     value, low, high = row.value, row.control_min, row.control_max
     return value is not None and low is not None and high is not None and not low - _NOISE <= value <= high + _NOISE

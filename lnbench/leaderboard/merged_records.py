@@ -45,7 +45,7 @@ class Result:
     run: Path = Path()
     """The folder that it is from."""
     repeated: bool = False
-    """Whether it stands in another run already: it is compared with others of its run, and has no row of its own."""
+    """Whether another run has it already: it is compared with others of its run, and has no row of its own."""
     note: str | None = None
     """What the reader of its row should know."""
     task_version: str | float | None = None
@@ -53,7 +53,7 @@ class Result:
 
 
 def read_runs(runs: Iterable[str | Path]) -> list[Result]:
-    """All results of several runs.
+    """Return all results of several runs.
 
     The same cell in two runs counts once, the first time; of a cell that failed in one run and not in another, the
     failure is dropped.
@@ -86,8 +86,10 @@ def read_runs(runs: Iterable[str | Path]) -> list[Result]:
 
 
 def _check_same(first: tuple[Record, Path], second: tuple[Record, Path]) -> None:
-    """Raises:
-    LnbenchError: the two runs have other numbers for one cell.
+    """Make sure that two runs have the same numbers for one cell.
+
+    Raises:
+        LnbenchError: they have not.
     """
     (one, here), (other, there) = first, second
     if one.n == other.n and _equal_but_for_rounding(one, other):
@@ -95,7 +97,7 @@ def _check_same(first: tuple[Record, Path], second: tuple[Record, Path]) -> None
     raise LnbenchError(
         f"{here} and {there} disagree about the cell {one.cell} ({one.model}, {one.selector}, {one.intervention}, "
         f"{one.task}, {one.metric}): {one.value} on {one.n} documents and {other.value} on {other.n}; leave out one of "
-        "the runs, or measure the cell anew"
+        "the runs, or measure the cell again"
     )
 
 
@@ -106,7 +108,7 @@ def _same(one: float | None, other: float | None) -> bool:
 
 
 def _equal_but_for_rounding(one: Record, other: Record) -> bool:
-    """Whether another batch size or machine can be all that is between two values."""
+    """Return whether rounding by batch size or hardware can explain the difference."""
     if one.value is None or other.value is None or _same(one.value, other.value):
         return _same(one.value, other.value)
     relative = _ROUNDING if one.dtype in _PRECISE and one.quantization is None else _ROUNDING_COARSE
@@ -128,18 +130,18 @@ class _Reader:
         self._known: dict[tuple[Document, ...], tuple[Document, ...]] = {}
 
     def result(self, record: Record, folder: Path) -> Result:
-        """A record with its documents.
+        """Return a record with its documents.
 
         Raises:
             LnbenchError: a file that it names is missing or damaged.
         """
         if record.failed or record.metric is None:
             return Result(record)
-        told = self._told(inside(folder, record.results)) if record.results else {}
+        results = self._results_in(inside(folder, record.results)) if record.results else {}
         name = record.metric.partition(",")[0]
         about = {
-            "task_version": told.get("versions", {}).get(record.task),
-            "higher_is_better": told.get("higher_is_better", {}).get(record.task, {}).get(name),
+            "task_version": results.get("versions", {}).get(record.task),
+            "higher_is_better": results.get("higher_is_better", {}).get(record.task, {}).get(name),
         }
         if record.samples is None:
             return Result(record, problem="lm-eval kept no samples", **about)
@@ -149,21 +151,21 @@ class _Reader:
         # Most cells have the documents of others: they are kept once.
         return Result(record, self._known.setdefault(documents, documents), values, problem, **about)
 
-    def _told(self, path: Path) -> dict[str, Any]:
+    def _results_in(self, path: Path) -> dict[str, Any]:
         if path not in self._results:
             found = read_json(path)
             self._results[path] = {key: found.get(key) or {} for key in ("versions", "higher_is_better")}
         return self._results[path]
 
     def _read(self, path: Path) -> list[Sample]:
-        """The samples of a file; the records that share one follow one another."""
+        """Return the samples of a file; the records that share one follow one another."""
         if path != self._path:
             self._samples, self._path = list(_samples(path)), path
         return self._samples
 
 
 def inside(run: Path, name: str) -> Path:
-    """A file that a run's records name.
+    """Return a file that a run's records name.
 
     Raises:
         LnbenchError: it lies outside the run's folder: a run from elsewhere must not show files of this machine.
@@ -185,7 +187,7 @@ def _samples(path: Path) -> Iterator[Sample]:
 
 
 def lines_of(path: Path) -> Iterator[Any]:
-    """lm-eval's samples, one after the other, as they are in the file.
+    """Yield lm-eval's samples as they are in the file.
 
     Raises:
         LnbenchError: the file is missing or damaged.
@@ -201,7 +203,7 @@ def lines_of(path: Path) -> Iterator[Any]:
 
 
 def values_of(samples: Sequence[Sample], metric: str, value: float | None) -> tuple[dict[Document, float], str | None]:
-    """One metric's value for each document.
+    """Return one metric's value for each document.
 
     Args:
         samples: Of one task.

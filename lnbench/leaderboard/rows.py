@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from lnbench.errors import LnbenchError
 from lnbench.files import write_json
-from lnbench.formats import read_format
+from lnbench.formats import first_error, read_format
 from lnbench.sweeps.records import Record
 
 FORMAT = "lnbench.leaderboard/1"
@@ -92,7 +92,7 @@ class Row(Record):
 
 
 def pattern_of(task: str, language: str) -> str:
-    """A task's name with ``{lang}`` in place of the language, where the name has it."""
+    """Return a task's name with ``{lang}`` in place of the language, where the name has it."""
     parts = task.split("_")
     own = [number for number, part in enumerate(parts) if part == language]
     return "_".join([*parts[: own[-1]], "{lang}", *parts[own[-1] + 1 :]]) if own else task
@@ -127,8 +127,9 @@ def load(path: str | Path) -> list[Row]:
     Raises:
         LnbenchError: missing, truncated, or of another format.
     """
-    found = read_format(path, FORMAT, "leaderboard")
+    content = read_format(path, FORMAT, "leaderboard")
     try:
-        return [Row.model_validate(row) for row in found["rows"]]
+        return [Row.model_validate(row) for row in content["rows"]]
     except (KeyError, TypeError, ValidationError) as error:
-        raise LnbenchError(f"{path} has rows that are not a leaderboard's; write it anew ({error})") from error
+        problem = first_error(error) if isinstance(error, ValidationError) else f"no list of rows ({error})"
+        raise LnbenchError(f"{path} is not a valid leaderboard: {problem}; run lnbench leaderboard again") from error

@@ -52,11 +52,11 @@ class Changes:
     languages: Sequence[str]
 
     def baseline(self) -> dict[str, Baseline]:
-        """Each language's text, read by the unchanged model."""
+        """Return each language's text, read by the unchanged model."""
         return {language: _baseline(one) for language, one in self.readings.items()}
 
     def cells_and_selectivity(self) -> tuple[list[Cell], list[Selectivity]]:
-        """Cells row by row, and the selectivity of each language that is both changed and read.
+        """Return cells row by row, and the selectivity of each language that is both changed and read.
 
         The resamples of a slice are the same for the unchanged model, for every language that is changed, and for the
         selectivity.
@@ -78,7 +78,7 @@ class Changes:
         return [cell for row in rows.values() for cell in row], selectivity
 
     def _p_values(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """``(i, j)`` → p-value as it is, and corrected, of every cell that was measured."""
+        """Return ``(i, j)`` → p-value as it is, and corrected, of every cell that was measured."""
         raw = {
             (changed, read): exchange_test(np.vstack([nats, one.unchanged]))
             for read, one in self.readings.items()
@@ -106,7 +106,7 @@ class _Resampled:
 
 
 def resampled_sums(values: _Floats, language: str) -> _Floats:
-    """``[rows, resamples]``: sums of ``values`` ``[rows, blocks]`` over bootstrap resamples of the blocks.
+    """Return ``[rows, resamples]``: sums of ``values`` ``[rows, blocks]`` over bootstrap resamples of the blocks.
 
     Which blocks are drawn depends on ``language`` and on the number of blocks alone.
     """
@@ -176,7 +176,7 @@ def _against(delta: float, controls: Sequence[float]) -> dict[str, Any]:
 
 
 def _unchanged(changed: str, read: str) -> Cell:
-    """The cell of a language without neurons: nothing is changed, so nothing need be measured."""
+    """Return the cell of a language without neurons: nothing is changed, so nothing need be measured."""
     units = ("delta_nats", "delta_perplexity", "delta_bits_per_byte")
     zeros = {f"{unit}{end}": 0.0 for unit in units for end in ("", "_low", "_high")}
     return Cell.model_validate(
@@ -198,7 +198,7 @@ def _selectivity(changed: str, row: Sequence[Cell], resampled: Mapping[str, _Res
 
 
 def _contrast(changed: str, deltas: Mapping[str, float], draws: Mapping[str, _Floats], blocks: int) -> Contrast:
-    """Of one row.
+    """Return the contrast of one row.
 
     Args:
         changed: Language i.
@@ -224,7 +224,7 @@ def _contrast(changed: str, deltas: Mapping[str, float], draws: Mapping[str, _Fl
 
 
 def _interval(values: _Floats, blocks: int) -> tuple[float | None, float | None]:
-    """The percentile interval, widened where blocks are few; None where there is one only, or a value is infinite."""
+    """Return the percentile interval, widened where blocks are few; None for one block, or if a value is infinite."""
     if blocks < 2 or not np.isfinite(values).all():
         return None, None
     tail = widened_tail(blocks)

@@ -24,7 +24,7 @@ _Floats = NDArray[np.float64]
 
 
 def of_control(language: str, draw: int) -> str:
-    """What the pass under a draw of as many random neurons as ``language`` has goes by."""
+    """Name the pass under a draw of as many random neurons as ``language`` has."""
     return f"{language}#{draw}"
 
 
@@ -54,11 +54,11 @@ class Passes:
         return "/".join(named) in self._nats
 
     def nats(self, changed: str, read: str) -> _Floats:
-        """``[blocks]``: the nats of a pass that is done."""
+        """Return ``[blocks]``: the nats of a pass that is done."""
         return self._nats[f"{changed}/{read}"]
 
     def outside(self, changed: str, read: str) -> float | None:
-        """Share of the values written in a pass that lie outside the observed range, if that is known."""
+        """Return share of the values written in a pass that lie outside the observed range, if that is known."""
         return self._outside.get(f"{changed}/{read}")
 
     def add_slice(self, text: Slice) -> None:
@@ -66,7 +66,7 @@ class Passes:
         self._nats |= {f"tokens/{text.language}": text.tokens, f"bytes/{text.language}": text.sizes}
 
     def add(self, changed: str, read: str, nats: _Floats, outside: float | None = None) -> None:
-        """Enter a pass, and see it to the disk.
+        """Enter a pass, and write it to the disk.
 
         Raises:
             LnbenchError: the file cannot be written; what it held stays.

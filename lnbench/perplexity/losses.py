@@ -25,7 +25,7 @@ def block_nats(
     applied: Applied | None = None,
     on_tokens: Callable[[int], Any] | None = None,
 ) -> NDArray[np.float64]:
-    """The negative log-likelihood of each block's counted tokens, in nats: ``[blocks]``.
+    """Return the negative log-likelihood of each block's counted tokens, in nats: ``[blocks]``.
 
     The transformer body is run on ``batch_size`` blocks at a time; then the output head and its log-sum-exp, in
     float32, on some positions at a time. Sums are taken in float64.

@@ -137,7 +137,7 @@ class PerplexityMatrix(_Part, FormatFile):
     finished_at: str | None = Field(default=None, description="UTC, ISO 8601")
 
     def cell(self, changed: str, read: str) -> Cell:
-        """The cell of language ``changed``'s neurons and language ``read``'s text.
+        """Return the cell of language ``changed``'s neurons and language ``read``'s text.
 
         Raises:
             LnbenchError: there is none.
@@ -148,7 +148,7 @@ class PerplexityMatrix(_Part, FormatFile):
         return self.cells[self.changed.index(changed) * len(self.read) + self.read.index(read)]
 
     def row(self, changed: str) -> Iterator[Cell]:
-        """The cells of language ``changed``'s neurons, in the order of :attr:`read`."""
+        """Return the cells of language ``changed``'s neurons, in the order of :attr:`read`."""
         return (self.cell(changed, read) for read in self.read)
 
     @model_validator(mode="after")

@@ -77,7 +77,7 @@ def measure(
         controls: Draws of as many random neurons in each layer, none of them the language's own, unless the others of
             a layer are too few; a note says so.
         batch_size: Blocks in a forward pass; as many as fit the memory if None.
-        path: File that keeps every pass that is done; the same call goes on with it.
+        path: File that keeps every pass that is done; the same call continues from it.
         progress: Show a progress bar.
         described: What :func:`~lnbench.statistics.describe_model` says of the two, if that is known already.
         about: Further fields of the matrix: ``model``, ``selector``, ``command``, ``adapter``.
@@ -144,7 +144,7 @@ def measure(
 
 
 def _crowded(neurons: NeuronSet, languages: Sequence[str]) -> Iterator[str]:
-    """Which controls cannot do without the language's own neurons."""
+    """Say which controls cannot do without the language's own neurons."""
     for language in languages:
         counts = neurons.per_layer(language)
         if own := int((2 * counts - neurons.width).clamp_min(0).sum()):
@@ -162,7 +162,7 @@ def _changes(
     languages: Sequence[str],
     controls: int,
 ) -> Iterator[_Change]:
-    """Each language's neurons, and their controls."""
+    """Return each language's neurons, and their controls."""
     for language in languages:
         if neurons.count(language) == 0:
             continue
@@ -214,7 +214,7 @@ def _run(
 
 
 def _reading(text: Slice, languages: Sequence[str], controls: int, passes: Passes) -> SliceNats:
-    """What was found of one slice."""
+    """Return what was found of one slice."""
     read = text.language
     measured = [language for language in languages if (language, read) in passes]
     return SliceNats(
@@ -231,7 +231,7 @@ def _reading(text: Slice, languages: Sequence[str], controls: int, passes: Passe
 
 
 def _longest(slices: Mapping[str, Slice]) -> int:
-    """Tokens of the longest block."""
+    """Return tokens of the longest block."""
     return max(len(block) for text in slices.values() for block in text.blocks)
 
 

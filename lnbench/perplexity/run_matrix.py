@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def load(request: Request) -> LNBenchLM:
-    """The model of a request, with its neurons.
+    """Load the model of a request, with its neurons.
 
     Raises:
         LnbenchError: a file is missing or of another model, a language has no text, the architecture is not supported.
@@ -43,7 +43,7 @@ def load(request: Request) -> LNBenchLM:
 def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: bool = True) -> PerplexityMatrix:
     """Measure a request, and write ``perplexity.json``, ``perplexity.safetensors`` and the NeuronSet to ``out``.
 
-    Every pass over a slice is kept as it ends, and the same call goes on after an interruption.
+    Every pass over a slice is kept as it ends, and the same call continues after an interruption.
 
     Args:
         request: What is measured.
@@ -115,7 +115,7 @@ def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: b
 
 
 def _selected_from(neurons: NeuronSet, statistics: Mapping[str, Statistics]) -> bool:
-    """Whether these are the Statistics that the neurons were selected from, as far as they tell."""
+    """Return whether these are the Statistics that the neurons were selected from, as far as they tell."""
     if set(neurons.languages) - set(statistics):
         return False
     theirs = sorted((language, statistics[language].fingerprint) for language in neurons.languages)

@@ -51,7 +51,7 @@ class Slice:
         return np.array([int(one.sum()) for one in self.counted], dtype=np.float64)
 
     def account(self) -> SliceAccount:
-        """What it is, for ``perplexity.json``."""
+        """Return what it is, for ``perplexity.json``."""
         return SliceAccount(
             corpus=self.corpus,
             documents=self.documents,
@@ -83,7 +83,7 @@ class HeldOut(Corpus):
     total: int | None = None
 
     def documents(self) -> Iterator[Document]:
-        """The documents, in this order."""
+        """Return the documents, in this order."""
         if is_hub(self.pattern):
             yield from islice(super().documents(), self.passed_over, None)
             return
@@ -160,13 +160,13 @@ def cut(
 
 
 def _rows(batch: Tensor | tuple[Tensor, Tensor]) -> Iterator[Tensor]:
-    """A batch's rows, without padding."""
+    """Return a batch's rows, without padding."""
     ids, mask = batch if isinstance(batch, tuple) else (batch, torch.ones_like(batch))
     return (row[real.bool()] for row, real in zip(ids, mask, strict=True))
 
 
 def _documents_read(held: Corpus, statistics: Mapping[str, Statistics] | None) -> int | None:
-    """How many of the corpus's first documents Statistics were collected from; None where that is not known."""
+    """Return how many of the corpus's first documents Statistics were collected from; None where that is not known."""
     if statistics is None:
         return None
     if held.language not in statistics:

@@ -28,7 +28,7 @@ _HUB = "wikimedia/wikipedia:20231101.{lang}"
 
 
 def documents(*, lnbench_language: str, lnbench_data: str | None = None, **_: object) -> datasets.DatasetDict:
-    """Split ``test``: columns ``text`` and ``language``.
+    """Return the split ``test``: columns ``text`` and ``language``.
 
     The first are those that ``lnbench ppl`` reads first: files are read from the end, as Statistics are collected from
     the start.
@@ -47,7 +47,7 @@ def documents(*, lnbench_language: str, lnbench_data: str | None = None, **_: ob
 
 
 def corpus_of(language: str, lnbench_data: str | None = None) -> str:
-    """The corpus pattern of a language's text.
+    """Return the corpus pattern of a language's text.
 
     Raises:
         LnbenchError: the data folder has no text of it.

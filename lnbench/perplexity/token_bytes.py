@@ -1,4 +1,4 @@
-"""How many bytes of text a token stands for, told from how its tokenizer spells it."""
+"""How many bytes of text a token encodes, from how its tokenizer spells it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _PROBE, _SPELT_BY_BYTES = "中", "ä"
-"""A character, and how the first of its three bytes is spelt by tokenizers that spell every byte as a character."""
+"""A character, and how the first of its three bytes is spelled by tokenizers that spell every byte as a character."""
 
 
 def byte_lengths(tokenizer: Any, tokens: Iterable[int]) -> dict[int, int]:
-    """UTF-8 bytes of each token, also of one that holds a part of a character only; 0 for special tokens.
+    """Return UTF-8 bytes of each token, also of one that holds a part of a character only; 0 for special tokens.
 
     Byte-level tokenizers (GPT-2's kind) spell each byte as one character. Others (SentencePiece's kind) spell text as
-    it is, but for ``▁`` in place of a space and ``<0xE4>`` for a byte of a character that they do not have.
+    it is, except ``▁`` in place of a space and ``<0xE4>`` for a byte of a character that they do not have.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
@@ -24,13 +24,13 @@ def byte_lengths(tokenizer: Any, tokens: Iterable[int]) -> dict[int, int]:
     by_bytes = _SPELT_BY_BYTES in "".join(tokenizer.tokenize(_PROBE))
     special, added = set(tokenizer.all_special_ids), tokenizer.added_tokens_decoder
     found, asked = {}, list(tokens)
-    for token, spelt in zip(asked, tokenizer.convert_ids_to_tokens(asked), strict=True):
+    for token, spelled in zip(asked, tokenizer.convert_ids_to_tokens(asked), strict=True):
         if token in special:
             found[token] = 0
         elif token in added:
             found[token] = len(added[token].content.encode())
         elif by_bytes:
-            found[token] = len(spelt)
+            found[token] = len(spelled)
         else:
-            found[token] = 1 if _BYTE.fullmatch(spelt) else len(spelt.replace("▁", " ").encode())
+            found[token] = 1 if _BYTE.fullmatch(spelled) else len(spelled.replace("▁", " ").encode())
     return found

@@ -73,16 +73,16 @@ def check(path: Path) -> None:
 
 
 def _made_with(rows: Sequence[Row]) -> str:
-    """The versions, fingerprints and commands behind the tables."""
+    """Return the versions, fingerprints and commands behind the tables."""
     versions = dict.fromkeys(
         ", ".join(f"{name.removesuffix('_version')} {getattr(row, name)}" for name in _VERSIONS if getattr(row, name))
         for row in rows
     )
     made: dict[str, str] = {}
     for row in rows:
-        told = [f"{name} {getattr(row, name)}" for name in _FINGERPRINTS if getattr(row, name)]
-        made[row.command] = ", ".join([f"seed {row.seed}", *told])
-    commands = [f"# {told}\n{command}" for command, told in made.items()]
+        fingerprints = [f"{name} {getattr(row, name)}" for name in _FINGERPRINTS if getattr(row, name)]
+        made[row.command] = ", ".join([f"seed {row.seed}", *fingerprints])
+    commands = [f"# {comment}\n{command}" for command, comment in made.items()]
     # Longer than any run of backticks inside, so that no command ends the block.
     fence = "`" * (max((len(run) for command in made for run in re.findall("`+", command)), default=2) + 1)
     fence = fence if len(fence) > 2 else "```"
@@ -108,10 +108,10 @@ def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
         first = variant[0]
         own = {name: getattr(first, name) for name in _VARIANT}
         neurons = f"random-like-{first.control_of}" if first.control_of else first.selector
-        told = ["" if first.finetune == "none" else first.finetune, neurons.strip("-"), first.intervention]
+        parts = ["" if first.finetune == "none" else first.finetune, neurons.strip("-"), first.intervention]
         # What a name leaves out, such as a limit, still keeps two files apart.
-        told.append(fingerprint([own, first.control_seed, sorted({row.language for row in variant})])[:8])
-        name = "-".join(_slug(part) for part in told if part)
+        parts.append(fingerprint([own, first.control_seed, sorted({row.language for row in variant})])[:8])
+        name = "-".join(_slug(part) for part in parts if part)
         path = folder / _slug(first.model) / f"results_{name}.json"
         write_json(path, _per_model(variant, own))
         files.append(path)

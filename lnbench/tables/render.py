@@ -22,7 +22,7 @@ _LATEX = str.maketrans(
     | {"†": r"\dag{}", "<": "$<$", ">": "$>$", "≤": r"$\leq$", "×": r"$\times$", "\u00a0": "~", "\n": " "}
 )
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.]|inf)")
-"""A hyphen that stands for a minus."""
+"""A hyphen that is a minus."""
 _NUMBERS = ("value", "change", "low", "high", "marks", "published", "difference", "note")
 
 

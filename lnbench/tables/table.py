@@ -30,7 +30,7 @@ class Cell:
         published: The number that the paper has in this place.
         bracketed: A second number, shown in brackets: F1 beside exact match.
         note: Why there is no value, or what to know of it.
-        emphasis: Whether it stands out, as a diagonal does.
+        emphasis: Whether it is highlighted, as a diagonal is.
         tone: ``better`` or ``worse``, where the direction of a change is known.
     """
 
@@ -95,7 +95,7 @@ class TableRow:
     Attributes:
         labels: What the row is of, one for each of the table's ``labels``.
         cells: One for each of the table's ``columns``.
-        quiet: Whether it stands back, as what others are compared with does.
+        quiet: Whether it is dimmed, as what others are compared with is.
         section: Whether a line is drawn below it.
     """
 

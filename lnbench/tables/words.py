@@ -34,7 +34,7 @@ def brief(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Write a p-value; very small ones are not told apart."""
+    """Write a p-value; those below 0.001 as ``< 0.001``."""
     return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
