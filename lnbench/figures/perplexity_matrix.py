@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,6 +25,7 @@ from lnbench.figures.labels import language_name
 from lnbench.figures.registry import drawn_from, matrices
 from lnbench.figures.style import CHANGES
 from lnbench.significance import LEVEL
+from lnbench.tables.findings import UNITS
 from lnbench.tables.words import counted, model_name
 
 if TYPE_CHECKING:
@@ -34,22 +34,9 @@ if TYPE_CHECKING:
     from lnbench.perplexity.matrix import Cell, PerplexityMatrix, Selectivity
 
 
-@dataclass(frozen=True)
-class _Measure:
-    """A unit's words, and the field of a cell that holds it."""
-
-    name: str
-    field: str
-    wide: bool
-    """Whether its values reach over so many powers of ten that colours follow the logarithm."""
-
-
-_MEASURES: dict[str, _Measure] = {
-    "nats": _Measure("nats per token", "delta_nats", wide=False),
-    "perplexity": _Measure("perplexity", "delta_perplexity", wide=True),
-    "bits_per_byte": _Measure("bits per byte", "delta_bits_per_byte", wide=False),
-}
 _CONTROLS = ("control_delta_nats", "control_min", "control_max", "n_controls", "exceeds_controls")
+_WIDE = "perplexity"
+"""The unit whose values reach over so many powers of ten that colours follow the logarithm."""
 _THOUSANDS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 _SELECTIVITY = (
@@ -69,13 +56,13 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
     Raises:
         LnbenchError: an unknown unit, or no cells.
     """
-    if unit not in _MEASURES:
+    if unit not in UNITS:
         raise unknown("unit", unit, get_args(Unit))
     if not matrix.cells:
         raise LnbenchError("this perplexity matrix has no cells to draw")
-    measure = _MEASURES[unit]
+    measured = UNITS[unit]
     rows = [list(matrix.row(changed)) for changed in matrix.changed]
-    values = np.array([[_value(cell, measure) for cell in row] for row in rows], dtype=float)
+    values = np.array([[_value(cell, unit) for cell in row] for row in rows], dtype=float)
     selectivity = {one.changed: one for one in matrix.selectivity} if unit == "nats" else {}
     dense = len(matrix.read) > MANY
 
@@ -86,10 +73,10 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
             axes, beside = drawing.subplots(1, 2, width_ratios=[len(matrix.read), 1.5])
         else:
             axes, beside = drawing.subplots(), None
-        mesh = cells(axes, values, CHANGES, _scale(values, measure))
+        mesh = cells(axes, values, CHANGES, _scale(values, unit))
         language_rows(axes, matrix.changed)
         axes.set(ylabel="language whose neurons are changed", xlabel="language whose text is read")
-        texts = [[_text(cell, measure, dense) for cell in row] for row in rows]
+        texts = [[_text(cell, unit, dense) for cell in row] for row in rows]
         written = {axes: numbers(axes, mesh, texts)}
         for place, cell in np.ndenumerate(np.array(rows, dtype=object)):
             if cell.changed == cell.read:
@@ -102,18 +89,18 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
             shown = [[_selective(selectivity.get(changed), dense)] for changed in matrix.changed]
             written[beside] = numbers(beside, None, shown)
         used = [one for one in (axes, beside) if one is not None]
-        label = f"change of {measure.name}"
-        drawing.colorbar(mesh, ax=used, label=label, aspect=30, format=EngFormatter(sep="") if measure.wide else None)
+        label = f"change of {measured}"
+        drawing.colorbar(mesh, ax=used, label=label, aspect=30, format=EngFormatter(sep="") if unit == _WIDE else None)
         language_columns(drawing, axes, matrix.read)
         fit(drawing, written)
 
     chosen = Path(matrix.selector).name if matrix.selector.endswith(".json") else matrix.selector
     return Figure(
         name=stem("perplexity_matrix", unit, chosen, matrix.intervention),
-        title=f"Change of {measure.name} under {matrix.intervention}, neurons of {chosen}: {model_name(matrix.model)}",
+        title=f"Change of {measured} under {matrix.intervention}, neurons of {chosen}: {model_name(matrix.model)}",
         caption=(
             f"Each row sets the neurons of one language to the intervention's values ({matrix.intervention}); each "
-            f"column is the language of the text that the model then reads. A cell is the change of {measure.name} "
+            f"column is the language of the text that the model then reads. A cell is the change of {measured} "
             "against the unchanged model on the same text: above 0 (purple), the text became harder to predict. The "
             "own text of the row's language is framed. Hatched: not significant after Holm's correction (paired over "
             "blocks). "
@@ -129,7 +116,7 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
         ),
         rows=[
             (
-                *(cell.changed, cell.read, measure.name, *_interval(cell, measure)),
+                *(cell.changed, cell.read, measured, *_interval(cell, unit)),
                 *(getattr(cell, name) for name in ("p_value", "p_holm", "outside_range", *_CONTROLS)),
             )
             for row in rows
@@ -140,28 +127,28 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
     )
 
 
-def _interval(cell: Cell, measure: _Measure) -> tuple[float | None, float | None, float | None]:
+def _interval(cell: Cell, unit: Unit) -> tuple[float | None, float | None, float | None]:
     """Return the change, and the ends of its interval."""
-    value, low, high = (getattr(cell, f"{measure.field}{end}") for end in ("", "_low", "_high"))
+    value, low, high = (getattr(cell, f"delta_{unit}{end}") for end in ("", "_low", "_high"))
     return value, low, high
 
 
-def _value(cell: Cell, measure: _Measure) -> float:
-    value = _interval(cell, measure)[0]
+def _value(cell: Cell, unit: Unit) -> float:
+    value = _interval(cell, unit)[0]
     return float("nan") if value is None else value
 
 
-def _scale(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], measure: _Measure) -> Any:
+def _scale(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], unit: Unit) -> Any:
     """Return colours even in either direction from 0."""
     from matplotlib.colors import CenteredNorm, SymLogNorm
 
     most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    return SymLogNorm(1, vmin=-max(most, 10), vmax=max(most, 10)) if measure.wide else CenteredNorm(0, most)
+    return SymLogNorm(1, vmin=-max(most, 10), vmax=max(most, 10)) if unit == _WIDE else CenteredNorm(0, most)
 
 
-def _text(cell: Cell, measure: _Measure, dense: bool) -> str:
-    value = _interval(cell, measure)[0]
-    text = "> 1e308" if value is None and measure.wide else "–" if value is None else _short(value, dense)
+def _text(cell: Cell, unit: Unit, dense: bool) -> str:
+    value = _interval(cell, unit)[0]
+    text = "> 1e308" if value is None and unit == _WIDE else "–" if value is None else _short(value, dense)
     return f"({text})" if cell.exceeds_controls is False else text
 
 

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
-    | {"†": r"\dag{}", "<": "$<$", ">": "$>$", "≤": r"$\leq$", "×": r"$\times$", "\u00a0": "~", "\n": " "}
+    | {
+        "†": r"\dag{}",
+        "<": "$<$",
+        ">": "$>$",
+        "≤": r"$\leq$",
+        "≥": r"$\geq$",
+        "×": r"$\times$",
+        "±": r"$\pm$",
+        "→": r"$\to$",
+        "\u00a0": "~",
+        "\n": " ",
+    }
 )
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.]|inf)")
 """A hyphen that is a minus."""
@@ -65,7 +76,7 @@ def markdown(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return ``text`` in one line, with the characters that Markdown would read as markup escaped."""
-    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|<>`*_&\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def csv_text(*tables: Table) -> str:

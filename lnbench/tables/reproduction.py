@@ -12,15 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lnbench.formats import FormatFile
 from lnbench.tables.table import EMPTY, Cell, Table, TableRow
-from lnbench.tables.words import CORRECTED, SIGNIFICANT
+from lnbench.tables.words import MARKS, SIGNIFICANT
 
 FORMAT = "lnbench.reproduction/1"
 FILE = "reproduction.json"
 """Its name in the folder of a reproduction."""
-_LABELS, _MARKS = (
-    ("conclusion", "preset", "verdict", "evidence"),
-    {SIGNIFICANT: f"differs from no intervention: {CORRECTED}"},
-)
+_LABELS = ("conclusion", "preset", "verdict", "evidence")
 Verdict = Literal["survives", "does not survive", "undecided"]
 
 
@@ -96,7 +93,7 @@ class StoredTable(BaseModel):
         rows = [
             TableRow(row.labels, [EMPTY if value is None else value.cell for value in row.cells]) for row in self.rows
         ]
-        return Table(self.title, self.row_labels, self.columns, rows, _MARKS)
+        return Table(self.title, self.row_labels, self.columns, rows, MARKS)
 
 
 class Conclusion(BaseModel):
