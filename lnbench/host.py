@@ -1,6 +1,4 @@
-"""Finds plugins, resolves what users write (``name:key=value``) to the objects that do the work, explains what is
-missing.
-"""
+"""Plugins: finds them, resolves what users write (``name:key=value``) to objects, and explains what is missing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What an override writes: per layer and site, neuron indices and new values. Data only; :mod:`lnbench.overrides`
-applies it.
+"""What an override writes: per layer and site, neuron indices and new values.
+
+Data only: :mod:`lnbench.overrides` applies it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "set": lambda old, values: values,
+    "set": lambda _, values: values,
     "scale": lambda old, values: old * values,
     "add": lambda old, values: old + values,
     "clamp": lambda old, values: old.clamp(values[0], values[1]),

@@ -41,6 +41,7 @@ class Parameter:
 
 
 def validated(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values converted to the parameters' types; pydantic's ``ValidationError`` where one does not fit."""
     from pydantic import ConfigDict, create_model
 
     annotations = {name: (parameters[name].annotation, ...) for name in values}
@@ -112,10 +113,12 @@ def _is_list(annotation: Any) -> bool:
 
 
 def target_of(factory: Any) -> Any:
+    """Return the class or function behind a ``functools.partial``."""
     return factory.func if isinstance(factory, functools.partial) else factory
 
 
 def is_pydantic(factory: Any) -> bool:
+    """Return whether a factory's parameters are pydantic fields."""
     return hasattr(target_of(factory), "__pydantic_fields__")
 
 
@@ -155,23 +158,27 @@ def _signature(target: Any) -> Iterator[Parameter]:
 
 
 def attributes(parameters: Mapping[str, Parameter], built: Any) -> dict[str, Any]:
+    """Return the values of the parameters that an object was built with."""
     values = {name: getattr(built, name, parameter.default) for name, parameter in parameters.items()}
     return {name: value for name, value in values.items() if value is not inspect.Parameter.empty}
 
 
 def made_by(built: Any, factory: Any) -> bool:
+    """Return whether an object is what a factory makes, with the values that the factory fixes."""
     return target_of(factory) is type(built) and all(
         getattr(built, key, None) == value for key, value in fixed(factory).items()
     )
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON has them; what JSON has no form for, as text."""
     from pydantic_core import to_jsonable_python
 
     return {name: to_jsonable_python(value, fallback=str) for name, value in values.items()}
 
 
 def summary(target: Any) -> str:
+    """Return the first line of a docstring."""
     doc = inspect.cleandoc(target.__doc__ or "")
     # A dataclass without a docstring gets its signature for one.
     return "" if doc.startswith(f"{getattr(target, '__name__', '')}(") else doc.split("\n")[0]

@@ -139,6 +139,8 @@ def xquad(
     """XQuAD's only split, ``validation``.
 
     Args:
+        lnbench_language: Language code.
+        lnbench_data: Folder with the data; by default ``$LNBENCH_DATA``, else the hub is asked.
         xquad_part: ``all``, or ``last20`` to evaluate on the last 20 % after training on the rest (``first80``).
 
     Raises:

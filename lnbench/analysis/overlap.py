@@ -38,7 +38,7 @@ class LanguageOverlap(NamedTuple):
 
     @property
     def expected_share(self) -> Tensor:
-        """expected / |A_i|: what ``share`` would be by chance; NaN where i has no neurons."""
+        """Return ``expected`` / |A_i|, the ``share`` expected by chance; NaN where i has no neurons."""
         return self.expected / self.counts.diagonal()[:, None]
 
 

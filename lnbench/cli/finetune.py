@@ -28,7 +28,7 @@ _TRAIN = "FINETUNER"
 class _FineTuners(typer.core.TyperGroup):
     """Takes a word that is none of its commands for the name of a fine-tuner, which can be a plugin's."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ARG002
         name = args[0]
         return name, self.commands.get(name, self.commands[_TRAIN]), args[1:]
 

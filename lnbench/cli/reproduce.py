@@ -19,7 +19,7 @@ _NAME = "NAME"
 class _Names(typer.core.TyperGroup):
     """Takes a word that is none of its commands for the name of a table or figure."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ARG002
         name = args[0]
         return name, self.commands.get(name, self.commands[_NAME]), args[1:]
 

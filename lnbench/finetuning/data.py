@@ -213,7 +213,7 @@ class _Reader:
         if self._settings.answer == "head":
             tokens, scored = lm.tok_encode(context), 0
         else:
-            before, after = lm._encode_pair(context, answer)
+            before, after = lm._encode_pair(context, answer)  # noqa: SLF001 - lm-eval has no public way
             if self._kind == "generate_until":
                 after = [*after, lm.eot_token_id]
             tokens, scored = (before or [lm.prefix_token_id]) + after, len(after)

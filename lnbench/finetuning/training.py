@@ -39,7 +39,7 @@ _MEASUREMENTS = 10
 _LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbytes")
 
 
-def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output_dir: Path) -> None:
+def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output_dir: Path) -> None:  # noqa: ARG001 - the contract
     """Train what has ``requires_grad`` in an adapted model, in place.
 
     If ``output_dir`` holds checkpoints of an interrupted training, it goes on from the last one, and on the CPU ends
@@ -272,5 +272,5 @@ def _arguments(objective: Objective, data: TrainingData, output_dir: Path) -> Tr
         label_names=["labels"],
         dataloader_pin_memory=objective.device.type == "cuda",
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # or Trainer would split batches over all GPUs that it sees
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # or Trainer would split batches over all GPUs that it sees  # noqa: SLF001 - no public way
     return arguments

@@ -216,7 +216,7 @@ def measure_matrix(at: Workspace, selection: str, intervention: str) -> Step:
         **at.settings.ppl.model_dump(),
     )
 
-    def run(_: Executor, console: Console) -> None:
+    def run(_: Executor, _console: Console) -> None:
         from lnbench.perplexity.run_matrix import run
 
         run(request, out)

@@ -244,7 +244,7 @@ class _Pool:
         wishes = (
             lambda loading: loading == slot.loading,
             lambda loading: loading not in elsewhere,
-            lambda loading: True,
+            lambda _: True,
         )
         number = next(number for wish in wishes for number in left if wish(items[number].loading))
         left.remove(number)
