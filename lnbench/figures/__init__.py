@@ -1,9 +1,9 @@
-"""Figures: data in, a :class:`Figure` out, which is then saved as PNG, SVG, PDF and CSV, or put into a page as SVG."""
+"""Figures: data in, a :class:`Figure` out, which is then saved as PNG, SVG, PDF and CSV."""
 
 from sys import modules
 
 from lnbench.figures.activation_statistics import activation_statistics
-from lnbench.figures.figure import FORMATS, Figure, save, svg, table
+from lnbench.figures.figure import FORMATS, Figure, save, table
 from lnbench.figures.interventions import interventions
 from lnbench.figures.language_overlap import language_overlap
 from lnbench.figures.neurons_per_language import neurons_per_language
@@ -25,7 +25,6 @@ __all__ = [
     "save",
     "selector_overlap",
     "stability",
-    "svg",
     "table",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lnbench.errors import unknown
 from lnbench.figures.style import headline, styled
-from lnbench.figures.svg import inlined
 from lnbench.files import atomic_path
 from lnbench.formats import slug
 
@@ -29,6 +29,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Nothing that changes from day to day or between releases: the same numbers make the same file."""
 
+
+_NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""What a name may hold and XML may not."""
 
 _LONGEST = 60
 """Characters of one word of a file's stem."""
@@ -89,30 +92,20 @@ def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -
     Raises:
         LnbenchError: an unknown format, or the folder cannot be written.
     """
-    for one in formats:
-        if one not in FORMATS:
-            raise unknown("figure format", one, FORMATS)
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("figure format", name, FORMATS)
     written = []
     drawing = figure.draw()
-    for one in formats:
-        with atomic_path(Path(folder) / f"{figure.name}.{one}") as path, styled():
-            drawing.savefig(path, format=one, **_OPTIONS[one])
-        written.append(Path(folder) / f"{figure.name}.{one}")
+    for name in formats:
+        with atomic_path(Path(folder) / f"{figure.name}.{name}") as path, styled():
+            drawing.savefig(path, format=name, **_OPTIONS[name])
+            if name == "svg":
+                path.write_bytes(_NOT_XML.sub(b"", path.read_bytes()))
+        written.append(Path(folder) / f"{figure.name}.{name}")
     with atomic_path(Path(folder) / f"{figure.name}.csv") as path:
         path.write_text(table(figure), encoding="utf-8", newline="")
     return [*written, Path(folder) / f"{figure.name}.csv"]
-
-
-def svg(figure: Figure) -> str:
-    """Return the figure as an ``<svg>`` element to stand in an HTML page among others.
-
-    Its text is text, which the browser's fonts write. It is as wide as the page, up to its own width. Screen readers
-    say its title and ``alt``. All its ids start with the figure's name, and it brings no style sheet.
-    """
-    drawing, text = figure.draw(), io.BytesIO()
-    with styled():
-        drawing.savefig(text, format="svg", **_OPTIONS["svg"])
-    return inlined(text.getvalue(), figure.name, figure.title, figure.alt)
 
 
 def table(figure: Figure) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lnbench import leaderboard
 from lnbench.errors import LnbenchError
@@ -17,34 +17,96 @@ from lnbench.finetuning import training_record as training
 from lnbench.leaderboard import Row
 from lnbench.leaderboard.merged_records import Result
 from lnbench.neurons import NeuronSet
-from lnbench.report.override_info import Told
 from lnbench.statistics import store
 from lnbench.sweeps import records
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from lnbench.analysis import Stability
     from lnbench.perplexity.matrix import PerplexityMatrix
     from lnbench.tables.reproduction import Reproduction
 
 MATRIX, REPRODUCTION, NEURONS, MANIFEST = "perplexity.json", "reproduction.json", "neurons", "manifest.json"
-_PASSED_BY = ("cells", "unfinished", "shards")
+STABILITY = "stability.json"
+_SKIPPED = ("cells", "unfinished", "shards")
 """Folders that hold nothing of a report's, and much else."""
-_LOOKED_FOR = f"{records.FILE}, {MATRIX}, {REPRODUCTION}, {NEURONS}/*.json, {training.FILE}"
+_SEARCHED_FOR = f"{records.FILE}, {MATRIX}, {REPRODUCTION}, {NEURONS}/*.json, {STABILITY}, {training.FILE}, Statistics"
+_Model = TypeVar("_Model", bound="BaseModel")
+
+
+@dataclass(frozen=True)
+class OverrideInfo:
+    """What lm-eval's results file says of the override in one cell: ``config`` → ``lnbench``.
+
+    Attributes:
+        outside: Largest share of a language's written values that lie outside the range observed on text.
+        read_site: Where values were read.
+        write_site: Where they were written.
+        neurons: Language → neurons.
+        neuron_file: File of the NeuronSet.
+        fingerprint: Of the NeuronSet.
+        corpus: Text or Statistics that the values come from.
+        corpus_tokens: Tokens per language, where it was text.
+        selector: As the records have it.
+        control: Whether the neurons are random ones.
+    """
+
+    outside: float | None
+    read_site: str | None
+    write_site: str | None
+    neurons: Mapping[str, int]
+    neuron_file: str | None
+    fingerprint: str | None
+    corpus: str | None
+    corpus_tokens: int | None
+    selector: str | None = None
+    control: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> OverrideInfo | None:
+        """Read a results file; None where it was not lnbench that measured.
+
+        Raises:
+            LnbenchError: the file is missing or damaged.
+        """
+        if not (info := mapping(mapping(mapping(read_json(path)).get("config")).get("lnbench"))):
+            return None
+        applied = map(mapping, mapping(info.get("applied")).values())
+        shares = [share for part in applied if isinstance(share := part.get("share_outside_observed_range"), float)]
+        neuron_set, statistics = mapping(info.get("neuron_set")), info.get("statistics")
+        return cls(
+            outside=max(shares, default=None),
+            read_site=info.get("read_site"),
+            write_site=info.get("write_site"),
+            neurons=mapping(neuron_set.get("neurons")),
+            neuron_file=neuron_set.get("file"),
+            fingerprint=neuron_set.get("fingerprint"),
+            corpus=statistics or info.get("corpus"),
+            corpus_tokens=None if statistics else info.get("corpus_tokens"),
+        )
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All that a report is made of."""
+    """All that a report is made of, by the folder or, for NeuronSets, the name that they are shown under."""
 
-    runs: tuple[Path, ...]
-    sweeps: tuple[Path, ...] = ()
+    runs: Sequence[Path]
+    sweeps: list[Path] = field(default_factory=list)
     """Folders with records."""
     matrices: dict[Path, PerplexityMatrix] = field(default_factory=dict)
     neurons: dict[str, NeuronSet] = field(default_factory=dict)
-    """By the name that they are shown under."""
     reproductions: dict[Path, Reproduction] = field(default_factory=dict)
+    stabilities: dict[Path, Stability] = field(default_factory=dict)
     trainings: dict[Path, dict[str, Any]] = field(default_factory=dict)
     statistics: dict[Path, dict[str, Any]] = field(default_factory=dict)
     """The manifests of folders of Statistics."""
+
+    @property
+    def size(self) -> int:
+        """How many things there are to report."""
+        kinds = (self.sweeps, self.matrices, self.neurons, self.reproductions, self.stabilities, self.trainings)
+        return len(self.statistics) + sum(len(kind) for kind in kinds)
 
     @cached_property
     def results(self) -> list[Result]:
@@ -59,26 +121,25 @@ class Sources:
     @cached_property
     def shown_rows(self) -> list[Row]:
         """The leaderboard, with files called by their name without their folder."""
-        fields = ("model", "selector", "control_of", "adapter")
-        return [row.model_copy(update={one: self.named(getattr(row, one)) for one in fields}) for row in self.rows]
+        return [self._shown(row, "model", "selector", "control_of", "adapter") for row in self.rows]
 
     @cached_property
     def shown_matrices(self) -> dict[Path, PerplexityMatrix]:
         """The perplexity matrices, named likewise."""
-        return {
-            folder: one.model_copy(update={"model": self.named(one.model), "selector": self.named(one.selector)})
-            for folder, one in self.matrices.items()
-        }
+        return {folder: self._shown(matrix, "model", "selector") for folder, matrix in self.matrices.items()}
+
+    def _shown(self, model: _Model, *names: str) -> _Model:
+        return model.model_copy(update={name: self.named(getattr(model, name)) for name in names})
 
     def named(self, text: str | None) -> str | None:
-        """A model, selector or adapter as the page calls it: the last part of a path, if no other has the same."""
+        """Return what the page calls a model, selector or adapter: the last part of a path, if no other shares it."""
         return self._names.get(text, text) if text else text
 
     @cached_property
     def _names(self) -> dict[str, str]:
         given = {value for row in self.rows for value in (row.model, row.selector, row.control_of, row.adapter)}
-        given |= {value for one in self.matrices.values() for value in (one.model, one.selector)}
-        given |= {model for one in self.reproductions.values() for model in one.models}
+        given |= {value for matrix in self.matrices.values() for value in (matrix.model, matrix.selector)}
+        given |= {model for reproduction in self.reproductions.values() for model in reproduction.models}
         paths = [Path(value) for value in given if value and Path(value).is_absolute()]
         known = Counter(path.name for path in paths)
         return {str(path): path.name for path in paths if known[path.name] == 1}
@@ -95,32 +156,32 @@ class Sources:
             if fingerprint not in sets and (neurons := _unchanged(file, fingerprint)):
                 sets[fingerprint] = neurons
             names[fingerprint] = self.named(selector) or selector
-        found: dict[str, NeuronSet] = {}
+        by_name: dict[str, NeuronSet] = {}
         for fingerprint, neurons in sets.items():
             name = names[fingerprint]
-            found[name if name not in found else f"{name} ({fingerprint[:6]})"] = neurons
-        return found
+            by_name[name if name not in by_name else f"{name} ({fingerprint[:6]})"] = neurons
+        return by_name
 
     def _overridden(self) -> Iterator[tuple[str, str, str | None]]:
-        """Selector, fingerprint and file of the NeuronSets that cells and matrices name."""
-        for told in self.told.values():
-            if not told.control and told.selector and told.fingerprint:
-                yield told.selector, told.fingerprint, told.neuron_file
+        """Yield selector, fingerprint and file of the NeuronSets that cells and matrices name."""
+        for info in self.overrides.values():
+            if not info.control and info.selector and info.fingerprint:
+                yield info.selector, info.fingerprint, info.neuron_file
         for matrix in self.matrices.values():
             yield matrix.selector, matrix.neuron_set, matrix.selector
 
     @cached_property
-    def told(self) -> dict[str, Told]:
-        """What lm-eval's results say of each cell that overrode neurons, by the cell."""
-        found: dict[str, Told] = {}
+    def overrides(self) -> dict[str, OverrideInfo]:
+        """Cell → what lm-eval's results say of its override."""
+        overrides: dict[str, OverrideInfo] = {}
         for result in self.results:
             record = result.record
-            if record.results and record.cell not in found:
-                about = Told.read(result.run / record.results)
-                if about is not None:
+            if record.results and record.cell not in overrides:
+                info = OverrideInfo.read(result.run / record.results)
+                if info is not None:
                     control = record.control_of is not None
-                    found[record.cell] = replace(about, selector=record.selector, control=control)
-        return found
+                    overrides[record.cell] = replace(info, selector=record.selector, control=control)
+        return overrides
 
 
 def find(runs: Sequence[Path]) -> Sources:
@@ -130,83 +191,76 @@ def find(runs: Sequence[Path]) -> Sources:
         LnbenchError: a folder is missing or holds nothing to report; a file is damaged.
     """
     roots = tuple(dict.fromkeys(run.resolve() for run in runs))
-    found = Sources(roots)
-    sweeps: list[Path] = []
+    sources = Sources(roots)
     for root in roots:
         if not root.is_dir():
             raise LnbenchError(f"there is no folder {root}; name the folder of a run")
-        before = _size(found, sweeps)
-        for folder, files in _walk(root):
-            _take(folder, files, found, sweeps)
+        before = sources.size
+        _take_all(root, sources)
         # Several reproductions share runs, which lie beside them.
-        for folder, reproduction in list(found.reproductions.items()):
+        for folder, reproduction in list(sources.reproductions.items()):
             for run in reproduction.runs:
                 beside = (folder / run).resolve()
                 if not beside.is_relative_to(folder.resolve().parent):
-                    raise LnbenchError(f"{folder}: the run {run} lies elsewhere; name its folder, to have it reported")
-                for below, files in _walk(beside):
-                    _take(below, files, found, sweeps)
-        if _size(found, sweeps) == before and not any(root != other and root.is_relative_to(other) for other in roots):
-            raise LnbenchError(f"nothing to report in {root}; looked there and in its subfolders for {_LOOKED_FOR}")
-    return Sources(
-        roots,
-        tuple(dict.fromkeys(sweeps)),
-        found.matrices,
-        found.neurons,
-        found.reproductions,
-        found.trainings,
-        found.statistics,
-    )
+                    raise LnbenchError(
+                        f"{folder / REPRODUCTION} refers to {run}, which is outside the given folders; add that folder "
+                        "to the command"
+                    )
+                _take_all(beside, sources)
+        nested = any(root != other and (root.is_relative_to(other) or other.is_relative_to(root)) for other in roots)
+        if sources.size == before and not nested:
+            raise LnbenchError(f"nothing to report in {root}; looked there and in its subfolders for {_SEARCHED_FOR}")
+    return sources
+
+
+def _take_all(root: Path, sources: Sources) -> None:
+    """Read what a report shows from a folder and its subfolders."""
+    for folder, below, files in os.walk(root):
+        below[:] = sorted(name for name in below if not name.startswith((".", "checkpoint-")) and name not in _SKIPPED)
+        _take(Path(folder), set(files), sources)
+
+
+def _take(folder: Path, files: set[str], sources: Sources) -> None:
+    if records.FILE in files and folder not in sources.sweeps:
+        sources.sweeps.append(folder)
+    if MATRIX in files:
+        from lnbench.perplexity.matrix import PerplexityMatrix
+
+        sources.matrices[folder] = PerplexityMatrix.load(folder / MATRIX)
+    if REPRODUCTION in files:
+        from lnbench.tables.reproduction import Reproduction
+
+        sources.reproductions[folder] = Reproduction.load(folder / REPRODUCTION)
+    if STABILITY in files:
+        from lnbench.analysis import Stability
+
+        sources.stabilities[folder] = Stability.load(folder / STABILITY)
+    if training.FILE in files and (record := training.read(folder)):
+        sources.trainings[folder] = record
+    if MANIFEST in files and (manifest := read_json(folder / MANIFEST)).get("format") == store.FORMAT:
+        sources.statistics[folder] = manifest
+    if folder.name == NEURONS:
+        for file in sorted(name for name in files if name.endswith(".json")):
+            _keep(sources.neurons, NeuronSet.load(folder / file), folder / file)
+
+
+def _keep(kept: dict[str, NeuronSet], neurons: NeuronSet, file: Path) -> None:
+    """Add a set under its file's name, unless it is there already; two sets of one name get their folder's too."""
+    if neurons.fingerprint not in {known.fingerprint for known in kept.values()}:
+        kept[file.stem if file.stem not in kept else f"{file.parent.parent.name}/{file.stem}"] = neurons
 
 
 def _unchanged(file: str | None, fingerprint: str) -> NeuronSet | None:
-    """The NeuronSet in a file, if it is there and has this fingerprint."""
+    """Read a NeuronSet outside the run, if it is still the one that the run used."""
     if not file or not file.endswith(".json") or not Path(file).is_file():
         return None
     try:
         neurons = NeuronSet.load(file)
     except LnbenchError:
-        # It is no part of the run, and something else now.
-        return None
+        return None  # It is no part of the run, and something else now.
     return neurons if neurons.fingerprint == fingerprint else None
 
 
-def _size(found: Sources, sweeps: Sequence[Path]) -> int:
-    kinds = (found.matrices, found.neurons, found.reproductions, found.trainings)
-    return sum(len(kind) for kind in kinds) + len(sweeps)
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, set[str]]]:
-    for folder, below, files in os.walk(root):
-        below[:] = sorted(
-            name for name in below if not name.startswith((".", "checkpoint-")) and name not in _PASSED_BY
-        )
-        yield Path(folder), set(files)
-
-
-def _take(folder: Path, files: set[str], found: Sources, sweeps: list[Path]) -> None:
-    if records.FILE in files:
-        sweeps.append(folder)
-    if MATRIX in files:
-        from lnbench.perplexity.matrix import PerplexityMatrix
-
-        found.matrices[folder] = PerplexityMatrix.load(folder / MATRIX)
-    if REPRODUCTION in files:
-        from lnbench.tables.reproduction import Reproduction
-
-        found.reproductions[folder] = Reproduction.load(folder / REPRODUCTION)
-    if training.FILE in files and (record := training.read(folder)):
-        found.trainings[folder] = record
-    if MANIFEST in files and (manifest := read_json(folder / MANIFEST)).get("format") == store.FORMAT:
-        found.statistics[folder] = manifest
-    if folder.name == NEURONS:
-        for file in sorted(name for name in files if name.endswith(".json")):
-            _keep(found.neurons, NeuronSet.load(folder / file), folder / file)
-
-
-def _keep(kept: dict[str, NeuronSet], neurons: NeuronSet, file: Path) -> None:
-    """Add a set under its file's name, unless it is there already; two sets of one name get their folder's too."""
-    if neurons.fingerprint in {known.fingerprint for known in kept.values()}:
-        return
-    name = file.stem
-    kept[name if name not in kept else f"{file.parent.parent.name}/{name}"] = neurons
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a value of a stranger's file that should be a mapping, or an empty one."""
+    return value if isinstance(value, dict) else {}

@@ -2,154 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lnbench.leaderboard import Row
-from lnbench.report.inputs import Sources
-from lnbench.report.text import number
-from lnbench.report.view import Table
+from lnbench.report.inputs import Sources, mapping
+from lnbench.tables.table import Cell, Table, TableRow
+from lnbench.tables.words import NOTHING, number, range_of
 
+_MODEL = ("model", "revision", "dtype", "quantization", "weights", "adapter")
 _VERSIONS = ("lnbench", "lm_eval", "transformers", "torch", "datasets")
 
 
 def overview(sources: Sources) -> list[Table]:
-    """A table for each kind of thing that there is."""
-    return [table for make in _TABLES for table in make(sources)]
+    """Return a table for each kind of thing that there is."""
+    tables = (_models, _neurons, _text, _tasks, _adapters, _versions)
+    return [table for make in tables if (table := make(sources)).rows]
 
 
 def models(sources: Sources) -> list[str]:
-    """The models measured, as they were named."""
+    """Return the models measured, as they were named."""
     of_sets = [neurons.model for neurons in sources.neurons.values()]
-    measured = [row.model for row in sources.shown_rows] + [one.model for one in sources.shown_matrices.values()]
-    reproduced = [name for one in sources.reproductions.values() for name in one.models]
+    reproduced = [name for reproduction in sources.reproductions.values() for name in reproduction.models]
+    measured = [part.model for part in _measured(sources)]
     return list(dict.fromkeys(filter(None, map(sources.named, measured or reproduced or of_sets))))
 
 
 def dates(sources: Sources) -> tuple[str, str] | None:
-    """The first and the last day on which something was measured."""
-    finished: list[Any] = [*sources.rows, *sources.matrices.values(), *sources.reproductions.values()]
-    days = sorted(one.finished_at[:10] for one in finished if one.finished_at)
+    """Return the first and the last day on which something was measured."""
+    days = sorted(
+        part.finished_at[:10] for part in [*_measured(sources), *sources.reproductions.values()] if part.finished_at
+    )
     return (days[0], days[-1]) if days else None
 
 
-def _models(sources: Sources) -> Iterator[Table]:
-    measured: list[Any] = [*[row for row in sources.shown_rows if not row.failed], *sources.shown_matrices.values()]
-    rows = dict.fromkeys(
-        (
-            one.model,
-            one.revision or "–",
-            one.dtype or "–",
-            one.quantization or "–",
-            one.weights or "–",
-            one.adapter or "–",
-        )
-        for one in measured
-    )
-    if rows:
-        columns = ["Model", "Revision", "Type", "Quantisation", "Weights", "Adapter"]
-        yield Table("Models, with the fingerprints of their weights", columns, list(rows), labels=6)
+def _measured(sources: Sources) -> list[Any]:
+    return [*sources.shown_rows, *sources.shown_matrices.values()]
 
 
-def _neurons(sources: Sources) -> Iterator[Table]:
-    counts = {name: {one: found.count(one) for one in found} for name, found in sources.neuron_sets.items()}
-    for told in sources.told.values():
-        if told.selector and told.neurons and not told.control:
-            counts.setdefault(sources.named(told.selector) or told.selector, dict(told.neurons))
-    languages = list(dict.fromkeys(language for some in counts.values() for language in some))
-    if counts:
-        rows = [[name, *(_whole(some.get(one)) for one in languages)] for name, some in counts.items()]
-        yield Table("Neurons of each language, by selector", ["Selector", *languages], rows)
+def _table(title: str, labels: Sequence[str], rows: Iterable[Sequence[object]], columns: Sequence[str] = ()) -> Table:
+    """Return a table of text; numbers, in the last ``columns``, with marks between thousands."""
+
+    def shown(value: object) -> str:
+        return f"{value:,}" if isinstance(value, int) else NOTHING if value in (None, "") else str(value)
+
+    words = len(labels)
+    texts = [[shown(value) for value in row] for row in rows]
+    return Table(title, labels, columns, [TableRow(row[:words], list(map(Cell, row[words:]))) for row in texts])
 
 
-def _text(sources: Sources) -> Iterator[Table]:
-    rows = []
-    for manifest in sources.statistics.values():
-        for language, about in dict(manifest.get("languages") or {}).items():
-            pattern, site = str(about.get("corpus_pattern", "–")), str(about.get("site", "–"))
-            rows.append([language, _corpus(pattern), site, _whole(about.get("tokens"))])
-    if not rows:
-        asked = {
-            (_corpus(told.corpus), told.read_site or "–", _whole(told.corpus_tokens))
-            for told in sources.told.values()
-            if told.corpus and told.read_site
-        }
-        rows = [["each", *one] for one in sorted(asked)]
-    if rows:
-        columns = ["Language", "Text", "Site", "Tokens"]
-        yield Table("Text that the Statistics were collected from", columns, rows, labels=3)
+def _models(sources: Sources) -> Table:
+    measured = [part for part in _measured(sources) if not getattr(part, "failed", False)]
+    rows = dict.fromkeys(tuple(getattr(part, name) for name in _MODEL) for part in measured)
+    labels = ["Model", "Revision", "Type", "Quantisation", "Weights", "Adapter"]
+    return _table("Models, with the fingerprints of their weights", labels, rows)
 
 
-def _tasks(sources: Sources) -> Iterator[Table]:
-    patterns: dict[str, list[Row]] = {}
-    for row in sources.shown_rows:
-        patterns.setdefault(row.task_pattern, []).append(row)
+def _neurons(sources: Sources) -> Table:
+    counts = {name: {code: neurons.count(code) for code in neurons} for name, neurons in sources.neuron_sets.items()}
+    for info in sources.overrides.values():
+        if info.selector and info.neurons and not info.control:
+            counts.setdefault(sources.named(info.selector) or info.selector, dict(info.neurons))
+    languages = list(dict.fromkeys(language for by_language in counts.values() for language in by_language))
+    rows = [[name, *map(by_language.get, languages)] for name, by_language in counts.items()]
+    return _table("Neurons of each language, by selector", ["Selector"], rows, languages)
+
+
+def _text(sources: Sources) -> Table:
     rows = [
-        [
-            pattern,
-            ", ".join(dict.fromkeys(str(row.task_version) for row in some if row.task_version is not None)) or "–",
-            ", ".join(dict.fromkeys(row.language for row in some)),
-            ", ".join(dict.fromkeys(row.metric for row in some if row.metric)) or "–",
-            ", ".join(dict.fromkeys(row.intervention for row in some)),
-            ", ".join(dict.fromkeys("all" if row.limit is None else f"{row.limit:g}" for row in some)),
-            _range([row.n for row in some if row.n is not None]),
-        ]
-        for pattern, some in patterns.items()
+        (language, _corpus(about.get("corpus_pattern", NOTHING)), about.get("site"), about.get("tokens"))
+        for manifest in sources.statistics.values()
+        for language, about in mapping(manifest.get("languages")).items()
     ]
-    if rows:
-        columns = ["Task", "Version", "Languages", "Metrics", "Interventions", "Limit", "Documents"]
-        yield Table("Tasks", columns, rows, labels=6)
-
-
-def _adapters(sources: Sources) -> Iterator[Table]:
-    rows = []
-    for folder, training in sources.trainings.items():
-        data, told, after = (_mapping(training.get(key)) for key in ("data", "parameters", "results"))
-        accuracy = _mapping(after.get("after")).get("accuracy")
-        rows.append(
-            [
-                folder.name,
-                str(_mapping(training.get("model")).get("model") or "–"),
-                str(data.get("name") or "–"),
-                "yes" if training.get("finished") else "no",
-                _whole(told.get("trainable")),
-                _whole(told.get("of_neurons")),
-                number(accuracy) if isinstance(accuracy, int | float) else "–",
-            ]
-        )
-    if rows:
-        columns = ["Adapter", "Model", "Data", "Finished", "Trained parameters", "of neurons", "Accuracy after"]
-        yield Table("Adapters that were trained", columns, rows, labels=4)
-
-
-def _versions(sources: Sources) -> Iterator[Table]:
-    measured: list[Any] = [*sources.shown_rows, *sources.shown_matrices.values()]
-    used = {name: dict.fromkeys(getattr(one, f"{name}_version", None) for one in measured) for name in _VERSIONS}
-    rows = [[name, ", ".join(version for version in some if version)] for name, some in used.items() if any(some)]
-    if rows:
-        yield Table("Versions of the libraries that measured", ["Library", "Version"], rows, labels=2)
+    infos = [info for info in sources.overrides.values() if info.corpus and info.read_site]
+    asked = {("each", _corpus(info.corpus), info.read_site, info.corpus_tokens) for info in infos}
+    labels = ["Language", "Text", "Site"]
+    return _table("Text that the Statistics were collected from", labels, rows or sorted(asked, key=str), ["Tokens"])
 
 
 def _corpus(pattern: str | None) -> str:
-    """The text of a corpus without the machine's folders."""
+    """Return the text of a corpus without the machine's folders."""
     from lnbench.demo import CORPUS
 
-    return "embedded text" if pattern in (None, CORPUS) else pattern
+    return "embedded text" if pattern in (None, CORPUS) else str(pattern)
 
 
-def _range(counts: Sequence[int]) -> str:
-    if not counts:
-        return "–"
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+def _tasks(sources: Sources) -> Table:
+    by_task: dict[str, list[Row]] = {}
+    for row in sources.shown_rows:
+        by_task.setdefault(row.task_pattern, []).append(row)
+    rows = [
+        (
+            task,
+            _joined(row.task_version for row in rows),
+            _joined(row.language for row in rows),
+            _joined(row.metric for row in rows),
+            _joined(row.intervention for row in rows),
+            _joined("all" if row.limit is None else f"{row.limit:g}" for row in rows),
+            range_of(row.n for row in rows if row.n is not None),
+        )
+        for task, rows in by_task.items()
+    ]
+    return _table("Tasks", ["Task", "Version", "Languages", "Metrics", "Interventions", "Limit"], rows, ["Documents"])
 
 
-def _whole(count: Any) -> str:
-    return f"{count:,}" if isinstance(count, int) else "–"
+def _joined(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _adapters(sources: Sources) -> Table:
+    rows = []
+    for folder, training in sources.trainings.items():
+        model, data, parameters = (mapping(training.get(key)) for key in ("model", "data", "parameters"))
+        accuracy = mapping(mapping(training.get("results")).get("after")).get("accuracy")
+        labels = (folder.name, model.get("model"), data.get("name"), "yes" if training.get("finished") else "no")
+        rows.append((*labels, parameters.get("trainable"), parameters.get("of_neurons"), accuracy and number(accuracy)))
+    columns = ["Trained parameters", "of neurons", "Accuracy after"]
+    return _table("Adapters that were trained", ["Adapter", "Model", "Data", "Finished"], rows, columns)
 
 
-_TABLES: tuple[Callable[[Sources], Iterator[Table]], ...] = (_models, _neurons, _text, _tasks, _adapters, _versions)
+def _versions(sources: Sources) -> Table:
+    versions = {
+        name: _joined(getattr(part, f"{name}_version", None) for part in _measured(sources)) for name in _VERSIONS
+    }
+    rows = [(name, used) for name, used in versions.items() if used]
+    return _table("Versions of the libraries that measured", ["Library", "Version"], rows)

@@ -1,111 +1,84 @@
-"""The page itself: how large it may be, and what a browser may do with it."""
+"""The page itself, and what a browser may do with it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lnbench._version import __version__
 from lnbench.files import write_text
-from lnbench.leaderboard import Row
-from lnbench.report import PAGE, text
-from lnbench.report.inputs import Sources, find
-from lnbench.report.leaderboard_table import board
-from lnbench.report.page_context import LEADERBOARD, content
-from lnbench.report.samples import Group, groups, within
-from lnbench.tables import leaderboard_files as formats
+from lnbench.report import PAGE
+from lnbench.report.inputs import find
+from lnbench.report.page_context import LEADERBOARD, page_context
+from lnbench.tables import leaderboard_files, render
+from lnbench.tables.words import MARKS
 
-MOST_BYTES = 5_000_000
-"""A page that is larger is slow to open."""
-_FEWEST_ROWS = 50
-_ROOM_OF_A_SAMPLE = 5_000
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_VISIBLE_SIGNS = 0x2400
+"""Where Unicode has a visible sign for each of the first 32 control characters."""
 
 
-def write(runs: Sequence[Path], out: Path, most_bytes: int = MOST_BYTES) -> Path:
+def write(runs: Sequence[Path], out: Path) -> Path:
     """Write the page, the figures and the leaderboard of some runs.
 
     Args:
         runs: Folders.
         out: Folder for all of it.
-        most_bytes: Samples, then rows of the leaderboard, are left out of the page to keep it below.
 
     Raises:
         LnbenchError: there is nothing to report; a file is damaged or cannot be written.
     """
     sources = find(runs)
-    rows = sources.rows
-    if rows:
+    if sources.rows:
         for name in LEADERBOARD:
-            formats.write(rows, out / name)
-    write_text(out / PAGE, _fitting(sources, content(sources, out), most_bytes))
+            leaderboard_files.write(sources.rows, out / name)
+    style, script = _asset("style.css"), _asset("page.js")
+    page = _environment().get_template("page.html")
+    text = page.render(
+        page_context(sources, out),
+        marks=MARKS,
+        version=__version__,
+        # Both were written here; what comes from runs never gets near them.
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+    )
+    write_text(out / PAGE, visible(text))
     return out / PAGE
 
 
-def _fitting(sources: Sources, held: dict[str, Any], most_bytes: int) -> str:
-    """The page with as much of leaderboard and samples as there is room for."""
-    rows, samples = sources.shown_rows, groups(sources)
-    held = {**held, "total": len(rows), "measured": sum(group.total for group in samples)}
-    for shown in _selections(rows):
-        page = _rendered(held, shown, [])
-        if (room := most_bytes - len(page.encode())) >= 0:
-            break
-    while room > _ROOM_OF_A_SAMPLE and samples:
-        full = _rendered(held, shown, within(samples, room))
-        if len(full.encode()) <= most_bytes:
-            return full
-        # The marks around the text take room too.
-        room = room * 4 // 5
-    return page
+def visible(text: str) -> str:
+    """Return text without what a page may not hold: control characters become signs, halves of characters ``�``."""
+    return _CONTROL.sub(_sign, text)
 
 
-def _selections(rows: Sequence[Row]) -> list[Sequence[Row]]:
-    """All rows; those of selectors; and of them ever fewer, those that changed most surely first."""
-    own = [row for row in rows if row.control_of is None]
-    surest = sorted(own, key=lambda row: 1.0 if row.p_holm is None else row.p_holm)
-    found: list[Sequence[Row]] = [rows, own]
-    while len(found[-1]) > _FEWEST_ROWS:
-        kept = {id(row) for row in surest[: len(found[-1]) // 2]}
-        found.append([row for row in own if id(row) in kept])
-    return found
+def _sign(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return chr(_VISIBLE_SIGNS + code) if code < 0x20 else "\ufffd"
 
 
-def _rendered(held: dict[str, Any], rows: Sequence[Row], samples: Sequence[Group]) -> str:
-    style, script = _asset("style.css"), _asset("page.js")
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            **held,
-            board=board(rows, held["total"]) if rows else None,
-            samples=samples,
-            left_out=held["measured"] - sum(len(group.documents) for group in samples),
-            version=__version__,
-            # Both were written here; what comes from runs never gets near them.
-            style=Markup(style),
-            script=Markup(script),
-            policy=_policy(style, script),
-        )
-    )
+def language_tag(language: str) -> str | None:
+    """Return what ``lang=`` takes, or None where a language is not called by a code."""
+    return language if _LANGUAGE_TAG.fullmatch(language) else None
 
 
 def _policy(style: str, script: str) -> str:
-    """What a browser may do with the page: nothing but what was written here, and no network."""
+    """Return what a browser may do with the page: nothing but what was written here, and no network."""
     return "; ".join(
         (
             "default-src 'none'",
             "img-src data:",
             f"script-src {_hash(script)}",
             f"style-src {_hash(style)}",
-            # matplotlib's figures say their colours so.
-            "style-src-attr 'unsafe-inline'",
             "base-uri 'none'",
             "form-action 'none'",
         )
@@ -129,7 +102,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=text.visible,
     )
-    environment.filters["language_tag"] = text.language_tag
+    environment.filters |= {"language_tag": language_tag}
+    environment.globals |= {"table": render.html}
     return environment

@@ -1,51 +1,114 @@
-"""What a page holds, but for its leaderboard and samples, which depend on how much room there is."""
+"""What the page's templates get."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lnbench.report.caveats import caveats
-from lnbench.report.findings import findings, overall
+from lnbench import analysis
+from lnbench.leaderboard import Row
 from lnbench.report.inputs import Sources
 from lnbench.report.overview import dates, models, overview
-from lnbench.report.page_figures import copied, pictures
-from lnbench.report.perplexity_section import Harm, harm
-from lnbench.report.published import finding, published
-from lnbench.report.view import Picture, Table
-from lnbench.tables.leaderboard import leaderboard_tables
-from lnbench.tables.table import Table as DataTable
+from lnbench.report.page_figures import Picture, pictures
+from lnbench.report.samples import sample_groups
+from lnbench.tables.caveats import (
+    Caveat,
+    leaderboard_caveats,
+    matrix_caveats,
+    no_neurons,
+    other_site,
+    values_outside,
+)
+from lnbench.tables.findings import Finding, leaderboard_findings, matrix_finding, overall, reproduction_finding
+from lnbench.tables.language_harm import harm_tables
+from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
+from lnbench.tables.reproduction import Reproduction
+from lnbench.tables.table import EMPTY, Cell, Table, TableRow
+from lnbench.tables.words import counted
 
 LEADERBOARD = ("leaderboard.json", "leaderboard.csv")
+MOST_ROWS = 1_000
+"""Rows of the leaderboard in a page, which would be slow to open with many more; the CSV has all."""
+MOST_SAMPLE_BYTES = 1_000_000
+"""Of the samples in a page."""
 
 
 @dataclass(frozen=True)
-class _Perplexity:
-    harm: Harm
+class Leaderboard:
+    """The sortable table.
+
+    Attributes:
+        rows: Those that are shown.
+        total: Rows that there are.
+        columns: Those in which the rows differ, and those that are always shown.
+        constants: Headings of the columns that are left out, and what all rows have there.
+        choices: Number of a column → the values that the table can be narrowed to.
+        commands: Command → its number, from 1.
+    """
+
+    rows: Sequence[Row]
+    total: int
+    columns: Sequence[Column]
+    constants: Sequence[tuple[str, str]]
+    choices: dict[int, list[str]]
+    commands: dict[str, int]
+
+
+@dataclass(frozen=True)
+class PerplexitySection:
+    """One matrix: its finding, its figure, the overlap of languages that explains it, and its tables."""
+
+    finding: Finding
     picture: Picture
     overlap: Picture | None
-    """What the languages share, which explains the matrix."""
+    tables: Sequence[Table]
+    notes: Sequence[str]
+    command: str | None
 
 
-def content(sources: Sources, out: Path) -> dict[str, Any]:
-    """What the page's templates are given; the figures are written to ``out``.
+@dataclass(frozen=True)
+class ReproductionSection:
+    """One reproduction."""
+
+    finding: Finding
+    about: str
+    tables: Sequence[Table]
+    pictures: Sequence[Picture]
+    caveats: Sequence[str]
+    commands: Sequence[str]
+
+
+def page_context(sources: Sources, out: Path) -> dict[str, Any]:
+    """Return what the page's templates get; the figures are written to ``out``.
 
     Raises:
-        LnbenchError: a file cannot be written.
+        LnbenchError: a file is damaged or cannot be written.
     """
+    samples = sample_groups(sources)
+    shown_samples = [group.within(MOST_SAMPLE_BYTES // len(samples)) for group in samples]
+    measured = sum(group.total for group in samples)
+    rows = sources.shown_rows
     drawn = pictures(sources, out)
-    by_fingerprint = {neurons.fingerprint: neurons for neurons in sources.neuron_sets.values()}
-    harms = {
-        folder: harm(folder.name, matrix, by_fingerprint.get(matrix.neuron_set))
-        for folder, matrix in sources.shown_matrices.items()
+    overlaps = dict(drawn.overlaps)
+    sections = {
+        folder: PerplexitySection(
+            matrix_finding(_matrix_title(folder, matrix), matrix),
+            picture,
+            overlaps.pop(matrix.neuron_set, None),
+            harm_tables(matrix, _chance(sources, matrix.neuron_set)),
+            [f"{note}." for note in matrix.notes],
+            matrix.command,
+        )
+        for (folder, matrix), picture in zip(sources.shown_matrices.items(), drawn.matrices, strict=True)
     }
     reproductions = [
-        published(found, copied(folder, found.figures, drawn, out)) for folder, found in sources.reproductions.items()
+        _reproduction(reproduction, drawn.copied[folder]) for folder, reproduction in sources.reproductions.items()
     ]
-    # Those of a reproduction's matrices it has told itself.
-    told = {(folder / run).resolve() for folder, found in sources.reproductions.items() for run in found.runs}
-    rows, overlaps = sources.shown_rows, dict(drawn.overlaps)
+    # A reproduction has said itself what its matrices show.
+    said = {(folder / run).resolve() for folder, found in sources.reproductions.items() for run in found.runs}
     return {
         "models": models(sources),
         "dates": dates(sources),
@@ -53,23 +116,175 @@ def content(sources: Sources, out: Path) -> dict[str, Any]:
         "overview": overview(sources),
         "overall": overall(rows) if rows else "",
         "findings": [
-            *(one for one in map(finding, sources.reproductions.values()) if one.verdict or one.details),
-            *findings(rows),
-            *(one.finding for folder, one in harms.items() if folder not in told),
+            *(section.finding for section in reproductions if section.finding.verdict or section.finding.details),
+            *leaderboard_findings(rows),
+            *(section.finding for folder, section in sections.items() if folder not in said),
         ],
         "caveats": caveats(sources),
-        "grids": [_table(table) for table in leaderboard_tables(rows)],
+        "leaderboard": _leaderboard(rows) if rows else None,
+        "kind_of": _kind,
+        "tables": leaderboard_tables(rows),
         "reproductions": reproductions,
-        "perplexity": [
-            _Perplexity(one, picture, overlaps.pop(matrix.neuron_set, None))
-            for one, picture, matrix in zip(harms.values(), drawn.matrices, sources.matrices.values(), strict=True)
-        ],
-        "pictures": [*drawn.others, *overlaps.values()],
+        "perplexity": list(sections.values()),
+        "pictures": drawn.others,
+        "samples": shown_samples,
+        "measured": measured,
+        "left_out": measured - sum(len(group.documents) for group in shown_samples),
         "data": LEADERBOARD if rows else (),
     }
 
 
-def _table(table: DataTable) -> Table:
-    quiet = frozenset(number for number, row in enumerate(table.rows) if row.quiet)
-    texts = [texts for _, texts in table.lines()]
-    return Table(table.title, table.headings, texts, len(table.labels), table.legend(), quiet)
+def _leaderboard(rows: Sequence[Row]) -> Leaderboard:
+    # Random neurons are left out first, then the least certain changes.
+    ranked = sorted(rows, key=lambda row: (row.control_of is not None, 1.0 if row.p_holm is None else row.p_holm))
+    kept = set(map(id, ranked[:MOST_ROWS]))
+    shown = [row for row in rows if id(row) in kept]
+    columns = shown_columns(shown)
+    return Leaderboard(
+        rows=shown,
+        total=len(rows),
+        columns=columns,
+        constants=[(column.heading, column.cell(shown[0]).text()) for column in COLUMNS if column not in columns],
+        choices={
+            place: list(dict.fromkeys(column.cell(row).text() for row in shown))
+            for place, column in enumerate(columns)
+            if column.filtered
+        },
+        commands={command: place for place, command in enumerate(dict.fromkeys(row.command for row in shown), 1)},
+    )
+
+
+def _kind(row: Row) -> str:
+    """Return how the page filters a row."""
+    if row.failed:
+        return "failed"
+    return "control" if row.control_of is not None else "significant" if row.significant else "plain"
+
+
+def _matrix_title(folder: Path, matrix: Any) -> str:
+    change = f"{matrix.intervention} on the neurons of {matrix.selector}"
+    return f"Perplexity under {change}, {matrix.model} ({folder.name})"
+
+
+def _chance(sources: Sources, fingerprint: str) -> dict[tuple[str, str], float]:
+    """Return the share of one language's neurons that would be another's by chance, if the NeuronSet is at hand."""
+    sets = [neurons for neurons in sources.neuron_sets.values() if neurons.fingerprint == fingerprint]
+    return _chances(sets[0]) if sets else {}
+
+
+def _reproduction(found: Reproduction, copied: Sequence[Picture]) -> ReproductionSection:
+    preset = f"preset {found.preset}" if found.preset else "both presets"
+    return ReproductionSection(
+        reproduction_finding(found),
+        f"{', '.join(Path(model).name for model in found.models)}; {preset}; scale {found.scale}; "
+        f"finished {found.finished_at}.",
+        list(map(_with_notes, _paper_tables(found))),
+        copied,
+        found.caveats,
+        found.commands,
+    )
+
+
+def _with_notes(table: Table) -> Table:
+    """Return a table with its cells' notes below it."""
+    cells = [cell for row in table.rows for cell in row.cells]
+    notes = [
+        f"{counted(count, 'cell')}: {note}."
+        for note, count in Counter(cell.note for cell in cells if cell.note).items()
+    ]
+    return replace(table, notes=[*table.notes, *notes])
+
+
+def caveats(sources: Sources) -> list[Caveat]:
+    """Return what a reader should know before believing the numbers."""
+    others = [Caveat(title, texts) for title, find in _CAVEATS.items() if (texts := list(find(sources)))]
+    return [*leaderboard_caveats(sources.shown_rows), *others]
+
+
+def _outside(sources: Sources) -> Iterator[str]:
+    """Yield which interventions wrote values that no neuron showed on text."""
+    overrides = {row.cell: row.intervention for row in sources.shown_rows if not row.failed and row.control_of is None}
+    shares: dict[str, list[float]] = defaultdict(list)
+    for cell, intervention in overrides.items():
+        if intervention != "none" and cell in sources.overrides:
+            shares[intervention].append(sources.overrides[cell].outside or 0.0)
+    for intervention, all_shares in shares.items():
+        yield from values_outside(intervention, list(filter(None, all_shares)), len(all_shares))
+
+
+def _sites(sources: Sources) -> Iterator[str]:
+    """Yield the sites that values were read at and written at, where they differ."""
+    sites = {(info.read_site, info.write_site) for info in sources.overrides.values()}
+    yield from (other_site(read, write) for read, write in sorted(sites, key=str) if read and write and read != write)
+
+
+def _no_neurons(sources: Sources) -> Iterator[str]:
+    """Yield which selectors found no neurons for some languages."""
+    empty: dict[str, list[str]] = defaultdict(list)
+    for info in sources.overrides.values():
+        empty[sources.named(info.selector) or "a file"] += [code for code, count in info.neurons.items() if not count]
+    for name, neurons in sources.neuron_sets.items():
+        empty[name] += [language for language in neurons if not neurons.count(language)]
+    yield from no_neurons(empty)
+
+
+_CAVEATS: dict[str, Callable[[Sources], Iterator[str]]] = {
+    "Values outside the observed range": _outside,
+    "Read and written at different sites": _sites,
+    "Languages without neurons": _no_neurons,
+    "Perplexity matrices": lambda sources: (
+        f"{folder.name}: {text}" for folder, matrix in sources.shown_matrices.items() for text in matrix_caveats(matrix)
+    ),
+    "Unfinished training": lambda sources: (
+        f"The training of {folder.name} has not finished."
+        for folder, training in sources.trainings.items()
+        if not training.get("finished")
+    ),
+}
+"""Title → what more than the leaderboard's rows tells."""
+
+
+def _chances(neurons: Any) -> dict[tuple[str, str], float]:
+    overlap = analysis.language_overlap(neurons)
+    shares = overlap.expected_share.tolist()
+    return {
+        (a, b): shares[i][j]
+        for i, a in enumerate(overlap.languages)
+        for j, b in enumerate(overlap.languages)
+        if shares[i][j] == shares[i][j]
+    }
+
+
+def _paper_tables(found: Any) -> list[Table]:
+    def cell(v: Any) -> Cell:
+        if v is None:
+            return EMPTY
+        return Cell(
+            v.measured,
+            f".{v.digits}f",
+            marks="*" if v.significant and v.measured is not None else "",
+            published=v.published,
+            note=v.note,
+            bracketed=None if v.bracketed is None else replace(cell(v.bracketed), marks=""),
+        )
+
+    tables = [
+        Table(
+            t.title,
+            t.row_labels,
+            t.columns,
+            [TableRow(r.labels, list(map(cell, r.cells))) for r in t.rows],
+            {"*": "differs from no intervention"},
+        )
+        for t in found.tables
+    ]
+    if found.conclusions:
+        tables.append(
+            Table(
+                "The paper's conclusions",
+                ("conclusion", "preset", "verdict", "evidence"),
+                [],
+                [TableRow([c.claim, c.preset, c.verdict, c.evidence], []) for c in found.conclusions],
+            )
+        )
+    return tables

@@ -3,46 +3,73 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
-
-from markupsafe import Markup
 
 from lnbench import figures
 from lnbench.figures import Figure
-from lnbench.figures.svg import inlined
+from lnbench.figures.registry import FigureData, draw_all, uniquely_named
 from lnbench.files import atomic_path
-from lnbench.leaderboard import Row
-from lnbench.report.findings import compared
 from lnbench.report.inputs import Sources
-from lnbench.report.text import visible
-from lnbench.report.view import Picture, Table
-
-_MOST_PAIRED = 4
-"""NeuronSets of a model of which every two are drawn side by side."""
+from lnbench.tables.table import Cell, Table, TableRow
+from lnbench.tables.words import NOTHING
 
 FOLDER = "figures"
+_MOST_BYTES = 2_000_000
+"""Of the images and numbers in a page; those of further figures are in their files alone."""
+_MOST_PAIRED = 4
+"""NeuronSets of a model of which every two are drawn side by side; `lnbench figures` draws any."""
 _MOST_ROWS = 300
 """Rows of numbers that are shown in the page; the CSV has all."""
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure in the page, and the files of it beside the page.
+
+    Attributes:
+        name: File stem.
+        title: A line above it.
+        caption: How to read it.
+        alt: One sentence for a reader who cannot see it.
+        svg: The drawing in base64; empty where the page has no room for it.
+        files: Format → address, relative to the page.
+        numbers: What is drawn; None where it is known from the CSV file alone.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: str
+    files: Mapping[str, str]
+    numbers: Table | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in a page, about."""
+        numbers = [] if self.numbers is None else [text for _, texts in self.numbers.lines() for text in texts]
+        return len(self.svg) + sum(len(text.encode("utf-8", "replace")) + 30 for text in numbers)
+
+
+@dataclass(frozen=True)
 class Pictures:
-    """The figures of a report, apart by where they stand."""
+    """The figures of a report, apart by where the page shows them.
 
-    matrices: Sequence[Picture]
-    """One for each perplexity matrix."""
-    overlaps: Mapping[str, Picture]
-    """By the fingerprint of the NeuronSet: what its languages share."""
-    others: Sequence[Picture]
+    Attributes:
+        matrices: One for each perplexity matrix.
+        overlaps: Fingerprint of a matrix's NeuronSet → what its languages share, which explains the matrix.
+        others: All others.
+        copied: Folder of a reproduction → what it drew itself.
+    """
 
-    def __iter__(self) -> Iterator[Picture]:
-        return iter((*self.matrices, *self.overlaps.values(), *self.others))
+    matrices: list[Picture]
+    overlaps: dict[str, Picture]
+    others: list[Picture]
+    copied: dict[Path, list[Picture]]
 
 
 def pictures(sources: Sources, out: Path) -> Pictures:
@@ -51,110 +78,92 @@ def pictures(sources: Sources, out: Path) -> Pictures:
     Raises:
         LnbenchError: a file cannot be written.
     """
-    names: Counter[str] = Counter()
-
-    def drawn(figure: Figure) -> Picture:
-        names[figure.name] += 1
-        number = names[figure.name]
-        return _picture(figure if number == 1 else replace(figure, name=f"{figure.name}-{number}"), out)
-
-    sets = sources.neuron_sets.values()
+    of_matrices = [figures.perplexity_matrix(matrix) for matrix in sources.shown_matrices.values()]
+    explaining = {matrix.neuron_set for matrix in sources.matrices.values()}
+    overlaps = {
+        neurons.fingerprint: figures.language_overlap(neurons)
+        for neurons in sources.neuron_sets.values()
+        if neurons.fingerprint in explaining and len(neurons.languages) > 1
+    }
+    data = FigureData(
+        leaderboards=[sources.shown_rows],
+        neuron_sets=sources.neuron_sets,
+        stabilities=list(sources.stabilities.values()),
+        statistics=list(sources.statistics),
+        most_paired=_MOST_PAIRED,
+    )
+    beside_matrices = [replace(figure, name="") for figure in overlaps.values()]
+    others = [figure for figure in draw_all(data) if replace(figure, name="") not in beside_matrices]
+    room = _Room()
+    named = uniquely_named([*of_matrices, *overlaps.values(), *others])
+    drawn = [room.fitting(_drawn(figure, out)) for figure in named]
+    numbers = {(out / picture.files["CSV"]).read_bytes() for picture in drawn}
+    first, second = len(of_matrices), len(of_matrices) + len(overlaps)
     return Pictures(
-        [drawn(figures.perplexity_matrix(matrix)) for matrix in sources.shown_matrices.values()],
-        {one.fingerprint: drawn(figures.language_overlap(one)) for one in sets if len(one.languages) > 1},
-        [drawn(figure) for figure in _others(sources)],
+        drawn[:first],
+        dict(zip(overlaps, drawn[first:second], strict=True)),
+        drawn[second:],
+        {
+            folder: list(map(room.fitting, _copied(folder, reproduction.figures, numbers, out)))
+            for folder, reproduction in sources.reproductions.items()
+        },
     )
 
 
-def copied(folder: Path, files: Sequence[str], drawn: Pictures, out: Path) -> list[Picture]:
-    """The figures that a reproduction drew, but for those that this report has drawn from the same numbers.
+class _Room:
+    """What is left of a page for figures."""
 
-    Raises:
-        LnbenchError: a file cannot be written.
-    """
-    by_name: dict[str, list[Path]] = defaultdict(list)
+    def __init__(self) -> None:
+        self._left = _MOST_BYTES
+
+    def fitting(self, picture: Picture) -> Picture:
+        """Return the picture, without its image and numbers where there is no room for them."""
+        if picture.size > self._left:
+            return replace(picture, svg="", numbers=None)
+        self._left -= picture.size
+        return picture
+
+
+def _drawn(figure: Figure, out: Path) -> Picture:
+    files = figures.save(figure, out / FOLDER)
+    shown = figure.rows[:_MOST_ROWS]
+    rows = [TableRow([_text(row[0])], [Cell(_text(value)) for value in row[1:]]) for row in shown]
+    rest = f"The first {_MOST_ROWS} of {len(figure.rows):,} rows; the CSV file has all."
+    notes = [rest] if len(shown) < len(figure.rows) else []
+    first, *others = figure.columns
+    numbers = Table(f"Numbers: {figure.title}", [first], others, rows, notes=notes)
+    image = _base64(out / FOLDER / f"{figure.name}.svg")
+    return Picture(figure.name, figure.title, figure.caption, figure.alt, image, _addresses(files), numbers)
+
+
+def _text(value: object) -> str:
+    return NOTHING if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _base64(svg: Path) -> str:
+    # As an image, nothing runs in it, whoever drew it.
+    return base64.b64encode(svg.read_bytes()).decode()
+
+
+def _addresses(files: Iterable[Path]) -> dict[str, str]:
+    return {file.suffix[1:].upper(): f"{FOLDER}/{file.name}" for file in files}
+
+
+def _copied(folder: Path, files: Sequence[str], known: set[bytes], out: Path) -> Iterable[Picture]:
+    """Yield the figures that a reproduction drew, but not those with the numbers of one that the page has already."""
+    by_name: dict[str, dict[str, Path]] = defaultdict(dict)
     for file in files:
         path = (folder / file).resolve()
         # The list comes from a file that a stranger may have written.
         if path.is_relative_to(folder) and path.is_file():
-            by_name[path.stem].append(path)
-    ours = {(out / picture.files["CSV"]).read_bytes() for picture in drawn if "CSV" in picture.files}
-    return [
-        _copy(f"{folder.name}-{name}", paths, out)
-        for name, paths in by_name.items()
-        if _with(".svg", paths) and ((numbers := _with(".csv", paths)) is None or numbers.read_bytes() not in ours)
-    ]
-
-
-def _others(sources: Sources) -> Iterator[Figure]:
-    for table in _tables(sources.shown_rows):
-        yield figures.interventions(table)
-    by_model: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
-    for name, neurons in sources.neuron_sets.items():
-        by_model[neurons.model, neurons.layers, neurons.width][name] = neurons
-    for sets in by_model.values():
-        yield figures.neurons_per_language(sets)
-        for neurons in sets.values():
-            yield figures.neurons_per_layer(neurons)
-        # Pairs grow with the square: `lnbench figures A B` draws any of them.
-        for first, second in combinations(list(sets.values())[:_MOST_PAIRED], 2):
-            if {*first.languages} & {*second.languages}:
-                yield figures.selector_overlap(first, second)
-
-
-def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    tables: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in compared(rows):
-        tables[*row.measured_on, row.metric].append(row)
-    yield from tables.values()
-
-
-def _picture(figure: Figure, out: Path) -> Picture:
-    files = figures.save(figure, out / FOLDER)
-    drawn = out / FOLDER / f"{figure.name}.svg"
-    shown = figure.rows[:_MOST_ROWS]
-    rest = [f"The first {_MOST_ROWS} of {len(figure.rows):,} rows; the CSV file has all."]
-    return Picture(
-        figure.name,
-        figure.title,
-        figure.caption,
-        # What was drawn for the file; figures.svg would draw it again.
-        Markup(visible(inlined(drawn.read_bytes(), figure.name, figure.title, figure.alt))),
-        _addresses(files),
-        Table(
-            f"Numbers: {figure.title}",
-            figure.columns,
-            [[_text(value) for value in row] for row in shown],
-            notes=rest if len(shown) < len(figure.rows) else (),
-        ),
-    )
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _addresses(files: Sequence[Path]) -> dict[str, str]:
-    return {file.suffix[1:].upper(): f"{FOLDER}/{file.name}" for file in files}
-
-
-def _with(suffix: str, paths: Sequence[Path]) -> Path | None:
-    return next((path for path in paths if path.suffix == suffix), None)
-
-
-def _copy(name: str, paths: Sequence[Path], out: Path) -> Picture:
-    """A figure of another folder. What a stranger drew is shown as an image, in which nothing runs."""
-    files = []
-    for path in paths:
-        target = out / FOLDER / f"{name}{path.suffix}"
-        with atomic_path(target) as whole:
-            copyfile(path, whole)
-        files.append(target)
-    source = _with(".svg", paths)
-    assert source is not None
-    data = base64.b64encode(source.read_bytes()).decode()
-    title = source.stem.replace("_", " ").replace("-", " ")
-    image = Markup('<img alt="{}" src="data:image/svg+xml;base64,{}">').format(f"Figure: {title}", data)
-    return Picture(name, title, "The numbers are in the CSV file.", image, _addresses(files))
+            by_name[path.stem][path.suffix] = path
+    for stem, paths in by_name.items():
+        if ".svg" not in paths or (".csv" in paths and paths[".csv"].read_bytes() in known):
+            continue
+        name, title = f"{folder.name}-{stem}", stem.replace("_", " ").replace("-", " ")
+        targets = [out / FOLDER / f"{name}{suffix}" for suffix in paths]
+        for path, target in zip(paths.values(), targets, strict=True):
+            with atomic_path(target) as whole:
+                copyfile(path, whole)
+        caption = "The numbers are in the CSV file." if ".csv" in paths else ""
+        yield Picture(name, title, caption, f"Figure: {title}", _base64(paths[".svg"]), _addresses(targets))

@@ -5,42 +5,48 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+from markupsafe import escape
 
 from lnbench.leaderboard.merged_records import inside, lines_of
 from lnbench.leaderboard.rows import pattern_of
 from lnbench.report.inputs import Sources
 from lnbench.sweeps.records import Record
 
-_READ = 500
-"""Documents of a task that are looked at."""
+_MOST_READ = 500
+"""Documents of a task that are read."""
 _LONGEST, _LONGEST_ANSWER = 1500, 500
 """Characters of a document and of an answer that are shown."""
-_MARKS = 400
-"""Bytes that an answer takes beside its text."""
+_MARKUP = 400
+"""Bytes of markup around one answer."""
 _SCORES = ("acc", "exact_match", "em", "acc_norm", "f1")
 """Metrics that tell whether an answer is right, the first that there is."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answered to one document under one intervention."""
+    """What the model answered to one document under one intervention.
+
+    Attributes:
+        change: What was done to the model, in words.
+        text: Empty where it is the answer without intervention.
+        right: None where no metric tells.
+        changed: Whether it differs from the answer without intervention.
+        scores: All metrics of the document.
+    """
 
     change: str
-    """What was done to the model, in words."""
     text: str
-    """Empty where it is the answer without intervention."""
     right: bool | None
-    """None where no metric tells."""
     changed: bool
-    """Whether it differs from that answer."""
     scores: str
-    """All metrics of the document."""
 
 
 @dataclass(frozen=True)
-class Document:
+class SampleDocument:
     """One document of a task, and the answers to it side by side."""
 
     number: int
@@ -54,67 +60,79 @@ class Document:
         """Whether any intervention changed the answer."""
         return any(answer.changed for answer in self.answers)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in a page, about."""
+        answers = [text for answer in self.answers for text in (answer.change, answer.text, answer.scores)]
+        texts = [self.text, self.expected, *self.choices, *answers]
+        shown = sum(len(escape(text).encode("utf-8", "replace")) for text in texts)
+        return shown + _MARKUP * (len(self.answers) + 2) + _MARKUP // 8 * len(self.choices)
+
 
 @dataclass(frozen=True)
-class Group:
-    """The documents of one task, as one model answered them."""
+class SampleGroup:
+    """The documents of one task, as one model answered them.
+
+    Attributes:
+        title: Task and model.
+        pattern: The task, with ``{lang}`` for its language.
+        language: Of the task.
+        documents: Those that are shown.
+        total: Documents that were measured.
+    """
 
     title: str
     pattern: str
-    """The task, with ``{lang}`` for its language."""
     language: str
-    documents: Sequence[Document]
+    documents: Sequence[SampleDocument]
     total: int
-    """Documents that were measured."""
 
-    @property
-    def size(self) -> int:
-        """Bytes that its text takes, about."""
-        return sum(map(_size, self.documents))
-
-    def first(self, count: int) -> Group:
-        """With so many documents; where an answer changed, first."""
-        chosen = sorted(self.documents, key=lambda one: (not one.changed, one.number))[:count]
-        return replace(self, documents=sorted(chosen, key=lambda one: one.number))
+    def within(self, most_bytes: int) -> SampleGroup:
+        """Return it with as many documents as fit in so many bytes, those with a changed answer first."""
+        ordered = sorted(self.documents, key=lambda document: (not document.changed, document.number))
+        sizes = accumulate(document.size for document in ordered)
+        fitting = [document for document, used in zip(ordered, sizes, strict=True) if used <= most_bytes]
+        return replace(self, documents=sorted(fitting, key=lambda document: document.number))
 
 
-def groups(sources: Sources) -> list[Group]:
-    """The documents of every task that lm-eval kept samples of. Random controls are left out.
+def sample_groups(sources: Sources) -> list[SampleGroup]:
+    """Return the documents of every task that lm-eval kept samples of. Random controls are left out.
 
     Raises:
         LnbenchError: a file that a record names is missing or damaged.
     """
-    files: dict[tuple[Any, ...], dict[str, tuple[Record, Path]]] = defaultdict(dict)
+    cells: dict[tuple[Any, ...], dict[str, tuple[Record, Path]]] = defaultdict(dict)
     for result in sources.results:
         record = result.record
         if record.samples and record.control_of is None and not result.repeated:
             asked = (record.model, record.dtype, record.quantization, record.setup, record.seed, record.task)
-            # A cell without intervention stands in the records once for each language.
-            named = {one: sources.named(getattr(record, one)) for one in ("model", "selector")}
-            files[asked].setdefault(record.cell, (record.model_copy(update=named), result.run))
-    return [group for some in files.values() if (group := _group(list(some.values()))) is not None]
+            # A cell without intervention is in the records once for each language.
+            names = {name: sources.named(getattr(record, name)) for name in ("model", "selector")}
+            cells[asked].setdefault(record.cell, (record.model_copy(update=names), result.run))
+    return [group for of_task in cells.values() if (group := _group(list(of_task.values()))) is not None]
 
 
-def _group(cells: Sequence[tuple[Record, Path]]) -> Group | None:
+def _group(cells: Sequence[tuple[Record, Path]]) -> SampleGroup | None:
     # The unchanged model first, which the others are compared with.
     cells = sorted(cells, key=lambda cell: (cell[0].finetune != "none", cell[0].intervention != "none"))
     several = len({record.language for record, _ in cells if record.intervention != "none"}) > 1
-    read: dict[tuple[int, str], list[tuple[str, _Sample]]] = defaultdict(list)
+    answers: dict[tuple[int, str], list[tuple[str, _Sample]]] = defaultdict(list)
     for record, run in cells:
         change = _change(record, several)
-        for key, sample in _of(inside(run, str(record.samples))):
-            read[key].append((change, sample))
-    documents = [_document(key[0], answers) for key, answers in sorted(read.items())]
+        for key, sample in _read(inside(run, str(record.samples))):
+            answers[key].append((change, sample))
+    documents = [_document(key[0], samples) for key, samples in sorted(answers.items())]
     if not documents:
         return None
     first = cells[0][0]
     model = " ".join(filter(None, (first.model, first.dtype, first.quantization)))
     total = max(record.n or 0 for record, _ in cells)
     pattern = pattern_of(first.task, first.language)
-    return Group(f"{first.task}, {model}", pattern, first.language, documents, max(total, len(documents)))
+    return SampleGroup(f"{first.task}, {model}", pattern, first.language, documents, max(total, len(documents)))
 
 
 def _change(record: Record, several: bool) -> str:
+    """Name what was done to the model, with the language whose neurons were overridden if there are several."""
     adapter = [] if record.finetune == "none" else [f"adapter {record.finetune}"]
     if record.intervention == "none":
         return ", ".join([*adapter, "none"])
@@ -133,35 +151,35 @@ class _Sample:
     scores: Mapping[str, float]
 
 
-def _of(path: Path) -> Iterator[tuple[tuple[int, str], _Sample]]:
-    """The first samples of a file; of several filters, the last, as lm-eval's tasks refine answers."""
-    found: dict[tuple[int, str], _Sample] = {}
+def _read(path: Path) -> Iterator[tuple[tuple[int, str], _Sample]]:
+    """Yield the first samples of a file; of several filters, the last, as lm-eval's tasks refine answers."""
+    samples: dict[tuple[int, str], _Sample] = {}
     for line in lines_of(path):
         key = (int(line["doc_id"]), str(line["doc_hash"]))
-        if len(found) >= _READ and key not in found:
+        if len(samples) >= _MOST_READ and key not in samples:
             break
-        found[key] = _sample(line)
-    yield from found.items()
+        samples[key] = _sample(line)
+    yield from samples.items()
 
 
 def _sample(line: Mapping[str, Any]) -> _Sample:
-    asked = [_pair(one) for one in dict(line.get("arguments") or {}).values()]
-    answers = list(line.get("filtered_resps") or [])
-    numbers = {name: line.get(name) for name in line["metrics"]}
-    scores = {name: float(one) for name, one in numbers.items() if isinstance(one, int | float)}
+    asked = [_pair(argument) for argument in dict(line.get("arguments") or {}).values()]
+    responses = list(line.get("filtered_resps") or [])
+    scores = {name: float(score) for name in line["metrics"] if isinstance(score := line.get(name), int | float)}
     target = line.get("target")
-    likelihoods = [_likelihood(one) for one in answers]
-    if len(asked) > 1 and len(asked) == len(answers) and None not in likelihoods:
+    likelihoods = [_likelihood(response) for response in responses]
+    if len(asked) > 1 and len(asked) == len(responses) and None not in likelihoods:
         text, choices = _choices(asked)
         best = max(range(len(choices)), key=lambda place: likelihoods[place] or 0.0)
         return _Sample(text, choices, _expected(target, choices), choices[best], scores)
     text = asked[0][0] if asked else str(line.get("doc"))
-    generated = str(answers[0]) if answers and not any(one is not None for one in likelihoods) else ""
-    return _Sample(text, (), _joined(target), generated, scores)
+    generated = str(responses[0]) if responses and all(likelihood is None for likelihood in likelihoods) else ""
+    targets = target if isinstance(target, list) else [] if target is None else [target]
+    return _Sample(text, (), " / ".join(map(str, targets)), generated, scores)
 
 
 def _pair(argument: Any) -> tuple[str, str]:
-    """What the model was given, and what it was asked to score or how to write."""
+    """Return what the model was given, and what it was asked to score or how to write."""
     if not isinstance(argument, dict):
         return str(argument), ""
     first, second = argument.get("arg_0", ""), argument.get("arg_1", "")
@@ -169,43 +187,39 @@ def _pair(argument: Any) -> tuple[str, str]:
 
 
 def _choices(asked: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
-    """What all choices have in common, and what sets them apart: what is scored, or what stands before it."""
-    contexts, scored = ([one[place] for one in asked] for place in (0, 1))
+    """Return what all choices have in common, and what differs: what is scored, or what is before it."""
+    contexts, scored = ([pair[place] for pair in asked] for place in (0, 1))
     if len(set(contexts)) == 1:
-        return contexts[0], [one.strip() for one in scored]
+        return contexts[0], [choice.strip() for choice in scored]
     if len(set(scored)) == 1:
         return f"… {scored[0].strip()}", contexts
     return "", [before + after for before, after in asked]
 
 
-def _likelihood(answer: Any) -> float | None:
-    if not isinstance(answer, list | tuple) or not answer:
+def _likelihood(response: Any) -> float | None:
+    if not isinstance(response, list | tuple) or not response:
         return None
     try:
-        return float(answer[0])
+        return float(response[0])
     except (TypeError, ValueError):
         return None
 
 
 def _expected(target: Any, choices: Sequence[str]) -> str:
-    """The right choice, where a sample tells which it is."""
+    """Return the right choice, where a sample tells which it is."""
     if isinstance(target, int | str) and str(target).isdigit() and int(target) < len(choices):
         return choices[int(target)]
     return str(target).strip() if str(target).strip() in choices else ""
 
 
-def _joined(target: Any) -> str:
-    return " / ".join(map(str, target)) if isinstance(target, list) else str(target if target is not None else "")
-
-
-def _document(number: int, answers: Sequence[tuple[str, _Sample]]) -> Document:
-    first = answers[0][1]
-    return Document(
+def _document(number: int, samples: Sequence[tuple[str, _Sample]]) -> SampleDocument:
+    first = samples[0][1]
+    return SampleDocument(
         number,
         _cut(first.text, _LONGEST),
         [_cut(choice, _LONGEST_ANSWER) for choice in first.choices],
         _cut(first.expected, _LONGEST_ANSWER),
-        [_answer(change, sample, first) for change, sample in answers],
+        [_answer(change, sample, first) for change, sample in samples],
     )
 
 
@@ -221,25 +235,5 @@ def _answer(change: str, sample: _Sample, first: _Sample) -> Answer:
 
 
 def _cut(text: str, longest: int) -> str:
-    """The end of a text that is too long, as questions come last."""
+    """Return the end of a text that is too long, as questions come last."""
     return text if len(text) <= longest else f"[{len(text) - longest:,} characters left out] …{text[-longest:]}"
-
-
-def _size(document: Document) -> int:
-    texts = [document.text, *document.choices, *(answer.text for answer in document.answers)]
-    return sum(len(one.encode("utf-8", "replace")) for one in texts) + _MARKS * len(document.answers)
-
-
-def within(found: Sequence[Group], most: int) -> list[Group]:
-    """As many documents as fit in so many bytes, as many of each task; where an answer changed, first."""
-    if sum(group.size for group in found) <= most:
-        return list(found)
-    longest = max(len(group.documents) for group in found)
-    fitting, too_many = 0, longest
-    while too_many - fitting > 1:
-        count = (fitting + too_many) // 2
-        if sum(group.first(count).size for group in found) <= most:
-            fitting = count
-        else:
-            too_many = count
-    return [group.first(fitting) for group in found]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.perplexity.matrix import PerplexityMatrix, Selectivity
 from lnbench.tables.caveats import detectable
-from lnbench.tables.words import CORRECTED, counted, listed, signed
+from lnbench.tables.reproduction import Reproduction
+from lnbench.tables.words import CORRECTED, counted, listed, number, signed
 
 _Direction = tuple[str, Callable[[Row], bool]]
 
@@ -201,3 +202,19 @@ def _sharing(matrix: PerplexityMatrix, row: Selectivity) -> str:
     if row.most_harmed in shared and row.most_harmed != most:
         sentence += f", and {shared[row.most_harmed]} those of {row.most_harmed}"
     return sentence
+
+
+# Reproductions
+
+
+def reproduction_finding(reproduction: Reproduction) -> Finding:
+    """Return what a reproduction says of itself, and how near its values are to the published ones."""
+    distances: dict[str, list[float]] = defaultdict(list)
+    for table in reproduction.tables:
+        for value in (cell for row in table.rows for cell in row.cells if cell is not None):
+            if value.difference is not None:
+                distances[value.unit].append(abs(value.difference))
+    means = [f"{number(sum(apart) / len(apart), 1)} ({unit})" for unit, apart in distances.items()]
+    compared = counted(sum(map(len, distances.values())), "value is", "values are")
+    verdict = f"{compared} beside a published one, at a mean distance of {listed(means)}." if means else ""
+    return Finding(f"{reproduction.name}: {reproduction.title}", verdict, reproduction.findings)

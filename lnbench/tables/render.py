@@ -128,7 +128,7 @@ def html(table: Table, identifier: str | None = None) -> Markup:
 
     Args:
         table: The table.
-        identifier: The ``id`` of its caption, by which the page refers to it.
+        identifier: The ``id`` of its caption in a page, where the table gets a box that scrolls if it is too wide.
     """
     from markupsafe import Markup, escape
 
@@ -156,8 +156,12 @@ def html(table: Table, identifier: str | None = None) -> Markup:
     caption = Markup('<caption{} dir="auto">{}</caption>').format(named, table.title)
     notes = Markup("").join(Markup('<li dir="auto">{}</li>').format(note) for note in table.legend())
     listed = Markup('\n<ul class="notes">{}</ul>').format(notes) if notes else escape("")
-    frame = Markup("<table>\n{}\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>{}")
-    return frame.format(caption, headings, body, listed)
+    frame = Markup("<table>\n{}\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>")
+    element = frame.format(caption, headings, body)
+    if identifier:
+        box = Markup('<div class="scroll" role="region" aria-labelledby="{}" tabindex="0">\n{}\n</div>')
+        element = box.format(identifier, element)
+    return element + listed
 
 
 def latex(table: Table) -> str:

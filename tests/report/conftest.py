@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from markupsafe import Markup
 
-from lnbench import report
-from lnbench.figures import Figure
-from lnbench.report import page_figures as pictures
-from lnbench.report.view import Picture
-from tests.support.report import Sweep, write_matrix, write_reproduction, write_sweep, write_training
+from lnbench import figures, report
+from tests.support.report import EMPTY_SVG, Sweep, write_matrix, write_reproduction, write_sweep, write_training
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +31,14 @@ def page(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures without their drawing, which takes longer than all else."""
 
-    def picture(figure: Figure, _: Path) -> Picture:
-        return Picture(figure.name, figure.title, figure.caption, Markup("<svg></svg>"), {})
+    def save(figure: figures.Figure, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{figure.name}.{suffix}" for suffix in ("svg", "csv")]
+        for file, text in zip(files, (EMPTY_SVG, figures.table(figure)), strict=True):
+            file.write_text(text, encoding="utf-8", errors="replace")
+        return files
 
-    monkeypatch.setattr(pictures, "_picture", picture)
+    monkeypatch.setattr(figures, "save", save)
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 from lnbench import NeuronSet
 from lnbench.leaderboard import Row
 from lnbench.perplexity.matrix import Contrast
-from lnbench.report.caveats import caveats
-from lnbench.report.findings import findings, overall
 from lnbench.report.inputs import find
-from lnbench.report.perplexity_section import harm
-from tests.support.report import Sweep, control, matrix, neuron_set, write_matrix, write_training
+from lnbench.report.page_context import caveats
+from lnbench.tables.findings import leaderboard_findings, matrix_finding, overall
+from lnbench.tables.language_harm import harm_tables
+from tests.support.report import Sweep, control, matrix, write_matrix, write_training
 
 
 def row(intervention: str = "zero", language: str = "hi", **changes: Any) -> Row:
@@ -45,14 +45,14 @@ def significant(delta: float, language: str, **changes: Any) -> Row:
 
 
 def test_a_change_is_for_the_worse_by_its_metric() -> None:
-    (accuracy,) = findings([significant(-0.2, "hi"), significant(0.1, "ur"), row(language="en")])
+    (accuracy,) = leaderboard_findings([significant(-0.2, "hi"), significant(0.1, "ur"), row(language="en")])
     assert accuracy.verdict == "2 of 3 comparisons are significant: 1 worse and 1 better."
     assert accuracy.details == [
         "zero on the neurons of lape: worse in hi (−0.200); better in ur (+0.100); no significant change in en."
     ]
-    (surprise,) = findings([significant(0.2, "hi", metric="bits_per_byte", higher_is_better=False)])
+    (surprise,) = leaderboard_findings([significant(0.2, "hi", metric="bits_per_byte", higher_is_better=False)])
     assert surprise.verdict == "1 of 1 comparison is significant: 1 worse."
-    (unknown,) = findings(
+    (unknown,) = leaderboard_findings(
         [significant(0.2, "hi", higher_is_better=None), significant(0.3, "ur", higher_is_better=None)]
     )
     assert unknown.verdict == "2 of 2 comparisons are significant: all higher."
@@ -61,17 +61,15 @@ def test_a_change_is_for_the_worse_by_its_metric() -> None:
 def test_nothing_is_significant_and_what_could_have_been() -> None:
     rows = [row(delta=0.02, mde=0.05), row("p10", delta=-0.04, mde=0.12)]
     assert overall(rows) == "None of 2 comparisons shows a significant change (p < 0.05 after Holm's correction)."
-    (found,) = findings(rows)
-    assert found.verdict == (
-        "Nothing is significant in 2 comparisons. The largest change is −0.040, of hi by p10 on the neurons of lape. "
-        "With 200 documents a change must be 0.05 to 0.12, by cell, to be found in four of five samples."
-    )
+    (finding,) = leaderboard_findings(rows)
+    for part in ("2 comparisons", "−0.040, of hi by p10", "200 documents", "0.05 to 0.12, by cell"):
+        assert part in finding.verdict
 
 
 @pytest.mark.parametrize(("documents", "possible"), [(6, False), (7, True)])
 def test_so_few_documents_that_nothing_can_be_significant(documents: int, possible: bool) -> None:
     """Two tests of 2^(1 - 6) are not below 0.05, of 2^(1 - 7) they are."""
-    (found,) = findings([row(n=documents), row("p10", n=documents)])
+    (found,) = leaderboard_findings([row(n=documents), row("p10", n=documents)])
     assert ("no change, however large, can be significant" in found.verdict) is not possible
 
 
@@ -81,14 +79,14 @@ def test_adapters_and_controls_are_told() -> None:
         significant(-0.3, "hi", control_p_holm=0.01, control_significant=True),
         significant(-0.3, "ur", control_p_holm=0.6, control_significant=False),
     ]
-    (found,) = findings(rows)
+    (found,) = leaderboard_findings(rows)
     assert "Of the 2 that have a control of random neurons, 1 differs from it too." in found.verdict
     assert "adapter hindi: better in hi (+0.100)." in found.details
 
 
 def test_tables_are_told_apart() -> None:
     rows = [row(), row(metric="f1"), row(model="other"), row(task="other_hi"), row(language="ur")]
-    assert [one.title for one in findings(rows)] == [
+    assert [one.title for one in leaderboard_findings(rows)] == [
         "acc of quiz_{lang}, m",
         "f1 of quiz_{lang}, m",
         "acc of quiz_{lang}, other",
@@ -98,31 +96,29 @@ def test_tables_are_told_apart() -> None:
 
 
 def test_the_diagonal_of_a_matrix() -> None:
-    found = harm("run", matrix(), neuron_set())
-    assert found.finding.verdict.startswith("In nats per token, for 1 of 3 languages")
-    assert found.finding.verdict.endswith("when its neurons are changed: ur (not en and hi).")
-    hindi = (
-        "The neurons of hi: changing them harms ur (+1.600 nats per token) more than hi (+1.500); of its 6 neurons, 4 "
-        "are also those of ur, the most."
-    )
-    assert hindi in found.finding.details
-    changes = [[cell.partition(" (")[0] for cell in line] for line in found.matrix.rows]
-    assert changes[1] == ["hi", "+0.020", "+1.500", "+1.600"]
-    marks = [["*" in cell for cell in line[1:]] for line in found.matrix.rows]
-    assert marks == [[cell.p_holm < 0.05 for cell in matrix().row(one)] for one in matrix().changed]
+    finding = matrix_finding("run", matrix())
+    assert "for 1 of 3 languages: ur (not en and hi)" in finding.verdict
+    (hindi,) = [detail for detail in finding.details if "neurons of hi" in detail]
+    for number in ("ur (+1.600", "hi (+1.500)", "its 6 neurons, 4 are also those of ur"):
+        assert number in hindi
+    changes = harm_tables(matrix())[0].rows
+    assert [cell.text().partition(" (")[0] for cell in changes[1].cells] == ["+0.020", "+1.500", "+1.600"]
+    marks = [["*" in cell.marks for cell in row.cells] for row in changes]
+    assert marks == [[cell.p_holm < 0.05 for cell in matrix().row(changed)] for changed in matrix().changed]
+    assert [cell.emphasis for cell in changes[1].cells] == [False, True, False]
 
 
-def test_texts_are_compared_by_the_byte_where_that_is_known() -> None:
+def test_selectivity_is_by_the_byte_where_that_is_known() -> None:
     by_byte = Contrast(own=0.5, others=0.1, difference=0.4, low=0.3, high=0.5, dominant=True, most_harmed="hi")
-    rows = [one.model_copy(update={"bits_per_byte": by_byte}) for one in matrix().selectivity]
-    found = harm("run", matrix().model_copy(update={"selectivity": rows}), None)
-    assert found.finding.verdict.startswith("In bits per byte, for 3 of 3 languages")
-    assert found.selectivity.caption.startswith("Selectivity in bits per byte")
-    assert found.selectivity.rows[0][1:4] == ["+0.500", "+0.100", "+0.400"]
+    rows = [row.model_copy(update={"bits_per_byte": by_byte}) for row in matrix().selectivity]
+    _, in_nats, _ = harm_tables(matrix())
+    _, in_bits, _ = harm_tables(matrix().model_copy(update={"selectivity": rows}))
+    assert ("nats per token" in in_nats.title, "bits per byte" in in_bits.title) == (True, True)
+    assert [cell.text() for cell in in_bits.rows[0].cells[:3]] == ["+0.500", "+0.100", "+0.400"]
 
 
-def one_line_error(folder: Path) -> dict[str, list[str]]:
-    return {one.title: list(one.texts) for one in caveats(find([folder]))}
+def caveats_by_title(folder: Path) -> dict[str, list[str]]:
+    return {caveat.title: list(caveat.texts) for caveat in caveats(find([folder]))}
 
 
 def test_caveats_of_a_clean_run(sweep: Sweep) -> None:
@@ -130,7 +126,7 @@ def test_caveats_of_a_clean_run(sweep: Sweep) -> None:
     sweep.add("zero", "hi", wrong=14)
     for seed in range(2):
         sweep.add("zero", "hi", **control(seed))
-    assert one_line_error(sweep.folder) == {}
+    assert caveats_by_title(sweep.folder) == {}
 
 
 def test_caveats_that_apply(sweep: Sweep) -> None:
@@ -141,7 +137,7 @@ def test_caveats_that_apply(sweep: Sweep) -> None:
     sweep.add("p10", "hi", error="OutOfMemoryError: 3 GiB")
     sweep.add("none", "hi", model="other")
     write_training(sweep.folder / "adapter")
-    found = one_line_error(sweep.folder)
+    found = caveats_by_title(sweep.folder)
     assert found["Failed cells"] == ["1 cell failed and is not in the numbers: OutOfMemoryError: 3 GiB"]
     assert "in 1 of 1 cell: up to 25\u00a0% of the values" in found["Values outside the observed range"][0]
     assert found["No control, or a single one"][0].startswith("1 of 2 comparisons of an override has no control")
@@ -158,7 +154,7 @@ def test_caveats_from_what_lm_eval_kept(sweep: Sweep) -> None:
     results = json.loads(path.read_text(encoding="utf-8"))
     results["config"]["lnbench"] |= {"read_site": "pre", "neuron_set": {"neurons": {"hi": 3, "en": 0}}}
     path.write_text(json.dumps(results), encoding="utf-8")
-    found = one_line_error(sweep.folder)
+    found = caveats_by_title(sweep.folder)
     assert "read at the site pre and written at the site post" in found["Read and written at different sites"][0]
     assert found["Languages without neurons"][0].startswith("lape found no neurons for en")
     assert found["Not compared, or not the same"] == ["1 row: not compared: no baseline."]
@@ -166,14 +162,18 @@ def test_caveats_from_what_lm_eval_kept(sweep: Sweep) -> None:
 
 def test_caveats_of_neurons_and_matrices(tmp_path: Path) -> None:
     NeuronSet("m", 2, 32, {"hi": {0: [1]}, "ur": {}}).save(tmp_path / "neurons" / "lape.json")
-    assert one_line_error(tmp_path)["Languages without neurons"][0].startswith("lape found no neurons for ur")
+    assert caveats_by_title(tmp_path)["Languages without neurons"][0].startswith("lape found no neurons for ur")
     write_matrix(tmp_path / "ppl")
-    (outside,) = one_line_error(tmp_path)["Values outside the observed range"]
-    assert "in 3 of 9 cells: up to 40\u00a0%" in outside
+    path = tmp_path / "ppl" / "perplexity.json"
+    measured = matrix().model_copy(update={"notes": ["up to 40% of the values written lie outside"], "site": "paper"})
+    measured.save(path)
+    outside, crossed = caveats_by_title(tmp_path)["Perplexity matrices"]
+    assert outside == "ppl: up to 40% of the values written lie outside."
+    assert "site pre" in crossed and "site post" in crossed
 
 
 def test_several_tables_are_several_chances(sweep: Sweep) -> None:
     for task in ("quiz", "exam"):
         sweep.add("none", "hi", task=task)
         sweep.add("zero", "hi", task=task)
-    assert "This page has 2 of them" in one_line_error(sweep.folder)["Several tables"][0]
+    assert "There are 2 tables" in caveats_by_title(sweep.folder)["Several tables"][0]

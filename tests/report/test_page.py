@@ -9,17 +9,17 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
 
-from lnbench import NeuronSet, leaderboard, report
+from lnbench import NeuronSet, figures, leaderboard, report
 from lnbench.cli import app
 from lnbench.errors import LnbenchError
 from lnbench.figures import perplexity_matrix, save
-from lnbench.report import page as pages
+from lnbench.report import page_context, page_figures
 from lnbench.report.inputs import find
-from lnbench.report.page_figures import pictures
 from tests.support.html_reader import Element, read
 from tests.support.report import (
     DOCUMENTS,
@@ -85,15 +85,22 @@ def test_findings_say_what_changed_and_what_did_it(html: Element) -> None:
     assert "2 of 6 comparisons show a significant change (p < 0.05 after Holm's correction): all worse." in said
     assert "zero on the neurons of lape: worse in hi (−0.929) and ur (−0.857); no significant change in en." in said
     assert "mean on the neurons of lape: no significant change." in said
-    assert "In nats per token, for 1 of 3 languages the text of the language itself suffers most" in said
+    assert "changing a language's neurons harms its own text most for 1 of 3 languages: ur (not en and hi)" in said
 
 
 def test_the_reader_sees_why_urdu_suffers_from_hindi_neurons(html: Element) -> None:
     assert "of its 6 neurons, 4 are also those of ur, the most" in section(html, "findings").text
     perplexity = section(html, "perplexity")
-    tables = {table.one("caption").attributes["id"]: table.rows() for table in perplexity.all("table")}
-    assert ["hi", "ur", "+1.600", "+1.500", "4 of 6 (66.7 %)", "7.8 %"] in tables["shared-1"]
-    assert ["hi", "+1.500", "+0.100", "+1.400", "+1.200 to +1.600", "ur"] in tables["selectivity-1"]
+    changes, selectivity, shared = (perplexity.one(id=f"perplexity-1-{number}").text for number in (1, 2, 3))
+    tables = {table.one("caption").text: table.rows() for table in perplexity.all("table")}
+    assert tables[changes][2] == [
+        "hi",
+        "+0.020 (−0.08 to +0.12)*",
+        "+1.500 (+1.40 to +1.60)*†",
+        "+1.600 (+1.50 to +1.70)*†",
+    ]
+    assert ["hi", "+1.500", "+0.100", "+1.400", "+1.200 to +1.600", "ur"] in tables[selectivity]
+    assert ["hi", "ur", "+1.600", "+1.500", "4 of 6 (66.7 %)", "7.8 %"] in tables[shared]
     titles = [title.text for title in perplexity.all("h4")]
     assert len(titles) == 2, "the matrix, and beside it what languages share"
 
@@ -103,8 +110,10 @@ def test_published_values_stand_beside_measured_ones(html: Element) -> None:
         one for one in section(html, "published").all("table") if one.one("caption").text == "XNLI accuracy (%)"
     ]
     assert table.rows() == [
-        ["model", "language", "none", "P90", "0"],
-        ["m", "hi", "41.2* | 40.0 | +1.2", "– | 44.0 | –", ""],
+        ["model", "language", "value", "none", "P90", "0"],
+        ["m", "hi", "measured", "41.2*", "–", ""],
+        ["", "", "published", "40.0", "44.0", ""],
+        ["", "", "difference", "+1.2", "–", ""],
     ]
     said = section(html, "published").text
     assert "No intervention helps. corrected survives" in said
@@ -116,11 +125,13 @@ def test_figures_are_in_the_page_and_their_files_beside_it(html: Element, page: 
     figures = list(html.all("figure"))
     assert len(figures) == 5
     for figure in figures:
-        drawing = figure.one("svg")
-        assert drawing.attributes["role"] == "img"
+        image = figure.one("img")
+        assert image.attributes["alt"]
         assert figure.one("figcaption").text
         files = [page.parent / str(link.attributes["href"]) for link in figure.one("figcaption").all("a")]
         assert [file.suffix for file in files] == [".png", ".svg", ".pdf", ".csv"]
+        kind, _, drawing = str(image.attributes["src"]).partition("base64,")
+        assert (kind, base64.b64decode(drawing)) == ("data:image/svg+xml;", files[1].read_bytes())
         with files[-1].open(encoding="utf-8", newline="") as file:
             assert len(list(csv.reader(file))) == len(figure.one("details").one("table").rows())
 
@@ -155,7 +166,8 @@ def test_one_file_that_needs_no_other(page: Path) -> None:
     assert len(source.encode()) < 5_000_000
     (policy,) = [one.attributes["content"] for one in html.all("meta") if "http-equiv" in one.attributes]
     assert policy is not None
-    assert "default-src 'none'" in policy
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert not [element.tag for element in html.all() if "style" in element.attributes]
     for tag in ("script", "style"):
         (text,) = html.one(tag).children
         assert isinstance(text, str)
@@ -194,35 +206,65 @@ def test_what_runs_hold_is_text(sweep: Sweep, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
 def test_names_in_figures_are_text(tmp_path: Path) -> None:
     NeuronSet("m", 2, 32, {HOSTILE: {0: [1]}}).save(tmp_path / "run" / "neurons" / "set.json")
-    drawn = pictures(find([tmp_path / "run"]), tmp_path / "out")
+    drawn = page_figures.pictures(find([tmp_path / "run"]), tmp_path / "out")
     assert len(drawn.others) == 2
     for picture in drawn.others:
-        html = read(str(picture.image))
-        assert not {key for one in html.all() for key in (one.tag, *one.attributes) if re.match("script|on", key)}
-        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", picture.image)
+        drawing = ElementTree.fromstring(base64.b64decode(picture.svg))
+        parts = {key.rpartition("}")[2] for element in drawing.iter() for key in (element.tag, *element.attrib)}
+        assert not {part for part in parts if re.match("script|on", part)}
+
+
+def large_sweep(sweep: Sweep, controls: int, interventions: int, answer: str) -> None:
+    """Write so many random controls, and so many interventions of which each changes some answers."""
+    for place, language in enumerate(LANGUAGES):
+        sweep.add("none", language)
+        for number in range(interventions):
+            sweep.add(f"p{number}", language, wrong=4 * place, answer=answer)
+        for seed in range(controls):
+            sweep.add("p0", language, wrong=seed % 3, samples=False, **control(seed))
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("most_bytes", [60_000, 45_000])
-def test_a_page_that_is_too_large_says_what_it_leaves_out(sweep: Sweep, tmp_path: Path, most_bytes: int) -> None:
-    for place, language in enumerate(LANGUAGES):
-        sweep.add("none", language)
-        sweep.add("zero", language, wrong=4 * place, answer="a long answer " * 20)
-        for seed in range(20):
-            sweep.add("zero", language, wrong=seed % 3, **control(seed))
-    path = pages.write([sweep.folder], tmp_path / "out", most_bytes)
-    assert path.stat().st_size <= most_bytes
-    html = read(path)
+def test_a_page_says_what_it_leaves_out(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large_sweep(sweep, controls=10, interventions=2, answer="a long answer " * 20)
+    monkeypatch.setattr(page_context, "MOST_ROWS", 5)
+    monkeypatch.setattr(page_context, "MOST_SAMPLE_BYTES", 20_000)
+    html = read(report.build([sweep.folder], tmp_path / "out"))
     board = section(html, "leaderboard")
-    shown = len(board.one("tbody").rows())
-    if shown < 66:
-        assert f"it shows {shown} of 66 rows" in board.text
-    documents = list(section(html, "samples").all("article"))
-    assert len(documents) < 3 * DOCUMENTS
-    assert f"{len(documents)} of {3 * DOCUMENTS} measured documents are shown" in section(html, "samples").text
-    for group, changed in zip(section(html, "samples").all("details"), (0, 4, 8), strict=True):
+    rows = list(board.one("tbody").all("tr"))
+    assert len(rows) == 5 and "5 of 39 rows" in board.text
+    assert {row.attributes["data-kind"] for row in rows} <= {"plain", "significant"}
+    assert sum(row.attributes["data-kind"] == "significant" for row in rows) == 2, "the sure changes come first"
+    samples = section(html, "samples")
+    documents = list(samples.all("article"))
+    assert 6 < len(documents) < 3 * DOCUMENTS
+    assert f"{len(documents)} of {3 * DOCUMENTS} measured documents are shown" in samples.text
+    for group, changed in zip(samples.all("details"), (0, 4, 8), strict=True):
         articles = list(group.all("article"))
-        assert sum("data-changed" in one.attributes for one in articles) == min(changed, len(articles))
+        assert sum("data-changed" in article.attributes for article in articles) == min(changed, len(articles))
+
+
+def test_a_page_stays_small(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand rows, megabytes of answers, and large figures."""
+
+    def save(figure: figures.Figure, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{figure.name}.{suffix}" for suffix in ("svg", "csv")]
+        files[0].write_text(f"<svg>{'x' * 600_000}</svg>", encoding="utf-8")
+        files[1].write_text(figures.table(figure), encoding="utf-8")
+        return files
+
+    monkeypatch.setattr(figures, "save", save)
+    large_sweep(sweep, controls=400, interventions=30, answer="एक लंबा उत्तर \" & ' " * 50)
+    write_neurons(tmp_path / "sweep")
+    page = report.build([sweep.folder], tmp_path / "out")
+    html = read(page)
+    assert len(list(section(html, "leaderboard").one("tbody").all("tr"))) == page_context.MOST_ROWS
+    assert len(list(section(html, "samples").all("article"))) > DOCUMENTS
+    shown, drawn = list(html.all("img")), list(html.all("figure"))
+    assert 1 <= len(shown) < len(drawn)
+    assert all(list(figure.all("a")) for figure in drawn), "the others are in their files"
+    assert 2_000_000 < page.stat().st_size < 5_000_000
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -307,7 +349,10 @@ def test_a_reproduction_brings_the_runs_behind_it(tmp_path: Path) -> None:
     assert "Perplexity under zero on the neurons of lape, m (ppl)" in section(html, "perplexity").text
     titles = [one.text for one in section(html, "findings").all("h3")]
     assert titles == ["table4: XNLI accuracy"], "what a reproduction tells is not told again"
-    assert not list(html.all("img")), "and what the report draws from the same numbers is not shown again"
+    names = [str(figure.attributes["id"]) for figure in html.all("figure")]
+    assert not [name for name in names if "figure1" in name], (
+        "what the report draws from the same numbers is shown once"
+    )
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from lnbench.report import text
 from lnbench.report.inputs import find
-from lnbench.report.samples import Answer, Document, Group, groups, within
+from lnbench.report.page import language_tag, visible
+from lnbench.report.samples import Answer, SampleDocument, SampleGroup, sample_groups
 from tests.support.report import DOCUMENTS, Sweep, control
 
 
-def group_of(sweep: Sweep) -> Group:
-    (found,) = groups(find([sweep.folder]))
+def group_of(sweep: Sweep) -> SampleGroup:
+    (found,) = sample_groups(find([sweep.folder]))
     return found
 
 
@@ -72,7 +72,7 @@ def test_controls_are_left_out_and_tasks_kept_apart(sweep: Sweep) -> None:
         sweep.add("zero", language)
         sweep.add("zero", language, **control(0))
         sweep.add("none", language)
-    found = groups(find([sweep.folder]))
+    found = sample_groups(find([sweep.folder]))
     assert [(group.title, group.pattern, group.total) for group in found] == [
         ("quiz_en, m float32", "quiz_{lang}", DOCUMENTS),
         ("quiz_hi, m float32", "quiz_{lang}", DOCUMENTS),
@@ -88,19 +88,18 @@ def test_the_end_of_a_long_text_is_kept(sweep: Sweep) -> None:
     assert shown.endswith(" Question?")
 
 
-def document(number: int, changed: bool = False) -> Document:
-    return Document(number, "x" * 1000, (), "", [Answer("none", "a", True, changed, "acc 1")])
+def document(number: int, changed: bool = False) -> SampleDocument:
+    return SampleDocument(number, "x" * 1000, (), "", [Answer("none", "a", True, changed, "acc 1")])
 
 
 def test_changed_answers_are_kept_when_there_is_no_room() -> None:
-    many = Group("many", "t", "en", [document(number, number % 10 == 9) for number in range(50)], 50)
-    few = Group("few", "t", "hi", [document(number) for number in range(3)], 3)
-    size = document(0)
-    assert within([many, few], 10**9) == [many, few]
-    shown, other = within([many, few], 8 * (len(size.text) + 500))
-    assert [one.number for one in shown.documents] == [9, 19, 29, 39, 49]
-    assert [one.number for one in other.documents] == [0, 1, 2]
-    assert [len(group.documents) for group in within([many, few], 10)] == [0, 0]
+    group = SampleGroup("some", "t", "en", [document(number, number % 10 == 9) for number in range(50)], 50)
+    size = group.documents[0].size
+    assert group.within(50 * size) == group
+    assert [shown.number for shown in group.within(7 * size).documents] == [0, 1, 9, 19, 29, 39, 49]
+    assert [shown.number for shown in group.within(3 * size).documents] == [9, 19, 29]
+    assert group.within(size - 1).documents == []
+    assert group.within(size - 1).total == 50
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_changed_answers_are_kept_when_there_is_no_room() -> None:
     ],
 )
 def test_what_a_page_cannot_hold_is_made_visible(given: str, shown: str) -> None:
-    assert text.visible(given) == shown
+    assert visible(given) == shown
     shown.encode()
 
 
@@ -120,20 +119,7 @@ def test_what_a_page_cannot_hold_is_made_visible(given: str, shown: str) -> None
     ("language", "tag"), [("hi", "hi"), ("zh-Hant", "zh-Hant"), ("ur", "ur"), ('"><script>', None), ("", None)]
 )
 def test_a_language_is_tagged_where_it_is_one(language: str, tag: str | None) -> None:
-    assert text.language_tag(language) == tag
-
-
-def test_numbers_as_they_are_read() -> None:
-    assert [text.percent(share) for share in (None, 0.0, 0.0004, 0.123, 1.0)] == [
-        "–",
-        "0\u00a0%",
-        "< 0.1\u00a0%",
-        "12.3\u00a0%",
-        "100\u00a0%",
-    ]
-    assert (text.signed(-0.5), text.signed(0.25, 1), text.p_value(0.0001)) == ("−0.500", "+0.2", "< 0.001")
-    assert (text.listed([]), text.listed("ab"), text.listed("abc")) == ("none", "a and b", "a, b and c")
-    assert text.counted(1, "cell") + text.counted(1200, "cell") == "1 cell1,200 cells"
+    assert language_tag(language) == tag
 
 
 def test_samples_that_are_no_samples_are_named(sweep: Sweep, tmp_path: Path) -> None:
@@ -141,4 +127,4 @@ def test_samples_that_are_no_samples_are_named(sweep: Sweep, tmp_path: Path) -> 
     path = sweep.folder / "cells" / f"{1:016x}" / "samples.jsonl"
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="is not a file of lm-eval's samples"):
-        groups(find([sweep.folder]))
+        sample_groups(find([sweep.folder]))

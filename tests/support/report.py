@@ -24,6 +24,7 @@ LINES = {
     "ur": "دریا کے کنارے ایک پرانا گھر ہے",
 }
 DOCUMENTS = 14
+EMPTY_SVG = "<svg xmlns='http://www.w3.org/2000/svg'/>"
 
 
 class Sweep:
