@@ -10,6 +10,7 @@ from typing import Any
 
 from lnbench import analysis
 from lnbench.leaderboard import Row
+from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.report.inputs import Sources
 from lnbench.report.overview import dates, models, overview
 from lnbench.report.page_figures import Picture, pictures
@@ -25,9 +26,9 @@ from lnbench.tables.caveats import (
 from lnbench.tables.findings import Finding, leaderboard_findings, matrix_finding, overall, reproduction_finding
 from lnbench.tables.language_harm import harm_tables
 from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
-from lnbench.tables.reproduction import Reproduction
+from lnbench.tables.reproduction import Reproduction, Value
 from lnbench.tables.table import EMPTY, Cell, Table, TableRow
-from lnbench.tables.words import counted
+from lnbench.tables.words import CORRECTED, SIGNIFICANT, counted
 
 LEADERBOARD = ("leaderboard.json", "leaderboard.csv")
 MOST_ROWS = 1_000
@@ -161,15 +162,16 @@ def _kind(row: Row) -> str:
     return "control" if row.control_of is not None else "significant" if row.significant else "plain"
 
 
-def _matrix_title(folder: Path, matrix: Any) -> str:
+def _matrix_title(folder: Path, matrix: PerplexityMatrix) -> str:
     change = f"{matrix.intervention} on the neurons of {matrix.selector}"
     return f"Perplexity under {change}, {matrix.model} ({folder.name})"
 
 
 def _chance(sources: Sources, fingerprint: str) -> dict[tuple[str, str], float]:
     """Return the share of one language's neurons that would be another's by chance, if the NeuronSet is at hand."""
-    sets = [neurons for neurons in sources.neuron_sets.values() if neurons.fingerprint == fingerprint]
-    return _chances(sets[0]) if sets else {}
+    sets = (neurons for neurons in sources.neuron_sets.values() if neurons.fingerprint == fingerprint)
+    neurons = next(sets, None)
+    return {} if neurons is None else analysis.language_overlap(neurons).chance()
 
 
 def _reproduction(found: Reproduction, copied: Sequence[Picture]) -> ReproductionSection:
@@ -244,47 +246,30 @@ _CAVEATS: dict[str, Callable[[Sources], Iterator[str]]] = {
 """Title → what more than the leaderboard's rows tells."""
 
 
-def _chances(neurons: Any) -> dict[tuple[str, str], float]:
-    overlap = analysis.language_overlap(neurons)
-    shares = overlap.expected_share.tolist()
-    return {
-        (a, b): shares[i][j]
-        for i, a in enumerate(overlap.languages)
-        for j, b in enumerate(overlap.languages)
-        if shares[i][j] == shares[i][j]
-    }
-
-
-def _paper_tables(found: Any) -> list[Table]:
-    def cell(v: Any) -> Cell:
-        if v is None:
-            return EMPTY
-        return Cell(
-            v.measured,
-            f".{v.digits}f",
-            marks="*" if v.significant and v.measured is not None else "",
-            published=v.published,
-            note=v.note,
-            bracketed=None if v.bracketed is None else replace(cell(v.bracketed), marks=""),
-        )
-
+def _paper_tables(reproduction: Reproduction) -> list[Table]:
     tables = [
         Table(
-            t.title,
-            t.row_labels,
-            t.columns,
-            [TableRow(r.labels, list(map(cell, r.cells))) for r in t.rows],
-            {"*": "differs from no intervention"},
+            table.title,
+            table.row_labels,
+            table.columns,
+            [TableRow(row.labels, list(map(_cell, row.cells))) for row in table.rows],
+            {SIGNIFICANT: f"differs from no intervention: {CORRECTED}"},
         )
-        for t in found.tables
+        for table in reproduction.tables
     ]
-    if found.conclusions:
-        tables.append(
-            Table(
-                "The paper's conclusions",
-                ("conclusion", "preset", "verdict", "evidence"),
-                [],
-                [TableRow([c.claim, c.preset, c.verdict, c.evidence], []) for c in found.conclusions],
-            )
-        )
-    return tables
+    verdicts = [TableRow([one.claim, one.preset, one.verdict, one.evidence], []) for one in reproduction.conclusions]
+    labels = ("conclusion", "preset", "verdict", "evidence")
+    return [*tables, Table("The paper's conclusions", labels, [], verdicts)] if verdicts else tables
+
+
+def _cell(value: Value | None) -> Cell:
+    if value is None:
+        return EMPTY
+    return Cell(
+        value.measured,
+        f".{value.digits}f",
+        marks=SIGNIFICANT if value.significant and value.measured is not None else "",
+        published=value.published,
+        bracketed=None if value.bracketed is None else replace(_cell(value.bracketed), marks=""),
+        note=value.note,
+    )

@@ -52,7 +52,10 @@ def _change(cell: Change) -> Cell:
     interval = "" if cell.delta_nats_low is None else f" ({span(cell.delta_nats_low, cell.delta_nats_high, 2)})"
     beyond = BEYOND_CONTROLS if cell.exceeds_controls else ""
     return Cell(
-        f"{signed(cell.delta_nats)}{interval}",
+        cell.delta_nats,
+        shown=f"{signed(cell.delta_nats)}{interval}",
+        low=cell.delta_nats_low,
+        high=cell.delta_nats_high,
         marks=f"{SIGNIFICANT}{beyond}" if cell.p_holm < LEVEL else "",
         emphasis=cell.read == cell.changed,
     )
@@ -71,8 +74,8 @@ def _selectivity(matrix: PerplexityMatrix) -> Table:
             TableRow(
                 [changed],
                 [
-                    *(Cell(signed(change)) for change in (contrast.own, contrast.others, contrast.difference)),
-                    Cell(span(contrast.low, contrast.high)),
+                    *(_signed(change) for change in (contrast.own, contrast.others, contrast.difference)),
+                    Cell(shown=span(contrast.low, contrast.high), low=contrast.low, high=contrast.high),
                     Cell(contrast.most_harmed),
                 ],
             )
@@ -90,9 +93,9 @@ def _shared(matrix: PerplexityMatrix, chance: Mapping[tuple[str, str], float]) -
         for cell in sorted(others, key=lambda cell: -cell.delta_nats)[:_MOST_HARMED]:
             shared, count = matrix.shared[changed][cell.read], matrix.neurons.get(changed)
             share = f"{shared:,} of {count:,} ({percent(shared / count)})" if count else NOTHING
-            by_chance = percent(chance.get((changed, cell.read)))
-            texts = (signed(cell.delta_nats), signed(own), share, by_chance)
-            rows.append(TableRow([changed, cell.read], [Cell(text) for text in texts]))
+            by_chance = chance.get((changed, cell.read))
+            numbers = [Cell(shared, shown=share), Cell(by_chance, shown=percent(by_chance))]
+            rows.append(TableRow([changed, cell.read], [_signed(cell.delta_nats), _signed(own), *numbers]))
     return Table(
         "Shared neurons, and harm to other languages: changing a neuron that both have changes both. For each language "
         f"the {_MOST_HARMED} others whose text suffers most, in nats per token.",
@@ -101,3 +104,7 @@ def _shared(matrix: PerplexityMatrix, chance: Mapping[tuple[str, str], float]) -
         rows,
         notes=["By chance: the share if each language's neurons were drawn at random, as many in each layer."],
     )
+
+
+def _signed(change: float | None) -> Cell:
+    return Cell(change, shown=signed(change))
