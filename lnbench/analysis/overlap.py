@@ -7,8 +7,6 @@ hypergeometric distribution per layer. So layers in which both have many neurons
 
 from __future__ import annotations
 
-import math
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -42,12 +40,6 @@ class LanguageOverlap(NamedTuple):
     def expected_share(self) -> Tensor:
         """Return ``expected`` / |A_i|, the ``share`` expected by chance; NaN where i has no neurons."""
         return self.expected / self.counts.diagonal()[:, None]
-
-    def chance(self) -> dict[tuple[str, str], float]:
-        """Return :attr:`expected_share` by the two languages, where it is known."""
-        pairs = product(self.languages, self.languages)
-        shares = zip(pairs, self.expected_share.flatten().tolist(), strict=True)
-        return {pair: share for pair, share in shares if not math.isnan(share)}
 
 
 class Chance(NamedTuple):

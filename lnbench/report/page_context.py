@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lnbench import analysis
 from lnbench.leaderboard import Row
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.report.inputs import Sources
@@ -24,8 +23,8 @@ from lnbench.tables.caveats import (
     values_outside,
 )
 from lnbench.tables.findings import Finding, leaderboard_findings, matrix_finding, overall, reproduction_finding
-from lnbench.tables.language_harm import harm_tables
 from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
+from lnbench.tables.perplexity import change_table, selectivity_table, shared_table
 from lnbench.tables.reproduction import Reproduction, Value
 from lnbench.tables.table import EMPTY, Cell, Table, TableRow
 from lnbench.tables.words import CORRECTED, SIGNIFICANT, counted
@@ -99,8 +98,8 @@ def page_context(sources: Sources, out: Path) -> dict[str, Any]:
             matrix_finding(_matrix_title(folder, matrix), matrix),
             picture,
             overlaps.pop(matrix.neuron_set, None),
-            harm_tables(matrix, _chance(sources, matrix.neuron_set)),
-            [f"{note}." for note in matrix.notes],
+            _perplexity_tables(sources, matrix),
+            matrix_caveats(matrix),
             matrix.command,
         )
         for (folder, matrix), picture in zip(sources.shown_matrices.items(), drawn.matrices, strict=True)
@@ -167,11 +166,17 @@ def _matrix_title(folder: Path, matrix: PerplexityMatrix) -> str:
     return f"Perplexity under {change}, {matrix.model} ({folder.name})"
 
 
-def _chance(sources: Sources, fingerprint: str) -> dict[tuple[str, str], float]:
-    """Return the share of one language's neurons that would be another's by chance, if the NeuronSet is at hand."""
-    sets = (neurons for neurons in sources.neuron_sets.values() if neurons.fingerprint == fingerprint)
-    neurons = next(sets, None)
-    return {} if neurons is None else analysis.language_overlap(neurons).chance()
+def _perplexity_tables(sources: Sources, matrix: PerplexityMatrix) -> list[Table]:
+    sets = {neurons.fingerprint: neurons for neurons in sources.neuron_sets.values()}
+    tokens = ", ".join(f"{language} {account.tokens:,}" for language, account in matrix.slices.items())
+    notes = [
+        "Rows: whose neurons are changed. Columns: whose text is read. Above 0, the text became less likely.",
+        "In brackets the 95 % interval over blocks of text.",
+        f"Tokens read in each language: {tokens}; block length {matrix.length}, site {matrix.site}.",
+    ]
+    shared = shared_table(matrix, sets.get(matrix.neuron_set))
+    changes = change_table(matrix, "nats", with_interval=True, notes=notes)
+    return [changes, selectivity_table(matrix), *([] if shared is None else [shared])]
 
 
 def _reproduction(found: Reproduction, copied: Sequence[Picture]) -> ReproductionSection:

@@ -11,7 +11,7 @@ from lnbench.perplexity.matrix import Cell as MatrixCell
 from lnbench.perplexity.matrix import Contrast, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.tables.caveats import matrix_caveats
-from lnbench.tables.findings import UNITS, comparable_unit, shared_neurons
+from lnbench.tables.findings import UNITS, shared_neurons
 from lnbench.tables.table import EMPTY, Cell, Table, TableRow
 from lnbench.tables.words import BEYOND_CONTROLS, MARKS, SIGNIFICANT, percent
 
@@ -95,7 +95,7 @@ def _difference(contrast: Contrast, *, with_interval: bool) -> Cell:
 
 def selectivity_table(matrix: PerplexityMatrix) -> Table:
     """Return how much more each language's own text changes than the others', in the unit that compares languages."""
-    unit = comparable_unit(matrix)
+    unit = "nats" if any(row.bits_per_byte is None for row in matrix.selectivity) else "bits_per_byte"
     contrasts = {row.changed: _contrast(row, unit) or row for row in matrix.selectivity}
     rows = [
         TableRow(

@@ -14,7 +14,7 @@ from lnbench.perplexity.matrix import Contrast
 from lnbench.report.inputs import find
 from lnbench.report.page_context import caveats
 from lnbench.tables.findings import leaderboard_findings, matrix_finding, overall
-from lnbench.tables.language_harm import harm_tables
+from lnbench.tables.perplexity import change_table, selectivity_table
 from tests.support.report import Sweep, control, matrix, write_matrix, write_training
 
 
@@ -101,20 +101,21 @@ def test_the_diagonal_of_a_matrix() -> None:
     (hindi,) = [detail for detail in finding.details if "neurons of hi" in detail]
     for number in ("ur (+1.600", "hi (+1.500)", "its 6 neurons, 4 are also those of ur"):
         assert number in hindi
-    changes = harm_tables(matrix())[0].rows
-    assert [cell.text().partition(" (")[0] for cell in changes[1].cells] == ["+0.020", "+1.500", "+1.600"]
-    marks = [["*" in cell.marks for cell in row.cells] for row in changes]
+    unchanged, *changes = change_table(matrix(), "nats").rows
+    assert [cell.text() for cell in unchanged.cells[1:4]] == ["3.000"] * 3
+    assert [cell.value for cell in changes[1].cells[1:4]] == [0.02, 1.5, 1.6]
+    marks = [["*" in cell.marks for cell in row.cells[1:4]] for row in changes]
     assert marks == [[cell.p_holm < 0.05 for cell in matrix().row(changed)] for changed in matrix().changed]
-    assert [cell.emphasis for cell in changes[1].cells] == [False, True, False]
+    assert [cell.emphasis for cell in changes[1].cells[1:4]] == [False, True, False]
 
 
 def test_selectivity_is_by_the_byte_where_that_is_known() -> None:
     by_byte = Contrast(own=0.5, others=0.1, difference=0.4, low=0.3, high=0.5, dominant=True, most_harmed="hi")
     rows = [row.model_copy(update={"bits_per_byte": by_byte}) for row in matrix().selectivity]
-    _, in_nats, _ = harm_tables(matrix())
-    _, in_bits, _ = harm_tables(matrix().model_copy(update={"selectivity": rows}))
+    in_nats = selectivity_table(matrix())
+    in_bits = selectivity_table(matrix().model_copy(update={"selectivity": rows}))
     assert ("nats per token" in in_nats.title, "bits per byte" in in_bits.title) == (True, True)
-    assert [cell.text() for cell in in_bits.rows[0].cells[:3]] == ["+0.500", "+0.100", "+0.400"]
+    assert [cell.value for cell in in_bits.rows[0].cells[:3]] == [0.5, 0.1, 0.4]
 
 
 def caveats_by_title(folder: Path) -> dict[str, list[str]]:
