@@ -25,9 +25,9 @@ from lnbench.tables.caveats import (
 from lnbench.tables.findings import Finding, leaderboard_findings, matrix_finding, overall, reproduction_finding
 from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
 from lnbench.tables.perplexity import change_table, selectivity_table, shared_table
-from lnbench.tables.reproduction import Reproduction, Value
-from lnbench.tables.table import EMPTY, Cell, Table, TableRow
-from lnbench.tables.words import CORRECTED, SIGNIFICANT, counted
+from lnbench.tables.reproduction import Reproduction
+from lnbench.tables.table import Table
+from lnbench.tables.words import counted
 
 LEADERBOARD = ("leaderboard.json", "leaderboard.csv")
 MOST_ROWS = 1_000
@@ -185,7 +185,7 @@ def _reproduction(found: Reproduction, copied: Sequence[Picture]) -> Reproductio
         reproduction_finding(found),
         f"{', '.join(Path(model).name for model in found.models)}; {preset}; scale {found.scale}; "
         f"finished {found.finished_at}.",
-        list(map(_with_notes, _paper_tables(found))),
+        list(map(_with_notes, found.shown)),
         copied,
         found.caveats,
         found.commands,
@@ -249,32 +249,3 @@ _CAVEATS: dict[str, Callable[[Sources], Iterator[str]]] = {
     ),
 }
 """Title → what more than the leaderboard's rows tells."""
-
-
-def _paper_tables(reproduction: Reproduction) -> list[Table]:
-    tables = [
-        Table(
-            table.title,
-            table.row_labels,
-            table.columns,
-            [TableRow(row.labels, list(map(_cell, row.cells))) for row in table.rows],
-            {SIGNIFICANT: f"differs from no intervention: {CORRECTED}"},
-        )
-        for table in reproduction.tables
-    ]
-    verdicts = [TableRow([one.claim, one.preset, one.verdict, one.evidence], []) for one in reproduction.conclusions]
-    labels = ("conclusion", "preset", "verdict", "evidence")
-    return [*tables, Table("The paper's conclusions", labels, [], verdicts)] if verdicts else tables
-
-
-def _cell(value: Value | None) -> Cell:
-    if value is None:
-        return EMPTY
-    return Cell(
-        value.measured,
-        f".{value.digits}f",
-        marks=SIGNIFICANT if value.significant and value.measured is not None else "",
-        published=value.published,
-        bracketed=None if value.bracketed is None else replace(_cell(value.bracketed), marks=""),
-        note=value.note,
-    )

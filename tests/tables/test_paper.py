@@ -6,13 +6,13 @@ import io
 
 import numpy as np
 import pytest
+from lnbench.report.perplexity_section import harm
 from rich.console import Console
 
 from lnbench.figures import perplexity_matrix
 from lnbench.leaderboard.rows import Row
 from lnbench.perplexity.changes import Changes, SliceNats
 from lnbench.perplexity.matrix import PerplexityMatrix
-from lnbench.report.perplexity_section import harm
 from lnbench.significance import LEVEL
 from lnbench.tables import perplexity
 from lnbench.tables.paper import heading, matrix_tables, score, score_interval
