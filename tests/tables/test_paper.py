@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import pytest
-from lnbench.report.perplexity_section import harm
 from rich.console import Console
 
 from lnbench.figures import perplexity_matrix
@@ -45,8 +44,8 @@ def test_all_views_of_a_matrix_mark_the_same_cells(sparse: PerplexityMatrix) -> 
     figure = perplexity_matrix(sparse)
     place = figure.columns.index("p_holm")
     assert [row[place] < LEVEL for row in figure.rows] == marked
-    page = harm("run", sparse, None).matrix
-    assert ["*" in text for row in page.rows for text in row[1:]] == marked
+    _, *page = perplexity.change_table(sparse, "nats", with_interval=True).rows
+    assert ["*" in cell.text() for row in page for cell in row.cells[1 : 1 + len(languages)]] == marked
     console = Console(width=200, file=io.StringIO())
     with console.capture() as capture:
         console.print(terminal(*perplexity.matrix_tables(sparse)))
