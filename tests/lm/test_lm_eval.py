@@ -195,7 +195,12 @@ def test_json_model_args_take_a_pattern_with_braces(
     given = dict(part.split("=", 1) for part in f"{arguments},intervention=p10".split(","))
     command = [str(BIN / "lm_eval"), "--model", "lnbench", "--model_args", json.dumps(given)]
     command += ["--include_path", str(tasks_dir()), "--tasks", "lnbench_demo_nli_hi", "--limit", "1"]
-    run(command, environment, tmp_path)
+    run([*command, "--output_path", str(tmp_path / "out")], environment, tmp_path)
+    (results,) = (tmp_path / "out").rglob("results_*.json")
+    config = json.loads(results.read_text(encoding="utf-8"))["config"]
+    assert "{lang}" in given["corpus"]
+    assert config["model_args"]["corpus"] == given["corpus"]
+    assert config["lnbench"]["applied"]["hi"]["tokens_overridden"] > 0
 
 
 def test_the_users_tasks_stand_beside_ours(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

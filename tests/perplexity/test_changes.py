@@ -1,9 +1,9 @@
-"""Changes, intervals and selectivity from nats per block, against a loop over resamples."""
+"""Changes, intervals and selectivity from nats per block, against estimates that draw nothing."""
 
 from __future__ import annotations
 
 import math
-import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,40 +35,32 @@ def reading(blocks: int = 12, *, seed: int = 0, harm: dict[str, float] | None = 
     )
 
 
-def draws(language: str, blocks: int) -> list[list[int]]:
-    """How often each block stands in each resample, drawn one after the other."""
-    random = np.random.default_rng([0, zlib.crc32(language.encode())])
-    return [random.multinomial(blocks, [1 / blocks] * blocks).tolist() for _ in range(changes.RESAMPLES)]
+def jackknife(statistic: Callable[[np.ndarray], float], blocks: int) -> tuple[float, float]:
+    """Return the 95 % t-interval from leaving out one block at a time: an estimate that draws nothing."""
+    kept = [statistic(np.arange(blocks) != left_out) for left_out in range(blocks)]
+    error = math.sqrt((blocks - 1) / blocks * np.square(kept - np.mean(kept)).sum())
+    half = stats.t.ppf(0.975, blocks - 1) * error
+    return statistic(np.ones(blocks, bool)) - half, statistic(np.ones(blocks, bool)) + half
 
 
-def quantiles(values: list[float], blocks: int) -> list[float]:
-    """The percentile interval whose width is to that of the usual one as a t-interval's to a normal one's."""
-    level = stats.norm.cdf(math.sqrt(blocks / (blocks - 1)) * stats.t.ppf(0.025, blocks - 1))
-    return [float(np.quantile(values, one)) for one in (level, 1 - level)]
+def test_a_cells_intervals_against_a_jackknife() -> None:
+    blocks = 80
+    nats = reading(blocks)
+    found = Changes({"en": nats}, ["en"]).cells_and_selectivity()[0][0]
 
-
-def test_a_cell_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "RESAMPLES", 200)
-    one = reading()
-    found = Changes({"en": one}, ["en"]).cells_and_selectivity()[0][0]
-
-    def numbers(weights: list[int]) -> tuple[float, float, float]:
-        def total(values: Any) -> float:
-            return sum(weight * value for weight, value in zip(weights, values, strict=True))
-
-        tokens, before, after = total(one.tokens), total(one.unchanged), total(one.changed["en"])
+    def numbers(kept: np.ndarray) -> tuple[float, float, float]:
+        tokens, before, after = (float(v[kept].sum()) for v in (nats.tokens, nats.unchanged, nats.changed["en"]))
         return (
             (after - before) / tokens,
             math.exp(after / tokens) - math.exp(before / tokens),
-            (after - before) / math.log(2) / total(one.sizes),
+            (after - before) / math.log(2) / float(nats.sizes[kept].sum()),
         )
 
-    resamples = [numbers(weights) for weights in draws("en", 12)]
-    for place, (unit, value) in enumerate(zip(("nats", "perplexity", "bits_per_byte"), numbers([1] * 12), strict=True)):
-        assert getattr(found, f"delta_{unit}") == pytest.approx(value)
-        low, high = quantiles([resample[place] for resample in resamples], 12)
-        assert getattr(found, f"delta_{unit}_low") == pytest.approx(low)
-        assert getattr(found, f"delta_{unit}_high") == pytest.approx(high)
+    for place, unit in enumerate(("nats", "perplexity", "bits_per_byte")):
+        low, high = jackknife(lambda kept, place=place: numbers(kept)[place], blocks)
+        assert getattr(found, f"delta_{unit}") == pytest.approx(numbers(np.ones(blocks, bool))[place])
+        assert getattr(found, f"delta_{unit}_low") == pytest.approx(low, abs=0.1 * (high - low))
+        assert getattr(found, f"delta_{unit}_high") == pytest.approx(high, abs=0.1 * (high - low))
 
 
 def test_the_baseline() -> None:
@@ -80,22 +72,26 @@ def test_the_baseline() -> None:
     assert found.bits_per_byte == pytest.approx(one.unchanged.sum() / math.log(2) / one.sizes.sum())
 
 
-def test_selectivity_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "RESAMPLES", 200)
-    readings = {"en": reading(9), "hi": reading(12, seed=1), "ur": reading(7, seed=2)}
+def test_selectivity_is_a_languages_own_change_less_the_mean_of_the_others() -> None:
+    readings = {"en": reading(90), "hi": reading(120, seed=1), "ur": reading(70, seed=2)}
     found = Changes(readings, ["en", "hi"]).cells_and_selectivity()[1][0]
 
-    def delta(read: str, weights: list[int]) -> float:
-        one = readings[read]
-        return float(np.dot(weights, one.changed["en"] - one.unchanged) / np.dot(weights, one.tokens))
+    def delta(read: str) -> float:
+        nats = readings[read]
+        return float((nats.changed["en"] - nats.unchanged).sum() / nats.tokens.sum())
 
-    whole = {read: delta(read, [1] * len(one.tokens)) for read, one in readings.items()}
-    assert found.own == pytest.approx(whole["en"])
-    assert found.others == pytest.approx((whole["hi"] + whole["ur"]) / 2)
+    assert found.own == pytest.approx(delta("en"))
+    assert found.others == pytest.approx((delta("hi") + delta("ur")) / 2)
     assert found.difference == pytest.approx(found.own - found.others)
-    each = {read: [delta(read, one) for one in draws(read, len(readings[read].tokens))] for read in readings}
-    low, high = quantiles([en - (hi + ur) / 2 for en, hi, ur in zip(*each.values(), strict=True)], 7)
-    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    # Slices are drawn apart, so the variances of the three changes add up.
+    variance = 0.0
+    for read, weight in (("en", 1), ("hi", 0.5), ("ur", 0.5)):
+        nats = readings[read]
+        rest = nats.changed["en"] - nats.unchanged - delta(read) * nats.tokens
+        variance += weight**2 * float(np.square(rest).sum()) / float(nats.tokens.sum()) ** 2
+    half = 1.96 * math.sqrt(variance)
+    assert found.low == pytest.approx(found.difference - half, abs=0.2 * half)
+    assert found.high == pytest.approx(found.difference + half, abs=0.2 * half)
     assert found.bits_per_byte is not None
     per_byte = {
         read: (one.changed["en"] - one.unchanged).sum() / math.log(2) / one.sizes.sum()

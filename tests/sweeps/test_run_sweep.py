@@ -64,7 +64,8 @@ def test_controls_are_as_many_random_neurons(undisturbed: Path) -> None:
                 for one in (record, found[language, record.control_of, intervention])
             ]
             assert counts[0] == counts[1]
-            assert record.value != found[language, "-", "none"].value or record.stderr is not None
+            assert record.task == found[language, "-", "none"].task
+            assert record.stderr is not None and record.n == found[language, "-", "none"].n
             assert selector.startswith("random:like=")
 
 
