@@ -48,7 +48,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     resolve(DEFAULT_MODEL)
     (folder / "models").symlink_to(model_folder(DEFAULT_MODEL).parents[1])
     threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     yield folder
     torch.set_num_threads(threads)
 
