@@ -25,7 +25,7 @@ _planning: ContextVar[bool] = ContextVar("planning", default=False)
 
 
 def forget() -> None:
-    """Look at every file anew: what they held when a sweep was planned is not what they hold for the next."""
+    """Forget what files held: when a sweep was planned they may have held something else."""
     for function in _caches:
         function.cache_clear()
 
@@ -38,13 +38,13 @@ def remembered(function: F) -> F:
 
 
 def is_planning() -> bool:
-    """Whether files that are missing still count by their names, as inside :func:`planning`."""
+    """Return whether files that are missing still count by their names, as inside :func:`planning`."""
     return _planning.get()
 
 
 @contextmanager
 def planning() -> Iterator[None]:
-    """Inside, files that are not there yet count by their names: for work whose first steps will make them."""
+    """Enter planning mode: a missing file is hashed by its path, because an earlier step will create it."""
     forget()
     token = _planning.set(True)
     try:
@@ -56,7 +56,7 @@ def planning() -> Iterator[None]:
 
 @remembered
 def of_file(path: str) -> str:
-    """A file's content.
+    """Return a file's content.
 
     Raises:
         LnbenchError: it cannot be read.
@@ -79,7 +79,7 @@ def of_file(path: str) -> str:
 
 @remembered
 def of_folder(folder: str) -> str:
-    """All files in a folder, except those of runs inside it.
+    """Return all files in a folder, except those of runs inside it.
 
     Raises:
         LnbenchError: it is no folder.

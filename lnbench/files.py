@@ -22,7 +22,7 @@ from lnbench.errors import LnbenchError
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``target`` that is renamed to it when the block ends without an error.
+    """Yield a temporary path beside ``target`` that is renamed to it when the block ends without an error.
 
     Raises:
         LnbenchError: the disk is full or the folder cannot be written; ``target`` is left as it was.
@@ -49,7 +49,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """See a file, or a folder with all that is in it, to the disk: a power cut then leaves it whole."""
+    """Fsync a file, or every file in a folder: a power cut then leaves it whole."""
     for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
         handle = os.open(one, os.O_RDONLY)
         try:
@@ -87,17 +87,17 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise LnbenchError(f"{path} is not valid JSON ({error}); it may be truncated: write it anew") from error
+        raise LnbenchError(f"{path} is not valid JSON ({error}); it may be truncated: write it again") from error
 
 
 def fingerprint(value: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of ``value`` as canonical JSON."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of ``value`` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -148,14 +148,14 @@ def _named(holder: Path) -> str:
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder inside lnbench's cache: ``$LNBENCH_CACHE``, else ``$XDG_CACHE_HOME/lnbench`` or ``~/.cache/lnbench``."""
+    """Return a folder in lnbench's cache: ``$LNBENCH_CACHE``, ``$XDG_CACHE_HOME/lnbench`` or ``~/.cache/lnbench``."""
     root = os.environ.get("LNBENCH_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lnbench"
     return base.joinpath(*parts)
 
 
 def tasks_dir() -> Path:
-    """The folder of lnbench's lm-eval tasks, for ``--include_path``.
+    """Return the folder of lnbench's lm-eval tasks, for ``--include_path``.
 
     It lies inside the package in a wheel, and beside it in a source checkout.
 
@@ -171,5 +171,5 @@ def tasks_dir() -> Path:
 
 @cache
 def versions() -> dict[str, str]:
-    """``{"torch_version": …}`` of what measures."""
+    """Return ``{"torch_version": …}`` of what measures."""
     return {f"{name}_version": version(name) for name in ("lnbench", "lm_eval", "transformers", "torch", "datasets")}

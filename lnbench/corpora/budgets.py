@@ -14,7 +14,7 @@ _SHARD = re.compile(r"(?P<number>[0-9]+)/(?P<count>[0-9]+)")
 
 
 def parse_tokens(text: str | None, languages: Sequence[str]) -> dict[str, int | None]:
-    """The budget of tokens of each of ``languages``; None is all of the text.
+    """Parse the budget of tokens of each of ``languages``; None is all of the text.
 
     ``100M`` is the budget of each language, ``en=2M+hi=500k`` names each one's own, and ``1M+en=2M`` is for English 2M
     and for each other language 1M. Units are ``k``, ``M`` and ``G``, thousands, millions and thousands of millions.
@@ -51,7 +51,7 @@ def _number(text: str, whole: str) -> int:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """``3/8``, the third of eight shards, as ``(index, count)`` with the index from 0: ``(2, 8)``.
+    """Parse ``3/8``, the third of eight shards, as ``(index, count)`` with the index from 0: ``(2, 8)``.
 
     Raises:
         LnbenchError: not such a text, or no shard of that number.

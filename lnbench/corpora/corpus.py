@@ -26,10 +26,10 @@ class Corpus:
 
     Attributes:
         pattern: The corpus pattern.
-        language: The language, as it stands in file names and configurations.
+        language: The language, as it is in file names and configurations.
         seed: Seed of the order. Equal seeds give equal orders.
         shuffle: Whether the order is shuffled at all.
-        dedup: Drop documents that repeat an earlier one but for white space and Unicode composition. This holds about
+        dedup: Drop documents that repeat an earlier one, white space and Unicode composition aside. This holds about
             100 bytes for every document read.
         drop_wrong_script: Drop documents whose letters are mostly not of the language's scripts.
         report: What the latest iteration, or the latest :func:`lnbench.blocks` over this corpus, has met so far.
@@ -68,7 +68,7 @@ class Corpus:
         return files.fingerprint({"content": files.fingerprint(self.source), "order": order, "dropped": dropped})
 
     def __iter__(self) -> Iterator[str]:
-        """The texts.
+        """Yield the texts.
 
         Raises:
             LnbenchError: the text cannot be read, or there is none.
@@ -80,7 +80,7 @@ class Corpus:
                 yield document.text
 
     def documents(self) -> Iterator[Document]:
-        """Every document, also those that are not to be used, with what was found about it.
+        """Yield every document, also those that are not to be used, with what was found about it.
 
         Raises:
             LnbenchError: the text cannot be read, or there is none to be used.
@@ -97,7 +97,7 @@ class Corpus:
             raise LnbenchError(f"the corpus {self.pattern} has no text for {self.language}{why}")
 
     def count(self) -> int | None:
-        """How many documents there are, empty and repeated ones included; None where counting them would take long."""
+        """Count the documents, empty and repeated ones included; None where that would take long."""
         if is_hub(self.pattern):
             return None
         path = file_of(self.pattern, self.language)
@@ -122,11 +122,11 @@ def open_corpus(
     dedup: bool = False,
     drop_wrong_script: bool = False,
 ) -> Corpus:
-    """The documents of ``language`` in a corpus.
+    """Open the documents of ``language`` in a corpus.
 
-    Files hold one document a line, ``.jsonl`` and ``.jsonl.gz`` as objects with ``text``, ``.txt`` and ``.txt.gz`` as
-    they are; or one a row, ``.parquet`` in a column ``text``. A path without ``{lang}`` is the language's own file. The
-    options are those of :class:`Corpus`.
+    Files hold one document per line, ``.jsonl`` and ``.jsonl.gz`` as objects with ``text``, ``.txt`` and ``.txt.gz`` as
+    they are; or one per row, ``.parquet`` in a column ``text``. A path without ``{lang}`` is the language's own file.
+    The options are those of :class:`Corpus`.
 
     Raises:
         LnbenchError: the pattern names no file of the language, or is of an unknown kind.
@@ -138,7 +138,7 @@ def open_corpus(
 
 
 def fingerprint(pattern: str, language: str) -> str:
-    """A short hash of the text of ``language``, whatever its order and wherever it lies: of :attr:`Corpus.source`.
+    """Return a short hash of the text of ``language``, whatever its order and place: of :attr:`Corpus.source`.
 
     Raises:
         LnbenchError: the file is missing or unreadable.
@@ -156,5 +156,5 @@ def _sha256(path: Path) -> str:
 
 @cache
 def _hashed(path: Path, _size: int, _modified: int) -> str:
-    """The SHA-256 of a file, taken once in a process as long as size and time of change stay."""
+    """Return the SHA-256 of a file, taken once in a process as long as size and time of change stay."""
     return files.file_sha256(path)

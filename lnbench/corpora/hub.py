@@ -17,7 +17,7 @@ _resolved: dict[tuple[str, str | None], str] = {}
 
 
 def resolve_revision(repo: str, revision: str | None) -> str | None:
-    """The commit that ``revision`` (the main branch if None) of the hub's dataset ``repo`` stands for.
+    """Return the commit that ``revision`` (the main branch if None) of the hub's dataset ``repo`` names.
 
     It is asked for once in a process, so that all languages of a run are read from the same commit. Where the hub
     cannot be reached it is ``revision`` itself.
@@ -43,7 +43,7 @@ def resolve_revision(repo: str, revision: str | None) -> str | None:
 
 
 def read_hub(repo: str, config: str, revision: str | None, seed: int | None) -> Iterator[str]:
-    """The column ``text`` of a streamed hub dataset, shuffled within a moving window unless ``seed`` is None.
+    """Yield the column ``text`` of a streamed hub dataset, shuffled in a moving window unless ``seed`` is None.
 
     Raises:
         LnbenchError: the dataset cannot be read, or has no such column.

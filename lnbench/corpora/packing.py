@@ -115,7 +115,7 @@ class _Piece(NamedTuple):
 def _tokenised(
     texts: Iterable[str], tokenizer: Any, shard: tuple[int, int], characters: int, whole: bool
 ) -> Iterator[tuple[bool, list[int]]]:
-    """The tokens of each piece of text, and whether it is the first of its document.
+    """Yield the tokens of each piece of text, and whether it is the first of its document.
 
     A document is counted when its tokens are asked for: whatever was tokenised ahead leaves no trace in the report.
     """
@@ -140,7 +140,7 @@ def _document(text: str) -> Document:
 
 
 def _pieces(documents: Iterable[Document], characters: int, whole: bool) -> Iterator[_Piece]:
-    """Documents in pieces of up to ``characters``, or only the first piece of each."""
+    """Yield documents in pieces of up to ``characters``, or only the first piece of each."""
     for document in documents:
         if not document.used:
             yield _Piece(document, "", first=True)
@@ -154,7 +154,7 @@ def _pieces(documents: Iterable[Document], characters: int, whole: bool) -> Iter
 
 
 def _cut(text: str, begin: int, characters: int) -> int:
-    """Where the piece that begins at ``begin`` ends: before white space, if there is some near its end."""
+    """Return where the piece that begins at ``begin`` ends: before white space, if there is some near its end."""
     end = begin + characters
     if end >= len(text):
         return len(text)
@@ -165,7 +165,7 @@ def _cut(text: str, begin: int, characters: int) -> int:
 
 
 def _calls(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Pieces by the call of the tokenizer that they go into."""
+    """Yield pieces by the call of the tokenizer that they go into."""
     call: list[_Piece] = []
     characters = 0
     for piece in pieces:
@@ -186,7 +186,7 @@ def _packed(
     tokens: int | None,
     shortest: int,
 ) -> Iterator[TokenRow]:
-    """The stream in rows of ``length``, and a last one if it has at least ``shortest`` positions."""
+    """Yield the stream in rows of ``length``, and a last one if it has at least ``shortest`` positions."""
     import numpy as np
 
     body = length - len(head)
@@ -215,13 +215,13 @@ def _packed(
     if held and len(head) + held >= shortest:
         yield np.concatenate([begin, *pending])
     elif seen < body:
-        raise LnbenchError(f"the text comes to {seen} tokens, too few for one block")
+        raise LnbenchError(f"the text has {seen} tokens, too few for one block")
 
 
 def _truncated(
     pieces: Iterable[tuple[bool, list[int]]], head: list[int], length: int, tokens: int | None, shortest: int
 ) -> Iterator[TokenRow]:
-    """The beginning of each document as a row, where it has at least ``shortest`` positions."""
+    """Yield the beginning of each document as a row, where it has at least ``shortest`` positions."""
     import numpy as np
 
     body = length - len(head)
@@ -235,7 +235,7 @@ def _truncated(
         if tokens is not None and (seen == tokens or len(head) + tokens - seen < shortest):
             return
     if not seen:
-        raise LnbenchError(f"no document comes to the {shortest - len(head)} tokens of the shortest block")
+        raise LnbenchError(f"no document has at least {shortest - len(head)} tokens")
 
 
 def _skipped(rows: Iterator[TokenRow], start: int, on_skip: Callable[[int], None] | None) -> Iterator[TokenRow]:
@@ -246,7 +246,7 @@ def _skipped(rows: Iterator[TokenRow], start: int, on_skip: Callable[[int], None
 
 
 def _batches(rows: Iterable[TokenRow], size: int) -> Iterator[Tensor]:
-    """Batches of rows of one length."""
+    """Yield batches of rows of one length."""
     import numpy as np
     import torch
 
@@ -261,7 +261,7 @@ def _batches(rows: Iterable[TokenRow], size: int) -> Iterator[Tensor]:
 
 
 def _padded_batches(rows: Iterator[TokenRow], size: int, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of rows of any length, with their masks."""
+    """Yield batches of rows of any length, with their masks."""
     import torch
 
     from lnbench.model.logits import pad_right

@@ -16,7 +16,7 @@ _HUB = re.compile(r"(?P<repo>[\w.{}\-]+(/[\w.{}\-]+)?):(?P<config>[^/\\@]+)(@(?P
 
 
 def expand(pattern: str) -> str:
-    """A pattern with its ``{lang}`` written out: for ``*``, and for a folder of files named by language.
+    """Return a pattern with its ``{lang}`` written out: for ``*``, and for a folder of files named by language.
 
     Raises:
         LnbenchError: the folder holds no such files, or files of several kinds.
@@ -37,10 +37,10 @@ def expand(pattern: str) -> str:
 
 
 def languages_of(pattern: str) -> list[str]:
-    """The languages that a corpus has files for, sorted.
+    """Return the languages that a corpus has files for, sorted.
 
     Raises:
-        LnbenchError: no file matches, or the languages cannot be told from the pattern and must be named.
+        LnbenchError: no file matches, or the pattern does not show the languages, so they must be named.
     """
     pattern = expand(pattern)
     if is_hub(pattern):
@@ -55,7 +55,7 @@ def languages_of(pattern: str) -> list[str]:
 
 
 def choose_languages(pattern: str, languages: Sequence[str] | None = None) -> list[str]:
-    """``languages`` if the corpus can serve them, and all that it has without them.
+    """Return ``languages`` if the corpus can serve them, and all that it has without them.
 
     Raises:
         LnbenchError: several languages are asked of a pattern without ``{lang}``, or a file is missing.
@@ -74,12 +74,12 @@ def choose_languages(pattern: str, languages: Sequence[str] | None = None) -> li
 
 
 def is_hub(pattern: str) -> bool:
-    """Whether an expanded pattern names a dataset of the Hugging Face hub."""
+    """Return whether an expanded pattern names a dataset of the Hugging Face hub."""
     return not pattern.endswith(tuple(READERS)) and _HUB.fullmatch(pattern) is not None
 
 
 def hub_parts(pattern: str, language: str) -> tuple[str, str, str | None]:
-    """Repository, configuration and, where one is pinned, revision of a hub pattern."""
+    """Return repository, configuration and, where one is pinned, revision of a hub pattern."""
     match = _HUB.fullmatch(pattern.replace(_PLACE, language))
     if match is None:
         raise LnbenchError(f"{language!r} is not the name of a language: letters, digits, - and _ only")
@@ -87,7 +87,7 @@ def hub_parts(pattern: str, language: str) -> tuple[str, str, str | None]:
 
 
 def file_of(pattern: str, language: str) -> Path:
-    """The file of ``language``.
+    """Return the file of ``language``.
 
     Raises:
         LnbenchError: there is none, or the pattern is of an unknown kind.
@@ -105,7 +105,7 @@ def file_of(pattern: str, language: str) -> Path:
 
 
 def suffix_of(pattern: str) -> str:
-    """The suffix that says how the pattern's files are read.
+    """Return the suffix that says how the pattern's files are read.
 
     Raises:
         LnbenchError: there is no reader for it.
@@ -120,7 +120,7 @@ def suffix_of(pattern: str) -> str:
 
 
 def _matching(pattern: str) -> list[str]:
-    """The languages for which a file exists, sorted."""
+    """Return the languages for which a file exists, sorted."""
     first, *others = str(Path(pattern).expanduser()).split(_PLACE)
     middle = [re.escape(others[0]), *("(?P=lang)" + re.escape(part) for part in others[1:])]
     expression = re.compile(f"{re.escape(first)}(?P<lang>{_LANGUAGE}){''.join(middle)}")

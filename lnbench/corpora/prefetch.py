@@ -17,7 +17,7 @@ _PATIENCE = 5.0
 
 
 def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
-    """The same items in the same order, up to ``depth`` of them made in advance by a thread of their own.
+    """Yield the same items in the same order, up to ``depth`` of them made in advance by a thread.
 
     It pays where making them releases the interpreter, as tokenizers and reading do. The thread begins with the first
     item asked for. It ends with the items, with an error, which the consumer gets in the item's place, or when the
@@ -70,7 +70,7 @@ def _produce(items: Iterable[Item], queue: Queue[Any], stopped: Event) -> None:
 
 
 class _End:
-    """Stands after the last item."""
+    """The mark after the last item."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error

@@ -13,7 +13,7 @@ from lnbench.errors import LnbenchError
 
 
 def read_file(path: Path, suffix: str) -> Iterator[str]:
-    """The documents of a file, blank ones included; ``suffix`` is a key of :data:`READERS`.
+    """Yield the documents of a file, blank ones included; ``suffix`` is a key of :data:`READERS`.
 
     Raises:
         LnbenchError: the file is unreadable, truncated, or not of its kind; the line is named.

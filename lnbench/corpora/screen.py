@@ -11,7 +11,7 @@ from lnbench.corpora.text_report import Document
 
 
 def screened(texts: Iterable[str], language: str, *, dedup: bool, drop_wrong_script: bool) -> Iterator[Document]:
-    """Every document with what was found about it; those that are not to be used included."""
+    """Yield every document with what was found about it; those that are not to be used included."""
     scripts = scripts_of(language)
     seen: set[int] = set()
     for text in texts:
@@ -29,6 +29,6 @@ def screened(texts: Iterable[str], language: str, *, dedup: bool, drop_wrong_scr
 
 
 def content_hash(text: str) -> int:
-    """Eight bytes that are equal for texts that differ only in white space or in Unicode composition (NFC)."""
+    """Return eight bytes that are equal for texts that differ only in white space or in Unicode composition (NFC)."""
     normal = " ".join(unicodedata.normalize("NFC", text).split())
     return int.from_bytes(blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

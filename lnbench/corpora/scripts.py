@@ -56,7 +56,7 @@ _SCRIPTS: dict[str, tuple[str, str]] = {
 
 
 def scripts_of(language: str) -> tuple[str, ...]:
-    """The Unicode scripts of a language code, or none where they are not known.
+    """Return the Unicode scripts of a language code, or none where they are not known.
 
     A script in the code counts for more than the language: ``sr-Latn``, ``hin_Deva``, ``zh-Hans``.
     """
@@ -71,7 +71,7 @@ def scripts_of(language: str) -> tuple[str, ...]:
 
 
 def mostly_other(text: str, scripts: tuple[str, ...]) -> bool:
-    """Whether more than half of the letters among the text's first characters are of none of ``scripts``.
+    """Return whether more than half of the letters among the text's first characters are of none of ``scripts``.
 
     Letters that scripts share (Unicode's *Common* and *Inherited*) do not count, nor do digits and punctuation.
     """
@@ -84,7 +84,7 @@ def mostly_other(text: str, scripts: tuple[str, ...]) -> bool:
 
 @cache
 def _kinds(scripts: tuple[str, ...]) -> NDArray[uint8]:
-    """For every code point: 2 for a letter of ``scripts``, 1 for a letter of another one, 0 for anything else."""
+    """Return per code point: 2 for a letter of ``scripts``, 1 for a letter of another one, 0 for anything else."""
     import numpy as np
     import regex
 

@@ -12,7 +12,7 @@ SHUFFLE_CHARACTERS = 200_000_000
 
 
 def shuffled(documents: Iterable[str], seed: int) -> Iterator[str]:
-    """The documents in an order that depends on ``seed`` and on the documents alone."""
+    """Yield the documents in an order that depends on ``seed`` and on the documents alone."""
     # Of Python's generators only random() is promised to give the same numbers in every version.
     draw = random.Random(seed).random
     window: list[str] = []

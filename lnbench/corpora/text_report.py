@@ -60,7 +60,7 @@ class TextReport:
         return TextReport(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     def sentence(self, language: str) -> str:
-        """The report in one line, as ``hi: 1,763 documents; 0 empty; 12 duplicates dropped; 3 not in Devanagari``."""
+        """Return one line: ``hi: 1,763 documents; 0 empty; 12 duplicates dropped; 3 not in Devanagari``."""
         parts = [
             f"{self.documents:,} documents",
             f"{self.empty:,} empty",

@@ -42,7 +42,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Question:
-    """A row to measure on: one text a choice, or a single one; ``gold`` is the right choice, for a head the class."""
+    """A row to measure on: one text per choice, or a single one; ``gold`` is the right choice, for a head the class."""
 
     choices: tuple[Example, ...]
     gold: int
@@ -64,7 +64,7 @@ class TrainingData:
 
 
 def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_path: Path | None = None) -> TrainingData:
-    """Read, prompt and tokenise the rows that ``name`` stands for, exactly as ``lm`` is asked them in an evaluation.
+    """Read, prompt and tokenise the rows that ``name`` names, exactly as ``lm`` is asked them in an evaluation.
 
     Args:
         name: See :func:`lnbench.finetuning.training_rows.open_rows`.
@@ -144,19 +144,19 @@ class _Reader:
             )
 
     def forget_counts(self) -> dict[str, int]:
-        """The counts so far, and from here on new ones."""
+        """Return the counts so far, and from here on new ones."""
         counts, self.counts = dict(self.counts), Counter()
         return counts
 
     def examples(self, documents: Any, order: Iterable[int]) -> Iterator[Example]:
-        """The right answers of the documents that can be used."""
+        """Yield the right answers of the documents that can be used."""
         for texts, gold in self._asked(documents, order):
             example = self._example(*texts[gold], gold)
             if example is not None:
                 yield example
 
     def questions(self, documents: Any, order: Iterable[int]) -> Iterator[Question]:
-        """All choices of the documents that can be used."""
+        """Yield all choices of the documents that can be used."""
         for texts, gold in self._asked(documents, order):
             asked = texts[gold : gold + 1] if self._settings.answer == "head" else texts
             choices = [self._example(*text, gold) for text in asked]
@@ -164,7 +164,7 @@ class _Reader:
                 yield Question(tuple(choice for choice in choices if choice is not None), gold)
 
     def _asked(self, documents: Any, order: Iterable[int]) -> Iterator[tuple[list[tuple[str, str]], int]]:
-        """``(context, answer)`` of every choice, and which is right."""
+        """Yield ``(context, answer)`` of every choice, and which is right."""
         for number in order:
             document = documents[number]
             if any(not str(document[column]).strip() for column in self._text):
@@ -183,7 +183,7 @@ class _Reader:
                 yield texts, gold
 
     def _put(self, document: Any) -> tuple[list[tuple[str, str]], int | None]:
-        """The requests that lm-eval would make of a document."""
+        """Return the requests that lm-eval would make of a document."""
         task = self._task
         context = task.fewshot_context(document, 0)
         if self._kind == "multiple_choice":
@@ -208,7 +208,7 @@ class _Reader:
             raise LnbenchError(f"rows have {self.classes} and {choices} choices; a head needs one number")
 
     def _example(self, context: str, answer: str, gold: int) -> Example | None:
-        """Tokens as lm-eval's ``hf`` makes them, at most ``max_length``."""
+        """Tokenise as lm-eval's ``hf`` does, to at most ``max_length``."""
         lm, longest = self._lm, self._settings.max_length
         if self._settings.answer == "head":
             tokens, scored = lm.tok_encode(context), 0
@@ -228,7 +228,7 @@ class _Reader:
 
 
 def _index(gold: Any, choices: Sequence[str]) -> int | None:
-    """Which choice is right, by lm-eval's rules; None where that is not said."""
+    """Return which choice is right, by lm-eval's rules; None where that is not said."""
     if isinstance(gold, list):
         gold = gold[0] if gold else None
     if isinstance(gold, str):
@@ -256,7 +256,7 @@ def _said(counts: dict[str, int]) -> str:
 
 
 def _fingerprint(training: Sequence[Example], validation: Sequence[Question]) -> str:
-    """16 hexadecimal digits that change with any token or label."""
+    """Return 16 hexadecimal digits that change with any token or label."""
     digest = hashlib.sha256()
     for example in training:
         digest.update(np.asarray([example.label, example.answer, *example.tokens], dtype=np.int64).tobytes())

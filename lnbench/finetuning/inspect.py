@@ -63,7 +63,7 @@ class WeightDrift:
         return inside / (inside + outside)
 
     def top(self, count: int = 20) -> list[NeuronChange]:
-        """The most changed neurons, the largest change first; neurons that did not change are left out."""
+        """Return the most changed neurons, the largest change first; neurons that did not change are left out."""
         width = self.change.shape[1]
         order = self.change.flatten().argsort(descending=True, stable=True)[:count].tolist()
         return [
@@ -109,7 +109,7 @@ def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> Weight
 
 
 def _neuron_norms(sites: Sites, projection: Projection) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """``(layer, squared norm of each neuron's update, and of its weights)`` for the layers that change there."""
+    """Yield ``(layer, squared norm of each neuron's update, and of its weights)`` for the layers that change there."""
     row = sites.architecture
     if projection == "up" and row.up is None and not row.fused:
         return
@@ -134,7 +134,7 @@ def _attention_change(sites: Sites) -> Tensor:
 
 
 def _update_norms(module: LoraLayer, dim: int) -> Tensor:
-    """Squared norms of the rows (``dim`` 0) or columns (1) of ``scaling · B A``: of row i, ``bᵢ (A Aᵀ) bᵢᵀ``."""
+    """Return squared norms of the rows (``dim`` 0) or columns (1) of ``scaling · B A``: of row i, ``bᵢ (A Aᵀ) bᵢᵀ``."""
     if module.merged or module.lora_variant or any(module.lora_bias.values()) or len(module.active_adapters) != 1:
         raise LnbenchError("only one plain LoRA adapter that is not merged can be inspected")
     (name,) = module.active_adapters
@@ -145,12 +145,12 @@ def _update_norms(module: LoraLayer, dim: int) -> Tensor:
 
 
 def _weight(module: Any) -> Tensor:
-    """A projection's base weight as ``[out, in]``, dequantised."""
+    """Return a projection's base weight as ``[out, in]``, dequantised."""
     base = module.get_base_layer() if isinstance(module, LoraLayer) else module
     if getattr(getattr(base.weight, "quant_state", None), "packing_format_for_cpu", False):
         raise LnbenchError(
-            "this model's 4-bit weights were repacked for inference by a forward pass, so they cannot be read: load it "
-            "anew and measure the weights first"
+            "this model's 4-bit weights were repacked for inference by a forward pass, so they cannot be read: reload "
+            "the model and measure the weights first"
         )
     weight: Tensor = dequantize_module_weight(base).detach().double()
     return weight.T if isinstance(base, Conv1D) else weight
@@ -165,7 +165,7 @@ class SelectionDrift:
     trained: NeuronSet | None
 
     def still_selected(self, language: str) -> tuple[int, int] | None:
-        """How many of the neurons trained for ``language`` are selected for it before, and after.
+        """Return how many of the neurons trained for ``language`` are selected for it before, and after.
 
         None where none were trained for it.
         """
@@ -176,7 +176,7 @@ class SelectionDrift:
 
 
 def own_selector(trained: NeuronSet | None) -> dict[str, Any] | None:
-    """The selector that chose the trained neurons; None if that is not known, or not here, or was chance."""
+    """Return the selector that chose the trained neurons; None if that is not known, or not here, or was chance."""
     found = trained.selector if trained is not None else None
     if found is None or found["name"] == RANDOM:
         return None

@@ -105,7 +105,7 @@ def _attention(sites: Sites) -> list[str]:
 def _kept(
     sites: Sites, neurons: NeuronSet | None, projections: Sequence[Projection]
 ) -> dict[str, tuple[Factor, Tensor]]:
-    """Module name → the factor to restrict and its rows or columns, for the layers that have neurons."""
+    """Return module name → the factor to restrict and its rows or columns, for the layers that have neurons."""
     if neurons is None:
         return {}
     neurons.check(name_of(sites.model), sites.layers, sites.width)
@@ -145,7 +145,7 @@ def count_parameters(adapted: nn.Module) -> Counts:
 
 
 def _neuron_factors(adapted: nn.Module) -> Iterator[nn.Module]:
-    """The factors with a row or a column a neuron, of the feed-forward modules that are adapted."""
+    """Yield the factors with a row or column per neuron, of the feed-forward modules that are adapted."""
     sites = locate(adapted)
     row = sites.architecture
     factors: dict[str | None, Factor] = {row.before: "lora_B", row.up: "lora_B", row.after: "lora_A"}

@@ -12,7 +12,7 @@ from lnbench.errors import LnbenchError
 
 
 def _full(entries: Tensor, kept: Tensor, dim: int, size: int) -> Tensor:
-    """The matrix of ``size`` rows (``dim`` 0) or columns (1) that is ``entries`` at ``kept`` and zero elsewhere."""
+    """Return the matrix of ``size`` rows (``dim`` 0) or columns (1): ``entries`` at ``kept`` and zero elsewhere."""
     shape = list(entries.shape)
     shape[dim] = size
     return entries.new_zeros(shape).index_copy(dim, kept, entries)
@@ -75,7 +75,7 @@ class RestrictedFactor(nn.Module):
         return self.in_features if self.dim else self.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., in]`` to ``[..., out]``, by the very product that the full matrix would take part in.
+        """Return ``[..., in]`` to ``[..., out]``, by the very product that the full matrix would take part in.
 
         For the backward pass it keeps no matrix of full size, and none that other rows or columns would need.
         """
@@ -116,6 +116,6 @@ class RestrictedFactor(nn.Module):
             self.entries.copy_(full.index_select(self.dim, kept))
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows."""
+        """Return what ``print(model)`` shows."""
         what = "columns" if self.dim else "rows"
         return f"in_features={self.in_features}, out_features={self.out_features}, {what}={len(self.kept)}"

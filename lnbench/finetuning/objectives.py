@@ -41,11 +41,11 @@ class Objective(nn.Module):
         return next(self.adapted.parameters()).device
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Examples as one batch of tensors."""
+        """Stack examples as one batch of tensors."""
         raise NotImplementedError
 
     def measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
-        """``loss`` (nats, a mean) and ``accuracy`` over questions, without dropout."""
+        """Return ``loss`` (nats, a mean) and ``accuracy`` over questions, without dropout."""
         training = self.training
         self.eval()
         try:
@@ -72,7 +72,7 @@ class TextObjective(Objective):
             self.better = "loss"
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """``input_ids`` and ``labels``, ``[batch, length]``: a label is the token that should follow its position."""
+        """Return ``input_ids`` and ``labels``, ``[batch, length]``: a label is the token that follows its position."""
         ids, _ = pad_right([example.tokens[:-1] for example in examples], self._pad)
         ignored = [[IGNORED] * (len(example.tokens) - 1 - example.answer) for example in examples]
         answers = [example.tokens[-example.answer :] for example in examples]
@@ -80,7 +80,7 @@ class TextObjective(Objective):
         return {"input_ids": ids, "labels": labels}
 
     def forward(self, input_ids: Tensor, labels: Tensor, num_items_in_batch: Tensor | None = None) -> dict[str, Tensor]:
-        """``loss``, from :meth:`collate`'s tensors."""
+        """Return ``loss``, from :meth:`collate`'s tensors."""
         given = input_ids.device
         input_ids, labels = input_ids.to(self.device), labels.to(self.device)
         wanted = labels != IGNORED
@@ -102,7 +102,7 @@ class TextObjective(Objective):
         return {"loss": loss / tokens, "accuracy": right / len(questions)}
 
     def _scores(self, examples: Sequence[Example], batch_size: int) -> Iterator[tuple[float, bool]]:
-        """Each answer's log-likelihood, and whether greedy decoding would give it.
+        """Return each answer's log-likelihood, and whether greedy decoding would give it.
 
         Choices of one token after the same prompt share a row.
         """
@@ -136,7 +136,7 @@ class HeadObjective(Objective):
         self.head.to(self.device)
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """``input_ids`` ``[batch, length]``, ``read`` and ``labels`` ``[batch]``, and a mask where padding is seen."""
+        """Return ``input_ids`` ``[batch, length]``, ``read`` and ``labels`` ``[batch]``; a mask if padding is seen."""
         texts = self.pooling.lay_out([example.tokens for example in examples])
         mask = {} if texts.mask is None else {"attention_mask": texts.mask}
         labels = torch.tensor([example.label for example in examples])
@@ -150,7 +150,7 @@ class HeadObjective(Objective):
         attention_mask: Tensor | None = None,
         num_items_in_batch: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """``loss``, from :meth:`collate`'s tensors."""
+        """Return ``loss``, from :meth:`collate`'s tensors."""
         mask = None if attention_mask is None else attention_mask.to(self.device)
         logits = self._logits(LaidOut(input_ids.to(self.device), mask, read))
         total = cross_entropy(logits, labels.to(logits.device), reduction="sum").to(input_ids.device)
@@ -180,11 +180,11 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _hidden_size(adapted: nn.Module) -> int:
-    """What the output head reads: some bodies end in another width than the one that their blocks have."""
+    """Return what the output head reads: some bodies end in another width than that of their blocks."""
     model: Any = locate(adapted).model
     return int(model.get_output_embeddings().in_features)
 
 
 def objective_of(adapted: nn.Module, data: TrainingData) -> TextObjective | HeadObjective:
-    """The objective that the data is made for."""
+    """Return the objective that the data is made for."""
     return TextObjective(adapted, data) if data.classes is None else HeadObjective(adapted, data)

@@ -38,7 +38,7 @@ class TrainingSettings(BaseModel):
     )
     lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
     head_lr: float | None = Field(default=None, gt=0, description="that of the classification head; none: lr")
-    batch_size: int = Field(default=8, ge=1, description="examples an optimiser step")
+    batch_size: int = Field(default=8, ge=1, description="examples per optimiser step")
     accumulation: int = Field(default=1, ge=1, description="forward passes that a batch is split into")
     epochs: float = Field(default=1, gt=0, description="passes over the training rows")
     max_steps: int | None = Field(default=None, ge=1, description="steps; wins over epochs")
@@ -146,7 +146,7 @@ PRESETS: dict[str, TrainingPreset] = {
 
 
 def preset_of(name: str | None) -> TrainingPreset:
-    """A preset by name; without one, the defaults.
+    """Return a preset by name; without one, the defaults.
 
     Raises:
         LnbenchError: no such preset.
@@ -159,7 +159,7 @@ def preset_of(name: str | None) -> TrainingPreset:
 
 
 def settings_of(preset: str | None, overrides: Mapping[str, Any]) -> TrainingSettings:
-    """A preset's settings with some of them replaced.
+    """Return a preset's settings with some of them replaced.
 
     Raises:
         LnbenchError: an unknown preset or setting, or a value that does not fit.

@@ -28,7 +28,7 @@ class ProjectionPlace(NamedTuple):
 
 
 def place(row: Architecture, width: int, projection: Projection) -> ProjectionPlace:
-    """Where ``gate`` (in a plain block, the projection before the non-linearity), ``up`` or ``down`` is.
+    """Return where ``gate`` (in a plain block, the projection before the non-linearity), ``up`` or ``down`` is.
 
     Raises:
         LnbenchError: ``up`` of a plain block, or another name.

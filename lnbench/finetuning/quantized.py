@@ -22,7 +22,7 @@ def keep_trainable(model: nn.Module) -> None:
         if isinstance(module, Linear4bit):
             if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
                 raise LnbenchError(
-                    "this model's 4-bit weights were repacked for inference by a forward pass, so it cannot be "
-                    "trained: load it anew"
+                    "bitsandbytes repacked the 4-bit weights in an earlier forward pass, so they have no gradient; "
+                    "reload the model"
                 )
             module.support_avx512bf16_for_cpu = False

@@ -17,7 +17,7 @@ _KEYWORDS = "random, random-like-…, all, none"
 
 
 def no_neurons(model: nn.Module) -> NeuronSet:
-    """A set of ``model``'s name and shape without languages: enough to choose ``all`` or ``none``.
+    """Return a set with ``model``'s name and shape and no languages: enough to choose ``all`` or ``none``.
 
     Raises:
         LnbenchError: unsupported model.
@@ -27,12 +27,12 @@ def no_neurons(model: nn.Module) -> NeuronSet:
 
 
 def name_of(model: nn.Module) -> str:
-    """A model's name, as Statistics and NeuronSets record it."""
+    """Return a model's name, as Statistics and NeuronSets record it."""
     return getattr(model.config, "_name_or_path", "") or type(model).__name__
 
 
 def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> NeuronSet:
-    """The part of ``neurons`` to train, with its provenance.
+    """Return the part of ``neurons`` to train, with its provenance.
 
     Args:
         neurons: The languages' neurons; for ``all`` and ``none`` only its model and shape are read.
@@ -73,7 +73,9 @@ def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> Neur
 
 def _check(neurons: NeuronSet, named: list[str]) -> None:
     if not neurons.languages:
-        raise LnbenchError("only all or none can be chosen without a NeuronSet that has languages; pass neurons=")
+        raise LnbenchError(
+            "languages=… needs neurons: pass --neurons FILE or --selector (without, only 'all' and 'none' work)"
+        )
     for one in named:
         if one not in neurons:
             raise unknown("language", one, neurons.languages, f"Or choose by a word: {_KEYWORDS}")

@@ -42,7 +42,7 @@ _LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbyt
 def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output_dir: Path) -> None:  # noqa: ARG001 - the contract
     """Train what has ``requires_grad`` in an adapted model, in place.
 
-    If ``output_dir`` holds checkpoints of an interrupted training, it goes on from the last one, and on the CPU ends
+    If ``output_dir`` holds checkpoints of an interrupted training, it resumes from the last one, and on the CPU ends
     with the same bits as without the interruption. A fine-tuner calls this, then saves the adapter.
 
     Args:
@@ -50,7 +50,7 @@ def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output
         tokenizer: The model's.
         data: What to train on, and how; see :func:`lnbench.finetuning.data.prepare`.
         output_dir: Gets ``training.json``, ``log.jsonl``, ``training.png``, ``head.safetensors`` if a head is trained,
-            ``checkpoint-*`` while training goes on, and what trackers (``report_to``) write.
+            ``checkpoint-*`` during training, and what trackers (``report_to``) write.
 
     Raises:
         LnbenchError: a loss that is not a number, a full disk, several processes, nothing to train.
@@ -131,7 +131,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
             self.evaluate()
 
     def results(self) -> dict[str, Any]:
-        """Steps, and the measures before and after, as JSON data."""
+        """Return the steps, and the measures before and after, as JSON data."""
         measures = self._measures()
         named = {"before": measures[:1], "after": measures[-1:]}
         best = {}
@@ -149,7 +149,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         }
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure on the validation questions; no random numbers are drawn, so training goes on as without it."""
+        """Measure on the validation questions; no random numbers are drawn, so training continues as without it."""
         found = self.model.measure(self._data.validation, self.args.per_device_eval_batch_size)
         metrics = {f"eval_{name}": value for name, value in found.items()}
         self.log(metrics)
@@ -157,7 +157,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As Trainer; the head learns at a rate of its own, if it is given one."""
+        """Work as Trainer's; the head learns at a rate of its own, if it is given one."""
         head_lr = self._data.settings.head_lr
         new = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
@@ -174,7 +174,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         return [row for row in self.state.log_history if "eval_accuracy" in row]
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        """The model is where it was loaded."""
+        """Leave the model where it was loaded."""
 
     # Checkpoints: the trained parameters, exactly, and a mark that they are all there
 
@@ -190,7 +190,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         found, wanted = load_file(Path(resume_from_checkpoint) / _WEIGHTS), self._trained()
         if {name: value.shape for name, value in found.items()} != {name: one.shape for name, one in wanted.items()}:
-            raise LnbenchError(f"{resume_from_checkpoint} is of another adapter; delete the folder to start anew")
+            raise LnbenchError(f"{resume_from_checkpoint} is of another adapter; delete the folder to start over")
         with torch.no_grad():
             for name, parameter in wanted.items():
                 parameter.copy_(found[name])
@@ -205,7 +205,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         except _FULL_DISK as error:
             raise LnbenchError(
                 f"cannot write {folder}: {' '.join(str(error).split())}. Make room and run the same command again: it "
-                "goes on from the checkpoint before"
+                "resumes from the checkpoint before"
             ) from error
         finished = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
         write_json(folder / _COMPLETE, {"finished": finished})
@@ -226,12 +226,12 @@ def _check_alone() -> None:
 
 
 def total_steps(examples: int, settings: TrainingSettings) -> int:
-    """Optimiser steps of a training."""
+    """Return the number of optimiser steps of a training."""
     return settings.max_steps or math.ceil(settings.epochs * math.ceil(examples / settings.batch_size))
 
 
 def _arguments(objective: Objective, data: TrainingData, output_dir: Path) -> TrainingArguments:
-    """What Trainer is told."""
+    """Return Trainer's arguments."""
     settings = data.settings
     steps = total_steps(len(data.training), settings)
     measured = settings.eval_steps or max(1, math.ceil(steps / _MEASUREMENTS))

@@ -26,10 +26,10 @@ _NAMES = {
 
 
 class LogFile(TrainerCallback):  # type: ignore[misc]
-    """Appends what Trainer logs to a file, one JSON object a line.
+    """Appends what Trainer logs to a file, one JSON object per line.
 
-    After an interruption the file is written anew up to the checkpoint that training goes on from, so that every step
-    stands in it once.
+    After an interruption the file is rewritten up to the checkpoint that training resumes from, so that it has every
+    step once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +43,11 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
             file.write_all(self.rows)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by Trainer."""
+        """Start the log where training starts; called by Trainer."""
         self.start(state)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by Trainer.
+        """Append what Trainer logged; called by Trainer.
 
         Raises:
             LnbenchError: the loss is not a number, or the disk is full.
@@ -69,7 +69,7 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
 
 
 def _row(logged: Mapping[str, Any]) -> dict[str, Any]:
-    """One line; empty for Trainer's closing summary, which measures nothing."""
+    """Return one line; empty for Trainer's closing summary, which measures nothing."""
     row = {ours: logged[name] for name, ours in _NAMES.items() if name in logged}
     return row if row.keys() & {"loss", "validation_loss"} else {}
 

@@ -12,13 +12,13 @@ from lnbench.formats import read_format
 FORMAT = "lnbench.training/1"
 FILE = "training.json"
 CHECKPOINTS = "checkpoint-*"
-"""Folders beside it, while training goes on."""
+"""Folders beside it, during training."""
 _ABOUT_WEIGHTS = ("dtype", "revision", "gguf_file", "load_in_4bit")
 _BITSANDBYTES = "bnb_4bit_"
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The record of a folder; None if nothing was trained there yet.
+    """Return the record of a folder; None if nothing was trained there yet.
 
     Raises:
         LnbenchError: the file is damaged or something else.
@@ -35,7 +35,7 @@ def update(folder: Path, **parts: Any) -> None:
 
 
 def base_model(found: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
-    """The base model that a record names, and those of its model arguments that say how weights are read.
+    """Return the base model that a record names, and those of its model arguments that say how weights are read.
 
     A record can come from a stranger, so no other argument is taken from it: ``trust_remote_code`` would run code.
     """
@@ -46,7 +46,7 @@ def base_model(found: Mapping[str, Any] | None) -> tuple[str | None, dict[str, A
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """What differs between two pieces of JSON, as ``name: before → now``."""
+    """Return what differs between two pieces of JSON, as ``name: before → now``."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
         parts = [differences(before.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys]

@@ -94,7 +94,7 @@ SOURCES: dict[str, RowSource] = {
 
 
 def files_of(name: str) -> list[Path]:
-    """The files on this machine that hold the rows of a key of :data:`SOURCES`; none for rows from elsewhere.
+    """List the files on this machine that hold the rows of a key of :data:`SOURCES`; none for rows from elsewhere.
 
     Raises:
         LnbenchError: ``LNBENCH_DATA`` is no folder.
@@ -120,7 +120,7 @@ class Rows:
 
 
 def open_rows(name: str, include_path: Path | None = None, *, head: bool = False) -> Rows:
-    """The task and the rows that ``name`` stands for.
+    """Open the task and the rows that ``name`` names.
 
     Args:
         name: A key of :data:`SOURCES`, or an lm-eval task with a training split. Its validation split counts only if

@@ -36,7 +36,7 @@ class Answers(CacheHook):  # type: ignore[misc]
         return self._table is not None
 
     def find(self, kind: str, request: Iterable[Any]) -> Any | None:
-        """The answer kept for a request under the present configuration, or None."""
+        """Return the answer kept for a request under the present configuration, or None."""
         found = self._table.get(self._key(kind, request)) if self._table is not None else None
         return tuple(found) if isinstance(found, list) else found
 

@@ -12,7 +12,7 @@ _SEPARATORS = re.compile(r"""[,"'{}()\s]""")
 
 
 def format_model_args(arguments: Mapping[str, Any]) -> str:
-    """``key=value,key=value`` where lm_eval reads the same values back from it, else a JSON object.
+    """Return ``key=value,key=value`` where lm_eval reads the same values back from it, else a JSON object.
 
     The corpus pattern's ``{lang}`` is written ``*``, since lm_eval takes a word with a brace for JSON.
     """
@@ -29,7 +29,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_literal(text: str) -> bool:
-    """Whether lm_eval would take a text for something else."""
+    """Return whether lm_eval would take a text for something else."""
     if text.lower() in ("true", "false"):
         return True
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
-    """lm_eval's arguments with ``--model lnbench``, where no model is given."""
+    """Return lm_eval's arguments with ``--model lnbench``, where no model is given."""
     rest = list(arguments)
     if rest[:1] == ["run"]:
         rest = rest[1:]

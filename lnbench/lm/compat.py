@@ -71,7 +71,7 @@ def our_tasks_included() -> Iterator[None]:
 
 
 def is_single_task(entry: Any) -> bool:
-    """Whether an entry of a TaskManager's index is one task; upstream has no public way to ask."""
+    """Return whether an entry of a TaskManager's index is one task; upstream has no public way to ask."""
     return entry.kind in (Kind.TASK, Kind.PY_TASK)
 
 

@@ -36,7 +36,7 @@ class Tasks(TaskManager):  # type: ignore[misc]
     cell.
 
     Args:
-        include_path: The user's folder of tasks, beside ours; of one name, the user's is taken.
+        include_path: The user's folder of tasks, beside ours; if both have a name, the user's wins.
         metadata: As lm-eval's ``--metadata``.
     """
 
@@ -50,7 +50,7 @@ class Tasks(TaskManager):  # type: ignore[misc]
         self._loaded: dict[tuple[str, ...], Any] = {}
 
     def has(self, name: str) -> bool:
-        """Whether there is a task, group or tag of this name."""
+        """Return whether there is a task, group or tag of this name."""
         if not self._complete and not self._is_known_in_full(name):
             super().__init__(**self._options)
             self._complete = True
@@ -65,7 +65,7 @@ class Tasks(TaskManager):  # type: ignore[misc]
         return ours or compat.is_single_task(entry)
 
     def load(self, task_list: Any) -> Any:
-        """As lm-eval; the same tasks are handed out again."""
+        """Load as lm-eval does; the same tasks are handed out again."""
         key = tuple(task_list)
         if key not in self._loaded:
             for name in key:
@@ -112,7 +112,7 @@ def evaluate(
     model_args: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """One lm-eval invocation, in this process and on a model that is loaded already.
+    """Run one lm-eval invocation, in this process and on a model that is loaded already.
 
     Args:
         lm: The model; it takes up ``arguments`` as its experiment.
@@ -154,7 +154,7 @@ def evaluate(
 
 
 def results_file(folder: Path) -> Path:
-    """lm-eval's results in the output path of one invocation.
+    """Return lm-eval's results in the output path of one invocation.
 
     Raises:
         UnwrittenError: there are none.
@@ -166,13 +166,13 @@ def results_file(folder: Path) -> Path:
 
 
 def samples_file(folder: Path, task: str) -> Path:
-    """lm-eval's samples of a task in the output path of one invocation."""
+    """Return lm-eval's samples of a task in the output path of one invocation."""
     results = results_file(folder)
     return results.with_name(f"samples_{task}_{results.stem.removeprefix('results_')}.jsonl")
 
 
 def _check_written(folder: Path, samples: Mapping[str, int]) -> None:
-    """lm-eval only warns when it cannot write its files."""
+    """Check lm-eval's files, since lm-eval only warns when it cannot write them."""
     try:
         json.loads(results_file(folder).read_bytes())
         for task, rows in samples.items():

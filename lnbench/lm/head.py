@@ -22,7 +22,7 @@ FILE = "head.safetensors"
 """Its name in an adapter's folder."""
 POOLINGS = ("last", "paper")
 SEPARATOR = "\x1e"
-"""In a prompt, what stands for the tokenizer's own end of text: tasks do not know the tokenizer."""
+"""In a prompt, the place of the tokenizer's own end of text: tasks do not know the tokenizer."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Pooling:
     pad: int | None = None
 
     def lay_out(self, texts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> LaidOut:
-        """Texts as the model is to read them.
+        """Lay texts out as the model is to read them.
 
         Args:
             texts: Token ids; for ``paper`` at most ``length`` of them.
@@ -70,13 +70,13 @@ class Pooling:
         return LaidOut(ids, real.long(), torch.full_like(ends, ids.shape[1] - 1))
 
     def metadata(self) -> dict[str, str]:
-        """As text, for a file."""
+        """Return it as text, for a file."""
         values = {"pooling": self.name, "length": self.length, "pad": self.pad}
         return {name: str(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def of(cls, metadata: dict[str, str], path: Path) -> Pooling:
-        """The pooling that a file's metadata names; ``last`` where it names none.
+        """Return the pooling that a file's metadata names; ``last`` where it names none.
 
         Raises:
             LnbenchError: an unknown one, or one whose length or padding is missing.
@@ -93,7 +93,7 @@ class Pooling:
 
 
 def separated(text: str, tokenizer: Any) -> str:
-    """A prompt with the tokenizer's end of text for :data:`SEPARATOR`.
+    """Return a prompt with the tokenizer's end of text for :data:`SEPARATOR`.
 
     Raises:
         LnbenchError: the tokenizer has none.
@@ -102,13 +102,14 @@ def separated(text: str, tokenizer: Any) -> str:
         return text
     if tokenizer.eos_token is None:
         raise LnbenchError(
-            "this prompt is divided by the end of text, of which the tokenizer has none (eos_token): use a task without"
+            "the prompt uses a separator that is replaced by the EOS token, but this tokenizer has no eos_token; use a "
+            "task without _pair"
         )
     return text.replace(SEPARATOR, tokenizer.eos_token)
 
 
 def read_hidden(body: Any, texts: LaidOut) -> Tensor:
-    """``[batch, hidden]``: the final hidden state at the position that the head reads.
+    """Return ``[batch, hidden]``: the final hidden state at the position that the head reads.
 
     Args:
         body: The model without its output head.
@@ -119,7 +120,7 @@ def read_hidden(body: Any, texts: LaidOut) -> Tensor:
 
 
 def cut_left(tokens: list[int], length: int, first: int) -> list[int]:
-    """The last ``length`` tokens; if the text begins with the token ``first`` (BOS), it still does."""
+    """Return the last ``length`` tokens; if the text begins with the token ``first`` (BOS), it still does."""
     if len(tokens) <= length:
         return tokens
     return tokens[:1] + tokens[len(tokens) - length + 1 :] if tokens[0] == first else tokens[-length:]
@@ -174,7 +175,7 @@ class ClassificationHead:
             )
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """``[batch, classes]`` from hidden states ``[batch, hidden]``.
+        """Return ``[batch, classes]`` from hidden states ``[batch, hidden]``.
 
         Raises:
             LnbenchError: the head was made for a model of another hidden size.

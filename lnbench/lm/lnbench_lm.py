@@ -131,7 +131,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         return self._described
 
     def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
-        """As lm-eval. :data:`~lnbench.lm.head.SEPARATOR` in a text stands for the tokenizer's own end of text."""
+        """Encode as lm-eval does; :data:`~lnbench.lm.head.SEPARATOR` in a text is the tokenizer's own end of text."""
         return list(super().tok_encode(separated(string, self.tokenizer), *args, **options))
 
     # What lm-eval asks for
@@ -166,7 +166,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         )
 
     def get_model_info(self) -> dict[str, Any]:
-        """lm-eval's model information, and under ``lnbench`` what was applied and to what."""
+        """Return lm-eval's model information, and under ``lnbench`` what was applied and to what."""
         info: dict[str, Any] = super().get_model_info()
         experiment = self.experiment
         described: dict[str, Any] = {
@@ -339,7 +339,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
 
     @contextmanager
     def _reading(self, batch: Batch, pooled: torch.Tensor | None = None) -> Iterator[None]:
-        """Forward passes in this block read ``batch``: the override learns which of its tokens to change.
+        """Let forward passes in this block read ``batch``: the override learns which of its tokens to change.
 
         A classification head can read a padding token (``pooled``, a position a row), which then counts as real.
         """
@@ -358,7 +358,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 self._applied.real = None
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
-        """As lm-eval, but by the longest request in place of the model's full length, and by rule on a CPU."""
+        """Detect as lm-eval does, but by the longest request, not the model's full length; by rule on a CPU."""
         longest = self._longest or self.max_length
         if requests:
             longest = len(TokenRow.of(requests[pos], self.max_length).tokens)
@@ -369,7 +369,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             return int(super()._detect_batch_size([(None, [0] * longest, [0])], 0))
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
-        """As lm-eval, which divides by zero where there are fewer requests than batch sizes to try."""
+        """Schedule as lm-eval does, which divides by zero where there are fewer requests than batch sizes to try."""
         steps: float = self.batch_schedule
         self.batch_schedule = min(steps, len(n_reordered_requests))
         try:
@@ -378,14 +378,14 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             self.batch_schedule = steps
 
     def _create_model(self, *args: Any, **options: Any) -> None:
-        """As lm-eval, whose quantisation arguments transformers no longer takes one by one."""
+        """Load as lm-eval does, whose quantisation arguments transformers no longer takes one by one."""
         quantization = {name: options.pop(name) for name in list(options) if name.startswith(_BITSANDBYTES)}
         if quantization.get("load_in_4bit") or quantization.get("load_in_8bit"):
             options["quantization_config"] = BitsAndBytesConfig(**quantization)
         super()._create_model(*args, **options)
 
     def _configuration(self, language: str | None) -> str:
-        """Everything besides the request that an answer depends on, as a fingerprint for the answer cache."""
+        """Return everything besides the request that an answer depends on, as a fingerprint for the answer cache."""
         settings = [str(getattr(self, name, None)) for name in _ANSWER_SETTINGS]
         parts: list[Any] = [self.described, settings, self._classifier.sha256 if self._classifier else None]
         if language is not None:

@@ -30,7 +30,7 @@ class OverrideCounts:
             self.outside += applied.outside_range * written
 
     def summary(self) -> dict[str, Any]:
-        """The account as it appears in the results."""
+        """Return the account as it appears in the results."""
         return {
             "neurons": self.neurons,
             "layers": self.layers,

@@ -69,7 +69,7 @@ class Batch:
         return self._between([len(row.tokens) - row.scored for row in self.rows], self._ends)
 
     def real(self, positions: Positions) -> Tensor:
-        """``BoolTensor[batch, length]``: the real tokens at the positions that an override changes."""
+        """Return ``BoolTensor[batch, length]``: the real tokens at the positions that an override changes."""
         prompts = [min(row.prompt, len(row.tokens)) for row in self.rows]
         if positions == "prompt":
             return self._between([0], prompts)
@@ -86,7 +86,7 @@ class Batch:
 
 
 def collate(requests: Sequence[TokenRequest], *, share: bool) -> Any:
-    """lm-eval's batching: longest first, and with ``share`` one row for all one-token continuations of a context."""
+    """Batch as lm-eval does: longest first; ``share``: one row for all one-token continuations of a context."""
     return Collator(
         requests,
         sort_fn=lambda request: (-len(request[1]) - len(request[2]), tuple(request[1] + request[2])),
@@ -98,7 +98,7 @@ def collate(requests: Sequence[TokenRequest], *, share: bool) -> Any:
 def read_scores(
     collator: Any, chunk: Sequence[TokenRequest], batch: Batch, logits: Tensor, softmax_dtype: torch.dtype | None
 ) -> list[tuple[Any, tuple[float, bool]]]:
-    """The answers of one batch.
+    """Return the answers of one batch.
 
     Args:
         collator: What :func:`collate` made; it knows which requests share a row.
@@ -125,7 +125,7 @@ def read_scores(
 
 
 def length_for_batch_size(requests: Sequence[Any], encode: Callable[[str], list[int]], generated: int) -> int:
-    """The longest row that ``requests`` can come to, in tokens, ``generated`` ones included."""
+    """Return the length in tokens of the longest row of ``requests``, ``generated`` ones included."""
     return (
         max(sum(len(encode(part)) for part in request.args if isinstance(part, str)) for request in requests)
         + generated

@@ -16,7 +16,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
-    """What a model is, for provenance and cache keys.
+    """Return what a model is, for provenance and cache keys.
 
     Returns:
         ``model`` (name), ``revision``, ``weights`` (fingerprint of the parameters, adapters included), ``config``
@@ -32,7 +32,7 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     name, revision = getattr(config, "_name_or_path", "") or type(base).__name__, getattr(config, "_commit_hash", None)
     weights = weights_fingerprint(base)
     if any(parameter.is_meta for parameter in base.parameters()):
-        # Offloaded weights are not here to be read, so their source stands for them.
+        # Offloaded weights are not here to be read, so their source is taken for them.
         weights = fingerprint([weights, name, revision])
     described = {
         "model": name,
@@ -49,7 +49,7 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
 
 
 def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:
-    """What PEFT adds beyond the parameters inside ``base``: its configuration (scaling), and virtual tokens."""
+    """Return what PEFT adds beyond the parameters inside ``base``: its scaling configuration, and virtual tokens."""
     configs = getattr(model, "peft_config", None)
     if not configs:
         return None
@@ -66,7 +66,7 @@ def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with any parameter of ``model``, its adapters included.
+    """Return 16 hexadecimal digits that change with any parameter of ``model``, its adapters included.
 
     Every parameter enters with its name, shape, type, the sum of its bit patterns and up to 256 of its elements: enough
     to tell apart models that were trained differently without reading gigabytes through a hash, and the same whatever
@@ -86,6 +86,6 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """16 hexadecimal digits of a tokenizer's vocabulary and of what it makes of a line of several scripts."""
+    """Return 16 hexadecimal digits of a tokenizer's vocabulary and of how it splits a line of several scripts."""
     probe = "lnbench 1234 – naïve, हिन्दी, اردو, 中文, Tiếng Việt\n\n  x"
     return fingerprint([sorted(tokenizer.get_vocab().items()), tokenizer(probe)["input_ids"]])

@@ -62,7 +62,7 @@ _NEEDED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenize
 
 
 def resolve(pretrained: str) -> str:
-    """What to hand to ``from_pretrained``: the folder of a packaged model, or ``pretrained`` itself.
+    """Return what to hand to ``from_pretrained``: the folder of a packaged model, or ``pretrained`` itself.
 
     The first use of a packaged model converts it into the cache (about a minute; a line on stderr says so): float32
     safetensors, configuration and tokenizer. Later uses, and other processes, find the finished folder. A packaged name
@@ -80,7 +80,7 @@ def resolve(pretrained: str) -> str:
 
 
 def model_folder(name: str) -> Path:
-    """The folder in the cache that holds packaged model ``name`` once it is converted."""
+    """Return the folder in the cache that holds packaged model ``name`` once it is converted."""
     return cache_dir("models", f"{PACKAGED[name].sha256[:12]}-{_RECIPE}", name)
 
 
@@ -196,7 +196,7 @@ def _notice(message: str) -> None:
 
 @content_hash.remembered
 def content_of(name: str) -> str:
-    """A packaged model's checksum, the files of a local folder, or a hub name itself."""
+    """Return a packaged model's checksum, the files of a local folder, or a hub name itself."""
     if name in PACKAGED:
         return PACKAGED[name].sha256[:16]
     folder = Path(name).expanduser()

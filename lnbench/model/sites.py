@@ -92,7 +92,7 @@ class Sites:
 
 
 def unwrap(model: Any) -> Any:
-    """The Hugging Face model inside PEFT, data-parallel and compiled wrappers."""
+    """Return the Hugging Face model inside PEFT, data-parallel and compiled wrappers."""
     while True:
         if hasattr(model, "get_base_model"):
             inner = model.get_base_model()
@@ -104,7 +104,7 @@ def unwrap(model: Any) -> Any:
 
 
 def architecture_of(config: Any) -> Architecture:
-    """The row for a Hugging Face configuration.
+    """Return the row for a Hugging Face configuration.
 
     Raises:
         LnbenchError: the model type has no row, or is a mixture of experts.
@@ -159,7 +159,7 @@ def locate(model: nn.Module) -> Sites:
         )
     if len(set(map(id, activations))) != len(activations):
         raise LnbenchError(
-            f"this {type(base).__name__} shares one non-linearity between layers, so its layers cannot be told apart"
+            f"this {type(base).__name__} shares one non-linearity between layers, so its layers cannot be distinguished"
         )
     return Sites(row, base, blocks, activations, widths.pop())
 
@@ -184,7 +184,7 @@ TENSOR_PARALLEL = (
 
 
 def _inputs(projection: nn.Module) -> int:
-    """The number of inputs of a linear layer, GPT-2's transposed ``Conv1D`` and PEFT's wrappers included."""
+    """Return the number of inputs of a linear layer, also of GPT-2's transposed ``Conv1D`` and PEFT's wrappers."""
     while hasattr(projection, "base_layer"):
         projection = projection.base_layer  # type: ignore[assignment]
     size = getattr(projection, "in_features", None)
@@ -204,13 +204,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def transformer_body(model: Any) -> nn.Module:
-    """The model without its output head."""
+    """Return the model without its output head."""
     body = getattr(model, "base_model", None)
     return body if isinstance(body, nn.Module) else model
 
 
 def input_device(model: Any) -> torch.device:
-    """The device that token ids go to, also where the weights are offloaded."""
+    """Return the device that token ids go to, also where the weights are offloaded."""
     hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
     if (device := getattr(hook, "execution_device", None)) is not None:
         return torch.device(device)

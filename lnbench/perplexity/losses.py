@@ -35,7 +35,7 @@ def block_nats(
         text: What is read.
         batch_size: Blocks in a forward pass of the body.
         applied: Of the override in whose context this is called, if any.
-        on_tokens: Told how many counted tokens have been read, batch by batch.
+        on_tokens: Called with the number of counted tokens that have been read, batch by batch.
 
     Raises:
         LnbenchError: the model gives a loss that is not a finite number.

@@ -67,7 +67,7 @@ def corpus_of(language: str, lnbench_data: str | None = None) -> str:
 
 
 def process_results(doc: dict[str, Any], results: list[float]) -> dict[str, Any]:
-    """A document's log-likelihood and bytes, for the metrics that weigh documents by bytes; and its own bits per byte.
+    """Return a document's log-likelihood and bytes, for metrics weighted by bytes; and its own bits per byte.
 
     Args:
         doc: A row of :func:`documents`.

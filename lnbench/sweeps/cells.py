@@ -40,7 +40,7 @@ class Loading:
     adapter: str | None = None
     head: str | None = None
     content: Any = None
-    """What stands for the weights in a cell's key."""
+    """What a cell's key holds in place of the weights."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -64,14 +64,14 @@ class Invocation:
 
     @classmethod
     def of(cls, spec: Sweep) -> Invocation:
-        """The part of a spec that is handed to lm-eval as it is."""
+        """Return the part of a spec that is handed to lm-eval as it is."""
         given = {name: getattr(spec, name) for name in cls.__dataclass_fields__}
         # lm-eval takes a float below 1 for a share.
         whole = spec.limit is not None and spec.limit >= 1
         return cls(**{**given, "limit": int(spec.limit or 0) if whole else spec.limit})
 
     def folder_of(self, task: str) -> str | None:
-        """Where a task's YAML is looked for, beside lm-eval's own; of one name, the user's is taken."""
+        """Return where a task's YAML is looked for, beside lm-eval's own; if both have the name, the user's wins."""
         if not task.startswith(_OURS) or (self.include_path and task in _tasks_in(self.include_path)):
             return self.include_path
         return str(tasks_dir())
@@ -82,7 +82,7 @@ class Invocation:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NOT_SETUP}
 
     def words(self, seed: int | None) -> Iterator[str]:
-        """The options on lm_eval's command line."""
+        """Yield the options on lm_eval's command line."""
         named: dict[str, Any] = {
             "--num_fewshot": self.num_fewshot,
             "--limit": self.limit,
@@ -155,7 +155,7 @@ class Cell:
 
 
 def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
-    """The cells of a spec, each once, in an order in which nothing is loaded twice.
+    """Return the cells of a spec, each once, in an order in which nothing is loaded twice.
 
     Args:
         spec: The spec.
@@ -238,7 +238,7 @@ def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[C
 
 
 def _neurons(spec: Sweep) -> Iterator[_Neurons]:
-    """The selectors and files of a spec, each followed by its controls."""
+    """Yield the selectors and files of a spec, each followed by its controls."""
     if not spec.changing:
         return
     from_folder = {"statistics": spec.statistics} if spec.statistics else {}
@@ -265,14 +265,14 @@ def _controls(spec: Sweep, name: str, arguments: Mapping[str, Any], content: Any
 
 
 def _files(kind: str, choice: str) -> list[tuple[str, str]]:
-    """The parameters of a choice that name files, and what these hold."""
+    """Return the parameters of a choice that name files, and what these hold."""
     given = get_host().canonical(kind, choice)["parameters"]
     named = {name: value for name, value in given.items() if isinstance(value, str) and Path(value).is_file()}
     return [(name, content_hash.of_file(path)) for name, path in sorted(named.items())]
 
 
 def _compared(spec: Sweep) -> list[str]:
-    """The languages whose Statistics are read.
+    """Return the languages whose Statistics are read.
 
     Raises:
         LnbenchError: a language that is measured is not among them, or has no text.
@@ -294,7 +294,7 @@ def _compared(spec: Sweep) -> list[str]:
 
 
 def _read(spec: Sweep, compared: list[str]) -> Any:
-    """What the Statistics are made from."""
+    """Return what the Statistics are made from."""
     if spec.statistics is not None:
         return [store.content_of(spec.statistics), sorted(compared)]
     texts = [(language, corpora.fingerprint(spec.corpus, language)) for language in sorted(compared)]
@@ -303,7 +303,7 @@ def _read(spec: Sweep, compared: list[str]) -> Any:
 
 @content_hash.remembered
 def _tasks_in(folder: str) -> frozenset[str]:
-    """The names of the tasks, groups and tags of a folder.
+    """Return the names of the tasks, groups and tags of a folder.
 
     Raises:
         LnbenchError: it is no folder.

@@ -18,9 +18,9 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def consecutive_crashes(out: Path, cells: Sequence[Cell]) -> dict[str, int]:
-    """How often each cell's process died, the last times that the sweep was run; call it once, at the start.
+    """Return how often each cell's process died in the latest runs of the sweep; call it once, at the start.
 
-    A cell that left nothing behind the last time begins anew: it was another one's fault, or nobody's.
+    A cell that left nothing behind the last time counts from 0 again: another cell was at fault, or none.
 
     Args:
         out: The folder of the run, as the last process left it.

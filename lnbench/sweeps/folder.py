@@ -80,7 +80,7 @@ def _files_of(record: Record) -> list[str]:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a file of JSON, or of lines of it, has its end."""
+    """Return whether a file of JSON, or of lines of it, has its end."""
     try:
         with file.open("rb") as opened:
             opened.seek(-1, os.SEEK_END)
@@ -90,7 +90,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _in_languages(kept: Sequence[Record], cells: Mapping[str, Cell]) -> list[Record]:
-    """The records, with each cell's once for each of its languages.
+    """Return the records, with each cell's once for each of its languages.
 
     Where a cell overrides nothing, the spec may have other languages than when it was measured.
     """

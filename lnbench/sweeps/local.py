@@ -24,7 +24,7 @@ class InProcess:
         self._worker: Worker | None = None
 
     def worker(self, out: Path) -> Worker:
-        """What runs the cells whose results go to ``out``; it keeps the model that it loaded last."""
+        """Return what runs the cells whose results go to ``out``; it keeps the model that it loaded last."""
         if self._worker is None or self._worker.out != out:
             from lnbench.sweeps.worker import Worker
 

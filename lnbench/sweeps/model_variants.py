@@ -43,13 +43,13 @@ class Training:
         return shlex.join(words)
 
     def finished(self, adapter: Path) -> Loading:
-        """What cells load once the adapter is there."""
+        """Return what cells load once the adapter is there."""
         head = str(adapter) if self.loading.head else None
         return replace(self.loading, adapter=str(adapter), head=head)
 
 
 def loadings(spec: Sweep, out: Path) -> list[Loading | Training]:
-    """What cells are run on, in order: each model as it is, with each adapter, and with each fine-tuning.
+    """Return what cells are run on, in order: each model as it is, with each adapter, and with each fine-tuning.
 
     Args:
         spec: The spec.
@@ -100,5 +100,5 @@ def _training(plain: Loading, name: str, options: Mapping[str, Any], out: Path) 
 
 
 def _text(value: Any) -> str:
-    """A setting's value as the command line reads it."""
+    """Return a setting's value as the command line reads it."""
     return value if isinstance(value, str) else json.dumps(value)

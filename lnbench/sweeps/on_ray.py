@@ -104,7 +104,7 @@ class OnRay:
                 if isinstance(lines, _WorkersDiedError):
                     yield cell, [failure(cell, str(lines))]
                 elif isinstance(lines, Exception):
-                    # A worker keeps failures to itself, but for those that end the sweep.
+                    # A worker keeps failures to itself, except those that end the sweep.
                     raise lines
                 else:
                     yield cell, lines
@@ -114,7 +114,7 @@ class OnRay:
         return closing(_Pool(size, out, {"num_cpus": self._cpus, "num_gpus": self._gpus or 0}))
 
     def _room(self, resources: dict[str, float]) -> int:
-        """How many workers fit the cluster."""
+        """Return how many workers fit the cluster."""
         has = {"CPU": resources.get("CPU", 0), "GPU": resources.get("GPU", 0)}
         if self._gpus is None:
             self._gpus = 1 if has["GPU"] else 0
@@ -142,7 +142,7 @@ class _Actor:
         self._worker = Worker(out)
 
     def ready(self) -> None:
-        """Nothing to do: that this is answered says that lnbench could be imported there."""
+        """Do nothing: that this is answered says that lnbench could be imported there."""
 
     def run(self, cell: Cell) -> list[Record]:
         return self._worker.run(cell)
@@ -176,7 +176,7 @@ class _Pool:
         self.slots = [_Slot(self._new()) for _ in range(size)]
 
     def each(self, method: str, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
-        """Every item with what ``method`` made of it, or with the exception, as they end.
+        """Yield every item with what ``method`` made of it, or with the exception, as they end.
 
         Raises:
             LnbenchError: a worker cannot start.
@@ -239,7 +239,7 @@ class _Pool:
         return self._remote.remote(*self._arguments)
 
     def _next(self, slot: _Slot, left: deque[int], items: Sequence[Item]) -> int:
-        """Something for the model that is loaded there, else for one that is loaded nowhere."""
+        """Return something for the model that is loaded there, else for one that is loaded nowhere."""
         elsewhere = [other.loading for other in self.slots if other is not slot]
         wishes = (
             lambda loading: loading == slot.loading,
@@ -252,5 +252,5 @@ class _Pool:
 
 
 def _after(deaths: int, item: Item) -> Any:
-    """A cell that knows how many workers it took down, so that the last one is careful."""
+    """Return a cell that knows how many workers it took down, so that the last one is careful."""
     return replace(item, deaths=item.deaths + deaths) if isinstance(item, Cell) else item

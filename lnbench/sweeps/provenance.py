@@ -12,13 +12,13 @@ from lnbench.sweeps.spec import Sweep
 
 
 def failure(cell: Cell, error: str) -> Record:
-    """The record of a cell that gave no numbers."""
+    """Return the record of a cell that gave no numbers."""
     about = {"task": cell.task, "language": "+".join(cell.languages), "status": "failed", "error": error}
     return Record.model_validate({**described_by(cell), **about})
 
 
 def described_by(cell: Cell) -> dict[str, Any]:
-    """What a cell says of itself, in the words of records."""
+    """Return what a cell says of itself, in the words of records."""
     return {
         "cell": cell.key,
         "model": cell.loading.model,

@@ -1,4 +1,4 @@
-"""``records.jsonl``: one flat line a cell, task and metric, appended as each cell ends, and whole after any kill."""
+"""``records.jsonl``: one flat line per cell, task and metric, appended as each cell ends, and whole after any kill."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def load(path: str | Path) -> list[Record]:
 
 
 def repair(path: Path) -> tuple[list[Record], str]:
-    """As :func:`load`, and the file is rewritten without what a kill cut off. Only for the process that appends.
+    """Load as :func:`load` does, and rewrite the file without what a kill cut off. Only for the process that appends.
 
     Returns:
         The records, and what was taken out, in words; empty if the file was whole. A missing file has no records.
@@ -156,7 +156,7 @@ def repair(path: Path) -> tuple[list[Record], str]:
 
 
 def replace(path: Path, records: Iterable[Record]) -> None:
-    """Write a file of records anew.
+    """Rewrite a file of records.
 
     Raises:
         LnbenchError: it cannot be written; it is left as it was.
@@ -188,7 +188,7 @@ def _lines(records: Iterable[Record]) -> bytes:
 
 
 def _parse(text: bytes, path: Path) -> tuple[list[Record], str]:
-    """The records of whole cells, and what was cut off, in words."""
+    """Return the records of whole cells, and what was cut off, in words."""
     *whole, rest = text.split(b"\n")
     records = list(_records(whole, path))
     latest = _latest(records)
@@ -212,7 +212,7 @@ def _records(lines: Sequence[bytes], path: Path) -> Iterator[Record]:
 
 
 def _latest(records: Sequence[Record]) -> list[Record]:
-    """Without the failures of cells that were tried again."""
+    """Return the records without the failures of cells that were tried again."""
     succeeded = {record.cell for record in records if not record.failed}
     last = {record.cell: number for number, record in enumerate(records) if record.failed}
     return [

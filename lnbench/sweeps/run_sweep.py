@@ -28,10 +28,10 @@ class Executor(Protocol):
     """Where cells and fine-tunings are run. It writes nothing but their own folders."""
 
     def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
-        """Each fine-tuning with its adapter's folder, or with what it failed of, as they end."""
+        """Return each fine-tuning with its adapter's folder, or with what it failed of, as they end."""
 
     def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
-        """Each cell with its records, as they end."""
+        """Return each cell with its records, as they end."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Outcome:
 
 
 def planned(spec: Sweep, out: Path) -> list[Cell]:
-    """The cells of a spec, before anything is run."""
+    """Return the cells of a spec, before anything is run."""
     return plan(spec, [one.loading if isinstance(one, Training) else one for one in loadings(spec, out)])
 
 
 def planned_commands(spec: Sweep, out: Path) -> Iterator[str]:
-    """The commands that do by hand what a spec asks for, each fine-tuning before the cells that need its adapter."""
+    """Yield the commands that do by hand what a spec asks for, each fine-tuning before the cells that need it."""
     trainings = {str(one.job.out): one for one in loadings(spec, out) if isinstance(one, Training)}
     for cell in planned(spec, out):
         if (training := trainings.pop(cell.loading.adapter or "", None)) is not None:
@@ -70,7 +70,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
 
     Raises:
         LnbenchError: the spec cannot be run, the folder is in use, or results cannot be written. What is finished
-            stays; the same call goes on from there.
+            stays; the same call continues from there.
     """
     console = console or Console(stderr=True)
     with exclusive_lock(out):
@@ -99,7 +99,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
 def _trained(
     wanted: Sequence[Loading | Training], executor: Executor, console: Console
 ) -> tuple[list[Loading], dict[str | None, str]]:
-    """What is to be loaded, in order, and adapter → error of the fine-tunings that failed.
+    """Return what is to be loaded, in order, and adapter → error of the fine-tunings that failed.
 
     Raises:
         LnbenchError: a fine-tuning could not be written.
@@ -123,20 +123,21 @@ def _trained(
 def _results(
     cells: Sequence[Cell], untrained: Mapping[str | None, str], executor: Executor, out: Path
 ) -> Iterator[tuple[Cell, list[Record]]]:
-    """The cells with their records: first those that need not be tried."""
+    """Yield the cells with their records: first those that need not be tried."""
     left = []
     for cell in cells:
         if cell.loading.adapter in untrained:
             yield cell, [failure(cell, untrained[cell.loading.adapter])]
         elif cell.deaths >= ATTEMPTS:
-            yield cell, [failure(cell, f"{ATTEMPTS} processes in a row died of it; the memory may be too small")]
+            crashes = f"skipped after {ATTEMPTS} crashes, probably out of memory"
+            yield cell, [failure(cell, f"{crashes}: lower batch_size; the next run retries it")]
         else:
             left.append(cell)
     yield from executor.run(left, out)
 
 
 def _result(cell: Cell, lines: Sequence[Record]) -> str:
-    """The last result, for the progress bar."""
+    """Return the last result, for the progress bar."""
     named = f"{'+'.join(cell.languages)} {cell.selector} {cell.intervention}"
     if lines[0].failed:
         return f"{named}: failed"

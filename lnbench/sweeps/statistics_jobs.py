@@ -39,7 +39,7 @@ class Counting:
 
 
 def countings(cells: Sequence[Cell], workers: int) -> list[Counting]:
-    """What the cells need of the cache, in so many shards that every worker has something to do."""
+    """Return what the cells need of the cache, in so many shards that every worker has something to do."""
     found: dict[tuple[Any, ...], Counting] = {}
     for cell in cells:
         if changes_nothing(cell.intervention) or "statistics" in cell.arguments:

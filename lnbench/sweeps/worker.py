@@ -60,7 +60,7 @@ class Worker:
             The cell's records; where it failed, one that says why.
 
         Raises:
-            UnwrittenError: the results could not be written; a later run measures the cell anew.
+            UnwrittenError: the results could not be written; a later run measures the cell again.
         """
         started = time.monotonic()
         try:
@@ -94,7 +94,7 @@ class Worker:
             _free_memory()
 
     def load(self, loading: Loading, invocation: Invocation) -> LNBenchLM:
-        """The model that is wanted, loaded unless it is there already; one that cannot be loaded is not tried again.
+        """Return the model that is wanted, loaded unless it is there; one that cannot be loaded is not tried again.
 
         Raises:
             LnbenchError: it cannot be loaded.
@@ -120,7 +120,7 @@ class Worker:
         return self._lm
 
     def _evaluated(self, cell: Cell) -> dict[str, Any]:
-        """lm-eval's results, tried with smaller batches until they fit the memory."""
+        """Return lm-eval's results, tried with smaller batches until they fit the memory."""
         lm = self.load(cell.loading, cell.invocation)
         size = self._first_size(cell)
         while True:
@@ -137,7 +137,7 @@ class Worker:
             _free_memory()
 
     def _first_size(self, cell: Cell) -> int | str:
-        """The batch size that is asked for, or a smaller one that is known to be needed."""
+        """Return the batch size that is asked for, or a smaller one that is known to be needed."""
         size = 1 if cell.deaths >= ATTEMPTS - 1 else cell.invocation.batch_size
         if self._fits is None:
             return size
@@ -184,7 +184,7 @@ class Worker:
         return self._tasks[key]
 
     def _measured(self, cell: Cell, results: Mapping[str, Any]) -> Iterator[Record]:
-        """One record a language, task and metric."""
+        """Yield one record per language, task and metric."""
         folder = self.out / CELLS / cell.slug
         path = str(results_file(folder).relative_to(self.out))
         info = results["config"].get("lnbench", {})
@@ -205,7 +205,7 @@ class Worker:
         return failure(cell, error).model_copy(update=self._about(cell))
 
     def _about(self, cell: Cell) -> dict[str, Any]:
-        """What all records of a cell say, with what is known of the loaded model."""
+        """Return what all records of a cell say, with what is known of the loaded model."""
         if self._lm is None:
             return described_by(cell)
         size = self._lm.batch_size
@@ -219,7 +219,7 @@ _SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_rand
 
 
 def _metrics(found: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
-    """``(metric, value, standard error)`` of one task's results, which lm-eval names ``metric,filter``."""
+    """Yield ``(metric, value, standard error)`` of one task's results, which lm-eval names ``metric,filter``."""
     for key, value in found.items():
         name, comma, chosen = key.partition(",")
         if not comma or name.endswith("_stderr"):
@@ -239,7 +239,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _smaller(size: int | str, found: int | None) -> int | None:
-    """Half a batch size, or half of what was found in place of "auto"."""
+    """Return half a batch size, or half of what was found in place of "auto"."""
     if isinstance(size, str):
         size = found or 2 * _FIRST_RETRY
     return size // 2 if size > 1 else None

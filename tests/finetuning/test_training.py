@@ -372,7 +372,7 @@ def test_a_full_disk_says_so(
 
     monkeypatch.setattr("lnbench.finetuning.training.save_file", full)
     with pytest.raises(
-        LnbenchError, match=r"cannot write .*checkpoint-1: .*No space left.* goes on from the checkpoint"
+        LnbenchError, match=r"cannot write .*checkpoint-1: .*No space left.* resumes from the checkpoint"
     ):
         train_adapter(adapted(neurons_file), lm.tokenizer, prepared(lm), tmp_path)
 

@@ -109,7 +109,7 @@ def test_a_cell_that_ends_three_processes_in_a_row_fails(given: dict[str, Any], 
         assert consecutive_crashes(tmp_path, [first, second]) == {first.key: deaths}
     outcome = sweep(spec, tmp_path)
     assert list(outcome.failed) == [first.key]
-    assert "3 processes in a row" in outcome.failed[first.key]
+    assert "after 3 crashes" in outcome.failed[first.key]
     left.mkdir()
     assert consecutive_crashes(tmp_path, [first]) == {first.key: 1}, "it begins anew"
     shutil.rmtree(left)
