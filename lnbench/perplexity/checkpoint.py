@@ -58,7 +58,7 @@ class Passes:
         return self._nats[f"{changed}/{read}"]
 
     def outside(self, changed: str, read: str) -> float | None:
-        """Return share of the values written in a pass that lie outside the observed range, if that is known."""
+        """Return the share of the values written in a pass that lie outside the observed range, if that is known."""
         return self._outside.get(f"{changed}/{read}")
 
     def add_slice(self, text: Slice) -> None:

@@ -231,7 +231,7 @@ def _reading(text: Slice, languages: Sequence[str], controls: int, passes: Passe
 
 
 def _longest(slices: Mapping[str, Slice]) -> int:
-    """Return tokens of the longest block."""
+    """Return the number of tokens of the longest block."""
     return max(len(block) for text in slices.values() for block in text.blocks)
 
 

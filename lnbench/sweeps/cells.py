@@ -11,7 +11,7 @@ from typing import Any
 from lnbench import content_hash, corpora, task_data
 from lnbench.corpora import choose_languages
 from lnbench.corpora.patterns import is_hub
-from lnbench.errors import unknown
+from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.formats import slug
 from lnbench.host import changes_nothing, get_host
@@ -310,4 +310,6 @@ def _tasks_in(folder: str) -> frozenset[str]:
     """
     from lm_eval.tasks import TaskManager
 
+    if not Path(folder).is_dir():
+        raise LnbenchError(f"include_path: {folder} is not a folder")
     return frozenset(TaskManager(include_path=folder, include_defaults=False).all_tasks)

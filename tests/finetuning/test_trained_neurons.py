@@ -96,5 +96,5 @@ def test_without_a_set_only_all_and_none_can_be_chosen() -> None:
     assert chosen_neurons(empty, "all").count("all") == LAYERS * WIDTH
     assert chosen_neurons(empty, "none").languages == []
     for languages in ("hi", "random"):
-        with pytest.raises(LnbenchError, match="a NeuronSet"):
+        with pytest.raises(LnbenchError, match="needs neurons: pass --neurons"):
             chosen_neurons(empty, languages)
