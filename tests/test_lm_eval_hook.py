@@ -163,7 +163,7 @@ def test_the_wheel_carries_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         assert {"lnbench_lm_eval.pth", "lnbench/_lm_eval_hook.py", "lnbench/hookspecs.py"} <= names
-        assert "lnbench/tasks/demo/_group.yaml" in names
+        assert {"lnbench/tasks/demo/_group.yaml", "lnbench/py.typed"} <= names
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "[lm_eval.models]\nlnbench = lnbench.lm:LNBenchLM" in archive.read(entry_points).decode()
         archive.extractall(tmp_path / "site")
