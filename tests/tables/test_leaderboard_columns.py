@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from lnbench.leaderboard import Row
+from lnbench.report import page_context
 from lnbench.sweeps.records import Record
-from lnbench.tables import leaderboard
 from lnbench.tables.leaderboard import COLUMNS, Column, rows_table
 from lnbench.tables.render import FORMATS
 from lnbench.tables.table import Cell
@@ -25,9 +25,14 @@ class RowWithEffect(Row):
     effect_size: float | None = None
 
 
-def test_two_steps_add_a_column_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    column = Column("Effect size", lambda row: Cell(getattr(row, "effect_size", None), ".2f"), numeric=True)
-    monkeypatch.setattr(leaderboard, "COLUMNS", [*COLUMNS, column])
+@pytest.fixture
+def one_more_column() -> Iterator[None]:
+    COLUMNS.append(Column("Effect size", lambda row: Cell(getattr(row, "effect_size", None), ".2f"), numeric=True))
+    yield
+    COLUMNS.pop()
+
+
+def test_two_steps_add_a_column_everywhere(one_more_column: None) -> None:
     rows = [RowWithEffect(**row.model_dump(), effect_size=place + 0.25) for place, row in enumerate(ROWS)]
     table = rows_table(rows)
     assert table.columns[-1] == "Effect size"
@@ -37,6 +42,9 @@ def test_two_steps_add_a_column_everywhere(monkeypatch: pytest.MonkeyPatch) -> N
         assert "Effect size" in text, name
         assert "1.25" in text, name
     assert rows[1].model_dump()["effect_size"] == 1.25
+    on_page = page_context._leaderboard(rows)
+    assert on_page.columns[-1].heading == "Effect size"
+    assert on_page.columns[-1].cell(rows[1]).text() == "1.25"
 
 
 def test_numbers_are_sorted_by_their_values() -> None:
