@@ -9,12 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lnbench.errors import LnbenchError
 from lnbench.files import atomic_path, read_json, write_json
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Data without room for unknown fields, which nobody changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FormatFile(BaseModel):

@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from lnbench.errors import unknown
+from lnbench.formats import StrictModel
 
 DATA = Path(__file__).parent / "data"
 Drawing = Literal["matrix", "per_language", "overlap", "per_layer", "selectors"]
 SelectorName = Literal["lape", "act_prob"]
-
-
-class StrictModel(BaseModel):
-    """Data without room for unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PaperModel(StrictModel):
@@ -93,7 +88,7 @@ class ComparisonSpec(StrictModel):
     kind: Literal["comparison"]
     title: str
     tables: list[str]
-    models: list[str] = []
+    models: list[str] = Field(default=[])
 
 
 Spec = CellsSpec | ActivationsSpec | FigureSpec | ComparisonSpec

@@ -9,8 +9,8 @@ import numpy as np
 
 from lnbench.leaderboard.merged_records import Result
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.catalogue import CellsSpec, Claim
-from lnbench.reproduce.measurements import Measurements, cells_of
+from lnbench.reproduce.catalogue import Claim
+from lnbench.reproduce.measurements import Measurements
 from lnbench.reproduce.plan import CellsRow, PlannedPart
 from lnbench.reproduce.scale_settings import Preset
 from lnbench.significance import LEVEL, compare, holm
@@ -36,9 +36,11 @@ class Difference:
         return 0 if self.p_value >= LEVEL else 1 if self.delta > 0 else -1
 
 
-def conclusions(parts: Sequence[PlannedPart], measured: Measurements, preset: Preset) -> list[Conclusion]:
+def conclusions(parts: Sequence[PlannedPart], measured: Measurements | None, preset: Preset) -> list[Conclusion]:
     """Return what the cells of one preset show of each conclusion that they bear on."""
-    rows = [cell for part in parts if part.at.preset == preset for cell in cells_of(part)]
+    if measured is None:
+        return []
+    rows = [row for part in parts if part.at.preset == preset for row in part.rows]
     by_claim = {claim.name: _corrected(list(_differences(claim, rows, measured))) for claim in catalogue.claims()}
     return [
         Conclusion(
@@ -80,28 +82,26 @@ def judge(expect: str, differences: Sequence[Difference], margin: float) -> Verd
     return "survives" if holds else "undecided"
 
 
-def _differences(
-    claim: Claim, rows: Sequence[tuple[CellsSpec, CellsRow]], measured: Measurements
-) -> Iterator[Difference]:
+def _differences(claim: Claim, rows: Sequence[CellsRow], measured: Measurements) -> Iterator[Difference]:
     """Yield the comparisons of cells that a conclusion is about, each once."""
     first, wanted = claim.before["intervention"], claim.after["intervention"]
     seen = set()
-    for spec, after in rows:
+    for after in rows:
         if after.label != claim.after.get("finetune", after.label):
             continue
-        changes = [name for name in spec.columns if name == wanted or (wanted == _ANY and name != first)]
+        changes = [name for name in after.spec.columns if name == wanted or (wanted == _ANY and name != first)]
         partners = [after]
         if "finetune" in claim.before:
             # Of the same model, task, language and selector, fine-tuned as the conclusion's first cell.
             own = _measured_on(after)
-            partners = [row for _, row in rows if row.label == claim.before["finetune"] and _measured_on(row) == own]
+            partners = [row for row in rows if row.label == claim.before["finetune"] and _measured_on(row) == own]
         for before in partners:
             for second in changes:
                 neurons = () if second == first == "none" else (after.selection,)
                 key = (before.adapter.out, after.adapter.out, after.language, second, neurons)
                 if key not in seen:
                     seen.add(key)
-                    metric = METRICS[spec.task][-1]
+                    metric = METRICS[after.spec.task][-1]
                     yield from _paired(measured.result(before, first, metric), measured.result(after, second, metric))
 
 

@@ -19,7 +19,7 @@ from lnbench.figures import (
 )
 from lnbench.leaderboard.rows import Row
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, FigureSpec
-from lnbench.reproduce.measurements import Measurements, cells_of
+from lnbench.reproduce.measurements import Measurements
 from lnbench.reproduce.plan import PlannedPart
 from lnbench.statistics import Statistics
 from lnbench.tables.findings import UNITS
@@ -27,13 +27,7 @@ from lnbench.tables.paper import METRICS, SELECTORS
 
 
 def draw(part: PlannedPart, measured: Measurements | None, folder: Path) -> list[str]:
-    """Write the figures of a table or figure on one model, and return the files' names.
-
-    Args:
-        part: The table or figure on one model.
-        measured: Its cells, if it has any.
-        folder: Where to.
-    """
+    """Write the figures of a table or figure on one model to a folder, and return the files' names."""
     prefix = part.at.folder.name
     figures = [replace(figure, name=f"{prefix}-{figure.name}") for figure in _figures(part, measured)]
     return [path.name for figure in figures for path in save(figure, folder)]
@@ -59,14 +53,14 @@ def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figur
 
 def _rows(part: PlannedPart, metric: str, measured: Measurements) -> Iterator[Row]:
     """Yield the changes that a table shows, by the names that it gives them."""
-    for spec, place in cells_of(part):
+    for place in part.rows:
         names = {
             "selector": SELECTORS[place.selector],
             "finetune": place.label.replace("{lang}", "target"),
             "adapter": None,
             "override_setup": None,
         }
-        for intervention in spec.columns:
+        for intervention in place.spec.columns:
             row = measured.row(place, intervention, metric)
             if row is not None and intervention != "none":
                 yield row.model_copy(update=names)

@@ -10,7 +10,7 @@ from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, PublishedKey
-from lnbench.reproduce.plan import CellsRow, PlannedPart, rows_of
+from lnbench.reproduce.plan import CellsRow, PlannedPart
 from lnbench.sweeps.records import NOT_SPECIFIC, Record
 from lnbench.tables.paper import METRICS, SELECTORS, activation, heading, score
 from lnbench.tables.reproduction import StoredRow, StoredTable, StoredValue
@@ -49,13 +49,6 @@ def _key(record: Row | Record) -> _Key:
     return (record.adapter or "", record.selector, record.intervention, record.language, record.metric)
 
 
-def cells_of(part: PlannedPart) -> Iterator[tuple[CellsSpec, CellsRow]]:
-    """Yield the rows of a table of cells on one model, each with the table's spec; none of another table or figure."""
-    if isinstance(part.spec, CellsSpec):
-        for row in rows_of(part.at, part.spec):
-            yield part.spec, row
-
-
 def cells_table(
     spec: CellsSpec, parts: Sequence[PlannedPart], measured: Measurements, *, presets: bool = False
 ) -> StoredTable:
@@ -67,7 +60,7 @@ def cells_table(
         measured: What their sweeps have measured.
         presets: Whether a row says which preset it was measured under.
     """
-    places = [place for part in parts for _, place in cells_of(part)]
+    places = [place for part in parts for place in part.rows]
     labels = {"model": [place.at.title for place in places]}
     if spec.columns != ["none"]:
         labels["neurons"] = [SELECTORS[place.selector] for place in places]
@@ -78,21 +71,21 @@ def cells_table(
     if presets:
         labels["preset"] = [place.at.preset for place in places]
     rows = [
-        StoredRow(labels=list(names), cells=[_cell(place, spec, one, measured) for one in spec.columns])
+        StoredRow(labels=list(names), cells=[_cell(place, name, measured) for name in spec.columns])
         for names, place in zip(zip(*labels.values(), strict=True), places, strict=True)
     ]
-    # Both presets of a row stand together.
+    # Both presets of a row are shown together.
     rows.sort(key=lambda row: order.index(tuple(row.labels[: len(labels) - presets])))
     columns = [heading(intervention) for intervention in spec.columns]
     return StoredTable(title=spec.title, row_labels=list(labels), columns=columns, rows=rows)
 
 
-def _cell(place: CellsRow, spec: CellsSpec, intervention: str, measured: Measurements) -> StoredValue:
+def _cell(place: CellsRow, intervention: str, measured: Measurements) -> StoredValue:
     failed = measured.row(place, intervention, None)
     error = None if failed is None else failed.error
-    numbers, at = catalogue.published(spec.published), place.at.beside
+    numbers, at = catalogue.published(place.spec.published), place.at.beside
     values = []
-    for metric in METRICS[spec.task]:
+    for metric in METRICS[place.spec.task]:
         key = PublishedKey(at, place.selector, place.adapter.label, place.language, intervention, metric)
         printed = numbers.get(key, numbers.get(key._replace(selector="")))
         values.append(score(metric, measured.row(place, intervention, metric), printed, error))

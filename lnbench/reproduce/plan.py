@@ -47,15 +47,20 @@ class ReproductionRequest:
     tables: tuple[str, ...] = ()
     """Those that a comparison compares, in place of its own."""
 
-    @property
-    def wanted(self) -> dict[str, Spec]:
-        """The specs by name.
 
-        Raises:
-            LnbenchError: there is none with this name.
-        """
-        names = [one for name in self.names for one in (catalogue.specs() if name == ALL else [name])]
-        return {name: catalogue.spec(name) for name in names}
+@dataclass(frozen=True)
+class CellsRow:
+    """One row of a table of cells: whose neurons, how the model was fine-tuned, and which language is measured."""
+
+    at: Workspace
+    spec: CellsSpec
+    selector: str
+    selection: str
+    """What the neurons are from."""
+    adapter: Adapter
+    label: str
+    """The fine-tuning as the spec names it, with ``{lang}``."""
+    language: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,11 @@ class PlannedPart:
     def of(self, kind: Kind) -> list[Step]:
         """Return its steps of one kind."""
         return [step for step in self.steps if step.kind == kind]
+
+    @property
+    def rows(self) -> list[CellsRow]:
+        """The rows of a table of cells; none of another table or figure."""
+        return list(rows_of(self.at, self.spec)) if isinstance(self.spec, CellsSpec) else []
 
     @property
     def neurons(self) -> dict[str, NeuronSet]:
@@ -128,7 +138,9 @@ def plan(request: ReproductionRequest) -> Plan:
         LnbenchError: an unknown name, language or setting; text that is missing.
     """
     planner = _Planner(request)
-    items = [PlannedItem(name, spec, tuple(planner.parts(name, spec))) for name, spec in request.wanted.items()]
+    wanted = [name for given in request.names for name in (catalogue.specs() if given == ALL else [given])]
+    specs = {name: catalogue.spec(name) for name in wanted}
+    items = [PlannedItem(name, spec, tuple(planner.parts(name, spec))) for name, spec in specs.items()]
     return Plan(request, planner.settings[request.preset], planner.corpus, tuple(items))
 
 
@@ -148,8 +160,8 @@ class _Planner:
                 compared = catalogue.spec(table)
                 if not isinstance(compared, CellsSpec):
                     raise LnbenchError(f"{name} compares tables 1 to 5, 7 and 8, of lm-eval cells; not {table}")
-                for one in PRESETS:
-                    yield from self.parts(table, compared, one)
+                for each in PRESETS:
+                    yield from self.parts(table, compared, each)
             return
         for at in self._workspaces(spec, preset or self._request.preset):
             if not (steps := merged(_steps(at, spec))):
@@ -188,20 +200,6 @@ def _selected(at: Workspace, selection: str) -> Iterator[Step]:
     yield select_neurons(at, selection)
 
 
-@dataclass(frozen=True)
-class CellsRow:
-    """One row of a table of cells: whose neurons, how the model was fine-tuned, and which language is measured."""
-
-    at: Workspace
-    selector: str
-    selection: str
-    """What the neurons are from."""
-    adapter: Adapter
-    label: str
-    """The fine-tuning as the spec names it, with ``{lang}``."""
-    language: str
-
-
 def rows_of(at: Workspace, spec: CellsSpec) -> Iterator[CellsRow]:
     """Yield the rows of a table on one model, in the paper's order."""
     for selector, language in product(spec.selectors, spec.languages):
@@ -212,7 +210,7 @@ def rows_of(at: Workspace, spec: CellsSpec) -> Iterator[CellsRow]:
             if how.languages is not None:
                 name, trained = (text.replace("{lang}", language) for text in (label, how.languages))
                 adapter = Adapter(at, spec.task, name, how.finetuner, trained, selection)
-            yield CellsRow(at, selector, selection, adapter, label, language)
+            yield CellsRow(at, spec, selector, selection, adapter, label, language)
 
 
 def _sweeps(at: Workspace, spec: CellsSpec) -> Iterator[Step]:

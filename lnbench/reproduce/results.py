@@ -47,9 +47,7 @@ def write_results(plan: Plan, item: PlannedItem) -> Reproduction:
         tables=list(_tables(item, measured)),
         figures=[f"{FIGURES}/{name}" for part in parts for name in draw(part, measured, folder / FIGURES)],
         findings=list(_findings(item, measured)),
-        conclusions=[]
-        if measured is None
-        else [one for preset in PRESETS for one in conclusions(parts, measured, preset)],
+        conclusions=[verdict for preset in PRESETS for verdict in conclusions(parts, measured, preset)],
         caveats=caveats(plan, item, measured),
         commands=[command for step in item.steps for command in step.commands()],
         runs=[os.path.relpath(step.out, folder) for step in item.steps if step.kind in ("sweep", "matrix")],

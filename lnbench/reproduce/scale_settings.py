@@ -9,9 +9,9 @@ import yaml
 from pydantic import Field, ValidationError
 
 from lnbench.errors import LnbenchError, unknown
-from lnbench.formats import first_error
+from lnbench.formats import StrictModel, first_error
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.catalogue import SelectorName, StrictModel
+from lnbench.reproduce.catalogue import SelectorName
 
 Scale = Literal["paper", "small"]
 Preset = Literal["corrected", "paper"]

@@ -164,15 +164,7 @@ def train_adapters(adapters: Sequence[Adapter], executor: Executor, console: Con
 
 
 def measure_cells(at: Workspace, name: str, task: str, adapters: Sequence[Adapter], fields: Mapping[str, Any]) -> Step:
-    """Return the step that measures a sweep over adapters that were trained before.
-
-    Args:
-        at: The workspace.
-        name: The sweep's.
-        task: ``xnli`` or ``xquad``.
-        adapters: What it is measured on.
-        fields: Of the sweep, besides what follows from the model and the adapters.
-    """
+    """Return the step that measures a sweep over adapters that were trained before, with its languages and neurons."""
     how: TaskSettings = getattr(at.settings, task)
     out = at.folder / "sweeps" / name
 
@@ -231,7 +223,7 @@ def _lnbench(*words: str, **options: object) -> str:
     parts = ["lnbench", *words]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value] if value != "" else []
-        parts += [word for one in values for word in (f"--{name.replace('_', '-')}", str(one))]
+        parts += [word for text in map(str, values) for word in (f"--{name.replace('_', '-')}", text)]
     return shlex.join(parts)
 
 

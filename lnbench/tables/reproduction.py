@@ -8,23 +8,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from lnbench.formats import FormatFile
+from lnbench.formats import FormatFile, StrictModel
 from lnbench.tables.table import EMPTY, Cell, Table, TableRow
 from lnbench.tables.words import MARKS, SIGNIFICANT
 
 FORMAT = "lnbench.reproduction/1"
 FILE = "reproduction.json"
 """Its name in the folder of a reproduction."""
-_LABELS = ("conclusion", "preset", "verdict", "evidence")
+_CONCLUSION = ("conclusion", "preset", "verdict", "evidence")
 Verdict = Literal["survives", "does not survive", "undecided"]
 
 
-class StoredValue(BaseModel):
+class StoredValue(StrictModel):
     """One number of a table, with the number that the paper has in its place."""
-
-    model_config = ConfigDict(extra="forbid")
 
     metric: str = Field(description="`acc`, `exact_match`, `f1`, `delta_nats`, `mean`, `p90` …")
     unit: str = Field(description="%, nats per token, activation …")
@@ -63,19 +61,15 @@ class StoredValue(BaseModel):
             yield from self.bracketed.numbers()
 
 
-class StoredRow(BaseModel):
+class StoredRow(StrictModel):
     """One row: what it is of, and its values; None where the paper's table has no such place."""
-
-    model_config = ConfigDict(extra="forbid")
 
     labels: list[str] = Field(description="one for each of the table's row_labels")
     cells: list[StoredValue | None] = Field(description="one for each of the table's columns")
 
 
-class StoredTable(BaseModel):
+class StoredTable(StrictModel):
     """A table in the paper's layout."""
-
-    model_config = ConfigDict(extra="forbid")
 
     title: str = Field(description="what the numbers are, and their unit")
     row_labels: list[str] = Field(description="headings of the columns that say what a row is of")
@@ -96,10 +90,8 @@ class StoredTable(BaseModel):
         return Table(self.title, self.row_labels, self.columns, rows, MARKS)
 
 
-class Conclusion(BaseModel):
+class Conclusion(StrictModel):
     """What the measured numbers say of one of the paper's conclusions."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(description="a short name")
     claim: str = Field(description="the conclusion, in one sentence")
@@ -145,9 +137,9 @@ class Reproduction(FormatFile):
     @property
     def shown(self) -> list[Table]:
         """Its tables and, where there are any, the conclusions."""
-        verdicts = [TableRow([one.claim, one.preset, one.verdict, one.evidence], []) for one in self.conclusions]
+        verdicts = [TableRow([it.claim, it.preset, it.verdict, it.evidence], []) for it in self.conclusions]
         tables = [table.table for table in self.tables]
-        return [*tables, Table("The paper's conclusions", _LABELS, [], verdicts)] if verdicts else tables
+        return [*tables, Table("The paper's conclusions", _CONCLUSION, [], verdicts)] if verdicts else tables
 
     def csv_text(self) -> str:
         """Return every number, one per line."""
