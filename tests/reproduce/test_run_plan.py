@@ -15,6 +15,7 @@ from lnbench.cli import app
 from lnbench.errors import LnbenchError
 from lnbench.perplexity.matrix import FILE as MATRIX
 from lnbench.perplexity.matrix import PerplexityMatrix
+from lnbench.reproduce import catalogue
 from lnbench.sweeps.records import load
 from lnbench.tables.findings import UNITS, own_text_harmed_most, shared_neurons
 from lnbench.tables.reproduction import Reproduction, StoredTable, StoredValue
@@ -198,6 +199,8 @@ def test_the_list_names_every_spec() -> None:
     listed = invoke("list").output
     assert "paper-vs-corrected" in listed
     assert "the numbering within them is ours" in listed
+    (table,) = json.loads(invoke("list", "--format", "json").stdout)
+    assert [row["labels"]["name"] for row in table["rows"]] == list(catalogue.specs())
 
 
 @pytest.mark.usefixtures("undrawn")
