@@ -55,6 +55,9 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         neurons={language: found[language] for language in found.languages},
         selector=described,
         statistics=fingerprint(sorted((language, one.fingerprint) for language, one in statistics.items())),
+        site=next(iter(statistics.values())).site,
+        unit_size=found.unit_size,
+        widths=found.widths,
     )
 
 

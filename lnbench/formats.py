@@ -51,14 +51,14 @@ class FormatFile(BaseModel):
         return validated(cls, content, f"{path} is not a valid {cls.kind}")
 
 
-def read_format(path: str | os.PathLike[str], expected: str, kind: str) -> dict[str, Any]:
-    """Read a JSON file whose entry ``format`` says that it is the ``expected`` one.
+def read_format(path: str | os.PathLike[str], expected: str, kind: str, *older: str) -> dict[str, Any]:
+    """Read a JSON file whose entry ``format`` says that it is the ``expected`` one, or an older version that is read.
 
     Raises:
         LnbenchError: missing, truncated or of another format; the message calls the file a ``kind``.
     """
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != expected:
+    if not isinstance(content, dict) or content.get("format") not in (expected, *older):
         raise LnbenchError(f"{path} is not a {kind} of format {expected}")
     return content
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, fingerprint, write_text
 from lnbench.formats import read_format, validated
-from lnbench.neurons_json import FORMAT, Document, SelectorChoice
+from lnbench.model.architectures import NEURON_SITES, POST
+from lnbench.neurons_json import FORMAT, OLDER, Document, SelectorChoice
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
 PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
@@ -61,10 +62,13 @@ class NeuronSet:
     Args:
         model: Name of the model that the neurons were found in.
         layers: Number of layers of that model.
-        width: Feed-forward width: neurons in a layer.
+        width: Units per layer (for neurons the feed-forward width ``d_mlp``); of the widest layer where layers differ.
         neurons: Language → layer → indices (tensor or sequence); any order, repeats count once.
         selector: ``{"name": ..., "parameters": {...}}`` of the selector that chose them.
         statistics: Fingerprint of the statistics that it saw.
+        site: Name of the site whose units they are.
+        unit_size: Coordinates of one unit: 1 for neurons.
+        widths: Units of each layer, where layers differ.
 
     Raises:
         LnbenchError: a layer or an index is out of range, or something is not what it should be.
@@ -78,12 +82,24 @@ class NeuronSet:
         neurons: Mapping[str, Mapping[int, Indices]],
         selector: Mapping[str, Any] | None = None,
         statistics: str | None = None,
+        *,
+        site: str = POST,
+        unit_size: int = 1,
+        widths: Sequence[int] | None = None,
     ) -> None:
         if not (1 <= layers <= _MOST_LAYERS and 1 <= width <= _MOST_WIDTH):
             raise LnbenchError(f"a model of {layers} layers with {width} neurons each does not exist")
         self.model = model
         self.layers = layers
         self.width = width
+        self.site = site
+        self.unit_size = unit_size
+        self.widths = (width,) * layers if widths is None else tuple(widths)
+        if len(self.widths) != layers or max(self.widths) != width or min(self.widths) < 0 or unit_size < 1:
+            raise LnbenchError(
+                f"widths {list(self.widths)} do not fit {layers} layers of at most {width} units, or unit_size={unit_size} "
+                "is below 1"
+            )
         self.selector = _plain_selector(selector)
         self.statistics = statistics
         self._neurons: dict[str, dict[int, Tensor]] = {}
@@ -105,9 +121,9 @@ class NeuronSet:
         if given.dim() != 1 or (len(given) and given.dtype not in _WHOLE):
             raise LnbenchError(f"{where}: the indices are not a list of whole numbers")
         found = _distinct(given)
-        if len(found) and not (found[0] >= 0 and found[-1] < self.width):
+        if len(found) and not (found[0] >= 0 and found[-1] < self.widths[layer]):
             wrong = int(found[0] if found[0] < 0 else found[-1])
-            raise LnbenchError(f"{where}: index {wrong} is outside 0 to {self.width - 1}")
+            raise LnbenchError(f"{where}: index {wrong} is outside 0 to {self.widths[layer] - 1}")
         return found
 
     @classmethod
@@ -117,8 +133,9 @@ class NeuronSet:
         masks: Mapping[str, Tensor],
         selector: Mapping[str, Any] | None = None,
         statistics: str | None = None,
+        **units: Any,
     ) -> NeuronSet:
-        """The set whose neurons are the true entries of ``BoolTensor[layers, width]`` masks, one a language.
+        """The set whose neurons are the true entries of ``BoolTensor[layers, width]`` masks, one per language.
 
         Raises:
             LnbenchError: no mask, or masks that are not boolean matrices of one shape.
@@ -132,7 +149,7 @@ class NeuronSet:
             language: {layer: row.nonzero().flatten() for layer, row in enumerate(mask.cpu())}
             for language, mask in masks.items()
         }
-        return cls(model, shape[0], shape[1], neurons, selector, statistics)
+        return cls(model, shape[0], shape[1], neurons, selector, statistics, **units)
 
     @property
     def languages(self) -> list[str]:
@@ -141,8 +158,13 @@ class NeuronSet:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all that the saved file holds, provenance included."""
-        return fingerprint(self._document())
+        """A short hash of the units and their provenance; that of neurons does not depend on ``pre`` or ``post``."""
+        document = self._document()
+        if self.site in NEURON_SITES and self.unit_size == 1 and "widths" not in document:
+            # These fingerprints, of what the older format can hold too, are in cache keys and records.
+            document = {name: value for name, value in document.items() if name not in ("site", "unit_size")}
+            document["format"] = OLDER
+        return fingerprint(document)
 
     def __getitem__(self, language: str) -> dict[int, Tensor]:
         """Layer → sorted ``LongTensor`` of indices, for the layers that have any.
@@ -251,6 +273,9 @@ class NeuronSet:
             for language, per_layer in self._neurons.items()
         }
         head = {"format": FORMAT, "model": self.model, "layers": self.layers, "width": self.width}
+        head |= {"site": self.site, "unit_size": self.unit_size}
+        if len(set(self.widths)) > 1:
+            head["widths"] = list(self.widths)
         return {**head, "selector": self.selector, "statistics": self.statistics, "neurons": neurons}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -264,12 +289,22 @@ class NeuronSet:
         Raises:
             LnbenchError: the file is missing, truncated, of another format or version, or its content is impossible.
         """
-        content = read_format(path, FORMAT, "NeuronSet")
+        content = read_format(path, FORMAT, "NeuronSet", OLDER)
         document = validated(Document, content, f"{path} is not a valid NeuronSet")
         neurons = {name: {int(layer): found for layer, found in row.items()} for name, row in document.neurons.items()}
         selector = document.selector.model_dump() if document.selector else None
         with _naming(path):
-            return cls(document.model, document.layers, document.width, neurons, selector, document.statistics)
+            return cls(
+                document.model,
+                document.layers,
+                document.width,
+                neurons,
+                selector,
+                document.statistics,
+                site=document.site or POST,
+                unit_size=document.unit_size,
+                widths=document.widths,
+            )
 
     @classmethod
     def import_pth(cls, path: str | os.PathLike[str], languages: Sequence[str], model: str, width: int) -> NeuronSet:

@@ -31,7 +31,7 @@ def measure_stability(
     folder: Path,
     readings: Mapping[str, Reading],
     *,
-    site: str = "post",
+    site: str = POST,
     say: Callable[[str], None] = log.info,
     **options: Any,
 ) -> Stability:

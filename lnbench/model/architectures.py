@@ -32,6 +32,9 @@ class Site:
 
 
 PRE, POST = "pre", "post"
+NEURON_SITES = (PRE, POST)
+"""The sites of neurons, of which one pass counts both: the second is derived from the first."""
+SITE_DESCRIPTIONS = {POST: "after the non-linearity", PRE: "before the non-linearity"}
 
 
 class SiteChoice(NamedTuple):

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from lnbench.errors import LnbenchError
 from lnbench.formats import read_tensors, write_tensors
+from lnbench.model.architectures import NEURON_SITES
 from lnbench.statistics.layer_accumulator import Activation, LayerAccumulator, sample_quantiles
+from lnbench.statistics.measures import Measures, stored, taken_from
 from lnbench.statistics.site_values import SiteValues
 
 FORMAT = "lnbench.account/1"
-SITES = ("pre", "post")
 _BATCH = "batch"
 
 
@@ -32,6 +33,7 @@ class Account:
     Attributes:
         tokens: Tokens counted.
         about: What these are the counts of, as plain JSON.
+        measures: What is observed beside the counts.
     """
 
     def __init__(self, layers: int, width: int, batch_levels: Sequence[float] = ()) -> None:
@@ -41,6 +43,7 @@ class Account:
         self.batch_levels = tuple(batch_levels)
         self.batches = 0
         self.about: dict[str, Any] = {}
+        self.measures = Measures()
         self._batch_sums: dict[tuple[str, float, int], Tensor] = {}
 
     def add(self, layer: int, pre: Tensor, post: Tensor, rows: Tensor) -> None:
@@ -49,7 +52,7 @@ class Account:
         if not self.batch_levels:
             return
         levels = torch.tensor(self.batch_levels, dtype=torch.float64)
-        for site, values in zip(SITES, (pre, post), strict=True):
+        for site, values in zip(NEURON_SITES, (pre, post), strict=True):
             for level, found in zip(self.batch_levels, sample_quantiles(values[rows].float(), levels), strict=True):
                 self._add_batch((site, level, layer), found.cpu())
 
@@ -88,12 +91,14 @@ class Account:
         """Add what ``other`` has counted. Counts add up exactly, in any order; ``other`` is of no use afterwards.
 
         Raises:
-            LnbenchError: the accounts are of models of different shapes, or keep other batch levels.
+            LnbenchError: the accounts are of models of different shapes, or keep other batch levels or measures.
         """
-        mine, theirs = ((len(one.layers), one.width, one.batch_levels) for one in (self, other))
+        mine, theirs = (
+            (len(one.layers), one.width, one.batch_levels, sorted(one.measures.reductions)) for one in (self, other)
+        )
         if mine != theirs:
             raise LnbenchError(
-                f"these counts cannot be added up: {mine} and {theirs} (layers, neurons per layer, batch levels)"
+                f"these counts cannot be added up: {mine} and {theirs} (layers, neurons per layer, batch levels, measures)"
             )
         self.tokens += other.tokens
         self.batches += other.batches
@@ -102,6 +107,7 @@ class Account:
                 self._layer(number, layer.device).merge(layer)
         for key, value in other._batch_sums.items():
             self._add_batch(key, value)
+        self.measures.merge(other.measures)
 
     def finish(self, activations: Sequence[Activation]) -> dict[str, SiteValues]:
         """Site → its values.
@@ -122,7 +128,7 @@ class Account:
                     for part in fields(SiteValues)
                 }
             )
-            for number, site in enumerate(SITES)
+            for number, site in enumerate(NEURON_SITES)
         }
 
     def batch_means(self) -> dict[str, dict[float, Tensor]]:
@@ -133,7 +139,7 @@ class Account:
                 level: torch.stack([self._batch_sums[site, level, layer] for layer in layers]).float() / self.batches
                 for level in self.batch_levels
             }
-            for site in (SITES if self.batch_levels else ())
+            for site in (NEURON_SITES if self.batch_levels else ())
         }
 
     def save(self, path: Path) -> None:
@@ -150,6 +156,7 @@ class Account:
         }
         for (site, level, number), value in self._batch_sums.items():
             tensors[f"{number}.{_BATCH}.{site}.{level!r}"] = value.contiguous()
+        tensors |= stored(self.measures.tensors())
         head = {
             "format": FORMAT,
             "layers": len(self.layers),
@@ -159,6 +166,7 @@ class Account:
             "batch_levels": self.batch_levels,
             "dtype": next((str(layer.dtype).removeprefix("torch.") for layer in self.layers if layer), "float32"),
             "about": self.about,
+            "reductions": self.measures.reductions,
         }
         write_tensors(path, tensors, {"account": json.dumps(head)})
 
@@ -181,6 +189,7 @@ class Account:
         head, tensors = _open(path, counts=True)
         account = cls(head["layers"], head["width"], head["batch_levels"])
         account.tokens, account.batches, account.about = head["tokens"], head["batches"], head["about"]
+        account.measures = Measures(taken_from(tensors), head.get("reductions"))
         parts: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             number, _, rest = name.partition(".")

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lnbench.errors import LnbenchError, unknown
+from lnbench.hookspecs import Step
+from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import Sites, evaluating, input_device, locate, transformer_body
-from lnbench.statistics.accumulator import SITES, Account
+from lnbench.statistics.accumulator import Account
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.layer_accumulator import CALIBRATION, Activation
 from lnbench.statistics.site_values import SiteValues
@@ -34,8 +36,10 @@ def collect_statistics(
     blocks: Iterable[Block],
     *,
     language: str,
-    site: str = "post",
+    sites: Sequence[str] = (POST,),
+    measures: Sequence[Any] = (),
     skip: int = 1,
+    site: str | None = None,
     batch_levels: Sequence[float] = (),
     provenance: dict[str, Any] | None = None,
     total: int | None = None,
@@ -47,9 +51,11 @@ def collect_statistics(
         model: A supported Hugging Face causal LM.
         blocks: ``LongTensor[batch, length]`` each, or ``(input_ids, attention_mask)`` with 0 for padding.
         language: The text's language code.
-        site: The site that the returned Statistics show first; both are collected.
+        sites: The sites of interest; the returned Statistics show the first. ``post`` and ``pre`` are always counted.
+        measures: Further measures, each a name or ``name:key=value``, or an object; see ``Statistics.measures``.
         skip: Positions at the start of every block that are not counted. The default leaves out BOS, whose
             activations are outliers.
+        site: The same as ``sites=(site,)``.
         batch_levels: Levels at which to also keep the mean over batches of each batch's quantile (the published
             estimate; slow).
         provenance: What to record beside the model's own description, e.g. the corpus fingerprint.
@@ -59,16 +65,18 @@ def collect_statistics(
     Raises:
         LnbenchError: unsupported model, no token counted, activations that are not finite numbers.
     """
-    if site not in SITES:
-        raise unknown("site", site, SITES)
-    sites = locate(model)
-    account = Account(sites.layers, sites.width, batch_levels)
+    wanted = (site,) if site is not None else tuple(sites)
+    if not wanted or (missing := [name for name in wanted if name not in NEURON_SITES]):
+        raise unknown("site", missing[0] if wanted else "", NEURON_SITES)
+    located = locate(model)
+    account = Account(located.layers, located.width, batch_levels)
+    account.measures.start(measures, located)
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
-    with observing(sites, account, language, skip=skip) as read, bar:
+    with observing(located, account, language, skip=skip) as read, bar:
         for block in blocks:
             bar.update(read(block))
     known = describe_model(model) | (provenance or {})
-    return statistics_of(account, sites.activations, language, site=site, provenance=known)
+    return statistics_of(account, located.activations, language, site=wanted[0], provenance=known)
 
 
 def statistics_of(
@@ -93,7 +101,8 @@ def statistics_of(
         )
     values = account.finish(activations)
     _warn_of_drift(account, language, values)
-    return Statistics(language, account.tokens, site, values, provenance, account.batch_means())
+    batch_means, measures = account.batch_means(), account.measures.tensors()
+    return Statistics(language, account.tokens, site, values, provenance, batch_means, measures)
 
 
 def _warn_of_drift(account: Account, language: str, values: Mapping[str, SiteValues]) -> None:
@@ -123,6 +132,7 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
     """
     body, device = transformer_body(sites.model), input_device(sites.model)
     rows: dict[torch.device, Tensor] = {}
+    shape: list[torch.Size] = []
 
     def hook(layer: int) -> Any:
         def observe(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -130,6 +140,9 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
             if pre.device not in rows:
                 rows[pre.device] = rows[torch.device("cpu")].to(pre.device)
             account.add(layer, pre, post, rows[pre.device])
+            if account.measures:
+                for site, values in zip(NEURON_SITES, (pre, post), strict=True):
+                    account.measures.observe(_step(site, layer, values, shape[0], rows[pre.device]))
 
         return observe
 
@@ -140,6 +153,7 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
             return 0
         rows.clear()
         rows[torch.device("cpu")] = counted
+        shape[:] = [ids.shape]
         body(
             input_ids=ids.to(device),
             attention_mask=mask.to(device) if mask is not None else None,
@@ -155,6 +169,12 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
             hooks.callback(module.register_forward_hook(hook(layer)).remove)
         yield read
         account.check(language)
+
+
+def _step(site: str, layer: int, values: Tensor, shape: torch.Size, rows: Tensor) -> Step:
+    counted = torch.zeros(shape, dtype=torch.bool, device=values.device)
+    counted.view(-1)[rows] = True
+    return Step(site, layer, values.view(*shape, -1), counted)
 
 
 def _counted(ids: Tensor, mask: Tensor | None, skip: int) -> Tensor:

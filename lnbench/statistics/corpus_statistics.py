@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lnbench.corpora import Corpus, blocks, open_corpus, prefetch
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
+from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import Sites, locate
 from lnbench.statistics.accumulator import FORMAT, Account
@@ -22,6 +23,7 @@ from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.collect import Block, observing, statistics_of
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.layer_accumulator import CALIBRATION
+from lnbench.statistics.measures import names_of_measures
 from lnbench.statistics.nonlinearity import names_of
 from lnbench.statistics.site_values import PLACES
 
@@ -50,6 +52,7 @@ class Reading:
         batch_levels: See :func:`lnbench.collect_statistics`. The means depend on the size of the batches; so with them
             it is 8, where it is not given, and is recorded.
         batch_size: Blocks in a forward pass; as many as fit the memory if None.
+        measures: See :func:`lnbench.collect_statistics`.
     """
 
     corpus: str
@@ -62,6 +65,7 @@ class Reading:
     drop_wrong_script: bool = False
     batch_levels: tuple[float, ...] = ()
     batch_size: int | None = None
+    measures: tuple[str, ...] = ()
 
     def open(self, language: str) -> Corpus:
         """The documents of one language."""
@@ -88,6 +92,7 @@ class Reading:
             "dedup": self.dedup,
             "drop_wrong_script": self.drop_wrong_script,
             **({"batch_levels": list(self.batch_levels), "batch_size": self.size} if self.batch_levels else {}),
+            **({"measures": sorted(names_of_measures(self.measures))} if self.measures else {}),
         }
 
     @property
@@ -107,7 +112,7 @@ def collect_corpus(
     language: str,
     reading: Reading,
     *,
-    site: str = "post",
+    site: str = POST,
     **options: Any,
 ) -> Statistics:
     """Collect one language's Statistics from a corpus: :func:`count_corpus`, finished.
@@ -227,6 +232,7 @@ def _count(
     sites: Sites, tokenizer: Any, account: Account, how: Reading, state: Path | None, save_every: float, progress: bool
 ) -> None:
     about = account.about
+    account.measures.start(how.measures, sites)
     language, shard = about["language"], about["shard"]
     corpus = how.open(language)
     total = how.tokens // shard[1] if how.tokens is not None else None

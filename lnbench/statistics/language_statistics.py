@@ -14,7 +14,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.statistics import store
-from lnbench.statistics.site_values import LEVELS, SiteValues
+from lnbench.statistics.site_values import LEVELS, SiteValues, digest
 
 Scope = Literal["neuron", "layer", "model"]
 
@@ -33,6 +33,7 @@ class Statistics:
         provenance: What the numbers come from: model, tokenizer, corpus (see :func:`describe_model`).
         batch_quantiles: Site → level → ``[layers, width]``: the mean over batches of each batch's quantile. This is
             the published estimate of a percentile, which is not the percentile; kept only where asked for.
+        measures: Choice of a measure (``name:key=value``) → name → tensor, where asked for.
     """
 
     language: str
@@ -41,6 +42,7 @@ class Statistics:
     sites: Mapping[str, SiteValues]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     batch_quantiles: Mapping[str, Mapping[float, Tensor]] = field(default_factory=dict)
+    measures: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.site not in self.sites:
@@ -108,7 +110,25 @@ class Statistics:
     def fingerprint(self) -> str:
         """These numbers, their language and the site they show, in 16 hexadecimal digits."""
         digests = sorted((site, values.digest) for site, values in self.sites.items())
-        return fingerprint([self.language, self.tokens, self.site, digests])
+        return fingerprint([self.language, self.tokens, self.site, digests, *self._measured()])
+
+    def measure(self, choice: str) -> Mapping[str, Tensor]:
+        """Return the tensors of one measure, by name.
+
+        Raises:
+            LnbenchError: these Statistics lack it.
+        """
+        if choice not in self.measures:
+            raise unknown(
+                "measure", choice, self.measures, f"Collect Statistics of {self.language!r} with --measure {choice}"
+            )
+        return self.measures[choice]
+
+    def _measured(self) -> list[Any]:
+        return [
+            [choice, sorted((name, digest(tensor)) for name, tensor in tensors.items())]
+            for choice, tensors in sorted(self.measures.items())
+        ]
 
     def quantile(self, q: float) -> Tensor:
         """The ``q``-quantile of every neuron, ``[layers, width]``; linear between the kept levels.

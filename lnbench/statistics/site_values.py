@@ -31,6 +31,14 @@ MOMENTS = ("positive_rate", "mean", "std", "min", "max")
 TENSORS = (*MOMENTS, "rank_error", "quantiles")
 
 
+def digest(*tensors: Tensor) -> str:
+    """Return the SHA-256 of all numbers, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    for tensor in tensors:
+        sha256.update(tensor.contiguous().numpy().tobytes())
+    return sha256.hexdigest()
+
+
 @dataclass(frozen=True)
 class SiteValues:
     """One site's values, each ``[layers, width]`` in the activation's own unit.
@@ -52,10 +60,7 @@ class SiteValues:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of all numbers, in hexadecimal."""
-        sha256 = hashlib.sha256()
-        for tensor in self.tensors().values():
-            sha256.update(tensor.contiguous().numpy().tobytes())
-        return sha256.hexdigest()
+        return digest(*self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name, as they are stored."""

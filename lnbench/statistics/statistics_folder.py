@@ -20,6 +20,7 @@ from torch import nn
 from lnbench.corpora import TextReport
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock
+from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import locate
 from lnbench.statistics import store
@@ -41,7 +42,7 @@ def collect_folder(
     readings: Mapping[str, Reading],
     *,
     shard: Shard = WHOLE,
-    site: str = "post",
+    site: str = POST,
     say: Callable[[str], None] = log.info,
     **options: Any,
 ) -> None:
@@ -106,7 +107,7 @@ def merge_folders(
     out: Path,
     *,
     languages: Sequence[str] | None = None,
-    site: str = "post",
+    site: str = POST,
     activations: Sequence[Activation] | None = None,
     say: Callable[[str], None] = log.info,
 ) -> None:
@@ -173,7 +174,7 @@ def _stored(folder: Path, language: str, request: str, site: str | None) -> bool
 
 
 def load_shard(
-    folder: Path, shard: Shard, language: str, *, site: str = "post", activations: Sequence[Activation]
+    folder: Path, shard: Shard, language: str, *, site: str = POST, activations: Sequence[Activation]
 ) -> Statistics:
     """The Statistics of one finished shard by itself.
 

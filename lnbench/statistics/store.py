@@ -14,13 +14,14 @@ from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import write_json
 from lnbench.formats import read_format, read_tensors, write_tensors
+from lnbench.statistics.measures import stored, taken_from
 from lnbench.statistics.site_values import LEVELS, TENSORS, SiteValues
 
 if TYPE_CHECKING:
     from lnbench.statistics.language_statistics import Statistics
 
 
-FORMAT = "lnbench.statistics/1"
+FORMAT, OLDER = "lnbench.statistics/2", "lnbench.statistics/1"
 MANIFEST = "manifest.json"
 _BATCH = "batch_quantile"
 _ABOUT = "statistics"
@@ -30,7 +31,7 @@ _SHARED = ("model", "revision", "weights", "config", "adapter", "dtype", "quanti
 def save(statistics: Statistics, folder: Path) -> Path:
     """Write one language's tensors, then enter it in the manifest; both atomically.
 
-    Tensors without a prefix are those of the manifest's site, as other tools expect; the other site's carry its name.
+    Tensors are named ``{site}.{name}``, those of measures ``measure.{choice}.{name}``.
 
     Raises:
         LnbenchError: the folder holds Statistics of another model, or cannot be written.
@@ -73,12 +74,11 @@ def _alike(folder: Path, shared: dict[str, Any]) -> bool:
 def _tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for site, values in statistics.sites.items():
-        prefix = "" if site == statistics.site else f"{site}."
-        tensors |= {prefix + name: tensor.contiguous() for name, tensor in values.tensors().items()}
+        tensors |= {f"{site}.{name}": tensor.contiguous() for name, tensor in values.tensors().items()}
     for site, levels in statistics.batch_quantiles.items():
         # repr keeps every digit of a level, by which it is found again.
         tensors |= {f"{site}.{_BATCH}.{level!r}": tensor.contiguous() for level, tensor in levels.items()}
-    return tensors
+    return tensors | stored(statistics.measures)
 
 
 def _entry(statistics: Statistics) -> dict[str, Any]:
@@ -111,37 +111,41 @@ def load(folder: Path, language: str) -> tuple[Any, ...]:
     if written is not None and written != known:
         raise LnbenchError(f"{path} is not the file that {folder / MANIFEST} describes; collect it anew")
 
-    shape = (manifest["layers"], manifest["width"])
-    other = "pre" if site == "post" else "post"
-    sites = {}
-    for name, prefix in ((site, ""), (other, f"{other}.")):
-        wanted = {part: tensors.get(prefix + part) for part in TENSORS}
-        if name == other and all(tensor is None for tensor in wanted.values()):
-            continue
-        shapes = {part: (len(LEVELS), *shape) if part == "quantiles" else shape for part in wanted}
-        bad = [part for part, tensor in wanted.items() if tensor is None or tuple(tensor.shape) != shapes[part]]
-        if bad:
-            raise LnbenchError(f"{path} lacks {', '.join(bad)} of shape {shape} for site {name!r}; collect it anew")
-        sites[name] = SiteValues(**{part: tensor for part, tensor in wanted.items() if tensor is not None})
+    measures = taken_from(tensors)
+    by_site: dict[str, dict[str, torch.Tensor]] = {}
     batch: dict[str, dict[float, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        where, kind, level = (*key.split(".", 2), "", "")[:3]
-        if kind == _BATCH:
+    for name, tensor in tensors.items():
+        # In files of the older format, names without a site are those of the manifest's.
+        where, part, level = (*(name if "." in name else f"{site}.{name}").split(".", 2), "")[:3]
+        if part == _BATCH:
             batch.setdefault(where, {})[float(level)] = tensor
+        else:
+            by_site.setdefault(where, {})[part] = tensor
+    shape = (manifest["layers"], manifest["width"])
+    sites = {name: _values(parts, shape, f"{path}: site {name!r}") for name, parts in by_site.items()}
+    if site not in sites:
+        raise LnbenchError(f"{path} lacks the values of site {site!r}; collect it again")
     provenance = {name: manifest.get(name) for name in _SHARED[:-2] if manifest.get(name) is not None}
-    return language, tokens, site, sites, provenance | entry, batch
+    return language, tokens, site, sites, provenance | entry, batch, measures
+
+
+def _values(parts: dict[str, torch.Tensor], shape: tuple[int, int], where: str) -> SiteValues:
+    shapes = {name: (len(LEVELS), *shape) if name == "quantiles" else shape for name in TENSORS}
+    if bad := [name for name in TENSORS if name not in parts or tuple(parts[name].shape) != shapes[name]]:
+        raise LnbenchError(f"{where} lacks {', '.join(bad)} of shape {shape}; collect it again")
+    return SiteValues(**{name: parts[name] for name in TENSORS})
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise LnbenchError(f"no such Statistics folder: {folder}; make one with lnbench stats --out {folder}")
-    manifest = read_format(folder / MANIFEST, FORMAT, "manifest of Statistics")
+    manifest = read_format(folder / MANIFEST, FORMAT, "manifest of Statistics", OLDER)
     entries = manifest.get("languages")
     whole = (
         isinstance(entries, dict)
         and all(isinstance(manifest.get(name), int) for name in ("layers", "width"))
         and all(
-            isinstance(entry, dict) and entry.get("site") in ("pre", "post") and isinstance(entry.get("tokens"), int)
+            isinstance(entry, dict) and isinstance(entry.get("site"), str) and isinstance(entry.get("tokens"), int)
             for entry in entries.values()
         )
     )

@@ -1,0 +1,123 @@
+"""Measures: what selectors need beyond Statistics, observed in the same pass and reduced over its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lnbench.errors import LnbenchError, plugin_errors, unknown
+from lnbench.hookspecs import Step
+from lnbench.host import get_host
+from lnbench.model.sites import Sites
+
+REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sum": torch.add,
+    "min": torch.minimum,
+    "max": torch.maximum,
+}
+Measured = Mapping[str, Mapping[str, Tensor]]
+"""Choice of a measure → name → tensor."""
+_MEASURE = "measure"
+
+
+def names_of_measures(choices: Iterable[Any]) -> tuple[str, ...]:
+    """Return choices of measures as they are recorded, without parameters that are at their default.
+
+    Raises:
+        LnbenchError: unknown measure or parameter.
+    """
+    return tuple(get_host().format("measure", choice) for choice in choices)
+
+
+class Measures:
+    """The measures of one account: those that observe, and what earlier parts of the text left.
+
+    Args:
+        measured: What earlier parts left.
+        reductions: Choice → name of a tensor → how those of two parts become one.
+    """
+
+    def __init__(self, measured: Measured | None = None, reductions: Mapping[str, Mapping[str, str]] | None = None):
+        self._measured = {choice: dict(tensors) for choice, tensors in (measured or {}).items()}
+        self.reductions = {choice: dict(each) for choice, each in (reductions or {}).items()}
+        self._observing: dict[str, Any] = {}
+        self._sites: Sites | None = None
+
+    def start(self, choices: Iterable[Any], sites: Sites) -> None:
+        """Observe with these measures from now on.
+
+        Raises:
+            LnbenchError: unknown measure, or one that declares an unknown reduction.
+        """
+        self._sites = sites
+        for choice in choices:
+            (name,) = names_of_measures([choice])
+            measure = get_host().resolve("measure", choice)
+            with plugin_errors("measure", name):
+                self.reductions[name] = dict(measure.reductions)
+                measure.start(sites)
+            for key, reduction in self.reductions[name].items():
+                if reduction not in REDUCTIONS:
+                    raise unknown("reduction", reduction, REDUCTIONS, f"measure {name!r} declares it")
+                if not key.isidentifier():
+                    raise LnbenchError(f"measure {name!r}: {key!r} cannot name a tensor: use letters, digits and '_'")
+            self._observing[name] = measure
+
+    def __bool__(self) -> bool:
+        return bool(self._observing)
+
+    def observe(self, step: Step) -> None:
+        """Show one layer's values to every measure."""
+        for name, measure in self._observing.items():
+            with plugin_errors("measure", name):
+                measure.observe(step)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return what was measured so far, on the CPU."""
+        for name, measure in self._observing.items():
+            with plugin_errors("measure", name):
+                tensors = {key: tensor.detach().cpu().clone() for key, tensor in measure.finish().items()}
+                measure.start(self._sites)
+            self._add(name, tensors)
+        return {choice: dict(tensors) for choice, tensors in self._measured.items()}
+
+    def merge(self, other: Measures) -> None:
+        """Add what ``other`` has measured of another part of the text."""
+        self.tensors()
+        for name, tensors in other.tensors().items():
+            self.reductions.setdefault(name, other.reductions[name])
+            self._add(name, tensors)
+
+    def _add(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        reductions = self.reductions[name]
+        if tensors.keys() != reductions.keys():
+            raise LnbenchError(
+                f"measure {name!r} returned {sorted(tensors)}, but declares reductions of {sorted(reductions)}: "
+                "every tensor needs one"
+            )
+        before = self._measured.get(name)
+        self._measured[name] = {
+            key: tensor if before is None else REDUCTIONS[reductions[key]](before[key], tensor)
+            for key, tensor in tensors.items()
+        }
+
+
+def stored(measured: Measured) -> dict[str, Tensor]:
+    """Return the tensors under the names by which files keep them."""
+    return {
+        f"{_MEASURE}.{choice}.{key}": tensor.contiguous()
+        for choice, tensors in measured.items()
+        for key, tensor in tensors.items()
+    }
+
+
+def taken_from(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Remove the tensors of measures from those of a file, and return them."""
+    measured: dict[str, dict[str, Tensor]] = {}
+    for name in [name for name in tensors if name.startswith(f"{_MEASURE}.")]:
+        choice, _, key = name.removeprefix(f"{_MEASURE}.").rpartition(".")
+        measured.setdefault(choice, {})[key] = tensors.pop(name)
+    return measured
