@@ -97,8 +97,8 @@ class NeuronSet:
         self.widths = (width,) * layers if widths is None else tuple(widths)
         if len(self.widths) != layers or max(self.widths) != width or min(self.widths) < 0 or unit_size < 1:
             raise LnbenchError(
-                f"widths {list(self.widths)} do not fit {layers} layers of at most {width} units, or unit_size={unit_size} "
-                "is below 1"
+                f"widths {list(self.widths)} do not fit {layers} layers of at most {width} units, or "
+                f"unit_size={unit_size} is below 1"
             )
         self.selector = _plain_selector(selector)
         self.statistics = statistics

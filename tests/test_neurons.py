@@ -164,16 +164,32 @@ def test_file(neurons, tmp_path):
     path = tmp_path / "neurons.json"
     neurons.save(path)
     assert json.loads(path.read_text(encoding="utf-8")) == {
-        "format": "lnbench.neurons/1",
+        "format": "lnbench.neurons/2",
         "model": "tiny",
         "layers": 3,
         "width": 8,
+        "site": "post",
+        "unit_size": 1,
         "selector": SELECTOR,
         "statistics": "abc",
         "neurons": {"en": {"0": [0, 7]}, "hi": {"0": [7], "2": [1, 5]}, "ur": {}},
     }
     assert '\n      "2": [1, 5]\n' in path.read_text(encoding="utf-8")
     assert NeuronSet.load(path) == neurons
+
+
+def test_units_of_other_sites(tmp_path):
+    heads = NeuronSet("m", 3, 8, {"hi": {0: [3], 2: [7]}}, site="attention", unit_size=16, widths=(4, 0, 8))
+    heads.save(tmp_path / "heads.json")
+    loaded = NeuronSet.load(tmp_path / "heads.json")
+    assert loaded == heads
+    assert (loaded.site, loaded.unit_size, loaded.widths) == ("attention", 16, (4, 0, 8))
+    assert json.loads((tmp_path / "heads.json").read_text())["widths"] == [4, 0, 8]
+    plain = NeuronSet("m", 3, 8, heads._neurons)
+    assert len({plain.fingerprint, heads.fingerprint, NeuronSet("m", 3, 8, heads._neurons, site="x").fingerprint}) == 3
+    assert NeuronSet("m", 3, 8, heads._neurons, site="pre").fingerprint == plain.fingerprint
+    with pytest.raises(LnbenchError, match="index 4 is outside 0 to 3"):
+        NeuronSet("m", 3, 8, {"hi": {0: [4]}}, widths=(4, 0, 8))
 
 
 @given(sets())
@@ -201,7 +217,7 @@ def broken_documents(neurons):
         "other JSON": ("[1, 2]", "not a NeuronSet of format"),
         "null": ("null", "not a NeuronSet of format"),
         "other format": (changed(format="lnbench.leaderboard/1"), "not a NeuronSet of format"),
-        "other version": (changed(format="lnbench.neurons/2"), "of format lnbench.neurons/1"),
+        "other version": (changed(format="lnbench.neurons/3"), "of format lnbench.neurons/2"),
         "text for a number": (changed(layers="3"), "layers"),
         "truth for an index": (changed(neurons={"hi": {"0": [True]}}), "neurons.hi.0.0"),
         "fraction for an index": (changed(neurons={"hi": {"0": [1.0]}}), "neurons.hi.0.0"),
@@ -210,6 +226,7 @@ def broken_documents(neurons):
         "layer out of range": (changed(neurons={"hi": {"3": [0]}}), "from 0 to 2"),
         "a list of neurons": (changed(neurons=[]), "neurons"),
         "unknown key": (changed(extra=1), "extra"),
+        "widths that do not fit": (changed(widths=[8, 8]), "do not fit 3 layers"),
         "huge": (changed(layers=10**18), "does not exist"),
         "huge index": (changed(neurons={"hi": {"0": [2**80]}}), "whole numbers"),
     }

@@ -13,6 +13,7 @@ from torch import nn
 from lnbench._version import __version__
 from lnbench.analysis.stability import Stability, compare_halves
 from lnbench.choices import select
+from lnbench.model.architectures import POST
 from lnbench.model.sites import locate
 from lnbench.statistics.corpus_statistics import Reading
 from lnbench.statistics.statistics_folder import collect_folder, load_shard

@@ -14,10 +14,13 @@ from lnbench.figures.registry import FigureData, draw_all
 from lnbench.leaderboard import rows as leaderboard
 from lnbench.neurons import NeuronSet
 from lnbench.neurons_json import FORMAT as NEURONS
+from lnbench.neurons_json import OLDER as OLDER_NEURONS
 from lnbench.perplexity import matrix as perplexity
 from lnbench.statistics import store
 
 _FORMATS = (NEURONS, perplexity.FORMAT, leaderboard.FORMAT, stability_file.FORMAT, store.FORMAT)
+_OLDER = {OLDER_NEURONS: NEURONS, store.OLDER: store.FORMAT}
+"""Formats that are read as the newer one."""
 _HEAD = 400
 """Bytes at the start of a file that hold its format, if lnbench wrote it."""
 
@@ -58,6 +61,7 @@ def _by_format(paths: Sequence[Path]) -> dict[str, list[Path]]:
             raise LnbenchError(f"no such file or folder: {path}")
         for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
             declared = _format(file, whole=file == path)
+            declared = _OLDER.get(declared or "", declared)
             if declared in files and file not in files[declared]:
                 files[declared].append(file)
     return files
@@ -72,7 +76,7 @@ def _format(path: Path, *, whole: bool) -> str | None:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    named = next((name for name in _FORMATS if f'"{name}"'.encode() in head), None)
+    named = next((name for name in (*_FORMATS, *_OLDER) if f'"{name}"'.encode() in head), None)
     return _declared(path) if whole and not named and head.lstrip().startswith(b"{") else named
 
 

@@ -237,7 +237,7 @@ def _take(folder: Path, files: set[str], sources: Sources) -> None:
         sources.stabilities[folder] = Stability.load(folder / STABILITY)
     if training.FILE in files and (record := training.read(folder)):
         sources.trainings[folder] = record
-    if MANIFEST in files and (manifest := read_json(folder / MANIFEST)).get("format") == store.FORMAT:
+    if MANIFEST in files and (manifest := read_json(folder / MANIFEST)).get("format") in (store.FORMAT, store.OLDER):
         sources.statistics[folder] = manifest
     if folder.name == NEURONS:
         for file in sorted(name for name in files if name.endswith(".json")):

@@ -98,7 +98,8 @@ class Account:
         )
         if mine != theirs:
             raise LnbenchError(
-                f"these counts cannot be added up: {mine} and {theirs} (layers, neurons per layer, batch levels, measures)"
+                f"these counts cannot be added up: {mine} and {theirs} (layers, neurons per layer, batch levels, "
+                "measures)"
             )
         self.tokens += other.tokens
         self.batches += other.batches

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
+from lnbench.host import get_host
 from lnbench.statistics import store
 from lnbench.statistics.site_values import LEVELS, SiteValues, digest
 
@@ -118,11 +119,11 @@ class Statistics:
         Raises:
             LnbenchError: these Statistics lack it.
         """
-        if choice not in self.measures:
-            raise unknown(
-                "measure", choice, self.measures, f"Collect Statistics of {self.language!r} with --measure {choice}"
-            )
-        return self.measures[choice]
+        name = get_host().format("measure", choice)
+        if name not in self.measures:
+            hint = f"Collect Statistics of {self.language!r} with measures=({choice!r},), or --measure {choice}"
+            raise unknown("measure", choice, self.measures, hint)
+        return self.measures[name]
 
     def _measured(self) -> list[Any]:
         return [
