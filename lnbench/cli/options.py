@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lnbench.errors import LnbenchError
+from lnbench.model import architectures
 
 
 class Site(StrEnum):
     """Where a neuron is read."""
 
-    POST = "post"
-    PRE = "pre"
+    POST = architectures.POST
+    PRE = architectures.PRE
 
 
 Model = Annotated[str, typer.Option("--model", help="Packaged model, hub name or folder.")]

@@ -9,6 +9,7 @@ import typer
 
 from lnbench.cli.options import Corpus, Format, Model, ModelArgs, model_arguments, say, show
 from lnbench.errors import LnbenchError
+from lnbench.model.architectures import POST, SiteOption
 from lnbench.model.packaged import DEFAULT_MODEL
 
 
@@ -43,9 +44,7 @@ def ppl(
     ] = None,
     change: Annotated[str | None, typer.Option("--change", help="Change the neurons of these languages only.")] = None,
     read: Annotated[str | None, typer.Option("--read", help="Read the text of these languages in their place.")] = None,
-    site: Annotated[
-        Literal["post", "pre", "paper"], typer.Option(help="Where values are read and written; paper: pre, then post.")
-    ] = "post",
+    site: Annotated[SiteOption, typer.Option(help="Where values are read and written; paper: pre, then post.")] = POST,
     tokens: Annotated[int, typer.Option(help="Tokens of text read in each language.", min=1)] = 10_000,
     length: Annotated[int, typer.Option(help="Tokens in a block of it, BOS included.", min=2)] = 256,
     mode: Annotated[

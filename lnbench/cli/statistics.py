@@ -87,6 +87,9 @@ def collect(
             max=1,
         ),
     ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="Also keep this measure of a plugin: name or name:key=value.")
+    ] = None,
     model_args: ModelArgs = "",
 ) -> None:
     """Read text in every language and write each neuron's Statistics to a folder.
@@ -129,6 +132,7 @@ def collect(
             drop_wrong_script=drop_wrong_script,
             batch_levels=tuple(batch_level or ()),
             batch_size=batch_size,
+            measures=tuple(measure or ()),
         )
         for language in chosen
     }

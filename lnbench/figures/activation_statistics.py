@@ -11,6 +11,7 @@ from lnbench.figures.figure import Figure, stem
 from lnbench.figures.labels import language_label, language_name, write_in_own_script
 from lnbench.figures.registry import drawn_from, statistics_by_site
 from lnbench.figures.style import COLOURS, TALLEST, WIDTH
+from lnbench.model.architectures import SITE_DESCRIPTIONS
 from lnbench.tables.words import counted, model_name
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         caption=(
             f"For each language, the average over all {first.layers * first.width:,} neurons of each neuron's mean "
             f"and percentiles over {min(tokens):,}{'' if len(set(tokens)) == 1 else f' to {max(tokens):,}'} tokens, "
-            f"{_WHERE[seen]}. The lines reach from the 5th to the 95th percentile, the 10th to the 90th and the 25th "
-            "to the 75th."
+            f"{SITE_DESCRIPTIONS[seen]}. The lines reach from the 5th to the 95th percentile, the 10th to the 90th and "
+            "the 25th to the 75th."
         ),
         alt=(
             f"Ranges of activations in {counted(len(languages), 'language')}, from "
@@ -83,6 +84,3 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         size=(WIDTH, min(TALLEST, 1.3 + 0.3 * len(languages))),
         paint=paint,
     )
-
-
-_WHERE = {"post": "after the non-linearity", "pre": "before the non-linearity"}

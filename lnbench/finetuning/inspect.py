@@ -221,8 +221,15 @@ def selection_drift(
     if not isinstance(adapted, PeftModel):
         raise LnbenchError("this model has no adapter to inspect; pass the adapter's folder as peft=")
     chosen = get_host().resolve("selector", selector)
-    levels = needs_of(chosen).batch_levels
-    reading = Reading(corpus, tokens=tokens, length=length, seed=seed, batch_levels=levels)
+    needs = needs_of(chosen)
+    reading = Reading(
+        corpus,
+        tokens=tokens,
+        length=length,
+        seed=seed,
+        batch_levels=needs.batch_levels,
+        measures=needs.measures,
+    )
 
     def selected() -> NeuronSet:
         return select(

@@ -18,9 +18,10 @@ from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, file_sha256, fingerprint
 from lnbench.formats import first_error
+from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing, get_host
 from lnbench.lm.head import ClassificationHead
-from lnbench.model.architectures import site_choice
+from lnbench.model.architectures import POST, SiteOption, site_choice
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.statistics import Statistics, store
@@ -58,8 +59,8 @@ class Experiment(BaseModel):
         description="languages that the selector compares, as en+hi+zh; all of statistics or corpus by default",
     )
     language: str = Field(default=AUTO, description="whose neurons are overridden; auto: each task's own language")
-    site: Literal["post", "pre", "paper"] = Field(
-        default="post",
+    site: SiteOption = Field(
+        default=POST,
         description="where Statistics are read and values written; paper: read pre, write post, with a warning",
     )
     positions: Literal["all", "prompt", "generated"] = Field(default="all", description="which tokens are changed")
@@ -184,13 +185,14 @@ class Artifacts:
 
     def statistics(self, experiment: Experiment, language: str) -> Statistics:
         """One language's Statistics at the experiment's read site: from its folder, the cache, or a pass over text."""
-        levels = self._batch_levels(experiment)
+        needs = self._needs(experiment)
         named: list[Any] = [
             _manifest(experiment.statistics),
             experiment.corpus,
             experiment.corpus_tokens,
             experiment.corpus_length,
-            levels,
+            needs.batch_levels,
+            needs.measures,
         ]
         key = fingerprint([*named, language])
         if key not in self._statistics:
@@ -242,10 +244,10 @@ class Artifacts:
             return False
         return True
 
-    def _batch_levels(self, experiment: Experiment) -> tuple[float, ...]:
+    def _needs(self, experiment: Experiment) -> Needs:
         if experiment.neurons is not None:
-            return ()
-        return needs_of(experiment.selector).batch_levels
+            return Needs()
+        return needs_of(experiment.selector)
 
     def _check(self, statistics: Statistics, source: str) -> None:
         shape, wanted = (statistics.layers, statistics.width), (self.layers, self.width)
@@ -266,8 +268,14 @@ class Artifacts:
 
     def cached(self, experiment: Experiment, language: str) -> tuple[Path, Reading]:
         """Where Statistics that are collected on the fly are kept, and how they are collected."""
-        length, levels = experiment.corpus_length, self._batch_levels(experiment)
-        reading = Reading(experiment.corpus, experiment.corpus_tokens, length=length, batch_levels=levels)
+        needs = self._needs(experiment)
+        reading = Reading(
+            experiment.corpus,
+            experiment.corpus_tokens,
+            length=experiment.corpus_length,
+            batch_levels=needs.batch_levels,
+            measures=needs.measures,
+        )
         return cache_dir("statistics", request_key(self.described | reading.provenance(language))), reading
 
     def _collected(self, experiment: Experiment, language: str) -> Statistics:

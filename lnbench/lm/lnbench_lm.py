@@ -97,7 +97,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         self.accounts: dict[str, OverrideCounts] = defaultdict(OverrideCounts)
         self._plans: dict[str, Any] = {}
         self._classifier = ClassificationHead.load(experiment.head) if experiment.head else None
-        if experiment.site == "paper" and experiment.changes_model:
+        if experiment.read_site != experiment.write_site and experiment.changes_model:
             log.warning(
                 "site=paper reads values before the non-linearity and writes them after it, as the published code "
                 "does; many are values that the neurons can never take there"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from lnbench.errors import unknown
 
@@ -31,7 +31,11 @@ class Site:
     derived_from: str | None = None
 
 
-PRE, POST = "pre", "post"
+PRE: Final = "pre"
+POST: Final = "post"
+PAPER: Final = "paper"
+SiteOption = Literal["post", "pre", "paper"]
+"""The keys of :data:`SITE_CHOICES`, for settings."""
 NEURON_SITES = (PRE, POST)
 """The sites of neurons, of which one pass counts both: the second is derived from the first."""
 SITE_DESCRIPTIONS = {POST: "after the non-linearity", PRE: "before the non-linearity"}
@@ -47,7 +51,7 @@ class SiteChoice(NamedTuple):
 SITE_CHOICES: dict[str, SiteChoice] = {
     POST: SiteChoice(POST, POST),
     PRE: SiteChoice(PRE, PRE),
-    "paper": SiteChoice(PRE, POST),
+    PAPER: SiteChoice(PRE, POST),
 }
 """What users may choose: after the non-linearity (the default), before it, or as in the paper, read before and written
 after it. Any other site of an architecture is read and written at the same place."""

@@ -16,7 +16,7 @@ from lnbench.choices import override, plan
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import versions
 from lnbench.host import get_host
-from lnbench.model.architectures import site_choice
+from lnbench.model.architectures import POST, site_choice
 from lnbench.model.sites import Sites, evaluating, locate
 from lnbench.neurons import NeuronSet, draw_random
 from lnbench.override_values import Override
@@ -51,7 +51,7 @@ def measure(
     slices: Mapping[str, Slice],
     *,
     intervention: str = "zero",
-    site: str = "post",
+    site: str = POST,
     changed: Sequence[str] | None = None,
     controls: int = 3,
     batch_size: int | None = None,

@@ -11,6 +11,7 @@ from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.formats import first_error, slug
 from lnbench.host import get_host
+from lnbench.model.architectures import POST, SiteOption
 from lnbench.model.packaged import DEFAULT_MODEL
 
 _LANGUAGES = ("languages", "changed", "read")
@@ -49,9 +50,7 @@ class Request(BaseModel):
     changed: tuple[str, ...] = Field(default=(), description="whose neurons are changed, if not of all languages")
     read: tuple[str, ...] = Field(default=(), description="whose text is read, if not of all languages")
     intervention: str = Field(default="zero", description="name or name:key=value")
-    site: Literal["post", "pre", "paper"] = Field(
-        default="post", description="site of Statistics and override; paper: read pre, write post"
-    )
+    site: SiteOption = Field(default=POST, description="site of Statistics and override; paper: read pre, write post")
     tokens: int = Field(default=10_000, ge=1, description="tokens of text read in each language")
     length: int = Field(default=256, ge=2, description="tokens in a block of that text, BOS included")
     mode: Literal["pack", "truncate"] = Field(

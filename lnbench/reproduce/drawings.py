@@ -18,6 +18,7 @@ from lnbench.figures import (
     selector_overlap,
 )
 from lnbench.leaderboard.rows import Row
+from lnbench.model.architectures import NEURON_SITES
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, FigureSpec
 from lnbench.reproduce.measurements import Measurements
 from lnbench.reproduce.plan import PlannedPart
@@ -42,7 +43,7 @@ def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figur
     elif isinstance(spec, ActivationsSpec):
         languages = part.of("statistics")[0].languages
         statistics = {language: Statistics.load(part.at.statistics, language) for language in languages}
-        for site in ("pre", "post"):
+        for site in NEURON_SITES:
             yield replace(activation_statistics(statistics, site), name=f"activations-{site}")
     elif isinstance(spec, FigureSpec):
         for matrix in part.matrices:

@@ -8,6 +8,7 @@ from lnbench import leaderboard
 from lnbench.host import get_host
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row
+from lnbench.model.architectures import POST, PRE, SITE_DESCRIPTIONS
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, PublishedKey
 from lnbench.reproduce.plan import CellsRow, PlannedPart
@@ -18,7 +19,10 @@ from lnbench.tables.reproduction import StoredRow, StoredTable, StoredValue
 _Key = tuple[str, str, str, str, str | None]
 _NOT_NAMED = ["english"]
 """The fine-tuning that the paper's tables do not name, as it is that of every row."""
-_SITES = {"pre": "before the non-linearity, as in the paper", "post": "after the non-linearity, where lnbench writes"}
+_SITES = {
+    PRE: f"{SITE_DESCRIPTIONS[PRE]}, as in the paper",
+    POST: f"{SITE_DESCRIPTIONS[POST]}, where lnbench writes",
+}
 
 
 class Measurements:
@@ -111,7 +115,7 @@ def _activations(part: PlannedPart, spec: ActivationsSpec, site: str) -> Iterato
     from lnbench.analysis.activation_averages import activation_averages
     from lnbench.statistics import Statistics
 
-    printed = catalogue.published(spec.published) if site == "pre" else {}
+    printed = catalogue.published(spec.published) if site == PRE else {}
     for language in part.of("statistics")[0].languages:
         statistics = Statistics.load(part.at.statistics, language)
         averages = activation_averages({language: statistics}, site)[language]

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.formats import StrictModel, first_error
+from lnbench.model.architectures import SiteOption, site_choice
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import SelectorName
 
@@ -57,15 +58,15 @@ class ReproductionSettings(StrictModel):
     xnli: TaskSettings
     xquad: TaskSettings
     ppl: MatrixSettings
-    site: Literal["post", "pre", "paper"] = Field(description="paper: read before the non-linearity, write after it")
+    site: SiteOption = Field(description="paper: read before the non-linearity, write after it")
     selectors: dict[SelectorName, str] = Field(description="each selector with its parameters")
     reading: CountingSettings
     pooling: Literal["last", "paper"] = Field(description="what a classification head reads")
 
     @property
-    def select_site(self) -> Literal["post", "pre"]:
+    def select_site(self) -> str:
         """Where selectors read."""
-        return "pre" if self.site == "paper" else self.site
+        return site_choice(self.site).read
 
     def flat(self) -> dict[str, str | int | float | bool | None]:
         """Return the settings by their ``--set`` keys."""

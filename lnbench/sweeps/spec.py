@@ -14,6 +14,7 @@ from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.formats import first_error
 from lnbench.host import changes_nothing
+from lnbench.model.architectures import POST, SiteOption
 from lnbench.model.packaged import DEFAULT_MODEL
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -134,7 +135,7 @@ class Sweep(BaseModel):
     corpus: str = Field(default=CORPUS, description="corpus pattern; the embedded text by default")
     corpus_tokens: int = Field(default=10_000, ge=1, description="tokens a language, where Statistics are collected")
     corpus_length: int = Field(default=128, ge=2, description="tokens a block, where Statistics are collected")
-    site: Literal["post", "pre", "paper"] = Field(default="post", description="site of Statistics and override")
+    site: SiteOption = Field(default=POST, description="site of Statistics and override")
     positions: Literal["all", "prompt", "generated"] = Field(default="all", description="tokens that are changed")
 
     @field_validator("models", mode="before")

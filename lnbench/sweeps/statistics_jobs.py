@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lnbench.choices import needs_of
+from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing
 from lnbench.statistics.corpus_statistics import WHOLE, Shard
 from lnbench.statistics.statistics_folder import collect_folder, merge_folders
@@ -45,16 +46,16 @@ def countings(cells: Sequence[Cell], workers: int) -> list[Counting]:
         if changes_nothing(cell.intervention) or "statistics" in cell.arguments:
             continue
         selector = cell.arguments.get("selector")
-        levels = needs_of(selector).batch_levels if selector else ()
+        needs = needs_of(selector) if selector else Needs()
         for language in cell.arguments.get("languages", cell.arguments["language"]).split("+"):
-            read = (cell.loading.model, str(cell.loading.options), cell.loading.finetune, levels, language)
+            read = (cell.loading.model, str(cell.loading.options), cell.loading.finetune, needs, language)
             found.setdefault(read, Counting(cell.loading, cell.invocation, cell.arguments, language))
     shards = math.ceil(workers / max(1, len(found)))
     # The mean of batches' quantiles is one of whole batches in order.
     return [
         replace(one, shard=(number, count))
-        for (*_, levels, _), one in found.items()
-        for count in [1 if levels else shards]
+        for (*_, needs, _), one in found.items()
+        for count in [1 if needs.batch_levels else shards]
         for number in range(count)
     ]
 

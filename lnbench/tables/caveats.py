@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lnbench.leaderboard.rows import Row, compared, tables_of
+from lnbench.model.architectures import site_choice
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.significance import LEVEL
 from lnbench.tables.words import brief, counted, listed, percent, range_of
@@ -192,7 +193,8 @@ def no_neurons(neurons: Mapping[str, Iterable[str]]) -> Iterator[str]:
 
 def matrix_caveats(matrix: PerplexityMatrix) -> list[str]:
     """Return what a perplexity matrix says of its own numbers; it was written down as they were measured."""
-    crossed = [other_site("pre", "post")] if matrix.site == "paper" else []
+    read, write = site_choice(matrix.site)
+    crossed = [other_site(read, write)] if read != write else []
     return [*(f"{note}." for note in matrix.notes), *crossed]
 
 

@@ -180,11 +180,11 @@ def test_bad_heads(given: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"intervention": "p200"}, r"unknown intervention 'p200'; known: none"),
+        ({"intervention": "p200"}, r"percent=200"),
         ({"intervention": "zeroes"}, "unknown intervention"),
         ({"intervention": "constant:number=1"}, "number"),
         ({"intervention": "constant:value=much"}, "value"),
-        ({"selector": "lapse", "intervention": "mean"}, "unknown selector 'lapse'; known: lape"),
+        ({"selector": "lapse", "intervention": "mean"}, "unknown selector 'lapse'; known: act_prob, lape"),
         ({"selector": "lape:fraction=0.1", "intervention": "mean"}, "fraction"),
         ({"selector": "lape:top_fraction=2", "intervention": "mean"}, "top_fraction"),
         ({"site": "middle"}, "site"),
