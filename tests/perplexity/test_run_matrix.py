@@ -135,7 +135,7 @@ def test_one_text_for_both_is_told(request_of: Any, tiny_corpus: str, tmp_path: 
     ("given", "message"),
     [
         ({"intervention": "none"}, "none changes nothing"),
-        ({"intervention": "p200"}, "unknown intervention 'p200'"),
+        ({"intervention": "p200"}, "percent=200"),
         ({"tokens": 0}, "tokens=0"),
         ({"batch_size": 0}, "batch_size"),
         ({"languages": "en+en"}, "each once"),
