@@ -116,7 +116,9 @@ def test_tasks_prints_a_folder() -> None:
 
 def test_plugins_lists_parameters_and_origin() -> None:
     printed = run("plugins")
-    assert all(word in printed for word in ("lape", "act_prob", "p{percent}", "top_fraction", "0.01", "lnbench", "llama"))
+    assert all(
+        word in printed for word in ("lape", "act_prob", "p{percent}", "top_fraction", "0.01", "lnbench", "llama")
+    )
 
 
 def test_doctor_names_versions() -> None:
