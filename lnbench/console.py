@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 
-_LEAST_WIDTH = 160
+_LEAST_WIDTH, _MOST_WIDTH = 160, 10_000
 
 
 def console(*, stderr: bool = False) -> Console:
     """As wide as the terminal, but never so narrow that a table's columns would be cut off."""
     own = Console(stderr=stderr)
     return own if own.is_terminal and own.width >= _LEAST_WIDTH else Console(stderr=stderr, width=_LEAST_WIDTH)
+
+
+def print_whole(renderable: RenderableType) -> None:
+    """Print something on stdout, in lines longer than the terminal's where it would be cut off."""
+    own = console()
+    needed = Measurement.get(own, own.options.update(max_width=_MOST_WIDTH), renderable).minimum
+    (own if needed <= own.width else Console(width=needed)).print(renderable)

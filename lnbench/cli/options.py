@@ -83,13 +83,13 @@ def tell() -> Iterator[None]:
 
 def show(*tables: Any, format_: str = "terminal") -> None:
     """Print tables, in full width where there is no terminal to fit."""
-    from lnbench.console import console
+    from lnbench.console import print_whole
     from lnbench.tables.render import FORMATS, terminal
     from lnbench.tables.table import Table
 
     if format_ == "terminal":
         for table in tables:
-            console().print(terminal(table) if isinstance(table, Table) else table)
+            print_whole(terminal(table) if isinstance(table, Table) else table)
     else:
         typer.echo(FORMATS[format_](*tables), nl=False)
 

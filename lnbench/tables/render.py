@@ -46,13 +46,18 @@ def terminal(*tables: Table) -> Group:
 
 def _terminal(table: Table) -> Iterator[Any]:
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
     shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
     words = len(table.headings) - len(table.columns)
     for place, heading in enumerate(table.headings):
-        shown.add_column(Text(heading), justify="right" if place >= words else "left", no_wrap=place >= words)
+        if place >= words:
+            widest = max(cell_len(texts[place]) for texts in [table.headings, *(texts for _, texts in table.lines())])
+            shown.add_column(Text(heading), justify="right", no_wrap=True, min_width=widest)
+        else:
+            shown.add_column(Text(heading), overflow="fold")
     for row, texts in table.lines():
         cells = [
             Text(text, style="bold" if place >= words and row.cells[place - words].emphasis else "")
