@@ -11,7 +11,7 @@ from lnbench.errors import LnbenchError
 log = logging.getLogger(__name__)
 SPLIT = "train"
 #: Documents held at a time for shuffling a stream.
-SHUFFLE_WINDOW = 10_000
+STREAM_WINDOW = 10_000
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _resolved: dict[tuple[str, str | None], str] = {}
 
@@ -52,7 +52,7 @@ def read_hub(repo: str, config: str, revision: str | None, seed: int | None) -> 
 
     try:
         data = load_dataset(repo, config, split=SPLIT, streaming=True, revision=revision)
-        rows = iter(data if seed is None else data.shuffle(seed=seed, buffer_size=SHUFFLE_WINDOW))
+        rows = iter(data if seed is None else data.shuffle(seed=seed, buffer_size=STREAM_WINDOW))
         while (row := next(rows, None)) is not None:
             if not isinstance(row.get("text"), str | None) or "text" not in row:
                 raise TypeError(f"it needs a column text of strings; it has: {', '.join(row)}")

@@ -38,10 +38,10 @@ def _consume(items: Iterable[Item], depth: int) -> Iterator[Item]:
     thread = Thread(target=_produce, args=(items, queue, stopped), name="lnbench-prefetch", daemon=True)
     thread.start()
     try:
-        while not isinstance(item := queue.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
+        while isinstance(made := queue.get(), tuple):
+            yield made[0]
+        if not isinstance(made, StopIteration):
+            raise made
     finally:
         stopped.set()
         # The thread puts at most one more item, for which this makes room.
@@ -52,25 +52,18 @@ def _consume(items: Iterable[Item], depth: int) -> Iterator[Item]:
 
 
 def _produce(items: Iterable[Item], queue: Queue[Any], stopped: Event) -> None:
-    error: BaseException | None = None
+    end: BaseException = StopIteration()
     try:
         iterator = iter(items)
         try:
             for item in iterator:
-                queue.put(item)
+                queue.put((item,))
                 if stopped.is_set():
                     break
         finally:
             if (close := getattr(iterator, "close", None)) is not None:
                 close()
     except BaseException as raised:  # It is the consumer's, whatever it is.
-        error = raised
+        end = raised
     if not stopped.is_set():
-        queue.put(_End(error))
-
-
-class _End:
-    """The mark after the last item."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
+        queue.put(end)
