@@ -39,52 +39,41 @@ class SliceNats:
     """Language i → share of the values written that lie outside the observed range."""
 
 
-@dataclass(frozen=True)
-class Changes:
-    """All cells of a matrix.
+def cells_and_selectivity(
+    slices: Mapping[str, SliceNats], languages: Sequence[str]
+) -> tuple[list[Cell], list[Selectivity]]:
+    """Return a matrix's cells row by row, and the selectivity of each language that is both changed and read.
+
+    The resamples of a slice are the same for the unchanged model, for every language that is changed, and for the
+    selectivity.
 
     Args:
-        readings: Language j → its slice, in the order of the columns.
+        slices: Language j → its slice, in the order of the columns.
         languages: Languages i, in the order of the rows.
     """
-
-    readings: Mapping[str, SliceNats]
-    languages: Sequence[str]
-
-    def baseline(self) -> dict[str, Baseline]:
-        """Return each language's text, read by the unchanged model."""
-        return {language: _baseline(one) for language, one in self.readings.items()}
-
-    def cells_and_selectivity(self) -> tuple[list[Cell], list[Selectivity]]:
-        """Return cells row by row, and the selectivity of each language that is both changed and read.
-
-        The resamples of a slice are the same for the unchanged model, for every language that is changed, and for the
-        selectivity.
-        """
-        resampled = {read: _Resampled.of(read, one) for read, one in self.readings.items()}
-        p_values = self._p_values()
-        rows = {
-            changed: [
-                _cell(changed, read, one, resampled[read], p_values[changed, read])
-                if changed in one.changed
-                else _unchanged(changed, read)
-                for read, one in self.readings.items()
-            ]
-            for changed in self.languages
-        }
-        selectivity = [
-            _selectivity(changed, row, resampled) for changed, row in rows.items() if changed in self.readings
+    resampled = {read: _Resampled.of(read, nats) for read, nats in slices.items()}
+    p_values = _p_values(slices)
+    rows = {
+        changed: [
+            _cell(changed, read, nats, resampled[read], p_values[changed, read])
+            if changed in nats.changed
+            else _unchanged(changed, read)
+            for read, nats in slices.items()
         ]
-        return [cell for row in rows.values() for cell in row], selectivity
+        for changed in languages
+    }
+    selectivity = [_selectivity(changed, row, resampled) for changed, row in rows.items() if changed in slices]
+    return [cell for row in rows.values() for cell in row], selectivity
 
-    def _p_values(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """Return ``(i, j)`` → p-value as it is, and corrected, of every cell that was measured."""
-        raw = {
-            (changed, read): exchange_test(np.vstack([nats, one.unchanged]))
-            for read, one in self.readings.items()
-            for changed, nats in one.changed.items()
-        }
-        return dict(zip(raw, zip(raw.values(), holm(list(raw.values())), strict=True), strict=True))
+
+def _p_values(slices: Mapping[str, SliceNats]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return ``(i, j)`` → p-value as it is, and corrected, of every cell that was measured."""
+    raw = {
+        (changed, read): exchange_test(np.vstack([nats, own.unchanged]))
+        for read, own in slices.items()
+        for changed, nats in own.changed.items()
+    }
+    return dict(zip(raw, zip(raw.values(), holm(list(raw.values())), strict=True), strict=True))
 
 
 @dataclass(frozen=True)
@@ -121,7 +110,8 @@ def resampled_sums(values: _Floats, language: str) -> _Floats:
     return sums
 
 
-def _baseline(one: SliceNats) -> Baseline:
+def baseline(one: SliceNats) -> Baseline:
+    """Return one language's text as the unchanged model reads it."""
     nats, tokens, size = one.unchanged.sum(), one.tokens.sum(), one.sizes.sum()
     with np.errstate(over="ignore"):
         perplexity = np.exp(nats / tokens)

@@ -21,7 +21,7 @@ from lnbench.model.sites import Sites, evaluating, locate
 from lnbench.neurons import NeuronSet, draw_random
 from lnbench.override_values import Override
 from lnbench.parameters import format_choice
-from lnbench.perplexity.changes import Changes, SliceNats
+from lnbench.perplexity.changes import SliceNats, baseline, cells_and_selectivity
 from lnbench.perplexity.checkpoint import UNCHANGED, Passes, of_control
 from lnbench.perplexity.losses import block_nats
 from lnbench.perplexity.matrix import PerplexityMatrix
@@ -111,10 +111,8 @@ def measure(
     )
     changes = list(_changes(sites, neurons, statistics, intervention, languages, controls))
     _run(sites, slices, changes, passes, site_choice(site).write, batch_size, progress)
-    found = Changes(
-        {language: _reading(text, languages, controls, passes) for language, text in slices.items()}, languages
-    )
-    cells, selectivity = found.cells_and_selectivity()
+    read = {language: _reading(text, languages, controls, passes) for language, text in slices.items()}
+    cells, selectivity = cells_and_selectivity(read, languages)
     matrix = PerplexityMatrix.model_validate(
         {
             "model": described["model"],
@@ -131,7 +129,7 @@ def measure(
             "shared": _shared(neurons, languages),
             "neuron_set": neurons.fingerprint,
             "statistics": {language: one.fingerprint for language, one in statistics.items() if language in languages},
-            "baseline": found.baseline(),
+            "baseline": {language: baseline(nats) for language, nats in read.items()},
             "cells": cells,
             "selectivity": selectivity,
             **{name: versions()[name] for name in _VERSIONS},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lnbench.perplexity import changes
-from lnbench.perplexity.changes import Changes, SliceNats, resampled_sums
+from lnbench.perplexity.changes import SliceNats, baseline, cells_and_selectivity, resampled_sums
 
 
 def reading(blocks: int = 12, *, seed: int = 0, harm: dict[str, float] | None = None, controls: int = 0) -> SliceNats:
@@ -46,7 +46,7 @@ def jackknife(statistic: Callable[[np.ndarray], float], blocks: int) -> tuple[fl
 def test_a_cells_intervals_against_a_jackknife() -> None:
     blocks = 80
     nats = reading(blocks)
-    found = Changes({"en": nats}, ["en"]).cells_and_selectivity()[0][0]
+    found = cells_and_selectivity({"en": nats}, ["en"])[0][0]
 
     def numbers(kept: np.ndarray) -> tuple[float, float, float]:
         tokens, before, after = (float(v[kept].sum()) for v in (nats.tokens, nats.unchanged, nats.changed["en"]))
@@ -65,7 +65,7 @@ def test_a_cells_intervals_against_a_jackknife() -> None:
 
 def test_the_baseline() -> None:
     one = reading()
-    found = Changes({"en": one}, ["en"]).baseline()["en"]
+    found = baseline(one)
     nats = one.unchanged.sum() / one.tokens.sum()
     assert found.nats_per_token == pytest.approx(nats)
     assert found.perplexity == pytest.approx(math.exp(nats))
@@ -74,7 +74,7 @@ def test_the_baseline() -> None:
 
 def test_selectivity_is_a_languages_own_change_less_the_mean_of_the_others() -> None:
     readings = {"en": reading(90), "hi": reading(120, seed=1), "ur": reading(70, seed=2)}
-    found = Changes(readings, ["en", "hi"]).cells_and_selectivity()[1][0]
+    found = cells_and_selectivity(readings, ["en", "hi"])[1][0]
 
     def delta(read: str) -> float:
         nats = readings[read]
@@ -116,7 +116,7 @@ def test_resamples_do_not_depend_on_how_many_are_drawn_at_a_time(blocks: int, ch
 
 def test_what_is_significant_and_beyond_controls() -> None:
     one = reading(40, harm={"en": 0.3, "hi": -0.3, "ur": 0.0}, controls=3)
-    en, hi, ur = Changes({"en": one}, ["en", "hi", "ur"]).cells_and_selectivity()[0]
+    en, hi, ur = cells_and_selectivity({"en": one}, ["en", "hi", "ur"])[0]
     assert en.p_value < 0.001
     assert en.p_value < en.p_holm < 0.01
     assert ur.p_value > 0.05
@@ -130,8 +130,8 @@ def test_what_is_significant_and_beyond_controls() -> None:
 def test_between_the_controls_is_not_beyond_them() -> None:
     one = reading(40, harm={"en": 0.1})
     controls = [one.unchanged - one.tokens, one.unchanged + one.tokens]
-    found = Changes({"en": SliceNats(**(vars(one) | {"controls": {"en": controls}}))}, ["en"])
-    cell = found.cells_and_selectivity()[0][0]
+    found = {"en": SliceNats(**(vars(one) | {"controls": {"en": controls}}))}
+    cell = cells_and_selectivity(found, ["en"])[0][0]
     assert cell.exceeds_controls is False
     assert (cell.control_min, cell.control_max) == (pytest.approx(-1), pytest.approx(1))
 
@@ -139,12 +139,12 @@ def test_between_the_controls_is_not_beyond_them() -> None:
 def test_no_change_at_all_is_not_beyond_the_controls() -> None:
     one = reading(40, harm={"en": 0.0})
     harmed = SliceNats(**(vars(one) | {"changed": {"en": one.unchanged}, "controls": {"en": [one.unchanged + 1]}}))
-    cell = Changes({"en": harmed}, ["en"]).cells_and_selectivity()[0][0]
+    cell = cells_and_selectivity({"en": harmed}, ["en"])[0][0]
     assert (cell.delta_nats, cell.exceeds_controls) == (0, False)
 
 
 def test_a_language_without_neurons_changes_nothing() -> None:
-    cells, selectivity = Changes({"en": reading(), "hi": reading(seed=1)}, ["ur", "en"]).cells_and_selectivity()
+    cells, selectivity = cells_and_selectivity({"en": reading(), "hi": reading(seed=1)}, ["ur", "en"])
     for cell in cells[:2]:
         assert (cell.delta_nats, cell.delta_nats_low, cell.delta_perplexity_high, cell.p_value) == (0, 0, 0, 1)
         assert (cell.n_controls, cell.exceeds_controls) == (0, None)
@@ -157,7 +157,7 @@ def test_which_text_is_harmed_most() -> None:
         "hi": reading(seed=1, harm={"en": 0.1, "hi": 0.1, "ur": -0.9}),
         "ur": reading(seed=2, harm={"en": 0.1, "hi": 0.1, "ur": -0.1}),
     }
-    rows = Changes(readings, ["en", "hi", "ur"]).cells_and_selectivity()[1]
+    rows = cells_and_selectivity(readings, ["en", "hi", "ur"])[1]
     assert [(row.changed, row.dominant, row.most_harmed) for row in rows] == [
         ("en", True, "en"),
         ("hi", False, "en"),
@@ -166,7 +166,7 @@ def test_which_text_is_harmed_most() -> None:
 
 
 def test_one_block_has_no_interval_and_one_language_no_others() -> None:
-    (cell,), (row,) = Changes({"en": reading(1)}, ["en"]).cells_and_selectivity()
+    (cell,), (row,) = cells_and_selectivity({"en": reading(1)}, ["en"])
     assert (cell.delta_nats_low, cell.delta_nats_high, cell.delta_perplexity_low) == (None, None, None)
     assert cell.p_value == 1
     assert (row.others, row.difference, row.low, row.dominant) == (None, None, None, True)
@@ -175,7 +175,7 @@ def test_one_block_has_no_interval_and_one_language_no_others() -> None:
 def test_a_perplexity_beyond_floating_point() -> None:
     one = reading()
     huge = SliceNats(**(vars(one) | {"changed": {"en": one.unchanged + 1000 * one.tokens}}))
-    (cell,), _ = Changes({"en": huge}, ["en"]).cells_and_selectivity()
+    (cell,), _ = cells_and_selectivity({"en": huge}, ["en"])
     assert cell.delta_nats == pytest.approx(1000)
     assert (cell.delta_perplexity, cell.delta_perplexity_low, cell.delta_perplexity_high) == (None, None, None)
 
@@ -183,8 +183,7 @@ def test_a_perplexity_beyond_floating_point() -> None:
 def test_text_without_bytes() -> None:
     one = reading()
     empty = SliceNats(**(vars(one) | {"sizes": np.zeros(12)}))
-    found = Changes({"en": empty}, ["en"])
-    assert found.baseline()["en"].bits_per_byte is None
-    (cell,), (row,) = found.cells_and_selectivity()
+    assert baseline(empty).bits_per_byte is None
+    (cell,), (row,) = cells_and_selectivity({"en": empty}, ["en"])
     assert (cell.delta_bits_per_byte, row.bits_per_byte) == (None, None)
     assert row.own == cell.delta_nats

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lnbench.figures import perplexity_matrix
 from lnbench.leaderboard.rows import Row
-from lnbench.perplexity.changes import Changes, SliceNats
+from lnbench.perplexity.changes import SliceNats, cells_and_selectivity
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.significance import LEVEL
 from lnbench.tables import perplexity
@@ -28,7 +28,7 @@ def sparse() -> PerplexityMatrix:
     unchanged = np.linspace(3.0, 4.0, BLOCKS)
     changed = {"hi": unchanged + np.linspace(0.1, 0.2, BLOCKS)}
     sums = SliceNats(np.full(BLOCKS, 31.0), np.full(BLOCKS, 90.0), unchanged, changed, {}, {"hi": None})
-    cells, selectivity = Changes(dict.fromkeys(report.LANGUAGES, sums), report.LANGUAGES).cells_and_selectivity()
+    cells, selectivity = cells_and_selectivity(dict.fromkeys(report.LANGUAGES, sums), report.LANGUAGES)
     neurons = {language: 6 if language == "hi" else 0 for language in report.LANGUAGES}
     return report.matrix().model_copy(update={"cells": cells, "selectivity": selectivity, "neurons": neurons})
 
