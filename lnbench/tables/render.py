@@ -142,9 +142,12 @@ def html(table: Table, identifier: str | None = None) -> Markup:
     def cells(texts: Sequence[str]) -> Markup:
         parts = []
         for place, text in enumerate(texts):
-            opening = (
-                'th scope="row" dir="auto"' if place == 0 else 'td dir="auto"' if place < words else 'td class="number"'
-            )
+            if place >= words:
+                opening = 'td class="number"'
+            elif place or not text:  # A line that continues a row has no name of its own.
+                opening = 'td dir="auto"'
+            else:
+                opening = 'th scope="row" dir="auto"'
             shown = _MINUS.sub("−", text) if place >= words else text
             parts.append(Markup("<{}>{}</{}>").format(Markup(opening), shown, opening[:2]))
         return Markup("").join(parts)
