@@ -5,23 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from lnbench.testing import TINY_CONFIG, VOCABULARY, tiny_model
 
 SELECTOR = "act_prob:fraction=0.15"
 """Finds some neurons in every layer of a tiny model."""
-HIDDEN, WIDTH, LAYERS, HEADS, VOCABULARY = 16, 24, 3, 4, 262
+HIDDEN, WIDTH, LAYERS, HEADS = 16, 24, 3, 4
 
-_COMMON: dict[str, Any] = {
-    "hidden_size": HIDDEN,
-    "intermediate_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "max_position_embeddings": 512,
-}
+_COMMON = TINY_CONFIG
 _GPT: dict[str, Any] = {"n_embd": HIDDEN, "n_inner": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 512}
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -98,16 +91,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def build(model_type: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A tiny model with weights large enough that every neuron matters."""
-    config = AutoConfig.for_model(model_type, vocab_size=VOCABULARY, **(CONFIGS[model_type] | changes))
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
+    model: PreTrainedModel = tiny_model(model_type, seed=seed, **(CONFIGS[model_type] | changes))
+    return model
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
