@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.table import Table
 
 from lnbench.console import console as wide
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir
-from lnbench.host import DISABLE, get_host
+from lnbench.host import DISABLE, get_host, kinds
 
 _PACKAGES = (
     "lnbench", "lm_eval", "torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "numba"
@@ -34,8 +34,12 @@ def plugins_table() -> Table:
     return table
 
 
-def examine() -> bool:
-    """Print the state of the installation; False if something is wrong."""
+def examine(problems: Sequence[str] = ()) -> bool:
+    """Print the state of the installation; False if something is wrong.
+
+    Args:
+        problems: Further problems that were found already.
+    """
     console = wide()
     console.print(f"Python {platform.python_version()} on {platform.platform()}")
     for package in _PACKAGES:
@@ -44,7 +48,9 @@ def examine() -> bool:
     for variable in _VARIABLES:
         if variable in os.environ:
             console.print(f"  {variable}={os.environ[variable]}")
-    healthy = True
+    healthy = not problems
+    for problem in problems:
+        console.print(f"[red]wrong[/] commands: {problem}", markup=True)
     for name, check in _CHECKS.items():
         try:
             for line in check():
@@ -95,9 +101,7 @@ def _plugins() -> Iterator[str]:
     host = get_host()
     if host.broken:
         raise LnbenchError("; ".join(map(str, host.broken)))
-    yield ", ".join(
-        f"{len(host.names(kind))} {kind}s" for kind in ("selector", "intervention", "finetuner", "architecture")
-    )
+    yield ", ".join(f"{len(host.names(kind))} {kind}s" for kind in kinds)
 
 
 def _packaged_models() -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -75,22 +75,36 @@ def validated(model: type[_Model], content: object, where: str, remedy: str = ""
         raise LnbenchError(f"{where}: {first_error(error)}" + (f"; {remedy}" if remedy else "")) from error
 
 
-def first_error(error: ValidationError, *, with_value: bool = False, known: Iterable[str] = ()) -> str:
+def first_error(
+    error: ValidationError,
+    *,
+    with_value: bool = False,
+    known: Iterable[str] = (),
+    place: Callable[[str], str] = str,
+) -> str:
     """Return the first problem that pydantic found, as ``field: message``.
 
     Args:
         error: What pydantic raised.
         with_value: Write it as ``field=value: message``.
         known: The fields that exist, for an error about one that does not.
+        place: Field → what the user knows it by.
     """
-    problem = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    message = problem["msg"].removeprefix("Value error, ")
-    if known and problem["type"] == "extra_forbidden":
-        return f"{field}: there is no such field; known: {', '.join(known)}"
-    if not field:
+    first, *others = error.errors(include_url=False)
+    # A value that can be of several types is refused once by each.
+    parent, value = first["loc"][:-1], first["input"]
+    same = [first, *(one for one in others if one["loc"][:-1] == parent and one["input"] is value)]
+    same = [first] if first["type"] == "missing" else same
+    path = parent if len(same) > 1 else first["loc"]
+    message = ", or ".join(dict.fromkeys(problem["msg"].removeprefix("Value error, ") for problem in same))
+    if not path:
         return message
-    return f"{field}={problem['input']!r}: {message}" if with_value else f"{field}: {message}"
+    field = place(".".join(str(part) for part in path if part != "[key]"))
+    if known and first["type"] == "extra_forbidden":
+        return f"{field}: there is no such field; known: {', '.join(known)}"
+    if first["type"] == "string_pattern_mismatch":
+        message += f"; {first['input']!r} is no name: a name has letters, digits, '.', '_' and '-', as in en-hi"
+    return f"{field}={first['input']!r}: {message}" if with_value else f"{field}: {message}"
 
 
 def write_tensors(

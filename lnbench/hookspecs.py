@@ -23,7 +23,7 @@ distributions; an exception in a hook, a factory or a method stops the run with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lnbench.neurons import NeuronSet
     from lnbench.override_values import Override
     from lnbench.statistics import Statistics
+    from lnbench.sweeps.jobs import Job
 
 PROJECT = "lnbench"
 """The pluggy project name, and the entry-point group that third-party plugins are found in."""
@@ -210,10 +211,25 @@ class FineTuner(Protocol):
 
 
 class Executor(Protocol):
-    """Runs a sweep's jobs, on this machine or others."""
+    """Runs the jobs of a sweep. It may be a context manager, which is entered before the first job.
 
-    def run(self, jobs: Iterable[Any]) -> Iterator[Any]:
-        """Run ``jobs`` and yield their results in completion order."""
+    Attributes:
+        workers: How many jobs it runs at a time, once it is entered.
+    """
+
+    workers: int
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Run ``jobs`` in any order.
+
+        In each process, make one :class:`lnbench.sweeps.jobs.Process`, and call ``job.run(process)`` for one job after
+        another. :func:`lnbench.sweeps.jobs.next_job` says which is best run next where a model is loaded already.
+        Where a process ends in the middle of a job, :func:`lnbench.sweeps.crashes.after_crash` returns the job to try
+        again, or the result that stands for it.
+
+        Yields:
+            Every job with what its ``run`` returned, or the exception that it raised, in the order in which they end.
+        """
         ...
 
 
@@ -264,19 +280,26 @@ def lnbench_register_executors(register: Callable[[str, Callable[..., Executor]]
 
 
 @hookspec
+def lnbench_register_commands(app: typer.Typer) -> None:
+    """Add commands to ``lnbench``.
+
+    Called when the command line lists its commands, or is given one that is not lnbench's own. Keep all imports that
+    take time inside the commands.
+
+    Args:
+        app: An empty typer app of this plugin. ``@app.command()`` adds a command, ``app.add_typer(other, name=…)`` a
+            group.
+
+    Nothing is returned. A plugin that fails here, or whose command has a taken name, adds no commands; the others are
+    not affected, and ``lnbench doctor`` says why.
+    """
+
+
+@hookspec
 def lnbench_register_architectures(register: Callable[[str, Architecture], None]) -> None:
     """Add rows to the table that says where neurons sit in each Hugging Face architecture.
 
     Args:
         register: Call ``register(model_type, row)`` once per architecture. ``model_type`` is that of the model's
             configuration; ``row`` is an :class:`lnbench.model.architectures.Architecture`.
-    """
-
-
-@hookspec
-def lnbench_register_commands(app: typer.Typer) -> None:
-    """Add commands to the command line ``lnbench``.
-
-    Args:
-        app: The Typer application: ``app.command()(function)`` adds a command.
     """

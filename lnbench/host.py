@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from lnbench.parameters import (
 
 __all__ = ["Broken", "Host", "Parameter", "Row", "get_host", "hookimpl", "kinds"]
 
+COMMANDS = "lnbench_register_commands"
 DISABLE = "LNBENCH_DISABLE_PLUGINS"
 """Environment variable: set to anything but the empty string or 0, only the built-ins are loaded."""
 
@@ -269,16 +270,12 @@ class Host:
         """Every name of every kind, for people."""
         return [_row(entry) for kind in kinds for entry in self._of(kind).values()]
 
-    def add_commands(self, app: Any) -> None:
-        """Let every plugin add its commands to the command line.
-
-        Raises:
-            PluginError: a plugin failed.
-        """
+    def command_hooks(self) -> Iterator[tuple[Source, Callable[..., Any]]]:
+        """Every plugin that adds commands, with its own ``lnbench_register_commands``, to be called with ``app=``."""
         for plugin in self._manager.get_plugins():
-            others = [other for other in self._manager.get_plugins() if other is not plugin]
-            with plugin_errors("plugin", self._sources[id(plugin)].plugin):
-                self._manager.subset_hook_caller("lnbench_register_commands", others)(app=app)
+            if hasattr(plugin, COMMANDS):
+                others = [other for other in self._manager.get_plugins() if other is not plugin]
+                yield self._sources[id(plugin)], self._manager.subset_hook_caller(COMMANDS, others)
 
     def _of(self, kind: str) -> dict[str, _Entry]:
         self._kind(kind)
@@ -383,7 +380,7 @@ def get_host() -> Host:
 
 
 def _hooks() -> str:
-    return ", ".join(row.hook for row in _KINDS.values())
+    return ", ".join([*(row.hook for row in _KINDS.values()), COMMANDS])
 
 
 def _article(noun: str) -> str:

@@ -14,12 +14,13 @@ from lnbench.console import console as wide
 from lnbench.corpora import languages_of
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock
+from lnbench.host import get_host
 from lnbench.lm.evaluate import Tasks
 from lnbench.lm.experiment import Experiment
 from lnbench.neurons import NeuronSet
 from lnbench.sweeps import run_sweep as sweeps
 from lnbench.sweeps.cells import Invocation
-from lnbench.sweeps.local import InProcess
+from lnbench.sweeps.jobs import Process
 from lnbench.sweeps.model_variants import Training, loadings
 from lnbench.sweeps.spec import Sweep, parse
 from lnbench.tables.leaderboard import leaderboard_tables
@@ -83,9 +84,9 @@ def run(
             "limit": limit,
         }
     )
-    executor = InProcess()
+    executor = get_host().resolve("executor", "local")
     with exclusive_lock(out):
-        _prepare(spec, out, executor, console)
+        _prepare(spec, out, executor.process, console)
     console.print("[bold]4/4[/] Measuring through lm-eval")
     sweeps.run(spec, out, executor, console)
     rows = leaderboard.build(leaderboard.read_runs([out]))
@@ -99,12 +100,12 @@ def run(
     return rows
 
 
-def _prepare(spec: Sweep, out: Path, executor: InProcess, console: Console) -> None:
+def _prepare(spec: Sweep, out: Path, process: Process, console: Console) -> None:
     """Load the model, and show and save what the cells will find in the cache: Statistics and NeuronSets."""
     (loading,) = loadings(spec, out)
     assert not isinstance(loading, Training)
     console.print(f"[bold]1/4[/] Loading {loading.model}")
-    lm = executor.worker(out).load(loading, Invocation.of(spec))
+    lm = process.worker(out).load(loading, Invocation.of(spec))
     names = ", ".join(spec.languages)
     console.print(f"[bold]2/4[/] Reading {spec.corpus_tokens:,} tokens of text in each of {names}")
     experiment = Experiment(corpus=spec.corpus, corpus_tokens=spec.corpus_tokens, languages=tuple(spec.compare))

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
+from annotated_types import Ge
 from typer.testing import CliRunner
 
-from lnbench.cli import app, main
+from lnbench.cli import app, commands, main
+from lnbench.cli.commands.demo import DemoSettings
+from lnbench.cli.commands.finetune import InspectSettings
+from lnbench.cli.commands.neurons import StabilitySettings
+from lnbench.cli.commands.select import SelectSettings
+from lnbench.cli.commands.stats import MergeSettings, StatsSettings
+from lnbench.cli.listing import every_command, plugin_commands
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json, tasks_dir
+from lnbench.finetuning.job import FinetuneJob
+from lnbench.hookspecs import hookimpl
 from lnbench.lm.command_line import complete
 from lnbench.neurons import NeuronSet
+from lnbench.perplexity.request import PerplexityRequest
+from lnbench.reproduce.request import ReproductionRequest
+from lnbench.settings import Settings, option_of
 
-COMMANDS = [
-    *(["demo"], ["stats"], ["stats", "show"], ["select"], ["tasks"], ["sweep"], ["plugins"], ["doctor"]),
-    *(["neurons", command] for command in ("show", "overlap", "import", "export")),
-]
+COMMANDS = dict(every_command(typer.main.get_command(app)))
 
 
 def run(*arguments: str) -> str:
@@ -30,9 +43,100 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example(command: list[str]) -> None:
-    assert "Example:" in run(*command, "--help")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    example = re.search(r"Example: (\S+)", inspect.getdoc(COMMANDS[command].callback) or "")
+    assert example and example[1] in ("lnbench", "lm_eval")
+
+
+def test_each_file_is_a_command_and_listed() -> None:
+    files = {path.stem for path in Path(commands.__path__[0]).glob("[!_]*.py")}
+    listed = run("--help")
+    assert {name.split()[1] for name in COMMANDS} == files
+    assert all(re.search(rf"^│ {name} ", listed, re.MULTILINE) for name in files)
+
+
+@pytest.mark.parametrize(
+    ("command", "model", "others"),
+    [
+        ("demo", DemoSettings, set()),
+        ("select", SelectSettings, {"format_"}),
+        ("stats", StatsSettings, set()),
+        ("stats merge", MergeSettings, set()),
+        ("neurons stability", StabilitySettings, {"format_"}),
+        ("ppl", PerplexityRequest, {"out", "format_"}),
+        ("finetune FINETUNER", FinetuneJob, {"-finetuner"}),
+        ("finetune inspect", InspectSettings, {"format_"}),
+        ("reproduce NAME", ReproductionRequest, {"-names", "others", "dry_run", "executor", "format_"}),
+    ],
+)
+def test_options_are_the_fields_of_settings(command: str, model: type[Settings], others: set[str]) -> None:
+    params = {one.name: one for one in COMMANDS[f"lnbench {command}"].params if one.name != "help"}
+    left_out = {name[1:] for name in others if name.startswith("-")}
+    fields = {name: field for name, field in model.model_fields.items() if name not in left_out}
+    assert set(params) == set(fields) | {name for name in others if not name.startswith("-")}
+    for name, field in fields.items():
+        param, option = params[name], option_of(model, name)
+        assert param.required == field.is_required()
+        assert str(field.description).rstrip(".").casefold() == param.help.rstrip(".").casefold()
+        if not isinstance(param, typer.core.TyperArgument):
+            assert param.opts == [f"--{option.name}", *([f"-{option.short}"] if option.short else [])]
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if default not in (None, (), {}) and option.has_default and not option.repeated:
+            assert param.default == default
+        for bound in (one.ge for one in field.metadata if isinstance(one, Ge)):
+            refused = CliRunner().invoke(app, [*command.split(), f"--{option.name}", str(bound - 1)])
+            assert refused.exit_code == 2 and f"--{option.name}" in refused.output
+
+
+class _EntryPoint:
+    """A plugin that adds commands, as pip would have installed it."""
+
+    dist = None
+
+    def __init__(self, name: str, register: Callable[[typer.Typer], None]) -> None:
+        self.name = self.value = name
+        self._plugin = type(name, (), {"lnbench_register_commands": staticmethod(hookimpl(_named_app(register)))})
+
+    def load(self) -> Any:
+        return self._plugin
+
+    def __lt__(self, other: _EntryPoint) -> bool:
+        return self.name < other.name
+
+
+def _named_app(register: Callable[[typer.Typer], None]) -> Callable[[typer.Typer], None]:
+    def lnbench_register_commands(app: typer.Typer) -> None:
+        register(app)
+
+    return lnbench_register_commands
+
+
+def test_plugins_add_commands_and_broken_ones_disturb_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(app: typer.Typer) -> None:
+        @app.command()
+        def count(words: list[str]) -> None:
+            """Count words."""
+            typer.echo(len(words))
+
+    def taken(app: typer.Typer) -> None:
+        app.command("report")(lambda: None)
+
+    def failing(app: typer.Typer) -> None:
+        app.command("half")(lambda: None)
+        raise RuntimeError("no luck")
+
+    found = [_EntryPoint(one.__name__, one) for one in (count, taken, failing)]
+    monkeypatch.setenv("LNBENCH_DISABLE_PLUGINS", "")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
+    assert run("count", "a", "b").strip() == "2"
+    listed = run("--help")
+    assert "Count words." in listed and "half" not in listed
+    assert "Write one HTML page" in listed
+    problems = plugin_commands()[1]
+    assert len(problems) == 2
+    assert any("taken" in one and "'report'" in one for one in problems)
+    assert any("failing" in one and "no luck" in one for one in problems)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -136,7 +240,7 @@ def test_doctor_names_versions() -> None:
         (["neurons", "show", "/nowhere.json"], "/nowhere.json"),
         (["demo", "--languages", "xx"], "xx"),
         (["stats", "--model", "/nope/x", "--out", "x"], "(run with --traceback for details)"),
-        (["stats", "--model-args", "foo", "--out", "x"], "--model-args takes key=value,key=value …, not 'foo'"),
+        (["stats", "--model-args", "foo", "--out", "x"], "--model-args='foo': expected key=value,key=value …"),
         (["stats", "--batch-level", "2", "--out", "x"], "--batch-level"),
         (["stats", "--tokens", "many", "--out", "x"], "a budget of tokens is a number as 1000000, 500k"),
         (["stats", "--tokens", "xx=5", "--out", "x"], "unknown language in the budget of tokens 'xx'"),

@@ -88,6 +88,15 @@ class Shapeless:
     pass
 
 
+class Queue:
+    """A queue."""
+
+    workers = 1
+
+    def run(self, jobs: Any) -> Any:
+        return ((job, job.run(None)) for job in jobs)
+
+
 ROW = SimpleNamespace(blocks="model.layers")
 
 
@@ -110,6 +119,10 @@ class Example:
     @hookimpl
     def lnbench_register_finetuners(self, register: Callable[[str, Any], None]) -> None:
         register("model", Model)
+
+    @hookimpl
+    def lnbench_register_executors(self, register: Callable[[str, Any], None]) -> None:
+        register("queue", Queue)
 
     @hookimpl
     def lnbench_register_architectures(self, register: Callable[[str, Any], None]) -> None:
@@ -268,7 +281,9 @@ def test_describe(host: Host) -> None:
     assert rows["finetuner", "model"].doc == ""
     assert rows["architecture", "tiny_llama"].parameters == ()
     assert (
-        {row.kind for row in host.describe()} == {"selector", "intervention", "finetuner", "architecture"} < set(kinds)
+        {row.kind for row in host.describe()}
+        == {"selector", "intervention", "finetuner", "executor", "architecture"}
+        < set(kinds)
     )
 
 
@@ -334,11 +349,9 @@ def test_controls_and_baselines_are_what_the_plugins_say() -> None:
 def test_commands_of_plugins(host: Host) -> None:
     added: list[str] = []
     host.register(plugin(lnbench_register_commands=lambda app: app.append("mine")), name="with commands")
-    host.add_commands(added)
-    assert added == ["mine"]
-    host.register(plugin(lnbench_register_commands=lambda app: app.nothing()), name="failing")
-    with pytest.raises(PluginError, match="'failing' failed: AttributeError"):
-        host.add_commands(added)
+    ((source, register),) = host.command_hooks()
+    register(app=added)
+    assert (source.plugin, added) == ("with commands", ["mine"])
 
 
 def test_a_built_in_is_a_file_and_imports_nothing_heavy() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import typer
 from typer.cli import get_docs_for_click
@@ -27,13 +25,3 @@ def body() -> str:
     text = html.unescape(get_docs_for_click(obj=group, ctx=typer.Context(group), name="lnbench"))
     _, _, commands = text.partition("\n\n")
     return _INTRODUCTION + _EXAMPLE.sub(lambda match: block(" ".join(match.group(1).split())), commands)
-
-
-def every_command(group: Any, path: str = "lnbench") -> Iterator[tuple[str, Any]]:
-    """Yield ``(path, command)`` of every command, groups that run by themselves included."""
-    for name, command in group.commands.items():
-        inner, is_group = f"{path} {name}", hasattr(command, "commands")
-        if not is_group or command.invoke_without_command:
-            yield inner, command
-        if is_group:
-            yield from every_command(command, inner)

@@ -13,16 +13,21 @@ from pydantic.fields import FieldInfo
 
 from docs.generator.markdown import NOTHING, code, docstring, paragraphs, sentence, table
 from lnbench.demo import CORPUS
+from lnbench.settings import Settings, fields_of
 
 
 def fields_table(model: type[BaseModel], *, types: bool = False) -> str:
     """Return the table of a model's fields, with the type of each if ``types``."""
     rows = [
         [code(name), *([type_text(field.annotation)] if types else []), default_of(field), meaning(field, not types)]
-        for name, field in model.model_fields.items()
+        for name, field in ((name, model.model_fields[name]) for name in _ordered(model))
         if not field.exclude
     ]
     return table(["field", *(["type"] if types else []), "default", "meaning"], rows)
+
+
+def _ordered(model: type[BaseModel]) -> list[str]:
+    return fields_of(model) if issubclass(model, Settings) else list(model.model_fields)
 
 
 def meaning(field: FieldInfo, choices: bool = True) -> str:

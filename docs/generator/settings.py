@@ -9,6 +9,7 @@ from docs.generator.models import default_of, default_text, fields_table, meanin
 from lnbench.finetuning.presets import PRESETS, TrainingSettings
 from lnbench.lm import LNBenchLM
 from lnbench.lm.experiment import Experiment
+from lnbench.settings import fields_of
 from lnbench.sweeps.spec import AdapterSpec, ModelSpec, Sweep
 
 _PRETRAINED = (
@@ -21,7 +22,8 @@ def model_arguments() -> str:
     """Return the table of the arguments of ``--model lnbench``."""
     pretrained = inspect.signature(LNBenchLM).parameters["pretrained"].default
     rows = [(code("pretrained"), code(pretrained), _PRETRAINED)]
-    rows += [(code(name), default_of(field), meaning(field)) for name, field in Experiment.model_fields.items()]
+    fields = {name: Experiment.model_fields[name] for name in fields_of(Experiment)}
+    rows += [(code(name), default_of(field), meaning(field)) for name, field in fields.items()]
     return paragraphs(
         "`--model lnbench` takes every argument of lm-eval's `hf` model, and these. [With lm_eval]"
         "(../howto/lm-eval.md#writing-values) says how values are written.",

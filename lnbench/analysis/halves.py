@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -20,7 +20,7 @@ from lnbench.statistics.statistics_folder import collect_folder, load_shard
 
 log = logging.getLogger(__name__)
 
-MODE = "truncate"
+MODE: Literal["pack", "truncate"] = "truncate"
 """How documents are read: each is a row of its own, so that every other row is every other document."""
 _HALVES = ((0, 2), (1, 2))
 

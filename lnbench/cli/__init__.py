@@ -10,44 +10,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from lnbench._version import __version__
-from lnbench.cli import (
-    environment,
-    evaluation,
-    figures,
-    finetune,
-    leaderboard,
-    neurons,
-    perplexity,
-    report,
-    reproduce,
-    statistics,
-    sweep,
-)
+from lnbench.cli.listing import CommandsGroup
 from lnbench.errors import LnbenchError
 
 _INTERRUPTED = 130
 
 app = typer.Typer(
     name="lnbench",
+    cls=CommandsGroup,
     help="Find language-specific neurons in a multilingual LLM, override them, and measure the effect with lm-eval.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (
-    evaluation,
-    statistics,
-    neurons,
-    perplexity,
-    finetune,
-    sweep,
-    leaderboard,
-    figures,
-    reproduce,
-    report,
-    environment,
-):
-    group.add_to(app)
 
 
 @app.callback()

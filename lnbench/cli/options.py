@@ -1,63 +1,117 @@
-"""What several commands take, and how they read and print it."""
+"""Options of commands, made from the fields of settings; and how commands print."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from types import GenericAlias, NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from annotated_types import Ge, Le
+from pydantic import ValidationError
 
+from lnbench import demo
 from lnbench.errors import LnbenchError
-from lnbench.model import architectures
+from lnbench.settings import Option, Settings, complaint, fields_of, members_of, option_of
 
-
-class Site(StrEnum):
-    """Where a neuron is read."""
-
-    POST = architectures.POST
-    PRE = architectures.PRE
-
-
-Model = Annotated[str, typer.Option("--model", help="Packaged model, hub name or folder.")]
-ModelArgs = Annotated[
-    str, typer.Option("--model-args", help="Further arguments of lm-eval's hf: dtype=bfloat16,load_in_4bit=True,peft=…")
-]
-Languages = Annotated[
-    str | None,
-    typer.Option("--languages", help="Languages, as en+hi+zh; all by default, but a hub dataset needs them."),
-]
-Corpus = Annotated[
-    str | None,
-    typer.Option(
-        "--corpus",
-        help="Corpus pattern: path with {lang}, folder, or hub dataset repo:config; the embedded text by default.",
-    ),
-]
+Given = dict[str, Any]
+"""What the user gave of the options that :func:`takes` made, to be handed to the model."""
 Format = Annotated[
     Literal["terminal", "markdown", "csv", "json", "html", "latex"],
     typer.Option("--format", help="How tables are printed; beside other formats than terminal nothing else is."),
 ]
+Executor = Annotated[
+    str,
+    typer.Option("--executor", help="Where cells are run: local, ray:workers=4:gpus=1, or a plugin's."),
+]
 
 
-def chosen_languages(corpus: str | None, languages: str | None) -> list[str]:
-    """The languages asked for, or all that the corpus has."""
-    from lnbench import demo as embedded
+def takes(
+    model: type[Settings], *, leave_out: Collection[str] = (), arguments: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each field of a model; its parameter ``given`` then holds the values.
+
+    Args:
+        model: Whose fields are options: with its name, type, default, bounds and description.
+        leave_out: Fields that the command sets itself.
+        arguments: Fields that are arguments and not options.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True).parameters
+        fields = [name for name in fields_of(model) if name not in leave_out]
+
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            given = {name: values.pop(name) for name in fields}
+            try:
+                function(**values, given={name: one for name, one in given.items() if one not in (None, [])})
+            except LnbenchError as error:
+                if isinstance(error.__cause__, ValidationError) and error.__cause__.title == model.__name__:
+                    raise complaint(error.__cause__, model, functools.partial(_spoken, model)) from error
+                raise
+
+        made = [_parameter(model, name, is_argument=name in arguments) for name in fields]
+        parameters = [part for name, one in own.items() for part in (made if name == "given" else [one])]
+        keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        del command.__wrapped__  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in keywords}
+        return command
+
+    return decorate
+
+
+def _spoken(model: type[Settings], place: str) -> str:
+    field = place.partition(".")[0]
+    return f"--{option_of(model, field).name}" if field in model.model_fields else place
+
+
+def _parameter(model: type[Settings], name: str, *, is_argument: bool) -> inspect.Parameter:
+    field, option = model.model_fields[name], option_of(model, name)
+    kinds = {kind: bounds for kind, bounds in members_of(field.annotation, field.metadata) if kind is not NoneType}
+    described: dict[str, Any] = {"help": _sentence(field.description or "")}
+    for bound in (bound for bounds in kinds.values() for bound in bounds):
+        described |= {"min": bound.ge} if isinstance(bound, Ge) else {"max": bound.le} if isinstance(bound, Le) else {}
+    names = [f"--{option.name}", *([f"-{option.short}"] if option.short else [])]
+    made = typer.Argument(**described) if is_argument else typer.Option(*names, **described)
+    annotation: Any = _type_of(list(kinds), option, is_argument=is_argument)
+    default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+    if default in (None, (), [], {}) or not option.has_default or (option.repeated and not field.is_required()):
+        default, annotation = None, annotation | None
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, made]
+    )
+
+
+def _sentence(text: str) -> str:
+    """Return a description with its full stop, and a capital unless it begins with a literal or a name."""
+    return re.sub(r"^[a-z](?=[a-z]* )", lambda first: first.group().upper(), text).removesuffix(".") + "."
+
+
+def _type_of(kinds: Sequence[Any], option: Option, *, is_argument: bool) -> Any:
+    """Return the type that typer reads an option's text as; the model does the rest."""
+    kind = kinds[0] if len(kinds) == 1 else str
+    if get_origin(kind) in (tuple, list, dict):
+        (element, _), *_ = members_of(get_args(kind)[0])
+        return GenericAlias(list, element) if option.repeated or is_argument else str
+    if option.is_path:
+        return Path
+    return GenericAlias(list, kind) if option.repeated else kind
+
+
+def chosen_languages(corpus: str, languages: Sequence[str]) -> list[str]:
+    """Return the languages asked for, or all that the corpus has."""
     from lnbench.corpora import choose_languages
 
-    if corpus is None and languages is None:
-        return list(embedded.LANGUAGES)
-    return choose_languages(corpus or embedded.CORPUS, languages.split("+") if languages else None)
-
-
-def model_arguments(text: str) -> dict[str, Any]:
-    """``key=value,key=value`` as lm-eval reads it."""
-    if wrong := [part for part in text.split(",") if part.strip() and not part.partition("=")[1]]:
-        raise LnbenchError(f"--model-args takes key=value,key=value …, not {wrong[0].strip()!r}")
-    from lm_eval.utils import simple_parse_args_string
-
-    return dict(simple_parse_args_string(text))
+    if corpus == demo.CORPUS and not languages:
+        return list(demo.LANGUAGES)
+    return choose_languages(corpus, list(languages) or None)
 
 
 @contextmanager

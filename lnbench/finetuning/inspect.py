@@ -223,7 +223,7 @@ def selection_drift(
     chosen = get_host().resolve("selector", selector)
     needs = needs_of(chosen)
     reading = Reading(
-        corpus,
+        corpus=corpus,
         tokens=tokens,
         length=length,
         seed=seed,

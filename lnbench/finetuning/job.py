@@ -6,19 +6,30 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, model_validator
 
 from lnbench import content_hash
+from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError, plugin_errors
 from lnbench.files import exclusive_lock, fingerprint, read_json
 from lnbench.finetuning import training_record as record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
-from lnbench.formats import first_error
 from lnbench.host import get_host
-from lnbench.model.packaged import DEFAULT_MODEL, content_of
+from lnbench.model.packaged import content_of
 from lnbench.parameters import parameters_of
+from lnbench.settings import (
+    IncludePath,
+    ModelArgs,
+    NeuronSource,
+    OutFolder,
+    Pairs,
+    Quantize,
+    Selector,
+    StatisticsSource,
+    given,
+)
 
 if TYPE_CHECKING:
     from lnbench.lm import LNBenchLM
@@ -35,49 +46,46 @@ QUANTIZATIONS: dict[str, dict[str, Any]] = {
     },
 }
 """Choices of ``quantize``, and the model arguments that each stands for."""
+_ADDED = ("corpus_tokens", "corpus_length", "site")
+"""Fields that a request names only where they are not at their default, as they came after the others."""
 
 
-class FinetuneJob(BaseModel):
+class FinetuneJob(ModelArgs, NeuronSource):
     """A request for an adapter. :meth:`run` can be repeated: a finished adapter is not trained again.
 
     Raises:
         LnbenchError: an unknown field, name or setting, or a value that does not fit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    subject = "fine-tuning: "
 
     finetuner: str = Field(description="name or name:key=value, e.g. masked_lora:rank=16")
-    out: Path = Field(description="folder of the adapter")
-    model: str = Field(default=DEFAULT_MODEL, description="packaged model, hub name or folder")
-    model_args: dict[str, Any] = Field(default_factory=dict, description="further arguments of lm-eval's hf")
-    quantize: Literal["none", "nf4"] = Field(default="none", description="nf4: 4-bit base weights, bfloat16 compute")
-    neurons: Path | None = Field(default=None, description="NeuronSet file")
-    selector: str | None = Field(default=None, description="in place of a file: name or name:key=value")
-    statistics: Path | None = Field(default=None, description="Statistics folder for the selector")
-    corpus: str | None = Field(default=None, description="corpus for the selector, without a Statistics folder")
-    languages: str | None = Field(default=None, description="whose neurons train: en, en+hi, random, all, none")
+    out: OutFolder = Field(description="folder of the adapter")
+    quantize: Quantize = "none"
+    selector: Selector | None = Field(  # type: ignore[assignment]
+        default=None, description="in place of a file: name or name:key=value, run on statistics or corpus"
+    )
+    languages: str | None = Field(default=None, description="whose neurons train: en, en+hi, random, all or none")
     other_model: bool = Field(
         default=False, description="take neurons of a model of another name: a copy of this one, or close to it"
     )
     data: str | None = Field(
         default=None,
-        description="xnli, xquad, squad, or an lm-eval task with a training split; none: the preset's, else xnli",
+        description="xnli, xquad, squad, or an lm-eval task with a training split; the preset's by default, else xnli",
     )
-    include_path: Path | None = Field(default=None, description="folder with lm-eval tasks of one's own")
+    include_path: IncludePath = None
     preset: str | None = Field(default=None, description="xnli-paper or xquad-paper")
-    settings: dict[str, Any] = Field(default_factory=dict, description="training settings that replace the preset's")
+    settings: Pairs = Field(default={}, description="a training setting in place of the preset's, lr=0.0002")
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise LnbenchError(f"fine-tuning: {first_error(error, with_value=True)}") from error
+    @model_validator(mode="after")
+    def _consistent(self) -> FinetuneJob:
         if self.neurons is not None and self.selector is not None:
             raise LnbenchError("pass neurons or a selector, not both")
         if "peft" in self.model_args:
             raise LnbenchError("an adapter is trained on its base model: leave peft= out of the model arguments")
         settings_of(self.preset, self.settings)
         get_host().resolve("finetuner", self.choice)
+        return self
 
     @property
     def training(self) -> TrainingSettings:
@@ -128,8 +136,9 @@ class FinetuneJob(BaseModel):
             "model_args": self.model_arguments,
             "neurons": NeuronSet.load(self.neurons).fingerprint if self.neurons else None,
             "selector": get_host().canonical("selector", self.selector) if self.selector else None,
-            "statistics": fingerprint(read_json(self.statistics / MANIFEST)) if self.statistics else None,
-            "corpus": self.corpus,
+            "statistics": fingerprint(read_json(Path(self.statistics, MANIFEST))) if self.statistics else None,
+            "corpus": None if self.corpus == CORPUS else self.corpus,
+            **{name: value for name, value in given(self, StatisticsSource).items() if name in _ADDED},
             "data": self.rows,
             "data_files": {path.name: content_hash.of_file(str(path)) for path in files_of(self.rows)},
             "include_path": content_hash.of_folder(str(self.include_path)) if self.include_path else None,
@@ -199,7 +208,9 @@ class FinetuneJob(BaseModel):
         neurons = self._neurons(lm)
         if callable(check := getattr(finetuner, "check", None)):
             check(lm.model, neurons)
-        data = prepare(self.rows, lm, self.training, include_path=self.include_path)
+        data = prepare(
+            self.rows, lm, self.training, include_path=Path(self.include_path) if self.include_path else None
+        )
         made_from = {"model": lm.described, "data": data.account}
         before = record.read(self.out) or {}
         if changed := [
@@ -222,10 +233,9 @@ class FinetuneJob(BaseModel):
 
         if self.neurons is None and self.selector is None:
             return None
-        files = {"neurons": self.neurons, "statistics": self.statistics}
-        named = {"selector": self.selector, "corpus": self.corpus}
-        named |= {name: str(path) for name, path in files.items() if path is not None}
-        found = lm.artifacts.neurons(Experiment(**{name: value for name, value in named.items() if value is not None}))
+        found = lm.artifacts.neurons(
+            Experiment(**{name: value for name, value in given(self, NeuronSource).items() if value is not None})
+        )
         if not (self.other_model or self._is_of(found, lm.described)):
             raise LnbenchError(
                 f"these neurons were found in {found.model}, not in {lm.described['model']}: choose neurons of this "
@@ -241,4 +251,4 @@ class FinetuneJob(BaseModel):
             return True
         if self.neurons is not None or self.statistics is None:
             return False
-        return bool(read_json(self.statistics / MANIFEST)["weights"] == described["weights"])
+        return bool(read_json(Path(self.statistics, MANIFEST))["weights"] == described["weights"])

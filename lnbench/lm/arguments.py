@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from lnbench.settings import Settings, option_of
 
 _SEPARATORS = re.compile(r"""[,"'{}()\s]""")
 
@@ -20,6 +22,27 @@ def format_model_args(arguments: Mapping[str, Any]) -> str:
     if all(_is_plain(value) for value in given.values()):
         return ",".join(f"{key}={value}" for key, value in given.items())
     return json.dumps(given, ensure_ascii=False)
+
+
+def option_words(settings: Settings, leave_out: Collection[str] = ()) -> list[str]:
+    """Return the options of lnbench's command line for all fields that are not at their default."""
+    words = []
+    for name, value in settings.model_dump(mode="json", exclude_defaults=True, exclude=set(leave_out)).items():
+        option = f"--{option_of(type(settings), name).name}"
+        if isinstance(value, dict) and option == "--set":
+            words += [word for key, one in value.items() for word in (option, f"{key}={_setting(one)}")]
+        elif isinstance(value, dict):
+            words += [option, format_model_args(value)]
+        elif value is True:
+            words += [option]
+        else:
+            words += [option, "+".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
+
+
+def _setting(value: Any) -> str:
+    """Return a setting's value as ``--set`` reads it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_plain(value: Any) -> bool:

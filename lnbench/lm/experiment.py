@@ -6,24 +6,23 @@ import logging
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field
 from torch import nn
 
 from lnbench.choices import needs_of, plan, select
 from lnbench.corpora import choose_languages, open_corpus
-from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, file_sha256, fingerprint
-from lnbench.formats import first_error
 from lnbench.hookspecs import Needs
-from lnbench.host import changes_nothing, get_host
+from lnbench.host import changes_nothing
 from lnbench.lm.head import ClassificationHead
-from lnbench.model.architectures import POST, SiteOption, site_choice
+from lnbench.model.architectures import site_choice
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
+from lnbench.settings import Intervention, Names, NeuronSource, Positions
 from lnbench.statistics import Statistics, store
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus, request_key
 from lnbench.task_languages import AUTO
@@ -31,76 +30,27 @@ from lnbench.task_languages import AUTO
 log = logging.getLogger(__name__)
 
 
-class Experiment(BaseModel):
+class Experiment(NeuronSource, Positions):
     """The arguments that ``lnbench`` adds to lm-eval's ``hf`` model.
 
     Raises:
         LnbenchError: an unknown name, or a value that does not fit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    subject = "model argument "
 
-    intervention: str = Field(
-        default="none", description="what is written to the neurons: name or name:key=value; with none, as hf answers"
-    )
-    neurons: str | None = Field(default=None, description="NeuronSet file; without one, selector is run")
-    selector: str = Field(
-        default="lape", description="how neurons are chosen, where there is no file: name or name:key=value"
-    )
-    statistics: str | None = Field(
-        default=None, description="Statistics folder; without one, they are collected from corpus and cached"
-    )
-    corpus: str = Field(
-        default=CORPUS,
-        description="corpus pattern; on lm-eval's command line write * for {lang}, or name a folder",
-    )
-    languages: tuple[str, ...] = Field(
+    intervention: Intervention = "none"
+    languages: Names = Field(
         default=(),
         description="languages that the selector compares, as en+hi+zh; all of statistics or corpus by default",
     )
-    language: str = Field(default=AUTO, description="whose neurons are overridden; auto: each task's own language")
-    site: SiteOption = Field(
-        default=POST,
-        description="where Statistics are read and values written; paper: read pre, write post, with a warning",
+    language: Annotated[str, BeforeValidator(lambda language: language or AUTO)] = Field(
+        default=AUTO, description="whose neurons are overridden; auto: each task's own language"
     )
-    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="which tokens are changed")
     head: str | None = Field(
         default=None,
         description="classification head, or a folder with one; it scores choices in place of their likelihoods",
     )
-    corpus_tokens: int = Field(
-        default=10_000, ge=1, description="tokens a language, where Statistics are collected on the fly"
-    )
-    corpus_length: int = Field(
-        default=128, ge=2, description="tokens in a block, BOS included, where Statistics are collected on the fly"
-    )
-
-    def __init__(self, **arguments: Any) -> None:
-        try:
-            super().__init__(**arguments)
-        except ValidationError as error:
-            raise LnbenchError(f"model argument {first_error(error, with_value=True)}") from error
-        host = get_host()
-        host.resolve("intervention", self.intervention)
-        if self.neurons is None:
-            host.resolve("selector", self.selector)
-
-    @field_validator("languages", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if value is None:
-            return ()
-        parts = value.split("+") if isinstance(value, str) else value
-        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-            raise ValueError("expected languages as en+hi+zh")
-        if len(set(parts)) != len(parts):
-            raise ValueError("a language is named twice")
-        return tuple(part.strip() for part in parts)
-
-    @field_validator("language", mode="before")
-    @classmethod
-    def _auto(cls, value: Any) -> Any:
-        return AUTO if value is None else value
 
     def check_files(self) -> None:
         """Look at every file that is named, before minutes are spent on loading a model.
@@ -270,8 +220,8 @@ class Artifacts:
         """Where Statistics that are collected on the fly are kept, and how they are collected."""
         needs = self._needs(experiment)
         reading = Reading(
-            experiment.corpus,
-            experiment.corpus_tokens,
+            corpus=experiment.corpus,
+            tokens=experiment.corpus_tokens,
             length=experiment.corpus_length,
             batch_levels=needs.batch_levels,
             measures=needs.measures,

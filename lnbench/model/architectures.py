@@ -34,7 +34,9 @@ class Site:
 PRE: Final = "pre"
 POST: Final = "post"
 PAPER: Final = "paper"
-SiteOption = Literal["post", "pre", "paper"]
+NeuronSiteOption = Literal["post", "pre"]
+"""Sites of neurons, for settings."""
+SiteOption = Literal[NeuronSiteOption, "paper"]
 """The keys of :data:`SITE_CHOICES`, for settings."""
 NEURON_SITES = (PRE, POST)
 """The sites of neurons, of which one pass counts both: the second is derived from the first."""

@@ -3,85 +3,58 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from lnbench.demo import CORPUS
-from lnbench.errors import LnbenchError
-from lnbench.formats import first_error, slug
-from lnbench.host import get_host
-from lnbench.model.architectures import POST, SiteOption
-from lnbench.model.packaged import DEFAULT_MODEL
-
-_LANGUAGES = ("languages", "changed", "read")
-_OF_THE_MODEL = (
-    *("intervention", "neurons", "selector", "statistics", "corpus", "site"),
-    *("corpus_tokens", "corpus_length"),
+from lnbench.formats import slug
+from lnbench.host import changes_nothing
+from lnbench.settings import (
+    Batches,
+    DrawsOfControls,
+    Intervention,
+    Length,
+    Mode,
+    ModelArgs,
+    Names,
+    NeuronSource,
+    Option,
+    Tokens,
 )
-"""Fields that are arguments of the lm-eval model, too."""
-_OPTIONS = {"changed": "change"}
-"""Fields whose option has another name."""
 
 
-class Request(BaseModel):
+class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     """One perplexity matrix: a model, whose neurons are changed and how, and which text is read.
 
     Raises:
         LnbenchError: an unknown field, or a value that does not fit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str = Field(default=DEFAULT_MODEL, description="packaged model, hub name or folder")
-    model_args: dict[str, Any] = Field(default_factory=dict, description="further arguments of lm-eval's hf model")
-    neurons: str | None = Field(default=None, description="NeuronSet file; without one, the selector is run")
-    selector: str = Field(default="lape", description="name or name:key=value")
-    statistics: str | None = Field(
-        default=None, description="Statistics folder; without one, collected from the corpus and cached"
-    )
-    corpus: str = Field(default=CORPUS, description="corpus pattern that Statistics are collected from")
-    text: str | None = Field(default=None, description="corpus pattern of the text that is read; the corpus by default")
-    languages: tuple[str, ...] = Field(
+    text: str | None = Field(default=None, description="another corpus for the text that is read; the same by default")
+    languages: Names = Field(
         default=(),
-        description="languages compared by the selector, changed and read; those of neurons, statistics or corpus by "
-        "default",
+        description="languages compared by the selector, changed and read, as en+hi+zh; those of neurons, statistics "
+        "or corpus by default",
     )
-    changed: tuple[str, ...] = Field(default=(), description="whose neurons are changed, if not of all languages")
-    read: tuple[str, ...] = Field(default=(), description="whose text is read, if not of all languages")
-    intervention: str = Field(default="zero", description="name or name:key=value")
-    site: SiteOption = Field(default=POST, description="site of Statistics and override; paper: read pre, write post")
-    tokens: int = Field(default=10_000, ge=1, description="tokens of text read in each language")
-    length: int = Field(default=256, ge=2, description="tokens in a block of that text, BOS included")
-    mode: Literal["pack", "truncate"] = Field(
-        default="pack", description="documents joined and cut into blocks, or each a block, cut off at its length"
+    changed: Annotated[Names, Option("change")] = Field(
+        default=(), description="change the neurons of these languages only"
     )
-    controls: int = Field(default=3, ge=0, description="draws of as many random neurons")
-    corpus_tokens: int = Field(
-        default=10_000, ge=1, description="tokens a language, where statistics are collected on the fly"
+    read: Names = Field(default=(), description="read the text of these languages in their place")
+    intervention: Annotated[Intervention, Option(repeated=True)] = Field(
+        default="zero",
+        description="name or name:key=value, zero by default; of several, each has a folder inside --out",
     )
-    corpus_length: int = Field(default=128, ge=2, description="tokens a block, where statistics are collected")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="blocks in a forward pass; auto: what fits the memory"
-    )
-    device: str | None = Field(default=None, description="cpu, cuda, cuda:1 …; CUDA where there is one by default")
+    tokens: Tokens = 10_000
+    length: Length = 256
+    mode: Mode = "pack"
+    controls: DrawsOfControls = 3
 
-    def __init__(self, **options: Any) -> None:
-        try:
-            super().__init__(**options)
-        except ValidationError as error:
-            raise LnbenchError(first_error(error, with_value=True)) from error
-        get_host().resolve("intervention", self.intervention)
-        if self.intervention == "none":
-            raise LnbenchError("intervention none changes nothing; the unchanged model is measured in any case")
-
-    @field_validator(*_LANGUAGES, mode="before")
+    @field_validator("intervention")
     @classmethod
-    def _split(cls, value: Any) -> Any:
-        parts = tuple(part.strip() for part in value.split("+")) if isinstance(value, str) else tuple(value or ())
-        if len(set(parts)) != len(parts) or "" in parts:
-            raise ValueError("expected languages as en+hi+zh, each once")
-        return parts
+    def _changes_something(cls, value: str) -> str:
+        if changes_nothing(value):
+            raise ValueError(f"{value} changes nothing; the unchanged model is measured in any case")
+        return value
 
     @property
     def text_corpus(self) -> str:
@@ -91,7 +64,7 @@ class Request(BaseModel):
     @property
     def model_arguments(self) -> dict[str, Any]:
         """What the lm-eval model ``lnbench`` is to be loaded with."""
-        given = {name: getattr(self, name) for name in _OF_THE_MODEL}
+        given = {name: getattr(self, name) for name in ("intervention", *NeuronSource.model_fields)}
         if self.languages:
             given["languages"] = self.languages
         return {**self.model_args, **given, "device": self.device}
@@ -104,16 +77,6 @@ class Request(BaseModel):
     @property
     def command(self) -> str:
         """The shell command that repeats it, without an output folder."""
-        from lnbench.lm.arguments import format_model_args
+        from lnbench.lm.arguments import option_words
 
-        words = ["lnbench", "ppl"]
-        for name, value in self.model_dump(exclude_defaults=True).items():
-            text = (
-                format_model_args(value)
-                if name == "model_args"
-                else "+".join(value)
-                if name in _LANGUAGES
-                else str(value)
-            )
-            words += [f"--{_OPTIONS.get(name, name).replace('_', '-')}", text]
-        return shlex.join(words)
+        return shlex.join(["lnbench", "ppl", *option_words(self)])

@@ -16,7 +16,7 @@ from lnbench.neurons import NeuronSet
 from lnbench.perplexity import checkpoint as passes
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.perplexity.measure import measure
-from lnbench.perplexity.request import Request
+from lnbench.perplexity.request import PerplexityRequest
 from lnbench.perplexity.slices import cut
 from lnbench.statistics import Statistics
 
@@ -27,7 +27,7 @@ __all__ = ["load", "measure", "run"]
 log = logging.getLogger(__name__)
 
 
-def load(request: Request) -> LNBenchLM:
+def load(request: PerplexityRequest) -> LNBenchLM:
     """Load the model of a request, with its neurons.
 
     Raises:
@@ -40,7 +40,9 @@ def load(request: Request) -> LNBenchLM:
     return LNBenchLM(request.model, **request.model_arguments)
 
 
-def run(request: Request, out: Path, *, lm: LNBenchLM | None = None, progress: bool = True) -> PerplexityMatrix:
+def run(
+    request: PerplexityRequest, out: Path, *, lm: LNBenchLM | None = None, progress: bool = True
+) -> PerplexityMatrix:
     """Measure a request, and write ``perplexity.json``, ``perplexity.safetensors`` and the NeuronSet to ``out``.
 
     Every pass over a slice is kept as it ends, and the same call continues after an interruption.

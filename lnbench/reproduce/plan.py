@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, FigureSpec, Spec
-from lnbench.reproduce.scale_settings import PRESETS, Preset, ReproductionSettings, Scale, read_settings
+from lnbench.reproduce.request import ALL, ReproductionRequest
+from lnbench.reproduce.scale_settings import PRESETS, Preset, ReproductionSettings, read_settings
 from lnbench.reproduce.steps import (
     KINDS,
     Adapter,
@@ -27,25 +28,6 @@ from lnbench.reproduce.steps import (
 )
 from lnbench.reproduce.workspace import Workspace, find_corpus, find_selections
 from lnbench.tables.words import counted
-
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class ReproductionRequest:
-    """What ``lnbench reproduce`` is asked for."""
-
-    names: tuple[str, ...]
-    out: Path
-    model: str | None = None
-    scale: Scale = "paper"
-    preset: Preset = "corrected"
-    corpus: str | None = None
-    languages: tuple[str, ...] = ()
-    given: Mapping[str, Any] = field(default_factory=dict)
-    """``--set`` key → value."""
-    tables: tuple[str, ...] = ()
-    """Those that a comparison compares, in place of its own."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +131,7 @@ class _Planner:
 
     def __init__(self, request: ReproductionRequest) -> None:
         self._request = request
-        given = {**request.given, **({"corpus": request.corpus} if request.corpus else {})}
-        self.settings = {preset: read_settings(request.scale, preset, given) for preset in PRESETS}
+        self.settings = {preset: read_settings(request.scale, preset, request.replaced) for preset in PRESETS}
         self.corpus = find_corpus(self.settings[request.preset])
         self._selections = find_selections(self.corpus, request.languages)
 
@@ -176,7 +157,7 @@ class _Planner:
             pretrained = {(same or spec.models)[0]: model}
         suffix = "" if preset == "corrected" else f"-{preset}"
         for beside, model in pretrained.items():
-            folder = self._request.out / f"{Path(model).name}{suffix}"
+            folder = self._request.folder / f"{Path(model).name}{suffix}"
             yield Workspace(folder, model, beside, preset, self.settings[preset], self.corpus, self._selections)
 
 

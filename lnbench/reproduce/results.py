@@ -26,7 +26,7 @@ FIGURES = "figures"
 def folder_of(plan: Plan, item: PlannedItem) -> Path:
     """Return the folder for the results of one table or figure."""
     suffix = "" if plan.request.preset == "corrected" or isinstance(item.spec, ComparisonSpec) else "-paper"
-    return plan.request.out / f"{item.name}{suffix}"
+    return plan.request.folder / f"{item.name}{suffix}"
 
 
 def write_results(plan: Plan, item: PlannedItem) -> Reproduction:

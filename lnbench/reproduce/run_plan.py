@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from lnbench.files import exclusive_lock
+from lnbench.hookspecs import Executor
 from lnbench.reproduce.plan import Plan
 from lnbench.reproduce.results import write_results
 from lnbench.reproduce.steps import Step, train_adapters
-from lnbench.sweeps.run_sweep import Executor
 from lnbench.tables.reproduction import Reproduction
 
 
@@ -30,7 +30,7 @@ def run(plan: Plan, executor: Executor, console: Console) -> Iterator[Reproducti
             continues from there.
     """
     done: list[Step] = []
-    with exclusive_lock(plan.request.out):
+    with exclusive_lock(plan.request.folder):
         for item in plan.items:
             todo = [step for step in item.steps if not _is_done(step, done)]
             _do(todo, executor, console)

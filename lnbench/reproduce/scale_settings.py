@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from lnbench.errors import LnbenchError, unknown
-from lnbench.formats import StrictModel, first_error
-from lnbench.model.architectures import SiteOption, site_choice
+from lnbench.errors import unknown
+from lnbench.model.architectures import site_choice
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import SelectorName
+from lnbench.settings import (
+    BatchLevels,
+    BatchSize,
+    DrawsOfControls,
+    Length,
+    Limit,
+    Mode,
+    ModelArgsMapping,
+    Quantize,
+    Selector,
+    Settings,
+    Site,
+    Skip,
+    Tokens,
+)
 
 Scale = Literal["paper", "small"]
 Preset = Literal["corrected", "paper"]
@@ -21,45 +34,47 @@ _OPEN = ("model_args", "settings", "gen_kwargs")
 """Entries that are mappings of any keys."""
 
 
-class TaskSettings(StrictModel):
+class TaskSettings(Settings):
     """How a task is trained for and measured."""
 
-    limit: int | None = Field(ge=1, description="documents per cell; none: all")
+    limit: Limit
     settings: dict[str, Any] = Field(description="training settings in place of the paper's")
     gen_kwargs: dict[str, Any] = Field(description="of lm-eval, for written answers")
 
 
-class MatrixSettings(StrictModel):
+class MatrixSettings(Settings):
     """How perplexity is measured."""
 
-    tokens: int = Field(ge=2, description="tokens of text that is read in each language")
-    length: int = Field(ge=2, description="tokens per block")
-    controls: int = Field(ge=0, description="draws of random neurons beside every row")
+    tokens: Tokens
+    length: Length
+    controls: DrawsOfControls
 
 
-class CountingSettings(StrictModel):
+class CountingSettings(Settings):
     """How text is read for Statistics."""
 
-    mode: Literal["pack", "truncate"] = Field(description="as lnbench stats --mode")
-    skip: int = Field(ge=0, description="positions left out at the start of a block")
-    batch_levels: list[float] = Field(description="levels whose batch means are kept")
+    mode: Mode
+    skip: Skip
+    batch_levels: BatchLevels
 
 
-class ReproductionSettings(StrictModel):
+class ReproductionSettings(Settings):
     """Everything that can be replaced with ``--set KEY=VALUE``."""
 
+    subject = "--set "
+
     corpus: str | None = Field(description="corpus pattern; none: LNBENCH_DATA's, else the embedded text")
-    tokens: int = Field(ge=1, description="tokens per language, for Statistics")
-    length: int = Field(ge=2, description="tokens per block")
-    quantize: Literal["none", "nf4"] = Field(description="weights of models; nf4: as in the paper")
-    batch_size: int | Literal["auto"] = Field(description="of lm-eval")
-    controls: int = Field(ge=0, description="draws of random neurons beside every cell; the paper has none")
-    model_args: dict[str, Any] = Field(description="more arguments of lm-eval's hf")
+    tokens: Tokens
+    length: Length
+    quantize: Quantize
+    batch_size: BatchSize
+    controls: DrawsOfControls
+    model_args: ModelArgsMapping
     xnli: TaskSettings
     xquad: TaskSettings
     ppl: MatrixSettings
-    site: SiteOption = Field(description="paper: read before the non-linearity, write after it")
-    selectors: dict[SelectorName, str] = Field(description="each selector with its parameters")
+    site: Site
+    selectors: dict[SelectorName, Selector] = Field(description="each selector with its parameters")
     reading: CountingSettings
     pooling: Literal["last", "paper"] = Field(description="what a classification head reads")
 
@@ -99,10 +114,7 @@ def read_settings(scale: Scale, preset: Preset, given: Mapping[str, Any] | None 
     content = {**catalogue.read("scales")[scale], **catalogue.read("presets")[preset]}
     for key, value in (given or {}).items():
         _replace(content, key, value)
-    try:
-        return ReproductionSettings.model_validate(content)
-    except ValidationError as error:
-        raise LnbenchError(f"--set {first_error(error, with_value=True)}") from error
+    return ReproductionSettings(**content)
 
 
 def _replace(content: dict[str, Any], key: str, value: Any) -> None:
@@ -114,18 +126,3 @@ def _replace(content: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(group, dict) or (not is_open and (last not in group or isinstance(group[last], dict))):
         raise unknown("setting", key, dict(_leaves(content, closed=_OPEN)))
     group[last] = value
-
-
-def parse_pair(text: str) -> tuple[str, Any]:
-    """Split ``key=value`` of ``--set``; the value is read as YAML.
-
-    Raises:
-        LnbenchError: it is not such a pair.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise LnbenchError(f"--set takes KEY=VALUE, not {text!r}")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise LnbenchError(f"--set {key}: {value!r} is not a value as YAML writes it") from error

@@ -15,14 +15,15 @@ from rich.console import Console
 from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
+from lnbench.hookspecs import Executor
 from lnbench.lm.arguments import format_model_args
-from lnbench.perplexity.request import Request as MatrixRequest
+from lnbench.perplexity.request import PerplexityRequest
 from lnbench.reproduce.scale_settings import TaskSettings
 from lnbench.reproduce.workspace import Workspace
 from lnbench.sweeps.cells import Loading
 from lnbench.sweeps.cells import plan as plan_cells
+from lnbench.sweeps.jobs import Job
 from lnbench.sweeps.model_variants import Training
-from lnbench.sweeps.run_sweep import Executor
 from lnbench.sweeps.run_sweep import run as run_sweep
 from lnbench.sweeps.spec import Sweep, parse
 
@@ -61,7 +62,7 @@ def count_statistics(at: Workspace, languages: tuple[str, ...]) -> Step:
     text = {"corpus": at.corpus, "tokens": settings.tokens, "length": settings.length, **settings.reading.model_dump()}
     levels = text.pop("batch_levels")
     named = {"model": at.model, "model_args": format_model_args(at.options), "languages": "+".join(languages)}
-    command = _lnbench("stats", **named, **text, batch_level=levels, site=site, out=at.statistics)
+    command = _lnbench("stats", **named, **text, batch_level=list(levels), site=site, out=at.statistics)
 
     def run(_: Executor, console: Console) -> None:
         from lnbench.lm import LNBenchLM
@@ -69,7 +70,7 @@ def count_statistics(at: Workspace, languages: tuple[str, ...]) -> Step:
         from lnbench.statistics.statistics_folder import collect_folder
 
         lm = LNBenchLM(at.model, **at.options)
-        texts = dict.fromkeys(languages, Reading(**text, batch_levels=tuple(levels)))
+        texts = dict.fromkeys(languages, Reading(**text, batch_levels=levels))
         collect_folder(lm.model, lm.tokenizer, at.statistics, texts, site=site, say=_printing_to(console))
         del lm
         gc.collect()
@@ -128,7 +129,6 @@ class Adapter:
         """The fine-tuning for an executor, and the model with the adapter, which need not be there yet."""
         settings = self.at.settings
         pooling = {} if settings.pooling == "last" or self.task != "xnli" else {"pooling": settings.pooling}
-        neurons = {} if self.selection is None else {"neurons": self.at.neurons(self.selection)}
         job = FinetuneJob(
             finetuner=self.finetuner,
             languages=self.languages,
@@ -138,7 +138,7 @@ class Adapter:
             preset=f"{self.task}-paper",
             settings={**pooling, **getattr(settings, self.task).settings},
             out=self.out,
-            **neurons,
+            neurons=None if self.selection is None else str(self.at.neurons(self.selection)),
         )
         head = str(self.out) if job.training.answer == "head" else None
         return Training(job, Loading(self.at.model, self.at.options, self.name, str(self.out), head))
@@ -157,9 +157,9 @@ def train_adapters(adapters: Sequence[Adapter], executor: Executor, console: Con
     Raises:
         LnbenchError: a fine-tuning failed, or ended elsewhere than planned.
     """
-    for training, folder in executor.train([adapter.training for adapter in adapters]):
+    for job, folder in executor.run([Job("train", adapter.training, adapter.out) for adapter in adapters]):
         if isinstance(folder, Exception):
-            raise LnbenchError(f"fine-tuning {training.job.out.name} failed: {folder}") from folder
+            raise LnbenchError(f"fine-tuning {job.out.name} failed: {folder}") from folder
         _printing_to(console)(f"fine-tuned: {folder}")
 
 
@@ -196,7 +196,7 @@ def measure_matrix(at: Workspace, selection: str, intervention: str) -> Step:
     """Return the step that measures one matrix of perplexity changes."""
     languages = at.selections[selection].languages
     out = at.folder / "perplexity" / f"{selection}-{intervention}"
-    request = MatrixRequest(
+    request = PerplexityRequest(
         model=at.model,
         model_args=at.options,
         neurons=str(at.neurons(selection)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lnbench.files import fingerprint
 from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import Sites, locate
+from lnbench.settings import TextSource
 from lnbench.statistics.accumulator import FORMAT, Account
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.collect import Block, observing, statistics_of
@@ -36,36 +37,12 @@ _COST = 50
 """Progress is kept no more often than after so many times as long as keeping it takes: for 2 % of the time."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Which tokens of a corpus are counted, and how.
+class Reading(TextSource):
+    """Which tokens of a corpus are counted, and how; with ``batch_levels``, see :func:`lnbench.collect_statistics`.
 
-    Attributes:
-        corpus: Corpus pattern.
-        tokens: Budget a language; all of the corpus if None.
-        length: Tokens in a block, BOS included.
-        mode: ``pack`` or ``truncate``, see :func:`lnbench.blocks`.
-        skip: Positions not counted at the start of a block.
-        seed: Seed of the documents' order.
-        dedup: Drop documents that repeat an earlier one.
-        drop_wrong_script: Drop documents that are mostly in another script than the language's.
-        batch_levels: See :func:`lnbench.collect_statistics`. The means depend on the size of the batches; so with them
-            it is 8, where it is not given, and is recorded.
-        batch_size: Blocks in a forward pass; as many as fit the memory if None.
-        measures: See :func:`lnbench.collect_statistics`.
+    The means of batches' quantiles depend on the size of the batches; so with them it is 8, where it is not given, and
+    is recorded.
     """
-
-    corpus: str
-    tokens: int | None = None
-    length: int = 512
-    mode: str = "pack"
-    skip: int = 1
-    seed: int = 0
-    dedup: bool = False
-    drop_wrong_script: bool = False
-    batch_levels: tuple[float, ...] = ()
-    batch_size: int | None = None
-    measures: tuple[str, ...] = ()
 
     def open(self, language: str) -> Corpus:
         """The documents of one language."""

@@ -16,8 +16,9 @@ from lnbench.files import fingerprint, tasks_dir
 from lnbench.formats import slug
 from lnbench.host import changes_nothing, get_host
 from lnbench.lm.arguments import format_model_args
+from lnbench.settings import Positions, StatisticsSource, given
 from lnbench.statistics import store
-from lnbench.sweeps.records import NOT_SPECIFIC
+from lnbench.sweeps.records import BASELINE, NOT_SPECIFIC
 from lnbench.sweeps.spec import Sweep
 
 _OURS = "lnbench_"
@@ -25,8 +26,6 @@ _NOT_KEYED = ("batch_size", "device", "include_path")
 """Options that change no more than the last digits; and where tasks are, which count by what they hold."""
 _NOT_SETUP = (*_NOT_KEYED, "limit")
 """And which documents are measured, as documents are compared one by one."""
-_DEFAULTS = ("corpus", "corpus_tokens", "corpus_length", "site", "positions")
-"""Fields of a spec that are model arguments too, with the same defaults."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Loading:
     model: str
     options: Mapping[str, Any]
     """Further arguments of lm-eval's ``hf``."""
-    finetune: str = "none"
+    finetune: str = BASELINE
     adapter: str | None = None
     head: str | None = None
     content: Any = None
@@ -170,7 +169,7 @@ def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
     for loading in loadings:
         seeds: list[int | None] = [*spec.seeds] or [None]
         for seed in seeds:
-            blank = Cell(loading, {}, invocation, "", (), "none", seed=seed)
+            blank = Cell(loading, {}, invocation, "", (), BASELINE, seed=seed)
             for cell in _of_loading(spec, blank, neurons):
                 key = _key(cell)
                 cells.setdefault(key, replace(cell, key=key))
@@ -211,17 +210,15 @@ def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[C
             name = task[language] if isinstance(task, dict) else task.replace("{lang}", language)
             tasks.setdefault(name, []).append(language)
     head = {"head": blank.loading.head} if blank.loading.head else {}
-    shared = {
-        name: getattr(spec, name) for name in _DEFAULTS if getattr(spec, name) != Sweep.model_fields[name].default
-    }
+    shared = given(spec, StatisticsSource) | given(spec, Positions)
     for task, languages in tasks.items():
-        if unchanged := [given for given in spec.interventions if changes_nothing(given)]:
+        if unchanged := [choice for choice in spec.interventions if changes_nothing(choice)]:
             arguments = {"intervention": unchanged[0], **head}
             yield replace(blank, task=task, languages=tuple(languages), arguments=arguments)
         for language in languages:
             for chosen in neurons:
-                for given in spec.changing:
-                    intervention = get_host().format("intervention", given)
+                for choice in spec.changing:
+                    intervention = get_host().format("intervention", choice)
                     arguments = {"intervention": intervention, **chosen.arguments, **shared, **head}
                     yield replace(
                         blank,
@@ -232,7 +229,7 @@ def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[C
                         selector=chosen.selector,
                         control_of=chosen.control_of,
                         control_seed=chosen.control_seed,
-                        content=[chosen.content, spec.site, spec.positions, *_files("intervention", given)],
+                        content=[chosen.content, spec.site, spec.positions, *_files("intervention", choice)],
                         override_setup=fingerprint([chosen.shared, spec.site, spec.positions]),
                     )
 
@@ -241,20 +238,18 @@ def _neurons(spec: Sweep) -> Iterator[_Neurons]:
     """Yield the selectors and files of a spec, each followed by its controls."""
     if not spec.changing:
         return
-    from_folder = {"statistics": spec.statistics} if spec.statistics else {}
     compared = _compared(spec)
     read = _read(spec, compared)
-    for given in spec.selectors:
-        name, canonical = get_host().format("selector", given), get_host().canonical("selector", given)
-        arguments = {**from_folder, "languages": "+".join(compared)}
-        content = [canonical, read, *_files("selector", given)]
-        yield _Neurons(name, {"selector": name, **arguments}, content, content)
-        yield from _controls(spec, name, arguments, content, content)
+    languages = {"languages": "+".join(compared)}
+    for choice in spec.selectors:
+        name, canonical = get_host().format("selector", choice), get_host().canonical("selector", choice)
+        content = [canonical, read, *_files("selector", choice)]
+        yield _Neurons(name, {"selector": name, **languages}, content, content)
+        yield from _controls(spec, name, languages, content, content)
     for file in spec.neurons:
         content, held = [content_hash.of_file(file), read], content_hash.of_file(file)
-        yield _Neurons(file, {"neurons": file, **from_folder}, content, held)
-        arguments = {**from_folder, "languages": "+".join(spec.languages)}
-        yield from _controls(spec, file, arguments, content, held)
+        yield _Neurons(file, {"neurons": file}, content, held)
+        yield from _controls(spec, file, {"languages": "+".join(spec.languages)}, content, held)
 
 
 def _controls(spec: Sweep, name: str, arguments: Mapping[str, Any], content: Any, shared: Any) -> Iterator[_Neurons]:

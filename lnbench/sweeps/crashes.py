@@ -1,20 +1,44 @@
-"""Cells that take their process down, as when memory ends, known by the folders they leave; and errors of the disk."""
+"""Jobs that take their process down, as when memory ends: how often they are tried; and errors of the disk.
+
+Over several runs, a cell that did is known by the folder that it left behind.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, one_line_error
 from lnbench.files import read_json, write_json
 from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.folder import CELLS
+
+if TYPE_CHECKING:
+    from lnbench.sweeps.jobs import Job
 
 ATTEMPTS = 3
 """How many processes or workers a cell may take down; the last of them tries it with a batch of 1."""
 _FILE = ".deaths.json"
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+class CrashedError(LnbenchError):
+    """A job that no process survives."""
+
+
+def after_crash(job: Job, error: BaseException) -> Job | CrashedError:
+    """Return the job to try again after its process ended in the middle of it, or the error of its last attempt.
+
+    Args:
+        job: The job.
+        error: What the executor knows of the process's end.
+    """
+    if job.crashes + 1 < ATTEMPTS:
+        return replace(job, crashes=job.crashes + 1)
+    return CrashedError(f"{ATTEMPTS} workers died of it, the last one: {one_line_error(error)}")
 
 
 def consecutive_crashes(out: Path, cells: Sequence[Cell]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.formats import slug
-from lnbench.lm.arguments import format_model_args
+from lnbench.lm.arguments import option_words
 from lnbench.model.packaged import content_of
 from lnbench.sweeps.cells import Loading
 from lnbench.sweeps.spec import AdapterSpec, ModelSpec, Sweep
@@ -35,12 +34,7 @@ class Training:
     @property
     def command(self) -> str:
         """The shell command that trains the adapter by hand."""
-        given = self.job.model_dump(mode="json", exclude_defaults=True, exclude={"finetuner", "settings"})
-        given |= {"model_args": format_model_args(given["model_args"])} if "model_args" in given else {}
-        words = ["lnbench", "finetune", self.job.finetuner]
-        words += [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        words += [word for name, value in self.job.settings.items() for word in ("--set", f"{name}={_text(value)}")]
-        return shlex.join(words)
+        return shlex.join(["lnbench", "finetune", self.job.finetuner, *option_words(self.job, ["finetuner"])])
 
     def finished(self, adapter: Path) -> Loading:
         """Return what cells load once the adapter is there."""
@@ -97,8 +91,3 @@ def _training(plain: Loading, name: str, options: Mapping[str, Any], out: Path) 
         raise LnbenchError(f"finetune.{name}: {error}") from error
     head = str(job.out) if job.training.answer == "head" else None
     return Training(job, replace(plain, finetune=name, adapter=str(job.out), head=head, content=[plain.content, key]))
-
-
-def _text(value: Any) -> str:
-    """Return a setting's value as the command line reads it."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -17,6 +17,8 @@ from lnbench.formats import first_error
 
 log = logging.getLogger(__name__)
 FILE = "records.jsonl"
+BASELINE = "none"
+"""The ``intervention`` of a cell that overrides nothing, and the ``finetune`` of one without adapter."""
 NOT_SPECIFIC = "-"
 """The ``selector`` of a cell without neurons."""
 
@@ -46,7 +48,7 @@ class Record(BaseModel):
     """How the weights were quantised, if they were."""
     adapter: str | None = None
     """Folder of the PEFT adapter."""
-    finetune: str = "none"
+    finetune: str = BASELINE
     """Name of the adapter or fine-tuning in the spec."""
     selector: str = NOT_SPECIFIC
     """Selector in full, or NeuronSet file; ``-`` where nothing is overridden."""

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from tqdm import tqdm
 
 from lnbench.errors import LnbenchError, one_line_error
 from lnbench.files import exclusive_lock
+from lnbench.statistics.corpus_statistics import WHOLE
 from lnbench.sweeps import records
 from lnbench.sweeps.cells import Cell, Loading, plan
-from lnbench.sweeps.crashes import ATTEMPTS, consecutive_crashes, disk_error
+from lnbench.sweeps.crashes import ATTEMPTS, CrashedError, consecutive_crashes, disk_error
 from lnbench.sweeps.folder import clear_unfinished, reconcile, save_spec
+from lnbench.sweeps.jobs import Job
 from lnbench.sweeps.model_variants import Training, loadings
 from lnbench.sweeps.provenance import failure
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.spec import Sweep
+from lnbench.sweeps.statistics_jobs import countings
+
+if TYPE_CHECKING:
+    from lnbench.hookspecs import Executor
 
 _SHOWN_METRICS = 2
-
-
-class Executor(Protocol):
-    """Where cells and fine-tunings are run. It writes nothing but their own folders."""
-
-    def train(self, trainings: Sequence[Training]) -> Iterator[tuple[Training, Path | Exception]]:
-        """Return each fine-tuning with its adapter's folder, or with what it failed of, as they end."""
-
-    def run(self, cells: Sequence[Cell], out: Path) -> Iterator[tuple[Cell, list[Record]]]:
-        """Return each cell with its records, as they end."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
     """
     console = console or Console(stderr=True)
     with exclusive_lock(out):
-        measured, untrained = _trained(loadings(spec, out), executor, console)
+        measured, untrained = _trained(loadings(spec, out), out, executor, console)
         cells = plan(spec, measured)
         save_spec(out, spec)
         kept, said = reconcile(out, cells)
@@ -97,7 +94,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
 
 
 def _trained(
-    wanted: Sequence[Loading | Training], executor: Executor, console: Console
+    wanted: Sequence[Loading | Training], out: Path, executor: Executor, console: Console
 ) -> tuple[list[Loading], dict[str | None, str]]:
     """Return what is to be loaded, in order, and adapter → error of the fine-tunings that failed.
 
@@ -107,7 +104,9 @@ def _trained(
     found = [one if isinstance(one, Loading) else one.loading for one in wanted]
     places = {one.job.out: number for number, one in enumerate(wanted) if isinstance(one, Training)}
     failed: dict[str | None, str] = {}
-    for training, adapter in executor.train([one for one in wanted if isinstance(one, Training)]):
+    trainings = [Job("train", one, out) for one in wanted if isinstance(one, Training)]
+    for job, adapter in executor.run(trainings):
+        training: Training = job.item
         name = training.loading.finetune
         if not isinstance(adapter, Exception):
             console.print(f"fine-tuning {name}: {adapter}", highlight=False)
@@ -133,7 +132,27 @@ def _results(
             yield cell, [failure(cell, f"{crashes}: lower batch_size; the next run retries it")]
         else:
             left.append(cell)
-    yield from executor.run(left, out)
+    _count(left, executor, out)
+    for job, result in executor.run([Job("run", cell, out) for cell in left]):
+        if isinstance(result, CrashedError):
+            yield job.item, [failure(job.item, str(result))]
+        elif isinstance(result, Exception):
+            # A worker keeps failures to itself, except those that end the sweep.
+            raise result
+        else:
+            yield job.item, result
+
+
+def _count(cells: Sequence[Cell], executor: Executor, out: Path) -> None:
+    """Put what several workers would all count into the cache first, each piece once."""
+    workers = min(executor.workers, len(cells))
+    if workers < 2:
+        return
+    pieces = countings(cells, workers)
+    # Where Statistics cannot be had, the cells that need them say so.
+    deque(executor.run([Job("count", piece, out) for piece in pieces]), maxlen=0)
+    first_shards = [piece for piece in pieces if piece.shard != WHOLE and piece.shard[0] == 0]
+    deque(executor.run([Job("merge_shards", piece, out) for piece in first_shards]), maxlen=0)
 
 
 def _result(cell: Cell, lines: Sequence[Record]) -> str:

@@ -5,26 +5,28 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
-from lnbench.formats import first_error
 from lnbench.host import changes_nothing
-from lnbench.model.architectures import POST, SiteOption
 from lnbench.model.packaged import DEFAULT_MODEL
+from lnbench.settings import (
+    Batches,
+    DrawsOfControls,
+    File,
+    IncludePath,
+    Positions,
+    Settings,
+    StatisticsSource,
+)
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=_NAME)]
-
-
-ELSEWHERE = {
-    **{name: name for name in ("batch_size", "device", "neurons", "statistics", "corpus", "corpus_tokens")},
-    **{name: name for name in ("corpus_length", "site", "positions")},
+_UNDER_ANOTHER_NAME = {
     "max_batch_size": "batch_size",
     "peft": "adapters",
     "head": "adapters",
@@ -33,21 +35,25 @@ ELSEWHERE = {
     "language": "languages",
     "languages": "compare",
 }
-"""Model arguments that are no matter of the model, and the field of the spec that each belongs to."""
+"""Model arguments, and the field of the sweep that stands for each in all models."""
 
 
-class ModelSpec(BaseModel):
+def field_for(argument: str) -> str | None:
+    """Return the field of the sweep for a model argument that is the same for all models; None: it is the model's."""
+    name = _UNDER_ANOTHER_NAME.get(argument, argument)
+    return name if name in Sweep.model_fields else None
+
+
+class ModelSpec(Settings, extra="allow"):
     """A model and how it is loaded: any other argument of lm-eval's ``hf`` may stand beside ``pretrained``."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     pretrained: str = Field(description="packaged model, hub name or folder")
 
     @model_validator(mode="after")
     def _of_the_model(self) -> ModelSpec:
         for name in self.options:
-            if name in ELSEWHERE:
-                raise ValueError(f"{name} is no matter of one model: it belongs to the sweep's {ELSEWHERE[name]!r}")
+            if field := field_for(name):
+                raise ValueError(f"{name} applies to all models: set it as {field!r} at the top level of the sweep")
         return self
 
     @property
@@ -56,24 +62,20 @@ class ModelSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class AdapterSpec(BaseModel):
+class AdapterSpec(Settings):
     """A PEFT adapter that was trained before."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str = Field(description="folder, or name on the hub")
     head: bool = Field(default=True, description="score choices by the folder's head.safetensors, where it has one")
     model: str | None = Field(default=None, description="the one of the models it belongs to; all of them by default")
 
 
-class Sweep(BaseModel):
+class Sweep(StatisticsSource, Positions, Batches):
     """A grid of cells: each model and adapter, with each selector's neurons, under each intervention, on each task.
 
     Raises:
-        LnbenchError: by :func:`load` and :func:`parse`: a field that does not exist, or a value that does not fit.
+        LnbenchError: a field that does not exist, or a value that does not fit.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: list[ModelSpec] = Field(
         default=[ModelSpec(pretrained=DEFAULT_MODEL)],
@@ -90,7 +92,7 @@ class Sweep(BaseModel):
         "model, and its adapter then enters cells as peft=, and as head= where it has a head",
     )
     selectors: list[str] = Field(default=["lape"], description="name or name:key=value")
-    neurons: list[str] = Field(default=[], description="NeuronSet files, measured beside what the selectors find")
+    neurons: list[File] = Field(default=[], description="NeuronSet files, measured beside what the selectors find")
     interventions: list[str] = Field(
         default=["none", "mean", "p90", "zero", "p10"],
         min_length=1,
@@ -102,12 +104,7 @@ class Sweep(BaseModel):
         description="lm-eval's tasks or yours, with {lang} where a name has the language; or, where they spell it "
         "otherwise, a mapping of language to task: `{hi: belebele_hin_Deva, vi: belebele_vie_Latn}`",
     )
-    controls: int = Field(
-        default=1,
-        ge=0,
-        description="draws of as many random neurons in the same layers, beside every override, from "
-        "random:like=…:seed=0 up; 0 for none",
-    )
+    controls: DrawsOfControls = 1
     seeds: list[int] = Field(
         default=[],
         description="every cell is run with each as lm-eval's --seed (few-shot examples, sampled generation); with its "
@@ -119,24 +116,12 @@ class Sweep(BaseModel):
     system_instruction: str | None = Field(default=None, description="as lm-eval's option")
     gen_kwargs: dict[str, str | int | float | bool] = Field(default={}, description="as lm-eval's option")
     metadata: dict[str, Any] = Field(default={}, description="as lm-eval's option")
-    include_path: str | None = Field(default=None, description="folder of your own tasks; of one name, yours is taken")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="as lm-eval's option; auto is found once for each length of text"
-    )
-    device: str | None = Field(
-        default=None, description="`cpu`, `cuda`, `cuda:1` …; a GPU where there is one by default"
-    )
+    include_path: IncludePath = None
     compare: list[str] = Field(
         default=[],
         description="languages that selectors compare; by default all of Statistics or corpus, of a hub dataset those "
         "that are measured",
     )
-    statistics: str | None = Field(default=None, description="Statistics folder; collected from the corpus by default")
-    corpus: str = Field(default=CORPUS, description="corpus pattern; the embedded text by default")
-    corpus_tokens: int = Field(default=10_000, ge=1, description="tokens a language, where Statistics are collected")
-    corpus_length: int = Field(default=128, ge=2, description="tokens a block, where Statistics are collected")
-    site: SiteOption = Field(default=POST, description="site of Statistics and override")
-    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="tokens that are changed")
 
     @field_validator("models", mode="before")
     @classmethod
@@ -208,12 +193,9 @@ def parse(content: Any, where: str = "sweep") -> Sweep:
     if not isinstance(content, dict):
         raise LnbenchError(f"{where}: a sweep is a mapping with languages, tasks, interventions …")
     try:
-        return Sweep.model_validate(content)
-    except ValidationError as error:
-        problem = first_error(error, known=Sweep.model_fields)
-        if error.errors()[0]["type"] == "string_pattern_mismatch":
-            problem += "; a name has letters, digits, '.', '_' and '-', as in en-hi"
-        raise LnbenchError(f"{where}: {problem}") from error
+        return Sweep(**{str(name): value for name, value in content.items()})
+    except LnbenchError as error:
+        raise LnbenchError(f"{where}: {error}") from error
 
 
 def schema() -> dict[str, Any]:

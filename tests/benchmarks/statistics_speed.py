@@ -130,7 +130,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(resolve(DEFAULT_MODEL))
     sites, described = locate(model), describe_model(model, tokenizer)
     size = fitting_batch_size(sites, given.length)
-    how = Reading(given.corpus, given.tokens, given.length, batch_size=size)
+    how = Reading(corpus=given.corpus, tokens=given.tokens, length=given.length, batch_size=size)
     blocks = [block.to(device) for block in how.blocks(how.open(given.language), tokenizer, size)]  # type: ignore[union-attr]
     few, tokens = [], 0
     for block in blocks:

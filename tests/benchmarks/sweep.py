@@ -23,8 +23,9 @@ from pathlib import Path
 from rich.console import Console
 
 from lnbench.files import exclusive_lock
+from lnbench.plugins.executors.local import Local
 from lnbench.sweeps.cells import Cell
-from lnbench.sweeps.local import InProcess
+from lnbench.sweeps.jobs import Job
 from lnbench.sweeps.records import FILE, Record, append, load
 from lnbench.sweeps.run_sweep import planned, run
 from lnbench.sweeps.spec import Sweep
@@ -38,10 +39,10 @@ def timed_sweep(spec: Sweep, cells: Sequence[Cell], whole: bool, out: Path) -> f
     """Seconds of a sweep in a process that has imported everything, its model's loading included."""
     started = time.perf_counter()
     if whole:
-        run(spec, out, InProcess(), Console(quiet=True))
+        run(spec, out, Local(), Console(quiet=True))
     else:
         with exclusive_lock(out):
-            for _, lines in InProcess().run(cells, out):
+            for _, lines in Local().run([Job("run", cell, out) for cell in cells]):
                 append(out / FILE, lines)
     return time.perf_counter() - started
 
@@ -78,7 +79,7 @@ def main() -> None:
             cells[round(number * (len(cells) - 1) / max(1, given.commands - 1))] for number in range(given.commands)
         ]
         # Warm: the model converted, Statistics and NeuronSets in the cache, files in the page cache.
-        for _ in InProcess().run(chosen, out / "warm"):
+        for _ in Local().run([Job("run", cell, out / "warm") for cell in chosen]):
             pass
 
         took = timed_sweep(spec, cells, given.cells is None, out / "sweep")

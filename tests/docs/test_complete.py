@@ -14,11 +14,11 @@ from lm_eval.tasks import TaskManager
 import lnbench
 from docs.generator import pages
 from docs.generator.choices import KINDS, builtin
-from docs.generator.commands import every_command
 from docs.generator.formats import FORMATS, model
 from docs.generator.models import parts_of
 from docs.generator.tasks import members
 from lnbench import hookspecs
+from lnbench.cli.listing import every_command
 from lnbench.corpora.readers import READERS
 from lnbench.files import tasks_dir
 from lnbench.host import kinds
@@ -43,7 +43,7 @@ NOT_FILES = {
     "lnbench.sweeps.spec:AdapterSpec": "reference/sweep-file.md",
     "lnbench.finetuning.presets:TrainingSettings": "reference/training-settings.md",
     "lnbench.finetuning.job:FinetuneJob": "reference/cli.md",
-    "lnbench.perplexity.request:Request": "reference/cli.md",
+    "lnbench.perplexity.request:PerplexityRequest": "reference/cli.md",
 }
 """Pydantic models that are no file of JSON, and the page that has their fields; in ``cli.md`` they are options."""
 OTHERWISE = {"finetuner": "`lnbench finetune FINETUNER`", "settings": r"^\* `--set\b", "changed": r"^\* `--change\b"}

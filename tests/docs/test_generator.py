@@ -9,10 +9,10 @@ import pytest
 import typer
 from pydantic import BaseModel, Field
 
-from docs.generator.commands import every_command
 from docs.generator.markdown import docstring, sentence, table
 from docs.generator.models import choices_in, default_text, fields_table, parts_of, type_text, with_parts
 from docs.generator.tasks import members
+from lnbench.cli.listing import every_command
 from lnbench.demo import CORPUS
 from tests.support.tasks import languages_of
 

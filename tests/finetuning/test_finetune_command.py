@@ -86,7 +86,7 @@ def test_the_command_line_says_what_is_wrong(job_fields: dict[str, Any], tmp_pat
         return str(result.exception)
 
     assert "unknown finetuner 'full'; known: lora, masked_lora" in fail("full", "--out", str(tmp_path / "x"))
-    assert "--set takes name=value, not 'lr'" in fail("lora", "--out", str(tmp_path / "x"), "--set", "lr")
+    assert "--set=['lr']: expected KEY=VALUE, not 'lr'" in fail("lora", "--out", str(tmp_path / "x"), "--set", "lr")
     (tmp_path / "empty").mkdir()
     assert "does not say which model it belongs to: pass --model" in fail("inspect", str(tmp_path / "empty"))
 

@@ -267,7 +267,7 @@ def test_statistics_of_the_same_weights_under_another_name(
     if changed:
         model.model.norm.weight.data += 1
     for language in ("en", "hi"):
-        reading = Reading(tiny_corpus, tokens=300)
+        reading = Reading(corpus=tiny_corpus, tokens=300)
         found = collect_corpus(model, AutoTokenizer.from_pretrained(job_fields["model"]), language, reading)
         found = replace(found, provenance=found.provenance | {"model": "renamed"})
         found.save(tmp_path / "stats")

@@ -15,9 +15,9 @@ from lnbench import leaderboard
 from lnbench.cli import app
 from lnbench.errors import LnbenchError
 from lnbench.leaderboard import build, read_runs
+from lnbench.plugins.executors.local import Local
 from lnbench.significance import compare
 from lnbench.sweeps import records
-from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.run_sweep import run as sweep
 from lnbench.sweeps.spec import parse
 from lnbench.tables import leaderboard_files as formats
@@ -159,7 +159,7 @@ def test_a_sweep_becomes_a_leaderboard(given: dict[str, Any], tmp_path: Path) ->
             "controls": 1,
         }
     )
-    sweep(spec, tmp_path, InProcess(), Console(quiet=True))
+    sweep(spec, tmp_path, Local(), Console(quiet=True))
     rows = build(read_runs([tmp_path]))
     assert {(row.intervention, row.metric) for row in rows} == {
         (intervention, metric) for intervention in ("none", "zero") for metric in ("acc", "bits_per_byte")

@@ -190,7 +190,7 @@ def test_bad_heads(given: dict[str, Any], tmp_path: Path) -> None:
         ({"site": "middle"}, "site"),
         ({"positions": "odd"}, "positions"),
         ({"intervention": "mean", "languages": "hi+xx"}, "xx"),
-        ({"intervention": "mean", "languages": "hi+hi"}, "twice"),
+        ({"intervention": "mean", "languages": "hi+hi"}, "languages=.*each once"),
         ({"intervention": "mean", "language": "fr"}, "unknown language 'fr'; known: en, hi, ur, vi, zh"),
         ({"intervention": "mean", "corpus": "/nowhere/{lang}.jsonl"}, "/nowhere"),
         ({"intervention": "mean", "statistics": "/nowhere"}, "no such Statistics folder"),

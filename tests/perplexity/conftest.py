@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lnbench.demo import CORPUS
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity.request import Request
+from lnbench.perplexity.request import PerplexityRequest
 from lnbench.perplexity.slices import Slice, cut
 from tests.support.tiny import SELECTOR
 
@@ -40,7 +40,7 @@ def neurons() -> NeuronSet:
 
 @pytest.fixture
 def request_of(tiny_model: str, own_cache: Path) -> Any:
-    def make(**changes: Any) -> Request:
+    def make(**changes: Any) -> PerplexityRequest:
         given = {
             "model": tiny_model,
             "selector": SELECTOR,
@@ -51,6 +51,6 @@ def request_of(tiny_model: str, own_cache: Path) -> Any:
             "controls": 1,
             "batch_size": 4,
         }
-        return Request(**(given | changes))
+        return PerplexityRequest(**(given | changes))
 
     return make

@@ -18,7 +18,7 @@ from lnbench.files import exclusive_lock, read_json, write_json
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import checkpoint as passes
 from lnbench.perplexity.matrix import Contrast, PerplexityMatrix
-from lnbench.perplexity.request import Request
+from lnbench.perplexity.request import PerplexityRequest
 from lnbench.perplexity.run_matrix import load, run
 from lnbench.statistics import Statistics
 from lnbench.tables.perplexity import matrix_tables
@@ -32,7 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> tuple[Per
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LNBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("LNBENCH_DISABLE_PLUGINS", "1")
-        request = Request(
+        request = PerplexityRequest(
             model=tiny_model,
             selector="act_prob:fraction=0.15",
             languages="en+hi",
@@ -156,7 +156,7 @@ def test_errors_of_a_run(request_of: Any, tmp_path: Path) -> None:
     with pytest.raises(LnbenchError, match="unknown language 'zh'; known: en, hi"):
         run(request_of(changed="zh"), tmp_path / "c")
     result = CliRunner().invoke(app, ["ppl", "--batch-size", "many", "--out", str(tmp_path)])
-    assert "--batch-size is auto or a number, not 'many'" in str(result.exception)
+    assert "--batch-size='many'" in str(result.exception)
 
 
 # The file

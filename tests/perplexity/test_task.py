@@ -18,7 +18,7 @@ from lnbench.errors import LnbenchError
 from lnbench.files import tasks_dir
 from lnbench.leaderboard.merged_records import values_of
 from lnbench.perplexity import task
-from lnbench.perplexity.request import Request
+from lnbench.perplexity.request import PerplexityRequest
 from lnbench.perplexity.run_matrix import run
 from lnbench.perplexity.task import corpus_of, documents, process_results
 from tests.support.tiny import SELECTOR
@@ -86,7 +86,7 @@ def test_a_cell_is_an_lm_eval_invocation(
 ) -> None:
     """The task under hi's neurons on Urdu text, and the matrix's cell (hi, ur) of the same documents."""
     shared = {"selector": SELECTOR, "corpus": str(data / "corpus"), "corpus_tokens": 150}
-    request = Request(
+    request = PerplexityRequest(
         model=tiny_model,
         languages="hi+ur",
         tokens=10_000,

@@ -13,7 +13,8 @@ from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.lm.experiment import Experiment
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.plan import Plan, ReproductionRequest, plan
+from lnbench.reproduce.plan import Plan, plan
+from lnbench.reproduce.request import ReproductionRequest
 from lnbench.reproduce.steps import Adapter, Kind, Step
 from lnbench.statistics import store
 from tests.support import docs_pages
@@ -88,7 +89,7 @@ def test_a_short_table_is_a_part_of_the_long_one() -> None:
 
 
 @pytest.mark.parametrize("preset", ["corrected", "paper"])
-@pytest.mark.parametrize("changes", [{}, {"model": "gemma-3-270m", "scale": "small", "given": {"controls": 1}}])
+@pytest.mark.parametrize("changes", [{}, {"model": "gemma-3-270m", "scale": "small", "controls": 1}])
 def test_every_step_is_a_command_that_parses(preset: Any, changes: dict[str, Any]) -> None:
     found = planned("all", preset=preset, **changes)
     line = docs_pages.commandline()
@@ -183,7 +184,7 @@ def test_a_comparison_measures_its_tables_under_both_presets() -> None:
         ({"names": ("table1",), "languages": ("en", "zh")}, "table1: none of its languages is left"),
         ({"names": ("table1",), "scale": "small", "languages": ("en", "xx")}, "unknown language 'xx'"),
         ({"names": ("paper-vs-corrected",), "tables": ("table6",)}, "compares tables 1 to 5, 7 and 8, .*not table6"),
-        ({"names": ("table1",), "given": {"foo": 1}}, "unknown setting 'foo'"),
+        ({"names": ("table1",), "settings": {"foo": 1}}, "unknown setting 'foo'"),
     ],
 )
 def test_what_cannot_be_done_is_told(changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.presets import settings_of
 from lnbench.host import get_host
-from lnbench.reproduce.scale_settings import PRESETS, Preset, Scale, parse_pair, read_settings
+from lnbench.reproduce.scale_settings import PRESETS, Preset, Scale, read_settings
+from lnbench.settings import parse_pairs
 
 SCALES: tuple[Scale, ...] = ("paper", "small")
 
@@ -62,8 +63,8 @@ def test_what_does_not_fit_is_told(given: dict[str, Any], told: str) -> None:
 
 
 def test_pairs_of_the_command_line() -> None:
-    assert parse_pair("tokens=16_000") == ("tokens", 16000)
-    assert parse_pair("selectors.lape=lape:bar=0.5") == ("selectors.lape", "lape:bar=0.5")
+    assert parse_pairs(["tokens=16_000"]) == {"tokens": 16000}
+    assert parse_pairs(["selectors.lape=lape:bar=0.5", "a=b"]) == {"selectors.lape": "lape:bar=0.5", "a": "b"}
     for wrong in ("tokens", "=3", "a={"):
-        with pytest.raises(LnbenchError, match="--set"):
-            parse_pair(wrong)
+        with pytest.raises(ValueError, match=r"KEY=VALUE|as YAML"):
+            parse_pairs([wrong])

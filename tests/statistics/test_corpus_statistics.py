@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,11 @@ def reading(tmp_path: Path) -> Reading:
         texts = ["".join(words.choice("abcdefgh ") for _ in range(words.randint(1, 400))) for _ in range(40)]
         texts += ["", texts[3]]
         (tmp_path / f"{language}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return Reading(str(tmp_path / "{lang}.jsonl"), length=32, batch_size=4)
+    return Reading(corpus=str(tmp_path / "{lang}.jsonl"), length=32, batch_size=4)
+
+
+def changed(reading: Reading, **changes: Any) -> Reading:
+    return Reading(**(dict(reading) | changes))
 
 
 def folder(model: Any, out: Path, reading: Reading, languages: tuple[str, ...] = ("en", "hi"), **options: Any) -> None:
@@ -60,7 +63,7 @@ def contents(out: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("mode", ["pack", "truncate"])
 @pytest.mark.parametrize("shards", [2, 5])
 def test_merged_shards_are_the_whole(model, tmp_path, reading, mode, shards):
-    reading = replace(reading, mode=mode, dedup=True, tokens=3_000, batch_levels=(0.9,))
+    reading = changed(reading, mode=mode, dedup=True, tokens=3_000, batch_levels=(0.9,))
     folder(model, tmp_path / "whole", reading)
     for index in reversed(range(shards)):
         folder(model, tmp_path / f"machine{index % 2}", reading, shard=(index, shards))
@@ -82,7 +85,7 @@ def test_merged_shards_are_the_whole(model, tmp_path, reading, mode, shards):
 
 
 def test_more_shards_than_blocks(model, tmp_path, reading):
-    reading = replace(reading, tokens=70)
+    reading = changed(reading, tokens=70)
     folder(model, tmp_path / "whole", reading, ("en",))
     for index in range(5):
         folder(model, tmp_path / "shards", reading, ("en",), shard=(index, 5))
@@ -97,10 +100,10 @@ def test_shards_that_do_not_belong_together(model, tmp_path, reading):
     folder(model, out, reading, ("en",), shard=(0, 3))
     with pytest.raises(LnbenchError, match=r"en: shards 2/3, 3/3 are missing or unfinished"):
         merge_folders([out], out)
-    folder(model, out, replace(reading, seed=1), ("en",), shard=(1, 3))
+    folder(model, out, changed(reading, seed=1), ("en",), shard=(1, 3))
     with pytest.raises(LnbenchError, match="belongs to another request"):
         merge_folders([out], out)
-    folder(model, tmp_path / "other", replace(reading, seed=1), ("en",), shard=(0, 3))
+    folder(model, tmp_path / "other", changed(reading, seed=1), ("en",), shard=(0, 3))
     with pytest.raises(LnbenchError, match="are both shard 1 of en"):
         merge_folders([out, tmp_path / "other"], out)
     with pytest.raises(LnbenchError, match="holds a shard, which the merged Statistics would overwrite"):
@@ -138,7 +141,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
 
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
 def test_goes_on_where_it_was_interrupted(model, tmp_path, reading, shard, monkeypatch, caplog):
-    reading = replace(reading, batch_levels=(0.5,))
+    reading = changed(reading, batch_levels=(0.5,))
     folder(model, tmp_path / "whole", reading, shard=shard)
     for rows in (40, 60, 20):
         with monkeypatch.context() as patched:
@@ -161,7 +164,7 @@ def test_what_is_done_stays_and_what_changed_is_collected_anew(model, tmp_path, 
     folder(model, out, reading, say=said.append)
     assert said == [f"en: already in {out}", f"hi: already in {out}"]
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
-    folder(model, out, replace(reading, tokens=500), ("hi",))
+    folder(model, out, changed(reading, tokens=500), ("hi",))
     assert Statistics.load(out, "hi").tokens <= 500 < Statistics.load(out, "en").tokens
 
 
@@ -179,17 +182,17 @@ def test_a_smaller_batch_can_be_asked_for_after_running_out_of_memory(model, tmp
     with monkeypatch.context() as patched:
         interrupted(patched, 40)
         with pytest.raises(KeyboardInterrupt):
-            count_corpus(model, tokenizer(), "en", replace(reading, batch_size=16), state=state, save_every=0, **QUIET)
-    account = count_corpus(model, tokenizer(), "en", replace(reading, batch_size=2), state=state, **QUIET)
+            count_corpus(model, tokenizer(), "en", changed(reading, batch_size=16), state=state, save_every=0, **QUIET)
+    account = count_corpus(model, tokenizer(), "en", changed(reading, batch_size=2), state=state, **QUIET)
     assert "2 blocks a forward pass" in caplog.text
     assert account.tokens == count_corpus(model, tokenizer(), "en", reading, **QUIET).tokens
 
 
 def test_the_published_estimate_is_known_by_its_batches(reading):
-    paper = replace(reading, batch_levels=(0.9,), batch_size=None)
+    paper = changed(reading, batch_levels=(0.9,), batch_size=None)
     assert paper.provenance("en")["batch_size"] == paper.size == 8
     assert "batch_size" not in reading.provenance("en")
-    keys = {request_key(replace(paper, batch_size=size).provenance("en")) for size in (None, 4, 8)}
+    keys = {request_key(changed(paper, batch_size=size).provenance("en")) for size in (None, 4, 8)}
     assert len(keys) == 2
 
 
@@ -200,10 +203,10 @@ def test_progress_of_another_request_is_not_used(model, tmp_path, reading, monke
         with pytest.raises(KeyboardInterrupt):
             folder(model, out, reading, ("en",), save_every=0)
     (state,) = (out / "unfinished").glob("*")
-    changed = replace(reading, seed=5)
-    folder(model, out, changed, ("en",))
+    other = changed(reading, seed=5)
+    folder(model, out, other, ("en",))
     assert "counts of another request; starting anew" in caplog.text
-    folder(model, tmp_path / "fresh", changed, ("en",))
+    folder(model, tmp_path / "fresh", other, ("en",))
     assert contents(out) == contents(tmp_path / "fresh")
     state.parent.mkdir(exist_ok=True)
     state.write_bytes(b"half a file")
@@ -322,7 +325,7 @@ def test_a_corpus_that_drifts_is_warned_of(model, tmp_path, caplog):
 
 
 def test_provenance_pins_the_text_and_counts_it(model, tmp_path, reading):
-    folder(model, tmp_path / "out", replace(reading, dedup=True), ("en",))
+    folder(model, tmp_path / "out", changed(reading, dedup=True), ("en",))
     entry = json.loads((tmp_path / "out" / store.MANIFEST).read_text())["languages"]["en"]
     assert len(entry["corpus_source"]["sha256"]) == 64
     assert entry["text"]["documents"] == 42

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import typer
 
-from docs.generator.commands import every_command
 from lnbench.cli import app
+from lnbench.cli.listing import every_command
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

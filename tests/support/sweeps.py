@@ -17,8 +17,8 @@ from rich.console import Console
 from torch.utils import collect_env
 
 from lnbench.errors import LnbenchError
+from lnbench.plugins.executors.local import Local
 from lnbench.sweeps import run_sweep as running
-from lnbench.sweeps.local import InProcess
 from lnbench.sweeps.records import FILE, Record, load
 from lnbench.sweeps.run_sweep import Outcome
 from lnbench.sweeps.spec import Sweep, parse
@@ -51,7 +51,7 @@ def spec_of(given: dict[str, Any], **changes: Any) -> Sweep:
 
 def sweep(spec: Sweep, out: Path) -> Outcome:
     """Run a sweep in this process, in silence."""
-    return running.run(spec, out, InProcess(), Console(quiet=True))
+    return running.run(spec, out, Local(), Console(quiet=True))
 
 
 def comparable(records: Path | Iterable[Record]) -> list[str]:

@@ -73,14 +73,14 @@ def test_a_cut_file_is_mended_and_said(
 ) -> None:
     from rich.console import Console
 
-    from lnbench.sweeps.local import InProcess
+    from lnbench.plugins.executors.local import Local
     from lnbench.sweeps.run_sweep import run
 
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
     whole = (undisturbed / FILE).read_bytes()
     (out / FILE).write_bytes(whole[: len(whole) * 2 // 3])
-    outcome = run(spec_of(given), out, InProcess(), Console(stderr=True, width=300))
+    outcome = run(spec_of(given), out, Local(), Console(stderr=True, width=300))
     assert 0 < outcome.measured < 10
     assert "took out" in capsys.readouterr().err
     assert comparable(out) == comparable(undisturbed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -92,9 +93,17 @@ def test_a_fine_tuning_is_printed_before_its_cells(spec_file: Path) -> None:
     assert words[-4:] == ["--set", "answer=head", "--set", "lr=0.001"]
 
 
-def test_options_of_ray_need_ray(spec_file: Path) -> None:
-    with pytest.raises(LnbenchError, match="add --executor ray"):
-        CliRunner().invoke(app, ["sweep", str(spec_file), "--workers", "2"], catch_exceptions=False)
+@pytest.mark.parametrize(
+    ("executor", "told"),
+    [
+        ("slurm", "'slurm'; known: local, ray"),
+        ("local:workers=2", "'workers'"),
+        ("ray:workers=0", "greater than or equal to 1"),
+    ],
+)
+def test_an_executor_that_does_not_exist(spec_file: Path, executor: str, told: str) -> None:
+    with pytest.raises(LnbenchError, match=re.escape(told)):
+        CliRunner().invoke(app, ["sweep", str(spec_file), "--executor", executor], catch_exceptions=False)
 
 
 def test_the_command_line(spec_file: Path, tmp_path: Path) -> None:

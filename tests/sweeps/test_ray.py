@@ -15,25 +15,27 @@ import pytest
 from rich.console import Console
 
 from lnbench.errors import LnbenchError
+from lnbench.plugins.executors import ray as on_ray
+from lnbench.plugins.executors.ray import Ray
 from lnbench.sweeps import run_sweep as running
-from lnbench.sweeps.model_variants import Training
+from lnbench.sweeps.cells import Loading
+from lnbench.sweeps.crashes import CrashedError
+from lnbench.sweeps.jobs import Job
 from lnbench.sweeps.records import load
 from tests.support.sweeps import comparable, spec_of
 
 ray = pytest.importorskip("ray")
-from lnbench.sweeps import on_ray  # noqa: E402 - it cannot be imported without Ray
-from lnbench.sweeps.on_ray import OnRay  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LNBENCH_CACHE", str(tmp_path_factory.mktemp("cache-of-ray")))
         patch.setenv("LNBENCH_DISABLE_PLUGINS", "1")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        with OnRay(workers=2) as executor:
+        with Ray(workers=2) as executor:
             yield executor
 
 
@@ -48,9 +50,7 @@ def kill_one(out: Path, killed: list[str]) -> None:
         time.sleep(0.001)
 
 
-def test_a_killed_worker_loses_nothing(
-    cluster: OnRay, given: dict[str, Any], undisturbed: Path, tmp_path: Path
-) -> None:
+def test_a_killed_worker_loses_nothing(cluster: Ray, given: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
     killed: list[str] = []
     killer = threading.Thread(target=kill_one, args=(tmp_path, killed))
     killer.start()
@@ -65,7 +65,7 @@ def test_a_killed_worker_loses_nothing(
 
 
 def test_a_cell_that_kills_its_workers_fails_alone(
-    cluster: OnRay, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Ray, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deadly:
         """In place of a real worker, which takes seconds to import everything."""
@@ -74,68 +74,72 @@ def test_a_cell_that_kills_its_workers_fails_alone(
 
         def ready(self) -> None: ...
 
-        def run(self, cell: Any) -> list[str]:
-            if cell.languages == ("en",):
+        def run(self, job: Any) -> list[str]:
+            if job.item.languages == ("en",):
                 os._exit(1)
-            return [cell.key]
+            return [job.item.key]
 
     monkeypatch.setattr(on_ray, "_Actor", Deadly)
     cells = running.planned(spec_of(given, interventions=["none"]), tmp_path)
-    found = {cell.languages: lines for cell, lines in cluster.run(cells, tmp_path)}
+    found = {job.item.languages: result for job, result in cluster.run([Job("run", cell, tmp_path) for cell in cells])}
     assert found["hi",] == [cells[1].key]
-    (record,) = found["en",]
-    assert (record.failed, record.cell, record.language) == (True, cells[0].key, "en")
-    assert "3 workers died of it" in str(record.error)
+    assert isinstance(found["en",], CrashedError)
+    assert "3 workers died of it" in str(found["en",])
 
 
 def test_a_worker_that_cannot_start_leaves_its_cells_to_others(
-    cluster: OnRay, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Ray, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    starts = tmp_path / "starts"
+    starts.mkdir()
+
     class Unlucky:
         """All starts fail but the first."""
 
-        def __init__(self, out: Path, _: str) -> None:
-            (out / str(os.getpid())).touch()
-            if os.getpid() != min(int(path.name) for path in out.iterdir()):
+        def __init__(self, _: str) -> None:
+            (starts / str(os.getpid())).touch()
+            if os.getpid() != min(int(path.name) for path in starts.iterdir()):
                 os._exit(1)
 
         def ready(self) -> None: ...
 
-        def run(self, cell: Any) -> list[str]:
-            return [cell.key]
+        def run(self, job: Any) -> list[str]:
+            return [job.item.key]
 
     cells = running.planned(spec_of(given, interventions=["none"]), tmp_path)
     monkeypatch.setattr(on_ray, "_Actor", Unlucky)
-    (tmp_path / "starts").mkdir()
-    assert {cell.key: lines for cell, lines in cluster.run(cells, tmp_path / "starts")} == {
-        cell.key: [cell.key] for cell in cells
-    }
+    found = {job.item.key: result for job, result in cluster.run([Job("run", cell, starts) for cell in cells])}
+    assert found == {cell.key: [cell.key] for cell in cells}
 
 
-def test_fine_tunings_are_ray_tasks(cluster: OnRay, tmp_path: Path) -> None:
-    class Job:
-        def run(self, **_: Any) -> Path:
-            return tmp_path / str(os.getpid())
+class _Training:
+    """In place of a fine-tuning."""
 
-    (training,) = [Training(Job(), None)]  # type: ignore[arg-type]
-    ((done, adapter),) = cluster.train([training])
-    assert done is training
-    assert isinstance(adapter, Path)
-    assert adapter.name != str(os.getpid())
+    def __init__(self, out: Path, error: str | None = None) -> None:
+        self.out, self.error, self.job = out, error, self
+        self.loading = Loading("model", {})
 
-    class Failing:
-        def run(self, **_: Any) -> Path:
-            raise LnbenchError("no data")
+    def run(self, **_: Any) -> Path:
+        if self.error:
+            raise LnbenchError(self.error)
+        return self.out / str(os.getpid())
 
-    ((_, error),) = cluster.train([Training(Failing(), None)])  # type: ignore[arg-type]
+
+def test_fine_tunings_run_in_workers(cluster: Ray, tmp_path: Path) -> None:
+    trainings = [_Training(tmp_path), _Training(tmp_path, "no data")]
+    jobs = [Job("train", training, tmp_path) for training in trainings]
+    results = [result for _, result in cluster.run(jobs)]
+    (adapter,) = [result for result in results if isinstance(result, Path)]
+    assert adapter.parent == tmp_path and adapter.name != str(os.getpid())
+    (error,) = [result for result in results if isinstance(result, Exception)]
     assert str(error) == "no data"
 
 
 def test_a_cluster_that_is_too_small() -> None:
     with pytest.raises(LnbenchError, match="2 CPUs and 0 GPUs, and a worker needs 4 and 0: ask for less"):
-        OnRay(cpus=4)._room({"CPU": 2})
+        Ray(cpus=4)._room({"CPU": 2})
     with pytest.raises(LnbenchError, match="a worker needs 1 and 1: ask for less"):
-        OnRay(gpus=1)._room({"CPU": 2})
-    assert OnRay(cpus=2)._room({"CPU": 8}) == 4
-    assert OnRay(cpus=2)._room({"CPU": 8, "GPU": 3}) == 3
-    assert OnRay(cpus=0, gpus=0.5)._room({"CPU": 8, "GPU": 3}) == 6
+        Ray(gpus=1)._room({"CPU": 2})
+    assert Ray(cpus=2)._room({"CPU": 8}) == 4
+    assert Ray(cpus=2)._room({"CPU": 8, "GPU": 3}) == 3
+    assert Ray(cpus=0, gpus=0.5)._room({"CPU": 8, "GPU": 3}) == 6

@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 from lnbench.files import versions
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.lm import LNBenchLM
+from lnbench.plugins.executors.local import Local
 from lnbench.sweeps import run_sweep as running
 from lnbench.sweeps.folder import OTHER
-from lnbench.sweeps.local import InProcess
+from lnbench.sweeps.jobs import Process
 from lnbench.sweeps.records import Record, load
 from tests.support.sweeps import comparable, spec_of, sweep
 
@@ -242,7 +243,7 @@ def test_adapters_and_fine_tunings_become_cells(
     given_adapter = save_adapter(given["pretrained"], tmp_path / "adapter")
     trained: list[Path] = []
 
-    def train(job: FinetuneJob) -> Path:
+    def train(job: FinetuneJob, **_: Any) -> Path:
         trained.append(job.out)
         return save_adapter(job.model, job.out)
 
@@ -270,7 +271,7 @@ def test_adapters_and_fine_tunings_become_cells(
 def test_a_failing_fine_tuning_fails_alone(
     given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(_: FinetuneJob) -> Path:
+    def train(_: FinetuneJob, **__: Any) -> Path:
         raise ValueError("no\ndata")
 
     monkeypatch.setattr(FinetuneJob, "run", train)
@@ -305,7 +306,7 @@ def test_a_task_without_a_metric_fails(given: dict[str, Any], tmp_path: Path) ->
 
 
 def test_prompts_are_made_for_each_way_of_loading(given: dict[str, Any], tmp_path: Path) -> None:
-    worker = InProcess().worker(tmp_path)
+    worker = Process().worker(tmp_path)
     plain = {"pretrained": given["pretrained"]}
     specs = [spec_of(given, models=[plain | options]) for options in ({}, {}, {"add_bos_token": True})]
     cells = [running.planned(spec, tmp_path)[0] for spec in specs]
@@ -317,7 +318,7 @@ def test_prompts_are_made_for_each_way_of_loading(given: dict[str, Any], tmp_pat
 def test_the_progress_tells_cells_time_and_last_result(
     given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running.run(spec_of(given, interventions=["none"]), tmp_path, InProcess(), Console(stderr=True, width=200))
+    running.run(spec_of(given, interventions=["none"]), tmp_path, Local(), Console(stderr=True, width=200))
     told = capsys.readouterr().err
     assert "2 cells, 0 of them finished" in told
     assert "2/2" in told

@@ -8,15 +8,13 @@ from typing import Annotated
 
 import typer
 
-from lnbench.cli.executors import Chosen, Cpus, Gpus, RayAddress, Where, Workers, check_executor, chosen_executor
+from lnbench.cli.options import Executor
 from lnbench.errors import LnbenchError
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(sweep)
+app = typer.Typer(add_completion=False)
 
 
+@app.command()
 def sweep(
     spec: Annotated[Path | None, typer.Argument(help="YAML file that says what to measure.")] = None,
     out: Annotated[
@@ -26,11 +24,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print each cell as an lm_eval command; run none.")
     ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file.")] = False,
-    executor: Chosen = Where.LOCAL,
-    ray_address: RayAddress = None,
-    workers: Workers = None,
-    cpus: Cpus = None,
-    gpus: Gpus = None,
+    executor: Executor = "local",
 ) -> None:
     """Measure a grid of cells that a YAML file describes: models, selectors, interventions, languages, tasks.
 
@@ -38,7 +32,6 @@ def sweep(
 
     Example: lnbench sweep sweep.yaml --out runs/first
     """
-    check_executor(executor, ray_address, workers, cpus, gpus)
     if schema:
         from lnbench.sweeps.spec import schema as described
 
@@ -46,9 +39,10 @@ def sweep(
         return
     if spec is None:
         raise LnbenchError("name the YAML file of the sweep, or see lnbench sweep --help")
+    from lnbench.sweeps.jobs import executor_of
     from lnbench.sweeps.spec import load
 
-    wanted = load(spec)
+    wanted, runs_on = load(spec), executor_of(executor)
     folder = out or Path("runs") / spec.stem
     if dry_run:
         from lnbench.sweeps.run_sweep import planned_commands
@@ -58,7 +52,7 @@ def sweep(
         return
     from lnbench.sweeps.run_sweep import run
 
-    with chosen_executor(executor, ray_address, workers, cpus, gpus) as chosen:
+    with runs_on as chosen:
         outcome = run(wanted, folder, chosen)
     done = outcome.cells - len(outcome.failed)
     typer.echo(f"{done} of {outcome.cells} cells are measured; next: lnbench leaderboard {folder}")

@@ -9,12 +9,10 @@ import typer
 
 from lnbench.cli.options import Format, say, show
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(leaderboard)
+app = typer.Typer(add_completion=False)
 
 
+@app.command()
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders of sweeps, or their records.jsonl files.")],
     out: Annotated[

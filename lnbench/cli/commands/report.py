@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(report)
+app = typer.Typer(add_completion=False)
 
 
+@app.command()
 def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders of sweeps, demos, perplexity matrices, reproductions or adapters.")

@@ -1,0 +1,56 @@
+"""``lnbench demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from pydantic import Field
+
+from lnbench.cli.options import Given, takes
+from lnbench.demo import CORPUS
+from lnbench.settings import Corpus, ModelArgs, Names, OutFolder, Tokens
+
+app = typer.Typer(add_completion=False)
+
+
+class DemoSettings(ModelArgs):
+    """What ``lnbench demo`` takes."""
+
+    corpus: Corpus = CORPUS
+    languages: Names = Field(
+        default=(), description="languages, as en+hi+zh; by default, those that the corpus and the task both have"
+    )
+    out: OutFolder = Field(default=Path("runs/demo"), description="folder for all results")
+    limit: int = Field(default=12, ge=0, description="documents per cell; 0 for all")
+    tokens: Tokens = 10_000
+    task: str = Field(
+        default="lnbench_demo_continuation_{lang}",
+        description="task to measure, with {lang}; without --languages, those that lack it are left out",
+    )
+
+
+@app.command()
+@takes(DemoSettings)
+def demo(given: Given) -> None:
+    """Do the whole job on the embedded text: statistics, selection, overrides, lm-eval, report.
+
+    It is a small sweep: the selectors lape and act_prob with their random controls, under the interventions none, mean,
+    p90, zero and p10. After an interruption the same command continues.
+
+    Example: lnbench demo --model Qwen/Qwen3-0.6B-Base --corpus 'data/{lang}.jsonl.gz' --languages en+hi --out runs/qwen
+    """
+    settings = DemoSettings(**given)
+    from lnbench.cli.options import chosen_languages
+    from lnbench.quickstart import run
+
+    run(
+        settings.model,
+        settings.out,
+        corpus=settings.corpus,
+        languages=chosen_languages(settings.corpus, settings.languages) if settings.languages else None,
+        task=settings.task,
+        limit=settings.limit or None,
+        corpus_tokens=settings.tokens,
+        model_args=settings.model_args,
+    )

@@ -1,0 +1,152 @@
+"""Look into NeuronSet files, convert them, and see how stable a selection is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import Field
+
+from lnbench.cli.options import Format, Given, chosen_languages, say, show, takes
+from lnbench.demo import CORPUS
+from lnbench.model.architectures import POST
+from lnbench.settings import AllLanguages, Corpus, Length, ModelArgs, OutFolder, ReadSite, Seed
+
+app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
+
+
+@app.command("show")
+def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")], format_: Format = "terminal") -> None:
+    """Where a NeuronSet comes from, and its neurons per language and layer.
+
+    Example: lnbench neurons show neurons.json
+    """
+    from lnbench.neurons import NeuronSet
+    from lnbench.tables.neurons import layers_table
+
+    found = NeuronSet.load(file)
+    say(f"model {found.model}: {found.layers} layers x {found.width} neurons; selector {found.selector}", format_)
+    show(layers_table(found), format_=format_)
+
+
+@app.command()
+def overlap(
+    file: Annotated[Path, typer.Argument(help="NeuronSet file.")],
+    other: Annotated[Path | None, typer.Argument(help="A second one, to compare language by language.")] = None,
+    format_: Format = "terminal",
+) -> None:
+    """Neurons that languages share; or, with a second file, that two selectors share.
+
+    Example: lnbench neurons overlap lape.json act_prob.json
+    """
+    from lnbench.neurons import NeuronSet
+    from lnbench.tables.neurons import agreement_table, overlap_table
+
+    found = NeuronSet.load(file)
+    table = overlap_table(found) if other is None else agreement_table(found, NeuronSet.load(other))
+    show(table, format_=format_)
+
+
+@app.command("import")
+def import_neurons(
+    file: Annotated[Path, typer.Argument(help="Published *.neuron.pth file.")],
+    languages: Annotated[str, typer.Option(help="Its languages in order, as en+zh+fr+es+vi+id+ja.")],
+    model: Annotated[str, typer.Option("--model", help="The model it belongs to.")],
+    width: Annotated[int, typer.Option(help="Neurons per layer of that model, e.g. 11008 for LLaMA-2-7B.", min=1)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
+) -> None:
+    """Convert a published neuron file to a NeuronSet.
+
+    The file is read as data; code in it is refused. It holds neither languages nor the model, so they are named.
+
+    Example: lnbench neurons import LLaMA-2-7B.neuron.pth --languages en+zh+fr+es+vi+id+ja
+    --model meta-llama/Llama-2-7b-hf --width 11008 --out published.json
+    """
+    from lnbench.neurons import NeuronSet
+
+    found = NeuronSet.import_pth(file, languages.split("+"), model=model, width=width)
+    found.save(out)
+    typer.echo(f"{', '.join(f'{language} {found.count(language):,}' for language in found.languages)} → {out}")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="NeuronSet file.")],
+    out: Annotated[Path, typer.Argument(help="File to write; its suffix decides: .pth, .csv or .json.")],
+) -> None:
+    """Write a NeuronSet in another format.
+
+    Example: lnbench neurons export neurons.json neurons.csv
+    """
+    from lnbench.neurons import NeuronSet
+
+    NeuronSet.load(file).export(out)
+    typer.echo(f"written to {out}")
+
+
+class StabilitySettings(ModelArgs):
+    """What ``lnbench neurons stability`` takes."""
+
+    selectors: list[str] = Field(description="name or name:key=value, e.g. lape:top_fraction=0.02")
+    out: OutFolder = Field(description="folder for the counts, stability.json and the figure")
+    corpus: Corpus = CORPUS
+    languages: AllLanguages = ()
+    tokens: str | None = Field(
+        default=None,
+        description="tokens per language, both halves together, as 2M or en=2M+hi=500k; all of the corpus if not given",
+    )
+    length: Length = 512
+    seed: Seed = 0
+    site: ReadSite = POST
+
+
+@app.command()
+@takes(StabilitySettings, arguments=["selectors"])
+def stability(given: Given, format_: Format = "terminal") -> None:
+    """Select on two halves of a corpus, every other document each, and see which neurons come back.
+
+    After an interruption the same command goes on where it was. More selectors on the same text take seconds.
+
+    Example: lnbench neurons stability lape act_prob --corpus data/{lang}.jsonl.gz --languages en+hi --tokens 200k
+    --out stability
+    """
+    settings = StabilitySettings(**given)
+    from lnbench.cli.options import tell
+    from lnbench.corpora import parse_tokens
+    from lnbench.host import get_host
+
+    for selector in settings.selectors:  # before minutes are spent on loading
+        get_host().resolve("selector", selector)
+    chosen = chosen_languages(settings.corpus, settings.languages)
+    budgets = parse_tokens(settings.tokens, chosen)
+
+    from lnbench.analysis.halves import MODE, measure_stability
+    from lnbench.analysis.stability import FILE
+    from lnbench.figures import save
+    from lnbench.figures import stability as draw
+    from lnbench.lm import LNBenchLM
+    from lnbench.statistics.corpus_statistics import Reading
+    from lnbench.tables.neurons import stability_table
+
+    readings = {
+        language: Reading(
+            corpus=settings.corpus, tokens=budgets[language], length=settings.length, mode=MODE, seed=settings.seed
+        )
+        for language in chosen
+    }
+    with tell():
+        lm = LNBenchLM(settings.model, **settings.model_args)
+        found = measure_stability(
+            lm.model,
+            lm.tokenizer,
+            settings.selectors,
+            settings.out / "halves",
+            readings,
+            site=settings.site,
+            say=lambda text: say(text, format_),
+        )
+    found.save(settings.out / FILE)
+    show(stability_table(found), format_=format_)
+    files = save(draw(found), settings.out)
+    say(f"written to {' '.join(map(str, (settings.out / FILE, *files)))}", format_)

@@ -1,0 +1,20 @@
+"""``lnbench plugins``."""
+
+from __future__ import annotations
+
+import typer
+
+from lnbench.cli.options import show
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def plugins() -> None:
+    """List what plugins offer, the built-in ones included: names, parameters, and where they come from.
+
+    Example: lnbench plugins
+    """
+    from lnbench.doctor import plugins_table
+
+    show(plugins_table())

@@ -1,0 +1,308 @@
+"""The settings that requests are made of: each is declared, described and validated here, once.
+
+A request (:class:`~lnbench.lm.experiment.Experiment`, :class:`~lnbench.sweeps.spec.Sweep` …) inherits the parts that it
+takes, or names one of the types below with its own default. The command line makes its options from these fields.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from lnbench.demo import CORPUS
+from lnbench.errors import LnbenchError
+from lnbench.formats import first_error
+from lnbench.host import get_host
+from lnbench.model.architectures import POST, NeuronSiteOption, SiteOption
+from lnbench.model.packaged import DEFAULT_MODEL
+
+
+@dataclass(frozen=True)
+class Option:
+    """How the command line takes a field, where that differs from ``--its-name VALUE``."""
+
+    name: str = ""
+    """The option's name, in place of the field's."""
+    short: str = ""
+    repeated: bool = False
+    """Whether each of several values is an option of its own."""
+    is_path: bool = False
+    has_default: bool = True
+    """Whether ``--help`` can show the default; not so if it is a place on this machine."""
+
+
+class Settings(BaseModel):
+    """A request, or a part of one. Its errors are one sentence.
+
+    Raises:
+        LnbenchError: an unknown field, or a value that does not fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    subject: ClassVar[str] = ""
+    """What an error puts before the field's name."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise complaint(error, type(self)) from error
+
+    # Parts inside a request are then validated by pydantic itself, and an error names the whole way to the field.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def option_of(model: type[BaseModel], field: str) -> Option:
+    """Return how the command line takes a field, its name included."""
+    info = model.model_fields[field]
+    metadata = [one for _, parts in members_of(info.annotation, info.metadata) for one in parts]
+    option = next((one for one in reversed(metadata) if isinstance(one, Option)), Option())
+    return replace(option, name=option.name or field.replace("_", "-"))
+
+
+def members_of(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[tuple[Any, list[Any]]]:
+    """Yield the types that a value can have, each with what is annotated to it, such as its bounds."""
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        parts = [part for one in more for part in (one.metadata if isinstance(one, FieldInfo) else [one])]
+        yield from members_of(inner, [*metadata, *parts])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from members_of(member, metadata)
+    else:
+        yield annotation, list(metadata)
+
+
+def fields_of(model: type[BaseModel]) -> list[str]:
+    """Return a model's fields: its own first, then those of each part."""
+    owners = [inspect.get_annotations(owner) for owner in model.__mro__]
+    return sorted(model.model_fields, key=lambda name: next(number for number, own in enumerate(owners) if name in own))
+
+
+def complaint(
+    error: ValidationError, model: type[BaseModel], spoken: Callable[[str], str] | None = None
+) -> LnbenchError:
+    """Return the first problem of a validation; one of ours as it is.
+
+    Args:
+        error: What pydantic found.
+        model: What was to be made.
+        spoken: Field → what the user knows it by; by default, its name behind the model's subject.
+    """
+    raised = error.errors(include_url=False)[0].get("ctx", {}).get("error")
+    if isinstance(raised, LnbenchError):
+        return raised
+    place = spoken or (lambda field: f"{getattr(model, 'subject', '')}{field}")
+    return LnbenchError(first_error(error, with_value=True, known=fields_of(model), place=place))
+
+
+def split_names(value: Any) -> Any:
+    """Return ``en+hi+zh`` as a tuple; None as an empty one.
+
+    Raises:
+        ValueError: it is something else, or a name is repeated.
+    """
+    parts = value.split("+") if isinstance(value, str) else (() if value is None else value)
+    names = tuple(part.strip() if isinstance(part, str) else "" for part in parts) if _is_sequence(parts) else ("",)
+    if len(set(names)) != len(names) or "" in names:
+        raise ValueError("expected names as en+hi+zh, each once")
+    return names
+
+
+def parse_model_args(value: Any) -> Any:
+    """Return ``key=value,key=value`` as lm-eval reads it; a mapping as it is.
+
+    Raises:
+        ValueError: a part has no ``=``.
+    """
+    if not isinstance(value, str):
+        return value
+    if wrong := [part for part in value.split(",") if part.strip() and not part.partition("=")[1]]:
+        raise ValueError(f"expected key=value,key=value …, not {wrong[0].strip()!r}")
+    from lm_eval.utils import simple_parse_args_string
+
+    return dict(simple_parse_args_string(value)) if value.strip() else {}
+
+
+def parse_pairs(value: Any) -> Any:
+    """Return a list of ``KEY=VALUE`` as a mapping, values as YAML writes them; a mapping as it is.
+
+    Raises:
+        ValueError: one is not such a pair.
+    """
+    return dict(map(_pair, value)) if _is_sequence(value) else value
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"expected KEY=VALUE, not {text!r}")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{value!r} of {key} is not a value as YAML writes it") from error
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _resolving(kind: str) -> AfterValidator:
+    """Return a validator that refuses a choice that no plugin offers."""
+
+    def check(choice: str) -> str:
+        get_host().resolve(kind, choice)
+        return choice
+
+    return AfterValidator(check)
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
+File = Annotated[str, BeforeValidator(lambda path: fspath(path) if isinstance(path, PathLike) else path)]
+Pairs = Annotated[dict[str, Any], BeforeValidator(parse_pairs), Option("set", repeated=True)]
+ModelArgsMapping = Annotated[
+    dict[str, Any],
+    BeforeValidator(parse_model_args),
+    Field(description="further arguments of lm-eval's hf: dtype=bfloat16,load_in_4bit=True,peft=…"),
+]
+Selector = Annotated[str, _resolving("selector")]
+Intervention = Annotated[str, _resolving("intervention"), Field(description="name or name:key=value")]
+Corpus = Annotated[
+    str,
+    Field(
+        description="corpus pattern: path with {lang} (* on lm-eval's command line), folder, or hub dataset "
+        "repo:config; the embedded text by default"
+    ),
+    Option(has_default=False),
+]
+AllLanguages = Annotated[
+    Names, Field(description="languages, as en+hi+zh; all by default, but a hub dataset needs them")
+]
+Tokens = Annotated[int, Field(ge=1, description="tokens of text per language")]
+Length = Annotated[int, Field(ge=2, description="tokens in a block, BOS included")]
+Mode = Annotated[
+    Literal["pack", "truncate"],
+    Field(description="pack: documents are joined and cut into blocks; truncate: each is cut off at a block's length"),
+]
+Skip = Annotated[int, Field(ge=0, description="positions not counted at the start of a block; 1 leaves out BOS")]
+Seed = Annotated[int, Field(description="seed of the documents' order")]
+BatchLevels = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    Field(description="also keep the mean of the batches' quantiles at this level; act_prob:preset=paper needs 0.9"),
+    Option("batch-level", repeated=True),
+]
+Measures = Annotated[
+    tuple[str, ...],
+    Field(description="also keep this measure of a plugin: name or name:key=value"),
+    Option("measure", repeated=True),
+]
+Site = Annotated[
+    SiteOption,
+    Field(description="where Statistics are read and values written; paper: read pre, write post, with a warning"),
+]
+ReadSite = Annotated[NeuronSiteOption, Field(description="site to read")]
+Quantize = Annotated[
+    Literal["none", "nf4"],
+    Field(description="nf4: 4-bit base weights with double quantisation, bfloat16 compute; none: as they are"),
+]
+BatchSize = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["auto"],
+    Field(description="documents or blocks in a forward pass; auto: what fits the memory, found once per length"),
+]
+OutFolder = Annotated[Path, Option("out", short="o")]
+IncludePath = Annotated[
+    File | None,
+    Field(description="folder of your own lm-eval tasks; where a name is taken, yours counts"),
+    Option(is_path=True),
+]
+Limit = Annotated[int | None, Field(ge=1, description="documents per cell")]
+DrawsOfControls = Annotated[
+    int,
+    Field(ge=0, description="draws of as many random neurons in the same layers, beside every override; 0 for none"),
+]
+
+
+class ModelArgs(Settings):
+    """Which model, and how it is loaded."""
+
+    model: str = Field(default=DEFAULT_MODEL, description="packaged model, hub name or folder")
+    model_args: ModelArgsMapping = {}
+
+
+class Batches(Settings):
+    """How much goes through a model at a time, and where."""
+
+    batch_size: BatchSize = "auto"
+    device: str | None = Field(default=None, description="cpu, cuda, cuda:1 …; a GPU where there is one by default")
+
+
+class TextSource(Settings):
+    """Which tokens of a corpus are read, and how."""
+
+    corpus: Corpus = CORPUS
+    tokens: int | None = Field(
+        default=None, ge=1, description="tokens of text per language; all of the corpus by default"
+    )
+    length: Length = 512
+    mode: Mode = "pack"
+    skip: Skip = 1
+    seed: Seed = 0
+    dedup: bool = Field(default=False, description="drop documents that repeat an earlier one")
+    drop_wrong_script: bool = Field(
+        default=False,
+        description="drop documents mostly in another script than the language's; they are counted in any case",
+    )
+    batch_levels: BatchLevels = ()
+    measures: Measures = ()
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="blocks in a forward pass; by default what the memory holds, up to 1,024 tokens on a CPU and "
+        "16,384 elsewhere",
+    )
+
+
+class StatisticsSource(Settings):
+    """Where Statistics come from: a folder, or a pass over text whose result is cached."""
+
+    statistics: File | None = Field(
+        default=None, description="Statistics folder; without one, they are collected from corpus and cached"
+    )
+    corpus: Corpus = CORPUS
+    corpus_tokens: Tokens = Field(
+        default=10_000, description="tokens of text per language, where Statistics are collected on the fly"
+    )
+    corpus_length: Length = Field(
+        default=128, description="tokens in a block, BOS included, where Statistics are collected on the fly"
+    )
+    site: Site = POST
+
+
+class NeuronSource(StatisticsSource):
+    """Whose neurons: a file's, or those that a selector finds in Statistics."""
+
+    neurons: File | None = Field(default=None, description="NeuronSet file, in place of a selector")
+    selector: Selector = Field(
+        default="lape", description="how neurons are chosen, without a file: name or name:key=value"
+    )
+
+
+class Positions(Settings):
+    """Which tokens are changed."""
+
+    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="which tokens are changed")
+
+
+def given(settings: Settings, part: type[Settings]) -> dict[str, Any]:
+    """Return the fields of a part that are not at its defaults."""
+    values = {name: getattr(settings, name) for name in part.model_fields}
+    return {name: value for name, value in values.items() if value != part.model_fields[name].default}
