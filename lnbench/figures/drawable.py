@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,39 +69,32 @@ def _by_format(paths: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _format(path: Path, *, whole: bool) -> str | None:
-    """Return the known format that a file's first bytes name.
+    """Return the format that a file's first bytes name or, if they name none and ``whole`` is set, its content.
 
-    Args:
-        path: The file.
-        whole: Whether to read all of it if they name none. In folders it is not, since runs hold many other files.
+    Of files in folders only the first bytes are read, since runs hold many files of other kinds.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
     named = next((name for name in (*_FORMATS, *_OLDER) if f'"{name}"'.encode() in head), None)
-    return _declared(path) if whole and not named and head.lstrip().startswith(b"{") else named
-
-
-def _declared(path: Path) -> str | None:
-    """Return what a JSON file says that its format is."""
+    if named or not whole:
+        return named
     try:
         document = json.loads(path.read_bytes())
     except ValueError:
         return None  # Not JSON, so no file of lnbench's: one of JSON lines, say, that a pattern named.
-    declared = document.get("format")
-    return declared if isinstance(declared, str) else None
+    return str(document.get("format")) if isinstance(document, dict) else None
 
 
 def _sets(paths: Sequence[Path]) -> dict[str, NeuronSet]:
-    """Return name → NeuronSet. Of files with the same set the first counts, so that none is compared with itself."""
+    """Return the sets by their files' stems, or by their paths where two stems are equal.
+
+    Of files with the same set the first counts, so that none is compared with itself.
+    """
     kept: dict[str, tuple[Path, NeuronSet]] = {}
     for path in paths:
         neurons = NeuronSet.load(path)
         kept.setdefault(neurons.fingerprint, (path, neurons))
-    places = [path for path, _ in kept.values()]
-    return {_set_name(path, places): neurons for path, neurons in kept.values()}
-
-
-def _set_name(path: Path, paths: Sequence[Path]) -> str:
-    """Return what a NeuronSet is called: its file's stem, or the path where another has the same stem."""
-    alone = [other.stem for other in paths].count(path.stem) == 1
-    return path.stem if alone else str(path.with_suffix(""))
+    stems = Counter(path.stem for path, _ in kept.values())
+    return {
+        path.stem if stems[path.stem] == 1 else str(path.with_suffix("")): neurons for path, neurons in kept.values()
+    }

@@ -5,21 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+
+from matplotlib.figure import Figure as Drawing
 
 from lnbench.errors import unknown
-from lnbench.figures.style import headline, styled
+from lnbench.figures.style import styled
 from lnbench.files import atomic_path
 from lnbench.formats import slug
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
-
-Unit = Literal["nats", "perplexity", "bits_per_byte"]
-"""Units of a change of perplexity."""
 Value = str | int | float | bool | None
 FORMATS = ("png", "svg", "pdf")
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -28,18 +26,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
 }
 """Nothing that changes from day to day or between releases: the same numbers make the same file."""
-
-
 _NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 """What a name may hold and XML may not."""
-
 _LONGEST = 60
 """Characters of one word of a file's stem."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure, as data. Drawing it is left until someone asks.
+    """One figure, as data; :meth:`draw` draws it.
 
     Attributes:
         name: File stem.
@@ -63,19 +58,16 @@ class Figure:
 
     def draw(self) -> Drawing:
         """Draw the figure in matplotlib. Nothing global is touched, and several threads may draw at a time."""
-        from matplotlib.figure import Figure as Drawing
-
         with styled():
             drawing = Drawing(figsize=self.size, layout="constrained")
-            headline(drawing, self.title)
+            drawing.suptitle(textwrap.fill(self.title, round(self.size[0] * 14.5)), x=0.01, ha="left")
             self.paint(drawing)
         return drawing
 
 
 def stem(*parts: str) -> str:
     """Return a file's stem, also an HTML id, made of words of any kind."""
-    words = (slug(part, "").strip("_")[:_LONGEST] for part in parts)
-    return "-".join(filter(None, words))
+    return "-".join(filter(None, (slug(part, "").strip("_")[:_LONGEST] for part in parts)))
 
 
 def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
@@ -83,8 +75,8 @@ def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -
 
     Args:
         figure: What to write.
-        folder: Made where there is none.
-        formats: Of ``png`` (200 dpi), ``svg`` (text as text) and ``pdf`` (fonts embedded); the CSV always comes.
+        folder: Where to; created if it does not exist.
+        formats: Of ``png`` (200 dpi), ``svg`` (text as text) and ``pdf`` (fonts embedded).
 
     Returns:
         The files.
@@ -95,23 +87,20 @@ def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -
     for name in formats:
         if name not in FORMATS:
             raise unknown("figure format", name, FORMATS)
-    written = []
+    files = [Path(folder) / f"{figure.name}.{name}" for name in (*formats, "csv")]
     drawing = figure.draw()
-    for name in formats:
-        with atomic_path(Path(folder) / f"{figure.name}.{name}") as path, styled():
+    for name, file in zip(formats, files, strict=False):
+        with atomic_path(file) as path, styled():
             drawing.savefig(path, format=name, **_OPTIONS[name])
             if name == "svg":
                 path.write_bytes(_NOT_XML.sub(b"", path.read_bytes()))
-        written.append(Path(folder) / f"{figure.name}.{name}")
-    with atomic_path(Path(folder) / f"{figure.name}.csv") as path:
+    with atomic_path(files[-1]) as path:
         path.write_text(table(figure), encoding="utf-8", newline="")
-    return [*written, Path(folder) / f"{figure.name}.csv"]
+    return files
 
 
 def table(figure: Figure) -> str:
     """Return the numbers as CSV."""
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(figure.columns)
-    writer.writerows(figure.rows)
+    csv.writer(text).writerows([figure.columns, *figure.rows])
     return text.getvalue()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure as Drawing
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from lnbench.figures.labels import language_label, write_in_own_script
-from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.collections import QuadMesh
-    from matplotlib.figure import Figure as Drawing
-    from matplotlib.text import Text
+from lnbench.figures.style import TALLEST, WIDTH
 
 _NOTHING = "#E4E4E4"
 _LARGEST, _SMALLEST = 7.5, 3.6
@@ -57,12 +56,6 @@ def cells(axes: Axes, values: NDArray[np.float64], colours: str, norm: Any) -> Q
     return mesh
 
 
-def language_rows(axes: Axes, codes: Sequence[str]) -> None:
-    """Name the rows."""
-    axes.set_yticks(np.arange(len(codes)) + 0.5, [language_label(code) for code in codes])
-    write_in_own_script(axes.get_yticklabels(), codes)
-
-
 def language_columns(drawing: Drawing, axes: Axes, codes: Sequence[str]) -> None:
     """Name the columns: below one another where there is room, else upright and without the own name.
 
@@ -72,7 +65,7 @@ def language_columns(drawing: Drawing, axes: Axes, codes: Sequence[str]) -> None
     axes.set_xticks(places, [language_label(code, separator="\n") for code in codes])
     write_in_own_script(axes.get_xticklabels(), codes)
     drawing.draw_without_rendering()
-    if _touching([label for one in drawing.axes for label in one.get_xticklabels()]):
+    if _touching([label for panel in drawing.axes for label in panel.get_xticklabels()]):
         axes.set_xticks(places, [language_label(code, native=False) for code in codes], rotation=90)
 
 
@@ -83,7 +76,7 @@ def _touching(labels: Sequence[Text]) -> bool:
         figure = label.get_figure(root=True)
         if label.get_text() and figure is not None:
             boxes.append(label.get_window_extent().padded(_GAP / 2 * figure.dpi / 72))
-    return any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    return any(box.overlaps(other) for box, other in combinations(boxes, 2))
 
 
 def numbers(axes: Axes, mesh: QuadMesh | None, texts: Sequence[Sequence[str]]) -> list[Text]:
@@ -94,24 +87,25 @@ def numbers(axes: Axes, mesh: QuadMesh | None, texts: Sequence[Sequence[str]]) -
         mesh: Their colours; all light if None.
         texts: ``[rows][columns]``; nothing is written where a text is empty.
     """
+    dark = np.zeros((len(texts), len(texts[0])), dtype=bool)
     if mesh is not None:
         values: np.ma.MaskedArray[Any, Any] = np.ma.asarray(mesh.get_array())
-        colours, missing = mesh.to_rgba(values), np.ma.getmaskarray(values)
+        dark = (_luminance(mesh.to_rgba(values)) < _DARK) & ~np.ma.getmaskarray(values)
     written = []
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
             if text:
-                dark = mesh is not None and not missing[row, column] and _luminance(colours[row, column]) < _DARK
                 label = axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", linespacing=1.15)
-                label.set_color("white" if dark else "black")
+                label.set_color("white" if dark[row, column] else "black")
                 written.append(label)
     return written
 
 
-def _luminance(colour: NDArray[np.float64]) -> float:
-    """Return relative luminance of a colour, 0 to 1, as the Web Content Accessibility Guidelines define it."""
-    linear = np.where(colour[:3] <= 0.04045, colour[:3] / 12.92, ((colour[:3] + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
+def _luminance(colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return relative luminance of RGBA colours, 0 to 1, as the Web Content Accessibility Guidelines define it."""
+    rgb = colours[..., :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return np.asarray(linear @ np.array([0.2126, 0.7152, 0.0722]))
 
 
 def fit(drawing: Drawing, written: Mapping[Axes, Sequence[Text]]) -> None:
@@ -135,18 +129,6 @@ def _fitting(drawing: Drawing, axes: Axes, texts: Sequence[Text]) -> float:
     return min(_LARGEST, 0.92 * width / (0.62 * longest), 0.88 * height / (1.2 * max(map(len, lines))))
 
 
-def outline(axes: Axes, row: int, column: int) -> None:
-    """Frame a cell."""
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(
-        Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=1.6, zorder=3, clip_on=False)
-    )
-
-
-def hatch(axes: Axes, row: int, column: int) -> None:
-    """Mark a cell as one not to rely on."""
-    from matplotlib.patches import Rectangle
-
-    mark = Rectangle((column, row), 1, 1, fill=False, hatch="////", edgecolor=NEUTRAL, linewidth=0, alpha=0.6)
-    axes.add_patch(mark).set_zorder(2)
+def frame(axes: Axes, row: int, column: int, **style: Any) -> None:
+    """Draw a rectangle on a cell."""
+    axes.add_patch(Rectangle((column, row), 1, 1, fill=False, **style))

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
 from lnbench.figures.labels import language_label, language_name, write_in_own_script
-from lnbench.figures.registry import compared_tables, drawn_from
+from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH, series
+from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.tables.words import counted, model_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
-    from matplotlib.lines import Line2D
-
-    from lnbench.leaderboard.rows import Row
 
 _OVERRIDE_SETUP = "override_setup"
 _VARYING = ("finetune", "adapter", "seed", "limit", _OVERRIDE_SETUP)
@@ -31,7 +28,12 @@ _TITLES = (language_label, partial(language_label, separator="\n"), str)
 _BAR = "#C9C9C9"
 
 
-@drawn_from(compared_tables)
+def _compared(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with a comparison, without those of the controls themselves."""
+    return [row for row in rows if row.delta is not None and row.control_of is None]
+
+
+@drawn_from(lambda data: ((table,) for rows in data.leaderboards for table in tables_of(_compared(rows))))
 def interventions(rows: Sequence[Row]) -> Figure:
     """Draw the change of one metric by intervention and language, with 95 % intervals, and that of random controls.
 
@@ -42,19 +44,16 @@ def interventions(rows: Sequence[Row]) -> Figure:
     Raises:
         LnbenchError: rows of several models, tasks or metrics, or none with a comparison.
     """
-    compared = [row for row in rows if row.delta is not None and row.control_of is None]
-    kinds = {(*row.measured_on, row.metric) for row in compared}
-    if len(kinds) != 1:
-        raise LnbenchError(
-            "these rows are of several models, tasks or metrics: draw each by itself"
-            if kinds
-            else "no row has an intervention that is compared with a baseline: nothing to draw"
-        )
+    compared = _compared(rows)
+    if not compared:
+        raise LnbenchError("no row has an intervention that is compared with a baseline: nothing to draw")
+    if len({(*row.measured_on, row.metric) for row in compared}) > 1:
+        raise LnbenchError("these rows are of several models, tasks or metrics: draw each by itself")
     first = compared[0]
     varying = [name for name in _VARYING if _varies(compared, name)]
     languages = list(dict.fromkeys(row.language for row in compared))
     names = list(dict.fromkeys(row.intervention for row in compared))
-    chosen = list(dict.fromkeys(_series(row, varying) for row in compared))
+    labels = list(dict.fromkeys(_series(row, varying) for row in compared))
     abreast = min(_ABREAST_OF_MANY if len(languages) > _MANY else _ABREAST, len(languages))
     down = ceil(len(languages) / abreast)
     titled = 0.75 if abreast > _ABREAST else 0.45
@@ -62,9 +61,9 @@ def interventions(rows: Sequence[Row]) -> Figure:
     def paint(drawing: Drawing) -> None:
         panels = list(drawing.subplots(down, abreast, sharex=True, sharey=True, squeeze=False).flatten())
         for axes, code in zip(panels, languages, strict=False):
-            for number, name in enumerate(chosen):
-                own = [row for row in compared if row.language == code and _series(row, varying) == name]
-                _points(axes, own, names, number, len(chosen))
+            for number, label in enumerate(labels):
+                own = [row for row in compared if row.language == code and _series(row, varying) == label]
+                _points(axes, own, names, number, len(labels))
             axes.axvline(0, color="black", linewidth=0.6)
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0)
@@ -76,11 +75,11 @@ def interventions(rows: Sequence[Row]) -> Figure:
             axes.set_xlabel(f"change of {first.metric}")
         panels[0].set_yticks(range(len(names)), names)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        entries = _legend(chosen, any(row.n_controls for row in compared))
+        entries = _legend(labels, any(row.n_controls for row in compared))
         drawing.legend(handles=entries, loc="outside lower center", ncols=2)
-        _titles(drawing, list(panels[: len(languages)]), languages)
+        _titles(drawing, panels[: len(languages)], languages)
 
-    significant = [row for row in compared if row.significant]
+    deltas = [row.delta or 0 for row in compared]
     return Figure(
         name=stem("interventions", first.task_pattern, first.metric or ""),
         title=f"What interventions change: {first.metric} of {first.task_pattern}, {model_name(first.model)}",
@@ -92,8 +91,8 @@ def interventions(rows: Sequence[Row]) -> Figure:
         ),
         alt=(
             f"Changes of {first.metric} by {counted(len(names), 'intervention')} in "
-            f"{counted(len(languages), 'language')}, from {min(row.delta or 0 for row in compared):+.3g} to "
-            f"{max(row.delta or 0 for row in compared):+.3g}; {len(significant)} of {len(compared)} are significant."
+            f"{counted(len(languages), 'language')}, from {min(deltas):+.3g} to {max(deltas):+.3g}; "
+            f"{sum(row.significant or False for row in compared)} of {len(compared)} are significant."
         ),
         columns=(
             *("neurons", "language", "name", "intervention", "metric", "n", "baseline", "value", "delta", "ci_low"),
@@ -108,7 +107,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
             )
             for row in compared
         ],
-        size=(WIDTH, min(TALLEST, 1.2 + down * (titled + len(names) * max(0.17, 0.11 * len(chosen))))),
+        size=(WIDTH, min(TALLEST, 1.2 + down * (titled + len(names) * max(0.17, 0.11 * len(labels))))),
         paint=paint,
     )
 
@@ -139,14 +138,12 @@ def _points(axes: Axes, rows: Sequence[Row], names: Sequence[str], number: int, 
         axes.plot([row.delta or 0.0], [place], marker, color=colour, markerfacecolor=face, markersize=4.5)
 
 
-def _legend(chosen: Sequence[str], controlled: bool) -> list[Line2D]:
+def _legend(labels: Sequence[str], controlled: bool) -> list[Line2D]:
     """Return one entry per series, and one for the controls."""
-    from matplotlib.lines import Line2D
-
     entries = []
-    for number, name in enumerate(chosen):
+    for number, label in enumerate(labels):
         colour, _, marker = series(number)
-        entries.append(Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.1, label=name))
+        entries.append(Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.1, label=label))
     if controlled:
         entries.append(Line2D([], [], color=_BAR, linewidth=5, label="as many random neurons"))
     return entries
@@ -161,20 +158,18 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
 
 
 def _series(row: Row, varying: Sequence[str]) -> str:
-    """Name whose neurons, and what else distinguishes this row from others."""
+    """Return whose neurons a row is about, and what else distinguishes it from others."""
     rest = [f"{name} {getattr(row, name)}" for name in varying if getattr(row, name) not in (None, "none")]
     return ", ".join([row.selector, *rest])
 
 
 def _controls(row: Row) -> tuple[float | None, float | None, float | None]:
-    """Change under random neurons: the mean over draws, the lowest and the highest."""
-    known = (row.control, row.control_min, row.control_max)
-    mean, low, high = (None if one is None or row.baseline is None else one - row.baseline for one in known)
+    """Return the change under random neurons: the mean over draws, the lowest and the highest."""
+    values = (row.control, row.control_min, row.control_max)
+    mean, low, high = (None if value is None or row.baseline is None else value - row.baseline for value in values)
     return mean, low, high
 
 
 def _better(row: Row) -> str:
-    """Say which direction is better, where the task says so."""
-    if row.higher_is_better is None:
-        return ""
-    return "Right of 0 is better. " if row.higher_is_better else "Right of 0 is worse. "
+    """Return which direction is better, where the task says so."""
+    return {None: "", True: "Right of 0 is better. ", False: "Right of 0 is worse. "}[row.higher_is_better]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+
+from babel import Locale, UnknownLocaleError
+from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
 
 from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 from lnbench.parameters import format_choice
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.text import Text
 
 _SANS = "sans-serif"
 _FAMILIES = (
@@ -26,7 +26,7 @@ _FAMILIES = (
     *("PingFang SC", "Hiragino Sans", "Kohinoor Devanagari", "Kohinoor Bangla", "Kohinoor Telugu", "Geeza Pro"),
     *("Arial Unicode MS", "Lohit Devanagari", "Lohit Bengali", "Lohit Tamil", "WenQuanYi Zen Hei", "IPAGothic"),
 )
-"""Fonts of scripts that DejaVu Sans, which comes with matplotlib, lacks: of Linux, Windows and macOS, best first."""
+"""Fonts of scripts that DejaVu Sans, which matplotlib ships, lacks: of Linux, Windows and macOS, best first."""
 _OWN_FORMS = {
     "ja": ("Noto Sans CJK JP", "Yu Gothic", "Hiragino Sans", "IPAGothic"),
     "ko": ("Noto Sans CJK KR", "Malgun Gothic"),
@@ -37,16 +37,11 @@ _OWN_FORMS = {
 def language_label(code: str, *, native: bool = True, separator: str = " · ") -> str:
     """Return a language's code, its English name, and its own name where a font of this machine can write it.
 
-    A code that Unicode's Common Locale Data Repository does not know is used alone.
-
-    Args:
-        code: Language code, as in the corpus: ``hi``, ``zh_Hans``, ``pt-BR``.
-        native: Whether its own name is wanted.
-        separator: What is put between them.
+    A code (``hi``, ``zh_Hans``, ``pt-BR``) that Unicode's Common Locale Data Repository does not know is used alone.
     """
     english, own = _names(code)
-    wanted = [code, english, own if native and own != english and _font(code) else None]
-    return separator.join(filter(None, wanted))
+    parts = [code, english, own if native and own != english and _font(code) else None]
+    return separator.join(filter(None, parts))
 
 
 def language_name(code: str) -> str:
@@ -63,9 +58,14 @@ def write_in_own_script(labels: Iterable[Text], codes: Sequence[str]) -> None:
 
 def language_axis(axes: Axes, codes: Sequence[str]) -> None:
     """Name the rows of a chart, one language each, from top to bottom."""
-    axes.set_yticks(range(len(codes)), [language_label(code) for code in codes])
-    write_in_own_script(axes.get_yticklabels(), codes)
+    language_ticks(axes, codes)
     axes.set_ylim(len(codes) - 0.5, -0.5)
+
+
+def language_ticks(axes: Axes, codes: Sequence[str], first: float = 0.0) -> None:
+    """Name places of the vertical axis at a distance of 1, from ``first`` on."""
+    axes.set_yticks([first + place for place in range(len(codes))], [language_label(code) for code in codes])
+    write_in_own_script(axes.get_yticklabels(), codes)
     axes.tick_params(axis="y", length=0)
 
 
@@ -79,9 +79,7 @@ def selector_label(neurons: NeuronSet) -> str:
 
 @cache
 def _names(code: str) -> tuple[str | None, str | None]:
-    """Return english and own name."""
-    from babel import Locale, UnknownLocaleError
-
+    """Return the English and the own name."""
     try:
         locale = Locale.parse(code.replace("-", "_"), resolve_likely_subtags=False)
         return locale.get_display_name("en"), locale.get_language_name()
@@ -95,21 +93,16 @@ def _font(code: str) -> str | None:
     own = _names(code)[1]
     if own is None:
         return None
-    there = installed()
-    wanted = ("DejaVu Sans", *_OWN_FORMS.get(code, ()), *_FAMILIES)
-    return next((family for family in wanted if family in there and _has(family, own)), None)
+    families = ("DejaVu Sans", *_OWN_FORMS.get(code, ()), *_FAMILIES)
+    return next((family for family in families if family in installed() and _has(family, own)), None)
 
 
 @cache
 def installed() -> frozenset[str]:
     """Return the names of all fonts that matplotlib finds."""
-    from matplotlib.font_manager import fontManager
-
     return frozenset(fontManager.get_font_names())
 
 
 def _has(family: str, text: str) -> bool:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
     font = get_font(findfont(FontProperties(family=family), fallback_to_default=False))
     return all(font.get_char_index(ord(character)) for character in text if not character.isspace())

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as Drawing
+from numpy.typing import NDArray
 
-from lnbench.analysis.overlap import LanguageOverlap
-from lnbench.analysis.overlap import language_overlap as overlap_of
+from lnbench.analysis import overlap as analysis
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
-from lnbench.figures.heatmaps import MANY, cells, fit, language_columns, language_rows, matrix_size, numbers
-from lnbench.figures.labels import language_name, selector_label
-from lnbench.figures.registry import drawn_from, multilingual_sets
+from lnbench.figures.heatmaps import MANY, cells, fit, language_columns, matrix_size, numbers
+from lnbench.figures.labels import language_name, language_ticks, selector_label
+from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name, round_percent
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
-
-@drawn_from(multilingual_sets)
+@drawn_from(lambda data: (sets for sets in neuron_sets(data) if len(sets[0].languages) > 1))
 def language_overlap(neurons: NeuronSet) -> Figure:
     """Draw a matrix: the share of one language's neurons that are another's too, and what chance would give.
 
@@ -31,16 +29,14 @@ def language_overlap(neurons: NeuronSet) -> Figure:
     Raises:
         LnbenchError: the set has no languages.
     """
-    from matplotlib.colors import Normalize
-
-    found = overlap_of(neurons)
-    languages = found.languages
+    overlap = analysis.language_overlap(neurons)
+    languages = overlap.languages
     if not languages:
         raise LnbenchError("this NeuronSet has no languages to draw")
-    own = found.counts.diagonal().tolist()
+    own = overlap.counts.diagonal().tolist()
     others = ~np.eye(len(languages), dtype=bool)
-    share, chance = found.share.numpy(), found.expected_share.numpy()
-    alone = [count / total if total else float("nan") for count, total in zip(found.alone.tolist(), own, strict=True)]
+    share, chance = overlap.share.numpy(), overlap.expected_share.numpy()
+    alone = (overlap.alone.double() / overlap.counts.diagonal()).numpy()
     with_chance = len(languages) <= MANY
 
     def text(row: int, column: int) -> str:
@@ -48,27 +44,28 @@ def language_overlap(neurons: NeuronSet) -> Figure:
             return f"{own[row]:,}"
         if not own[row]:
             return "–"
-        written = round_percent(share[row, column])
-        return f"{written}\nchance {round_percent(chance[row, column])}" if with_chance else written
+        percent = round_percent(share[row, column])
+        return f"{percent}\nchance {round_percent(chance[row, column])}" if with_chance else percent
 
     def paint(drawing: Drawing) -> None:
         axes, rest = drawing.subplots(1, 2, width_ratios=[len(languages), 1])
         scale = Normalize(0, 1)
         mesh = cells(axes, np.where(others, share, np.nan), AMOUNTS, scale)
-        language_rows(axes, languages)
+        language_ticks(axes, languages, 0.5)
         axes.set(ylabel="of this language's neurons …", xlabel="… so many are this language's too")
         places = range(len(languages))
         written = numbers(axes, mesh, [[text(row, column) for column in places] for row in places])
-        beside = cells(rest, np.array(alone)[:, None], AMOUNTS, scale)
+        beside = cells(rest, alone[:, None], AMOUNTS, scale)
         rest.set(yticks=[], xticks=[0.5], xticklabels=["no\nother's"])
-        shares = [["–" if np.isnan(one) else round_percent(one)] for one in alone]
+        shares = [["–" if np.isnan(value) else round_percent(value)] for value in alone]
         written_beside = numbers(rest, beside, shares)
         bar = drawing.colorbar(mesh, ax=[axes, rest], label="share of the row's neurons", aspect=30)
         bar.ax.yaxis.set_major_formatter("{x:.0%}")
         language_columns(drawing, axes, languages)
         fit(drawing, {axes: written, rest: written_beside})
 
-    most = _most(found, others)
+    most = _most(overlap, others)
+    matrices = (share, overlap.jaccard, overlap.expected, chance, overlap.excess)
     return Figure(
         name=stem("language_overlap", selector_label(neurons)),
         title=f"Neurons that languages share: {selector_label(neurons)}, {model_name(neurons.model)}",
@@ -83,11 +80,8 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         columns=("language", "other", "neurons", "shared", "share", "jaccard", "expected", "expected_share", "excess"),
         rows=[
             (
-                *(code, other, own[row], int(found.counts[row, column])),
-                *(
-                    _known(float(one[row, column]))
-                    for one in (share, found.jaccard, found.expected, chance, found.excess)
-                ),
+                *(code, other, own[row], int(overlap.counts[row, column])),
+                *(_known(float(matrix[row, column])) for matrix in matrices),
             )
             for row, code in enumerate(languages)
             for column, other in enumerate(languages)
@@ -98,19 +92,19 @@ def language_overlap(neurons: NeuronSet) -> Figure:
     )
 
 
-def _most(found: LanguageOverlap, others: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> tuple[str, str]:
-    """Say in a sentence or two which two languages share the largest share of one's neurons."""
-    share = np.where(others & ~np.isnan(found.share.numpy()), found.share.numpy(), -1)
+def _most(overlap: analysis.LanguageOverlap, others: NDArray[np.bool_]) -> tuple[str, str]:
+    """Say at length and in short which two languages share the largest share of one's neurons."""
+    share = np.where(others & ~np.isnan(overlap.share.numpy()), overlap.share.numpy(), -1)
     if share.max(initial=-1) <= 0:
         return "No two languages share a neuron.", "No two share a neuron."
     row, column = np.unravel_index(share.argmax(), share.shape)
-    one, other = (language_name(found.languages[place]) for place in (row, column))
-    first = (
-        f"Most is shared by {one} and {other}: {int(found.counts[row, column])} of {one}'s "
-        f"{int(found.counts[row, row])} neurons are {other}'s too, where chance would give "
-        f"{float(found.expected[row, column]):.1f}."
+    language, other = (language_name(overlap.languages[place]) for place in (row, column))
+    sentence = (
+        f"Most is shared by {language} and {other}: {int(overlap.counts[row, column])} of {language}'s "
+        f"{int(overlap.counts[row, row])} neurons are {other}'s too, where chance would give "
+        f"{float(overlap.expected[row, column]):.1f}."
     )
-    return first, f"Most is shared by {one} with {other}: {round_percent(share[row, column])} of {one}'s."
+    return sentence, f"Most is shared by {language} with {other}: {round_percent(share[row, column])} of {language}'s."
 
 
 def _known(value: float) -> float | None:
@@ -118,9 +112,8 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _range(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
-    known = values[~np.isnan(values)]
-    if not len(known):
+def _range(shares: NDArray[np.float64]) -> str:
+    if np.isnan(shares).all():
         return "none"
-    low, high = round_percent(float(known.min())), round_percent(float(known.max()))
+    low, high = round_percent(np.nanmin(shares)), round_percent(np.nanmax(shares))
     return low if low == high else f"{low} to {high}"

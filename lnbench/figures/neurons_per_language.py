@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure as Drawing
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure
-from lnbench.figures.labels import language_label, language_name, write_in_own_script
-from lnbench.figures.registry import drawn_from, models
+from lnbench.figures.labels import language_name, language_ticks
+from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import TALLEST, WIDTH, series
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
-
-@drawn_from(models)
+@drawn_from(lambda data: ((sets,) for sets in data.sets_by_model()))
 def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
     """Draw bars: neurons of each language, one bar per selector.
 
@@ -31,12 +29,20 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
     """
     if not sets:
         raise LnbenchError("no NeuronSet to draw: name at least one")
-    model, layers, width = _same_model(sets)
-    languages = list(dict.fromkeys(language for one in sets.values() for language in one))
+    first = next(iter(sets.values()))
+    for name, neurons in sets.items():
+        if (neurons.layers, neurons.width) != (first.layers, first.width):
+            raise LnbenchError(
+                f"{name} is of {neurons.model} ({neurons.layers} layers × {neurons.width}), other neurons are of "
+                f"{first.model} ({first.layers} × {first.width}): draw each model by itself"
+            )
+    languages = list(dict.fromkeys(language for neurons in sets.values() for language in neurons))
     if not languages:
         raise LnbenchError("these NeuronSets have no languages to draw")
-    counts = {name: [one.count(code) if code in one else None for code in languages] for name, one in sets.items()}
-    total = layers * width
+    counts = {
+        name: [neurons.count(code) if code in neurons else None for code in languages] for name, neurons in sets.items()
+    }
+    total = first.layers * first.width
     thickness = 0.8 / len(sets)
 
     def paint(drawing: Drawing) -> None:
@@ -44,38 +50,30 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         for number, (name, values) in enumerate(counts.items()):
             colour, pattern, _ = series(number)
             places = np.arange(len(languages)) + (number - (len(sets) - 1) / 2) * thickness
-            bars = axes.barh(
-                places,
-                [value or 0 for value in values],
-                thickness * 0.9,
-                color=colour,
-                hatch=pattern,
-                edgecolor="white" if pattern else colour,
-                label=name,
-            )
+            edge = "white" if pattern else colour
+            lengths = [value or 0 for value in values]
+            style: dict[str, Any] = {"color": colour, "hatch": pattern, "edgecolor": edge, "label": name}
+            bars = axes.barh(places, lengths, thickness * 0.9, **style)
             axes.bar_label(bars, ["–" if value is None else f"{value:,}" for value in values], padding=3, fontsize=7)
-        axes.set_yticks(range(len(languages)), [language_label(code) for code in languages])
-        write_in_own_script(axes.get_yticklabels(), languages)
+        language_ticks(axes, languages)
         axes.invert_yaxis()
         axes.set_xlabel(f"neurons (of {total:,} in the model)")
         axes.margins(x=0.1, y=0.02)
         axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
         if len(sets) > 1:
             drawing.legend(loc="outside lower center", ncols=min(len(sets), 3))
 
-    found = [value for values in counts.values() for value in values if value is not None]
-    chosen = ", ".join(sets)
+    known = [value for values in counts.values() for value in values if value is not None]
     return Figure(
         name="neurons_per_language",
-        title=f"Language-specific neurons by language: {model_name(model)}",
+        title=f"Language-specific neurons by language: {model_name(first.model)}",
         caption=(
-            f"Number of neurons that {chosen} chose for each language, of the {total:,} feed-forward neurons "
-            f"({counted(layers, 'layer')} × {width:,}). A neuron can belong to several languages."
+            f"Number of neurons that {', '.join(sets)} chose for each language, of the {total:,} feed-forward neurons "
+            f"({counted(first.layers, 'layer')} × {first.width:,}). A neuron can belong to several languages."
         ),
         alt=(
             f"Bars of the neurons of {counted(len(languages), 'language')} by {counted(len(sets), 'selector')}, "
-            f"from {min(found):,} to {max(found):,}."
+            f"from {min(known):,} to {max(known):,}."
         ),
         columns=("selector", "language", "name", "neurons", "share_of_model"),
         rows=[
@@ -86,15 +84,3 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         size=(WIDTH, min(TALLEST, 1.1 + len(languages) * max(0.26, 0.14 * len(sets) + 0.08))),
         paint=paint,
     )
-
-
-def _same_model(sets: Mapping[str, NeuronSet]) -> tuple[str, int, int]:
-    """Name, layers and width of the model that all sets belong to."""
-    first = next(iter(sets.values()))
-    for name, one in sets.items():
-        if (one.layers, one.width) != (first.layers, first.width):
-            raise LnbenchError(
-                f"{name} is of {one.model} ({one.layers} layers × {one.width}), other neurons are of {first.model} "
-                f"({first.layers} × {first.width}): draw each model by itself"
-            )
-    return first.model, first.layers, first.width

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as Drawing
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
@@ -16,9 +16,6 @@ from lnbench.figures.style import AMOUNTS, TALLEST, WIDTH
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name, round_percent
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
-
 
 @drawn_from(neuron_sets)
 def neurons_per_layer(neurons: NeuronSet) -> Figure:
@@ -27,8 +24,6 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
     Raises:
         LnbenchError: the set has no languages.
     """
-    from matplotlib.colors import Normalize
-
     languages = neurons.languages
     if not languages:
         raise LnbenchError("this NeuronSet has no languages to draw")
@@ -40,20 +35,13 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
         axes = drawing.subplots()
         mesh = cells(axes, values, AMOUNTS, Normalize(0, most))
         axes.invert_yaxis()  # The first layer is the lowest.
-        step = max(1, round(neurons.layers / 40))
-        axes.set_yticks(
-            np.arange(0, neurons.layers, step) + 0.5, [str(layer) for layer in range(0, neurons.layers, step)]
-        )
+        layers = np.arange(0, neurons.layers, max(1, round(neurons.layers / 40)))
+        axes.set_yticks(layers + 0.5, list(map(str, layers)))
         axes.set_ylabel("layer")
         bar = drawing.colorbar(mesh, ax=axes, label="neurons", aspect=30)
-        percents = bar.ax.secondary_yaxis(
-            "left",
-            functions=(
-                lambda count: 100 * np.asarray(count) / neurons.width,
-                lambda share: np.asarray(share) * neurons.width / 100,
-            ),
-        )
-        percents.set_ylabel("% of the layer")
+        one_percent = neurons.width / 100
+        both_ways = (lambda count: np.asarray(count) / one_percent, lambda share: np.asarray(share) * one_percent)
+        bar.ax.secondary_yaxis("left", functions=both_ways).set_ylabel("% of the layer")
         language_columns(drawing, axes, languages)
         texts = [[f"{int(value)}" if value else "" for value in line] for line in values]
         fit(drawing, {axes: numbers(axes, mesh, texts)})

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
 import numpy as np
+from matplotlib.colors import CenteredNorm, SymLogNorm
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import EngFormatter
+from numpy.typing import NDArray
 
 from lnbench.errors import LnbenchError, unknown
-from lnbench.figures.figure import Figure, Unit, stem
-from lnbench.figures.heatmaps import (
-    MANY,
-    cells,
-    fit,
-    hatch,
-    language_columns,
-    language_rows,
-    matrix_size,
-    numbers,
-    outline,
-)
-from lnbench.figures.labels import language_name
-from lnbench.figures.registry import drawn_from, matrices
-from lnbench.figures.style import CHANGES
+from lnbench.figures.figure import Figure, stem
+from lnbench.figures.heatmaps import MANY, cells, fit, frame, language_columns, matrix_size, numbers
+from lnbench.figures.labels import language_name, language_ticks
+from lnbench.figures.registry import drawn_from
+from lnbench.figures.style import CHANGES, NEUTRAL
+from lnbench.perplexity.matrix import Cell, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.tables.findings import UNITS
 from lnbench.tables.words import counted, model_name
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
-
-    from lnbench.perplexity.matrix import Cell, PerplexityMatrix, Selectivity
-
-
-_CONTROLS = ("control_delta_nats", "control_min", "control_max", "n_controls", "exceeds_controls")
+_FIELDS = (
+    *("p_value", "p_holm", "outside_range", "control_delta_nats"),
+    *("control_min", "control_max", "n_controls", "exceeds_controls"),
+)
+_RENAMED = {"control_min": "control_min_nats", "control_max": "control_max_nats"}
+_OWN: dict[str, Any] = {"edgecolor": "black", "linewidth": 1.6, "zorder": 3, "clip_on": False}
+_NOT_SIGNIFICANT: dict[str, Any] = {"hatch": "////", "edgecolor": NEUTRAL, "linewidth": 0, "alpha": 0.6, "zorder": 2}
 _WIDE = "perplexity"
 """The unit whose values reach over so many powers of ten that colours follow the logarithm."""
 _THOUSANDS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -45,8 +41,8 @@ _SELECTIVITY = (
 )
 
 
-@drawn_from(matrices)
-def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
+@drawn_from(lambda data: product(data.matrices, ("nats", "perplexity", "bits_per_byte")))
+def perplexity_matrix(matrix: PerplexityMatrix, unit: str = "nats") -> Figure:
     """Draw a matrix: rows, whose neurons are changed; columns, whose text is read; cells, the change.
 
     The own text of each row's language is framed. A cell is hatched where its change is not significant after Holm's
@@ -57,40 +53,38 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
         LnbenchError: an unknown unit, or no cells.
     """
     if unit not in UNITS:
-        raise unknown("unit", unit, get_args(Unit))
+        raise unknown("unit", unit, UNITS)
     if not matrix.cells:
         raise LnbenchError("this perplexity matrix has no cells to draw")
     measured = UNITS[unit]
     rows = [list(matrix.row(changed)) for changed in matrix.changed]
-    values = np.array([[_value(cell, unit) for cell in row] for row in rows], dtype=float)
-    selectivity = {one.changed: one for one in matrix.selectivity} if unit == "nats" else {}
+    delta = f"delta_{unit}"
+    values = np.array([[getattr(cell, delta) for cell in row] for row in rows], dtype=float)
+    selectivity = {row.changed: row for row in matrix.selectivity} if unit == "nats" else {}
     dense = len(matrix.read) > MANY
+    fields = (delta, f"{delta}_low", f"{delta}_high", *_FIELDS)
 
     def paint(drawing: Drawing) -> None:
-        from matplotlib.ticker import EngFormatter
-
         if selectivity:
             axes, beside = drawing.subplots(1, 2, width_ratios=[len(matrix.read), 1.5])
         else:
             axes, beside = drawing.subplots(), None
         mesh = cells(axes, values, CHANGES, _scale(values, unit))
-        language_rows(axes, matrix.changed)
+        language_ticks(axes, matrix.changed, 0.5)
         axes.set(ylabel="language whose neurons are changed", xlabel="language whose text is read")
-        texts = [[_text(cell, unit, dense) for cell in row] for row in rows]
-        written = {axes: numbers(axes, mesh, texts)}
+        written = {axes: numbers(axes, mesh, [[_text(cell, unit, dense) for cell in row] for row in rows])}
         for place, cell in np.ndenumerate(np.array(rows, dtype=object)):
             if cell.changed == cell.read:
-                outline(axes, *place)
+                frame(axes, *place, **_OWN)
             if cell.p_holm >= LEVEL:
-                hatch(axes, *place)
+                frame(axes, *place, **_NOT_SIGNIFICANT)
         if beside is not None:
             cells(beside, np.full((len(rows), 1), 0.0), "Greys", None)
             beside.set(yticks=[], xticks=[0.5], xticklabels=["own −\nothers'\nmean"])
-            shown = [[_selective(selectivity.get(changed), dense)] for changed in matrix.changed]
-            written[beside] = numbers(beside, None, shown)
-        used = [one for one in (axes, beside) if one is not None]
-        label = f"change of {measured}"
-        drawing.colorbar(mesh, ax=used, label=label, aspect=30, format=EngFormatter(sep="") if unit == _WIDE else None)
+            contrasts = [[_selective(selectivity.get(changed), dense)] for changed in matrix.changed]
+            written[beside] = numbers(beside, None, contrasts)
+        ticks = EngFormatter(sep="") if unit == _WIDE else None
+        drawing.colorbar(mesh, ax=list(written), label=f"change of {measured}", aspect=30, format=ticks)
         language_columns(drawing, axes, matrix.read)
         fit(drawing, written)
 
@@ -107,18 +101,9 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
             f"{_about_controls(matrix)}{_SELECTIVITY if selectivity else ''}"
         ),
         alt=_alt(matrix, rows),
-        columns=(
-            *("changed", "read", "unit", "delta", "low", "high", "p_value", "p_holm", "outside_range"),
-            *(
-                name if name.startswith(("n_", "exceeds")) else f"{name.removesuffix('_nats')}_nats"
-                for name in _CONTROLS
-            ),
-        ),
+        columns=("changed", "read", "unit", "delta", "low", "high", *(_RENAMED.get(name, name) for name in _FIELDS)),
         rows=[
-            (
-                *(cell.changed, cell.read, measured, *_interval(cell, unit)),
-                *(getattr(cell, name) for name in ("p_value", "p_holm", "outside_range", *_CONTROLS)),
-            )
+            (cell.changed, cell.read, measured, *(getattr(cell, field) for field in fields))
             for row in rows
             for cell in row
         ],
@@ -127,27 +112,14 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: Unit = "nats") -> Figure:
     )
 
 
-def _interval(cell: Cell, unit: Unit) -> tuple[float | None, float | None, float | None]:
-    """Return the change, and the ends of its interval."""
-    value, low, high = (getattr(cell, f"delta_{unit}{end}") for end in ("", "_low", "_high"))
-    return value, low, high
-
-
-def _value(cell: Cell, unit: Unit) -> float:
-    value = _interval(cell, unit)[0]
-    return float("nan") if value is None else value
-
-
-def _scale(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], unit: Unit) -> Any:
+def _scale(values: NDArray[np.float64], unit: str) -> Any:
     """Return colours even in either direction from 0."""
-    from matplotlib.colors import CenteredNorm, SymLogNorm
-
     most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     return SymLogNorm(1, vmin=-max(most, 10), vmax=max(most, 10)) if unit == _WIDE else CenteredNorm(0, most)
 
 
-def _text(cell: Cell, unit: Unit, dense: bool) -> str:
-    value = _interval(cell, unit)[0]
+def _text(cell: Cell, unit: str, dense: bool) -> str:
+    value = getattr(cell, f"delta_{unit}")
     text = "> 1e308" if value is None and unit == _WIDE else "–" if value is None else _short(value, dense)
     return f"({text})" if cell.exceeds_controls is False else text
 
@@ -155,7 +127,7 @@ def _text(cell: Cell, unit: Unit, dense: bool) -> str:
 def _short(value: float, dense: bool = False) -> str:
     """Write a signed number in few characters: ``+0.13``, ``−12``, ``+3.1k``; in dense matrices ``0.1``."""
     size = abs(value)
-    scale, letter = next(((one, letter) for one, letter in _THOUSANDS if size >= 0.9995 * one), (1.0, ""))
+    scale, letter = next(((scale, letter) for scale, letter in _THOUSANDS if size >= 0.9995 * scale), (1.0, ""))
     size /= scale
     fine = 0 if size >= 99.5 else 1 if size >= 9.95 or dense or letter else 2
     text = f"{size * scale:.0e}" if size >= 9_995 else f"{size:.{fine}f}{letter}"
@@ -164,11 +136,11 @@ def _short(value: float, dense: bool = False) -> str:
     return f"−{text}" if value < 0 else text if dense else f"+{text}"
 
 
-def _selective(one: Selectivity | None, dense: bool) -> str:
-    if one is None or one.difference is None:
+def _selective(row: Selectivity | None, dense: bool) -> str:
+    if row is None or row.difference is None:
         return "–"
-    whose = "own" if one.dominant else one.most_harmed
-    return _short(one.difference, dense) if dense else f"{_short(one.difference)}\nmost: {whose}"
+    whose = "own" if row.dominant else row.most_harmed
+    return _short(row.difference, dense) if dense else f"{_short(row.difference)}\nmost: {whose}"
 
 
 def _about_controls(matrix: PerplexityMatrix) -> str:
@@ -179,7 +151,7 @@ def _about_controls(matrix: PerplexityMatrix) -> str:
 
 
 def _alt(matrix: PerplexityMatrix, rows: Sequence[Sequence[Cell]]) -> str:
-    """Say in one sentence which rows are strongest on the diagonal."""
+    """Return one sentence on whose text each row harms most."""
     parts = []
     for row in rows:
         most = max(row, key=lambda cell: cell.delta_nats)

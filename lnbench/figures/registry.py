@@ -9,18 +9,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from itertools import combinations
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from lnbench.analysis.stability import Stability
-from lnbench.figures.figure import Figure, Unit
-from lnbench.leaderboard.rows import Row, tables_of
+from lnbench.figures.figure import Figure
+from lnbench.leaderboard.rows import Row
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
-from lnbench.statistics import Statistics, store
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def drawn_from(sources: Callable[[FigureData], Iterable[tuple[Any, ...]]]) -> Ca
 
 
 def register_all(package: ModuleType) -> None:
-    """Import every module of a package, so that those register their figures which nothing else imports."""
+    """Import every module of a package, so that each registers its figure."""
     for module in iter_modules(package.__path__):
         import_module(f"{package.__name__}.{module.name}")
 
@@ -84,60 +82,14 @@ def draw_all(data: FigureData) -> list[Figure]:
 
 def uniquely_named(figures: Iterable[Figure]) -> list[Figure]:
     """Return the figures; where several share a name, the second gets ``-2`` after it, and so on."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     named = []
     for figure in figures:
-        seen[figure.name] += 1
-        number = seen[figure.name]
+        number = counts[figure.name] = counts[figure.name] + 1
         named.append(figure if number == 1 else replace(figure, name=f"{figure.name}-{number}"))
     return named
 
 
-# What figures are drawn from
-
-
-def models(data: FigureData) -> Iterator[tuple[dict[str, NeuronSet]]]:
-    """Yield the NeuronSets of each model."""
-    yield from ((sets,) for sets in data.sets_by_model())
-
-
 def neuron_sets(data: FigureData) -> Iterator[tuple[NeuronSet]]:
-    """Yield each NeuronSet with languages."""
+    """Yield each NeuronSet with languages, to draw a figure of each."""
     yield from ((neurons,) for sets in data.sets_by_model() for neurons in sets.values())
-
-
-def multilingual_sets(data: FigureData) -> Iterator[tuple[NeuronSet]]:
-    """Yield each NeuronSet with two languages at least."""
-    yield from ((neurons,) for (neurons,) in neuron_sets(data) if len(neurons.languages) > 1)
-
-
-def pairs_of_sets(data: FigureData) -> Iterator[tuple[NeuronSet, NeuronSet]]:
-    """Yield every two NeuronSets of one model that have a language in common."""
-    for sets in data.sets_by_model():
-        pairs = combinations(list(sets.values())[: data.most_paired], 2)
-        yield from (pair for pair in pairs if {*pair[0].languages} & {*pair[1].languages})
-
-
-def statistics_by_site(data: FigureData) -> Iterator[tuple[dict[str, Statistics], str]]:
-    """Yield each folder's Statistics of all languages, with each site that all of them have."""
-    for folder in data.statistics:
-        loaded = {language: Statistics.load(folder, language) for language in store.languages(folder)}
-        sites = set.intersection(*(set(statistics.sites) for statistics in loaded.values())) if loaded else set()
-        yield from ((loaded, site) for site in sorted(sites))
-
-
-def stabilities(data: FigureData) -> Iterator[tuple[Stability]]:
-    """Yield each selection on two halves of a text."""
-    yield from ((stability,) for stability in data.stabilities)
-
-
-def matrices(data: FigureData) -> Iterator[tuple[PerplexityMatrix, Unit]]:
-    """Yield each perplexity matrix, in each unit."""
-    yield from ((matrix, unit) for matrix in data.matrices for unit in get_args(Unit))
-
-
-def compared_tables(data: FigureData) -> Iterator[tuple[list[Row]]]:
-    """Yield the rows of each model, task and metric that were compared with a baseline."""
-    for rows in data.leaderboards:
-        compared = [row for row in rows if row.delta is not None and row.control_of is None]
-        yield from ((table,) for table in tables_of(compared))

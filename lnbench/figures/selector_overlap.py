@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
+from matplotlib.figure import Figure as Drawing
 
 from lnbench.analysis.overlap import Chance, by_chance
 from lnbench.figures.figure import Figure, stem
 from lnbench.figures.labels import language_axis, language_name, selector_label
-from lnbench.figures.registry import drawn_from, pairs_of_sets
+from lnbench.figures.registry import FigureData, drawn_from
 from lnbench.figures.style import TALLEST, WIDTH, series
 from lnbench.neurons import Agreement, NeuronSet
 from lnbench.tables.words import counted, model_name
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 _COLUMNS = (
     *("first", "second", "shared", "share_of_first", "share_of_second", "jaccard", "expected", "expected_jaccard"),
@@ -23,23 +22,30 @@ _COLUMNS = (
 )
 
 
-@drawn_from(pairs_of_sets)
+def _pairs(data: FigureData) -> Iterator[tuple[NeuronSet, NeuronSet]]:
+    """Yield every two NeuronSets of one model that have a language in common."""
+    for sets in data.sets_by_model():
+        pairs = combinations(list(sets.values())[: data.most_paired], 2)
+        yield from (pair for pair in pairs if {*pair[0].languages} & {*pair[1].languages})
+
+
+@drawn_from(_pairs)
 def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
     """Draw bars: of each language's neurons, those of the first selector only, of both, and of the second only.
 
     Raises:
         LnbenchError: the sets are of different models, or share no language.
     """
-    found = first.compare(second)
-    chances = {language: by_chance(first, second, language) for language in found}
+    agreements = first.compare(second)
+    chances = {language: by_chance(first, second, language) for language in agreements}
     names = selector_label(first), selector_label(second)
     if names[0] == names[1]:
         names = f"{names[0]} (first)", f"{names[1]} (second)"
-    languages = list(found)
+    languages = list(agreements)
     parts = {
-        f"{names[0]} only": [one.own - one.intersection for one in found.values()],
-        "both": [one.intersection for one in found.values()],
-        f"{names[1]} only": [one.other - one.intersection for one in found.values()],
+        f"{names[0]} only": [agreement.own - agreement.intersection for agreement in agreements.values()],
+        "both": [agreement.intersection for agreement in agreements.values()],
+        f"{names[1]} only": [agreement.other - agreement.intersection for agreement in agreements.values()],
     }
 
     def paint(drawing: Drawing) -> None:
@@ -49,15 +55,16 @@ def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
             colour, pattern, _ = series(number)
             axes.barh(languages, counts, 0.7, left=left, color=colour, hatch=pattern, edgecolor="white", label=name)
             left += counts
-        for row, (code, one) in enumerate(found.items()):
-            label = f"both {one.intersection:,} (chance {chances[code].shared:.1f}), Jaccard {one.jaccard:.2f}"
+        for row, (code, agreement) in enumerate(agreements.items()):
+            chance = f"(chance {chances[code].shared:.1f})"
+            label = f"both {agreement.intersection:,} {chance}, Jaccard {agreement.jaccard:.2f}"
             axes.annotate(label, (left[row], row), (4, 0), textcoords="offset points", va="center", fontsize=7)
         language_axis(axes, languages)
         axes.set(xlabel="neurons", xlim=(0, 1.75 * max(1.0, left.max())))
         axes.grid(axis="x")
         drawing.legend(loc="outside lower center", ncols=3)
 
-    total, shared = (sum(one) for one in ([sum(part) for part in zip(*parts.values(), strict=True)], parts["both"]))
+    total, shared = sum(map(sum, parts.values())), sum(parts["both"])
     return Figure(
         name=stem("selector_overlap", *names),
         title=f"Neurons that two selectors share: {names[0]} and {names[1]}, {model_name(first.model)}",
@@ -71,14 +78,13 @@ def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
             f"{shared:,} of {total:,} were chosen by both."
         ),
         columns=("language", "name", *_COLUMNS),
-        rows=[(code, language_name(code), *_numbers(one, chances[code])) for code, one in found.items()],
+        rows=[(code, language_name(code), *_numbers(agreements[code], chances[code])) for code in languages],
         size=(WIDTH, min(TALLEST, 1.2 + 0.27 * len(languages))),
         paint=paint,
     )
 
 
-def _numbers(found: Agreement, chance: Chance) -> tuple[int | float | None, ...]:
+def _numbers(agreement: Agreement, chance: Chance) -> tuple[int | float | None, ...]:
     """Return the numbers of one language, in the order of the columns."""
-    shares = (found.intersection / count if count else None for count in (found.own, found.other))
-    excess = found.intersection - chance.shared
-    return (found.own, found.other, found.intersection, *shares, found.jaccard, *chance, excess)
+    shares = (agreement.intersection / count if count else None for count in (agreement.own, agreement.other))
+    return (*agreement[:3], *shares, agreement.jaccard, *chance, agreement.intersection - chance.shared)

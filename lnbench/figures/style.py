@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
+import matplotlib.style
 
 WIDTH = 6.5
 """Inches: the text width of a page in one column."""
@@ -56,18 +54,11 @@ _LOCK = RLock()
 @contextmanager
 def styled() -> Iterator[None]:
     """Set matplotlib's settings while the block runs, not the user's; in one thread at a time, as they are global."""
-    import matplotlib.style
-
     with _LOCK, matplotlib.style.context(["default", _SETTINGS]):
         yield
 
 
-def headline(drawing: Drawing, title: str) -> None:
-    """Write the title at the top left, in as many lines as it needs."""
-    drawing.suptitle(textwrap.fill(title, round(drawing.get_figwidth() * 14.5)), x=0.01, ha="left")
-
-
 def series(number: int) -> tuple[str, str, str]:
-    """Colour, hatch and marker of a series. After the eighth, pairs of colour and hatch start to differ."""
+    """Return colour, hatch and marker of a series. After the eighth, pairs of colour and hatch start to differ."""
     shifted = number + number // len(COLOURS)
     return COLOURS[number % len(COLOURS)], HATCHES[shifted % len(HATCHES)], MARKERS[shifted % len(MARKERS)]

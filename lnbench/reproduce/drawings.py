@@ -48,7 +48,7 @@ def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figur
     elif isinstance(spec, FigureSpec):
         for matrix in part.matrices:
             for unit in UNITS:
-                yield replace(perplexity_matrix(matrix, unit), name=f"matrix-{unit}")  # type: ignore[arg-type]
+                yield replace(perplexity_matrix(matrix, unit), name=f"matrix-{unit}")
         yield from _of_neurons(part, spec)
 
 
