@@ -266,6 +266,11 @@ class Host:
             return None
         return format_choice(controls[0], {"like": selector, "seed": seed})
 
+    def declares(self, kind: str, name: str, attribute: str) -> bool:
+        """Return whether the class registered as ``name`` sets a true ``attribute``; no other plugin need be sound."""
+        registered = self._of(kind).get(name)
+        return registered is not None and _declares(registered.factory, attribute)
+
     def describe(self) -> list[Row]:
         """Every name of every kind, for people."""
         return [_row(entry) for kind in kinds for entry in self._of(kind).values()]
@@ -464,12 +469,15 @@ def _declares(factory: Any, attribute: str) -> bool:
 def changes_nothing(intervention: Any) -> bool:
     """Return whether an intervention leaves the model as it is, so that what is measured under it is the baseline.
 
-    A choice that cannot be resolved here, such as one in the records of somebody with other plugins, changes something.
+    A name that is unknown here, such as one in the records of somebody with other plugins, changes something.
+
+    Args:
+        intervention: A choice in text, ``{"name": …}``, or an object.
     """
-    try:
-        return bool(getattr(get_host().resolve("intervention", intervention), "changes_nothing", False))
-    except LnbenchError:
-        return False
+    if not isinstance(intervention, str | Mapping):
+        return bool(getattr(intervention, "changes_nothing", False))
+    name = intervention.partition(":")[0] if isinstance(intervention, str) else intervention.get("name", "")
+    return get_host().declares("intervention", name, "changes_nothing")
 
 
 def _builtin_modules() -> list[str]:

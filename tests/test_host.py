@@ -343,7 +343,8 @@ def test_controls_and_baselines_are_what_the_plugins_say() -> None:
     assert host.resolve("selector", control).like == "[lape:top_fraction=0.02]"
     assert host.control_of("neurons/of.json", 0) == "random:like=neurons/of.json:seed=0"
     assert host.control_of("random:seed=1", 0) is None
-    assert [changes_nothing(choice) for choice in ("none", "mean", "p5", "somebody's")] == [True, False, False, False]
+    choices = ("none", "mean", "p5", "somebody's", {"name": "none"}, host.resolve("intervention", "none"), object())
+    assert [changes_nothing(choice) for choice in choices] == [True, False, False, False, True, True, False]
 
 
 def test_commands_of_plugins(host: Host) -> None:

@@ -52,7 +52,7 @@ class _Peers:
         self._failed: set[tuple[Any, ...]] = set()
         for result in results:
             record = result.record
-            if record.intervention == _NONE:
+            if record.is_baseline:
                 self._baselines[_loaded(record)].append(result)
                 if record.finetune == _NONE:
                     self._without_adapter[_asked(record)].append(result)
@@ -63,7 +63,7 @@ class _Peers:
 
     def baselines(self, result: Result) -> list[Result]:
         """Return the same without intervention; for an adapter's own baseline, the model without the adapter."""
-        if result.record.intervention == _NONE:
+        if result.record.is_baseline:
             return _own_first(result, self._without_adapter[_asked(result.record)])
         return _own_first(result, self._baselines[_loaded(result.record)])
 
@@ -118,7 +118,7 @@ def _row(result: Result, peers: _Peers) -> Row:
 def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
     """Return the comparison with the baseline, where there is one; else add the reason to ``notes``."""
     record = result.record
-    if record.intervention == _NONE and record.finetune == _NONE:
+    if record.is_baseline and record.finetune == _NONE:
         return {}
     there = peers.baselines(result)
     same = _on_same_documents(result, there)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lnbench.host import changes_nothing
 from lnbench.leaderboard import Row
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.report.inputs import Sources
@@ -213,7 +214,7 @@ def _outside(sources: Sources) -> Iterator[str]:
     overrides = {row.cell: row.intervention for row in sources.shown_rows if not row.failed and row.control_of is None}
     shares: dict[str, list[float]] = defaultdict(list)
     for cell, intervention in overrides.items():
-        if intervention != "none" and cell in sources.overrides:
+        if not changes_nothing(intervention) and cell in sources.overrides:
             shares[intervention].append(sources.overrides[cell].outside or 0.0)
     for intervention, all_shares in shares.items():
         yield from values_outside(intervention, list(filter(None, all_shares)), len(all_shares))

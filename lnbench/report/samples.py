@@ -114,8 +114,8 @@ def sample_groups(sources: Sources) -> list[SampleGroup]:
 
 def _group(cells: Sequence[tuple[Record, Path]]) -> SampleGroup | None:
     # The unchanged model first, which the others are compared with.
-    cells = sorted(cells, key=lambda cell: (cell[0].finetune != "none", cell[0].intervention != "none"))
-    several = len({record.language for record, _ in cells if record.intervention != "none"}) > 1
+    cells = sorted(cells, key=lambda cell: (cell[0].finetune != "none", not cell[0].is_baseline))
+    several = len({record.language for record, _ in cells if not record.is_baseline}) > 1
     answers: dict[tuple[int, str], list[tuple[str, _Sample]]] = defaultdict(list)
     for record, run in cells:
         change = _change(record, several)
@@ -134,7 +134,7 @@ def _group(cells: Sequence[tuple[Record, Path]]) -> SampleGroup | None:
 def _change(record: Record, several: bool) -> str:
     """Name what was done to the model, with the language whose neurons were overridden if there are several."""
     adapter = [] if record.finetune == "none" else [f"adapter {record.finetune}"]
-    if record.intervention == "none":
+    if record.is_baseline:
         return ", ".join([*adapter, "none"])
     whose = f" ({record.language})" if several else ""
     return ", ".join([*adapter, f"{record.intervention}, {record.selector}{whose}"])

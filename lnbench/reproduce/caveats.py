@@ -74,7 +74,7 @@ def _of_cells(plan: Plan, item: PlannedItem, measured: Measurements | None) -> I
     by_chance = []
     for row in measured.rows:
         low, high = score_interval(row)
-        is_baseline = row.intervention == "none" and row.metric == "acc"
+        is_baseline = row.is_baseline and row.metric == "acc"
         if is_baseline and low is not None and high is not None and low <= 100 / 3 <= high:
             by_chance.append(row.language)
     if by_chance:

@@ -63,7 +63,7 @@ def _rows(part: PlannedPart, metric: str, measured: Measurements) -> Iterator[Ro
         }
         for intervention in place.spec.columns:
             row = measured.row(place, intervention, metric)
-            if row is not None and intervention != "none":
+            if row is not None and not row.is_baseline:
                 yield row.model_copy(update=names)
 
 

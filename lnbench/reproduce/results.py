@@ -83,7 +83,7 @@ def _findings(item: PlannedItem, measured: Measurements | None) -> Iterator[str]
     for matrix in (matrix for part in item.parts for matrix in part.matrices):
         yield from (own_text_harmed_most(matrix, unit) for unit in UNITS)
         yield from shared_neurons(matrix)
-    if measured is not None and (compared := [row for row in measured.rows if row.intervention != "none"]):
+    if measured is not None and (compared := [row for row in measured.rows if not row.is_baseline]):
         yield overall(compared)
 
 

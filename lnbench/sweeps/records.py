@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lnbench.errors import LnbenchError
 from lnbench.files import atomic_path
 from lnbench.formats import first_error
+from lnbench.host import changes_nothing
 
 log = logging.getLogger(__name__)
 FILE = "records.jsonl"
@@ -115,6 +116,11 @@ class Record(BaseModel):
     def failed(self) -> bool:
         """Whether the cell gave no numbers."""
         return self.status == "failed"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nothing was overridden."""
+        return changes_nothing(self.intervention)
 
 
 def load(path: str | Path) -> list[Record]:

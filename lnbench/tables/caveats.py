@@ -38,7 +38,7 @@ def failed_cells(rows: Sequence[Row]) -> Iterator[str]:
 
 def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:
     """Yield how many comparisons have no control, or one draw only."""
-    overridden = [row for row in compared(rows) if row.intervention != "none"]
+    overridden = [row for row in compared(rows) if not row.is_baseline]
     without = sum(not row.n_controls for row in overridden)
     if without:
         yield (

@@ -107,7 +107,7 @@ def _detail(rows: Sequence[Row]) -> str:
 def _change(row: Row) -> str:
     """Name what was done."""
     adapter = "" if row.finetune == "none" else f"adapter {row.finetune}"
-    override = "" if row.intervention == "none" else f"{row.intervention} on the neurons of {row.selector}"
+    override = "" if row.is_baseline else f"{row.intervention} on the neurons of {row.selector}"
     return ", ".join(filter(None, (adapter, override)))
 
 

@@ -41,7 +41,7 @@ def score(metric: str, row: Row | None, published: float | None, error: str | No
         note = "not measured" if error is None else f"failed: {error}"
         return StoredValue(metric=metric, unit="%", published=published, note=note)
     low, high = score_interval(row)
-    changed = row.intervention != "none"
+    changed = not row.is_baseline
     return StoredValue(
         metric=metric,
         unit="%",
