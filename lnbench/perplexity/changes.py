@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,33 @@ class SliceNats:
     outside: Mapping[str, float | None]
     """Language i → share of the values written that lie outside the observed range."""
 
+    @cached_property
+    def added(self) -> dict[str, _Floats]:
+        """Language i → ``[blocks]``: nats that changing i's neurons adds."""
+        return {changed: nats - self.unchanged for changed, nats in self.changed.items()}
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over all blocks of a slice, and over those of each bootstrap resample: ``[1 + resamples]`` each."""
+
+    blocks: int
+    tokens: _Floats
+    sizes: _Floats
+    unchanged: _Floats
+    added: Mapping[str, _Floats]
+    """Language i → nats that changing i's neurons adds."""
+
+    @classmethod
+    def of(cls, language: str, nats: SliceNats) -> _Sums:
+        values = np.vstack([nats.tokens, nats.sizes, nats.unchanged, *nats.added.values()])
+        sums = np.hstack([values.sum(axis=1, keepdims=True), resampled_sums(values, language)])
+        return cls(len(nats.tokens), sums[0], sums[1], sums[2], dict(zip(nats.added, sums[3:], strict=True)))
+
+    def added_by(self, changed: str) -> _Floats:
+        """Return the nats that changing a language's neurons adds: none where it has no neurons."""
+        return self.added.get(changed, np.zeros_like(self.tokens))
+
 
 def cells_and_selectivity(
     slices: Mapping[str, SliceNats], languages: Sequence[str]
@@ -51,47 +79,27 @@ def cells_and_selectivity(
         slices: Language j → its slice, in the order of the columns.
         languages: Languages i, in the order of the rows.
     """
-    resampled = {read: _Resampled.of(read, nats) for read, nats in slices.items()}
-    p_values = _p_values(slices)
-    rows = {
-        changed: [
-            _cell(changed, read, nats, resampled[read], p_values[changed, read])
-            if changed in nats.changed
-            else _unchanged(changed, read)
-            for read, nats in slices.items()
-        ]
+    sums = {read: _Sums.of(read, nats) for read, nats in slices.items()}
+    p_values = {
+        (changed, read): exchange_test(np.vstack([changed_nats, nats.unchanged]))
+        for read, nats in slices.items()
+        for changed, changed_nats in nats.changed.items()
+    }
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    cells = [
+        Cell(
+            changed=changed,
+            read=read,
+            outside_range=nats.outside.get(changed),
+            p_value=p_values.get((changed, read), 1.0),
+            p_holm=corrected.get((changed, read), 1.0),
+            **_deltas(changed, sums[read]),
+            **_against_controls(changed, nats),
+        )
         for changed in languages
-    }
-    selectivity = [_selectivity(changed, row, resampled) for changed, row in rows.items() if changed in slices]
-    return [cell for row in rows.values() for cell in row], selectivity
-
-
-def _p_values(slices: Mapping[str, SliceNats]) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return ``(i, j)`` → p-value as it is, and corrected, of every cell that was measured."""
-    raw = {
-        (changed, read): exchange_test(np.vstack([nats, own.unchanged]))
-        for read, own in slices.items()
-        for changed, nats in own.changed.items()
-    }
-    return dict(zip(raw, zip(raw.values(), holm(list(raw.values())), strict=True), strict=True))
-
-
-@dataclass(frozen=True)
-class _Resampled:
-    """Sums over the blocks of each bootstrap resample, ``[resamples]`` each."""
-
-    tokens: _Floats
-    sizes: _Floats
-    unchanged: _Floats
-    added: Mapping[str, _Floats]
-    """Language i → nats that changing its neurons adds."""
-    blocks: int
-
-    @classmethod
-    def of(cls, language: str, one: SliceNats) -> _Resampled:
-        added = {changed: nats - one.unchanged for changed, nats in one.changed.items()}
-        sums = resampled_sums(np.vstack([one.tokens, one.sizes, one.unchanged, *added.values()]), language)
-        return cls(sums[0], sums[1], sums[2], dict(zip(added, sums[3:], strict=True)), len(one.tokens))
+        for read, nats in slices.items()
+    ]
+    return cells, [_selectivity(changed, sums) for changed in languages if changed in slices]
 
 
 def resampled_sums(values: _Floats, language: str) -> _Floats:
@@ -102,115 +110,93 @@ def resampled_sums(values: _Floats, language: str) -> _Floats:
     random = np.random.default_rng([_SEED, zlib.crc32(language.encode())])
     blocks = values.shape[1]
     sums = np.empty((len(values), RESAMPLES))
-    each = max(1, _CHUNK // blocks)
-    for start in range(0, RESAMPLES, each):
-        count = min(each, RESAMPLES - start)
+    drawn_at_once = max(1, _CHUNK // blocks)
+    for start in range(0, RESAMPLES, drawn_at_once):
+        count = min(drawn_at_once, RESAMPLES - start)
         weights = random.multinomial(blocks, np.full(blocks, 1 / blocks), size=count)
         sums[:, start : start + count] = values @ weights.T
     return sums
 
 
-def baseline(one: SliceNats) -> Baseline:
+def baseline(nats: SliceNats) -> Baseline:
     """Return one language's text as the unchanged model reads it."""
-    nats, tokens, size = one.unchanged.sum(), one.tokens.sum(), one.sizes.sum()
+    total, tokens = nats.unchanged.sum(), nats.tokens.sum()
     with np.errstate(over="ignore"):
-        perplexity = np.exp(nats / tokens)
+        perplexity = np.exp(total / tokens)
     return Baseline(
-        nats_per_token=float(nats / tokens), perplexity=_finite(perplexity), bits_per_byte=_finite(_bits(nats, size))
+        nats_per_token=float(total / tokens),
+        perplexity=_finite(perplexity),
+        bits_per_byte=_finite(_bits(total, nats.sizes.sum())),
     )
 
 
-def _cell(changed: str, read: str, one: SliceNats, resampled: _Resampled, p_values: tuple[float, float]) -> Cell:
-    added = one.changed[changed] - one.unchanged
-    tokens, size, before = one.tokens.sum(), one.sizes.sum(), one.unchanged.sum()
-    sums = resampled.added[changed]
-    delta = float(added.sum() / tokens)
-    measured: dict[str, tuple[float, _Floats]] = {
-        "delta_nats": (delta, sums / resampled.tokens),
-        "delta_perplexity": (
-            _perplexity_change(before, added.sum(), tokens),
-            _perplexity_change(resampled.unchanged, sums, resampled.tokens),
-        ),
-        "delta_bits_per_byte": (_bits(added.sum(), size), _bits(sums, resampled.sizes)),
-    }
-    controls = [float((draw - one.unchanged).sum() / tokens) for draw in one.controls.get(changed, ())]
-    fields = {
-        "changed": changed,
-        "read": read,
-        "outside_range": one.outside.get(changed),
-        "p_value": p_values[0],
-        "p_holm": p_values[1],
-        **dict(_with_intervals(measured, resampled)),
-        **(_against(delta, controls) if controls else {}),
-    }
-    return Cell.model_validate(fields)
+def _deltas(changed: str, sums: _Sums) -> dict[str, Any]:
+    """Return a cell's changes in three units, with their intervals."""
+    added = sums.added_by(changed)
+    with np.errstate(over="ignore", invalid="ignore"):
+        perplexity = np.exp((sums.unchanged + added) / sums.tokens) - np.exp(sums.unchanged / sums.tokens)
+    deltas: dict[str, float | None] = {}
+    for name, values in {
+        "delta_nats": added / sums.tokens,
+        "delta_perplexity": perplexity,
+        "delta_bits_per_byte": _bits(added, sums.sizes),
+    }.items():
+        low, high = _interval(values[1:], sums.blocks)
+        deltas |= {name: _finite(values[0]), f"{name}_low": low, f"{name}_high": high}
+    # Nothing is changed where a language has no neurons, so nothing is uncertain.
+    return deltas if changed in sums.added else dict.fromkeys(deltas, 0.0)
 
 
-def _with_intervals(
-    measured: Mapping[str, tuple[float, _Floats]], resampled: _Resampled
-) -> Iterator[tuple[str, float | None]]:
-    for name, (value, values) in measured.items():
-        low, high = _interval(values, resampled.blocks)
-        yield from ((name, _finite(value)), (f"{name}_low", low), (f"{name}_high", high))
-
-
-def _against(delta: float, controls: Sequence[float]) -> dict[str, Any]:
+def _against_controls(changed: str, nats: SliceNats) -> dict[str, Any]:
+    draws = nats.controls.get(changed)
+    if not draws:
+        return {}
+    tokens = nats.tokens.sum()
+    delta = nats.added[changed].sum() / tokens
+    controls = [float((draw - nats.unchanged).sum() / tokens) for draw in draws]
     low, high = min(controls), max(controls)
     return {
         "control_delta_nats": math.fsum(controls) / len(controls),
         "control_min": low,
         "control_max": high,
         "n_controls": len(controls),
-        "exceeds_controls": delta > high if delta > 0 else delta < min(low, 0),
+        "exceeds_controls": bool(delta > high if delta > 0 else delta < min(low, 0)),
     }
 
 
-def _unchanged(changed: str, read: str) -> Cell:
-    """Return the cell of a language without neurons: nothing is changed, so nothing need be measured."""
-    units = ("delta_nats", "delta_perplexity", "delta_bits_per_byte")
-    zeros = {f"{unit}{end}": 0.0 for unit in units for end in ("", "_low", "_high")}
-    return Cell.model_validate(
-        {"changed": changed, "read": read, "outside_range": None, "p_value": 1.0, "p_holm": 1.0, **zeros}
-    )
+def _selectivity(changed: str, sums: Mapping[str, _Sums]) -> Selectivity:
+    blocks = min(own.blocks for own in sums.values())
+    nats = {read: own.added_by(changed) / own.tokens for read, own in sums.items()}
+    bits = {read: _bits(own.added_by(changed), own.sizes) for read, own in sums.items()}
+    has_bytes = all(math.isfinite(values[0]) for values in bits.values())
+    per_byte = Contrast(**_contrast(changed, bits, blocks)) if has_bytes else None
+    return Selectivity(changed=changed, bits_per_byte=per_byte, **_contrast(changed, nats, blocks))
 
 
-def _selectivity(changed: str, row: Sequence[Cell], resampled: Mapping[str, _Resampled]) -> Selectivity:
-    blocks = min(resampled[cell.read].blocks for cell in row)
-    nats = {cell.read: cell.delta_nats for cell in row}
-    added = {read: one.added.get(changed, np.zeros(RESAMPLES)) for read, one in resampled.items()}
-    found = _contrast(changed, nats, {read: added[read] / one.tokens for read, one in resampled.items()}, blocks)
-    bits = {cell.read: cell.delta_bits_per_byte for cell in row if cell.delta_bits_per_byte is not None}
-    per_byte = None
-    if len(bits) == len(row):
-        draws = {read: _bits(added[read], one.sizes) for read, one in resampled.items()}
-        per_byte = _contrast(changed, bits, draws, blocks)
-    return Selectivity(changed=changed, bits_per_byte=per_byte, **found.model_dump())
-
-
-def _contrast(changed: str, deltas: Mapping[str, float], draws: Mapping[str, _Floats], blocks: int) -> Contrast:
+def _contrast(changed: str, deltas: Mapping[str, _Floats], blocks: int) -> dict[str, Any]:
     """Return the contrast of one row.
 
     Args:
         changed: Language i.
-        deltas: Language j → the change of its text.
-        draws: The same in each resample, ``[resamples]``.
+        deltas: Language j → ``[1 + resamples]``: the change of its text, and the same in each resample.
         blocks: Of the shortest slice.
     """
-    own, others = deltas[changed], [read for read in deltas if read != changed]
-    most = max(deltas, key=lambda read: (deltas[read], read == changed))
+    measured = {read: float(values[0]) for read, values in deltas.items()}
+    own, others = measured[changed], [read for read in deltas if read != changed]
+    most = max(measured, key=lambda read: (measured[read], read == changed))
     mean = low = high = None
     if others:
-        mean = math.fsum(deltas[read] for read in others) / len(others)
-        low, high = _interval(draws[changed] - np.mean([draws[read] for read in others], axis=0), blocks)
-    return Contrast(
-        own=own,
-        others=mean,
-        difference=None if mean is None else own - mean,
-        low=low,
-        high=high,
-        dominant=own > 0 and most == changed,
-        most_harmed=most,
-    )
+        mean = math.fsum(measured[read] for read in others) / len(others)
+        low, high = _interval(deltas[changed][1:] - np.mean([deltas[read][1:] for read in others], axis=0), blocks)
+    return {
+        "own": own,
+        "others": mean,
+        "difference": None if mean is None else own - mean,
+        "low": low,
+        "high": high,
+        "dominant": own > 0 and most == changed,
+        "most_harmed": most,
+    }
 
 
 def _interval(values: _Floats, blocks: int) -> tuple[float | None, float | None]:
@@ -220,11 +206,6 @@ def _interval(values: _Floats, blocks: int) -> tuple[float | None, float | None]
     tail = widened_tail(blocks)
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _perplexity_change(before: Any, added: Any, tokens: Any) -> Any:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.exp((before + added) / tokens) - np.exp(before / tokens)
 
 
 def _bits(nats: Any, size: Any) -> Any:

@@ -12,27 +12,17 @@ from numpy.typing import NDArray
 
 from lnbench.errors import LnbenchError
 from lnbench.formats import read_tensors, write_tensors
-from lnbench.perplexity.slices import Slice
 
 FORMAT = "lnbench.blocks/1"
 FILE = "perplexity.safetensors"
 """Its name in a run's folder."""
-UNCHANGED = "unchanged"
-"""The pass of the model as it is."""
-_FORMAT, _REQUEST, _OUTSIDE = "format", "request", "outside"
-_Floats = NDArray[np.float64]
-
-
-def of_control(language: str, draw: int) -> str:
-    """Name the pass under a draw of as many random neurons as ``language`` has."""
-    return f"{language}#{draw}"
 
 
 class Passes:
-    """The passes of one request: kept in memory, and in a file if there is one.
+    """The passes of one request, by ``changed/read``: kept in memory, and in a file if there is one.
 
-    A pass goes by what is changed (``unchanged``, a language, or :func:`of_control`) and by the language that is read;
-    in the file by both, with a slash between them.
+    ``changed`` is ``unchanged``, a language, or ``{language}#{draw}`` for as many random neurons; ``read`` is the
+    language of the text.
 
     Args:
         request: All that the numbers depend on, as plain JSON.
@@ -45,46 +35,29 @@ class Passes:
     def __init__(self, request: Mapping[str, Any], path: Path | None = None) -> None:
         self.request = dict(request)
         self.path = path
-        self._nats: dict[str, _Floats] = {}
-        self._outside: dict[str, float] = {}
+        self.nats: dict[str, NDArray[np.float64]] = {}
+        """``[blocks]`` each: the nats of the passes that are done, and what they are divided by."""
+        self.outside: dict[str, float] = {}
+        """Share of the values written that lie outside the observed range, where that is known."""
         if path is not None and path.exists():
             self._resume(path)
 
-    def __contains__(self, named: tuple[str, str]) -> bool:
-        return "/".join(named) in self._nats
-
-    def nats(self, changed: str, read: str) -> _Floats:
-        """Return ``[blocks]``: the nats of a pass that is done."""
-        return self._nats[f"{changed}/{read}"]
-
-    def outside(self, changed: str, read: str) -> float | None:
-        """Return the share of the values written in a pass that lie outside the observed range, if that is known."""
-        return self._outside.get(f"{changed}/{read}")
-
-    def add_slice(self, text: Slice) -> None:
-        """Keep what the numbers of a slice are divided by: ``tokens/{j}`` and ``bytes/{j}``."""
-        self._nats |= {f"tokens/{text.language}": text.tokens, f"bytes/{text.language}": text.sizes}
-
-    def add(self, changed: str, read: str, nats: _Floats, outside: float | None = None) -> None:
-        """Enter a pass, and write it to the disk.
+    def save(self) -> None:
+        """Write the passes that are done.
 
         Raises:
             LnbenchError: the file cannot be written; what it held stays.
         """
-        self._nats[f"{changed}/{read}"] = nats
-        if outside is not None:
-            self._outside[f"{changed}/{read}"] = outside
-        if self.path is None:
-            return
-        about = {_REQUEST: self.request, _OUTSIDE: self._outside}
-        metadata = {_FORMAT: FORMAT, **{key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}}
-        write_tensors(self.path, self._nats, metadata, framework="np")
+        if self.path is not None:
+            held = {"request": self.request, "outside": self.outside}
+            metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in held.items()}
+            write_tensors(self.path, self.nats, {"format": FORMAT, **metadata}, framework="np")
 
     def _resume(self, path: Path) -> None:
         remedy = "delete it, and the command starts from the beginning"
-        nats, metadata = read_tensors(path, "file", remedy, framework="np", decode=[_REQUEST, _OUTSIDE])
-        request, outside = metadata[_REQUEST], metadata[_OUTSIDE]
-        if metadata.get(_FORMAT) != FORMAT or not isinstance(request, dict) or not isinstance(outside, dict):
+        self.nats, metadata = read_tensors(path, "file", remedy, framework="np", decode=["request", "outside"])
+        request, self.outside = metadata["request"], metadata["outside"]
+        if metadata.get("format") != FORMAT or not isinstance(request, dict) or not isinstance(self.outside, dict):
             raise LnbenchError(f"{path} is not a file of format {FORMAT}; choose another folder with --out")
         differing = [key for key in {**request, **self.request} if request.get(key) != self.request.get(key)]
         if differing:
@@ -92,4 +65,3 @@ class Passes:
                 f"{path.parent} holds the perplexity of another request ({', '.join(differing)} differ); choose "
                 "another folder with --out, or delete this one"
             )
-        self._nats, self._outside = nats, outside

@@ -31,7 +31,7 @@ def block_nats(
     float32, on some positions at a time. Sums are taken in float64.
 
     Args:
-        sites: Of the model, see :func:`lnbench.model.sites.locate`; it is to be in evaluation mode.
+        sites: Of the model, which is to be in evaluation mode.
         text: What is read.
         batch_size: Blocks in a forward pass of the body.
         applied: Of the override in whose context this is called, if any.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,18 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from lnbench.choices import override, plan
-from lnbench.errors import LnbenchError, unknown
+from lnbench.choices import plan
+from lnbench.errors import LnbenchError
 from lnbench.files import versions
 from lnbench.host import get_host
 from lnbench.model.architectures import POST, site_choice
 from lnbench.model.sites import Sites, evaluating, locate
 from lnbench.neurons import NeuronSet, draw_random
 from lnbench.override_values import Override
+from lnbench.overrides import apply
 from lnbench.parameters import format_choice
 from lnbench.perplexity.changes import SliceNats, baseline, cells_and_selectivity
-from lnbench.perplexity.checkpoint import UNCHANGED, Passes, of_control
+from lnbench.perplexity.checkpoint import Passes
 from lnbench.perplexity.losses import block_nats
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import notes_of
@@ -30,17 +30,10 @@ from lnbench.perplexity.slices import Slice
 from lnbench.statistics import Statistics, describe_model
 from lnbench.statistics.batching import fitting_batch_size
 
-_VERSIONS = ("lnbench_version", "transformers_version", "torch_version")
-_DESCRIBED = ("weights", "config", "adapter", "dtype", "tokenizer")
-
-
-@dataclass(frozen=True)
-class _Change:
-    """What one pass over all slices is run under."""
-
-    name: str
-    override: Override
-    statistics: Statistics | None
+_IDENTIFYING = ("weights", "config", "adapter", "dtype", "tokenizer")
+_UNCHANGED = "unchanged"
+_Change = tuple[str, Override, Statistics | None]
+"""Name of a pass, what it is run under, and whose observed range the values written are compared with."""
 
 
 def measure(
@@ -94,150 +87,123 @@ def measure(
         raise LnbenchError("there is nothing to measure: name a language whose neurons are changed and one to be read")
     if batch_size is not None and batch_size < 1:
         raise LnbenchError(f"batch_size={batch_size}: a forward pass takes one block at least")
-    for language in languages:
-        if language not in neurons:
-            raise unknown("language", language, neurons.languages, "These neurons have no others")
+    counts = {language: neurons.count(language) for language in languages}
+    measured = [language for language in languages if counts[language]]
     accounts = {language: text.account() for language, text in slices.items()}
+    length = max(len(block) for text in slices.values() for block in text.blocks)
     passes = Passes(
         {
-            "model": {name: described[name] for name in _DESCRIBED},
+            "model": {name: described[name] for name in _IDENTIFYING},
             "neurons": neurons.fingerprint,
-            "statistics": {language: one.fingerprint for language, one in sorted(statistics.items())},
+            "statistics": {language: own.fingerprint for language, own in sorted(statistics.items())},
             "intervention": get_host().canonical("intervention", intervention),
             "site": site,
             "text": {language: account.fingerprint for language, account in accounts.items()},
         },
         path,
     )
-    changes = list(_changes(sites, neurons, statistics, intervention, languages, controls))
-    _run(sites, slices, changes, passes, site_choice(site).write, batch_size, progress)
-    read = {language: _reading(text, languages, controls, passes) for language, text in slices.items()}
-    cells, selectivity = cells_and_selectivity(read, languages)
+    for read, text in slices.items():
+        passes.nats |= {f"tokens/{read}": text.tokens, f"bytes/{read}": text.sizes}
+    changes: list[_Change] = [(_UNCHANGED, Override(), None)]
+    for language in measured:
+        changes += _changes(neurons, language, intervention, statistics.get(language), controls)
+    todo = [
+        (change, text)
+        for change in changes
+        for read, text in slices.items()
+        if f"{change[0]}/{read}" not in passes.nats
+    ]
+    if todo:
+        size = fitting_batch_size(sites, length) if batch_size is None else batch_size
+        _run(sites, todo, passes, site_choice(site).write, size, progress)
+    nats = {
+        read: SliceNats(
+            tokens=text.tokens,
+            sizes=text.sizes,
+            unchanged=passes.nats[f"{_UNCHANGED}/{read}"],
+            changed={language: passes.nats[f"{language}/{read}"] for language in measured},
+            controls={
+                language: [passes.nats[f"{_control(language, draw)}/{read}"] for draw in range(controls)]
+                for language in measured
+            },
+            outside={language: passes.outside.get(f"{language}/{read}") for language in measured},
+        )
+        for read, text in slices.items()
+    }
+    cells, selectivity = cells_and_selectivity(nats, languages)
+    fields: dict[str, Any] = {
+        **described,
+        "selector": format_choice(**neurons.selector) if neurons.selector else "unknown",
+        "adapter": None,
+        "command": None,
+        **(about or {}),
+    }
     matrix = PerplexityMatrix.model_validate(
         {
-            "model": described["model"],
-            "selector": format_choice(**neurons.selector) if neurons.selector else "unknown",
-            "command": None,
-            **{name: described[name] for name in ("revision", "dtype", "quantization", "weights")},
+            **fields,
+            **versions(),
             "intervention": intervention,
             "site": site,
             "changed": languages,
             "read": list(slices),
-            "length": _longest(slices),
+            "length": length,
             "slices": accounts,
-            "neurons": {language: neurons.count(language) for language in languages},
+            "neurons": counts,
             "shared": _shared(neurons, languages),
             "neuron_set": neurons.fingerprint,
-            "statistics": {language: one.fingerprint for language, one in statistics.items() if language in languages},
-            "baseline": {language: baseline(nats) for language, nats in read.items()},
+            "statistics": {language: own.fingerprint for language, own in statistics.items() if language in languages},
+            "baseline": {language: baseline(own) for language, own in nats.items()},
             "cells": cells,
             "selectivity": selectivity,
-            **{name: versions()[name] for name in _VERSIONS},
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **(about or {}),
         }
     )
-    notes = [*notes_of(matrix), *(_crowded(neurons, languages) if controls else ())]
-    return matrix.model_copy(update={"notes": notes})
+    return matrix.model_copy(update={"notes": list(notes_of(matrix, neurons))})
 
 
-def _crowded(neurons: NeuronSet, languages: Sequence[str]) -> Iterator[str]:
-    """Say which controls cannot do without the language's own neurons."""
-    for language in languages:
-        counts = neurons.per_layer(language)
-        if own := int((2 * counts - neurons.width).clamp_min(0).sum()):
-            yield (
-                f"{language} has more than half of a layer: {own} of its {neurons.count(language)} neurons are in "
-                "every draw of random ones as well"
-            )
+def _control(language: str, draw: int) -> str:
+    """Name the pass under a draw of as many random neurons as ``language`` has."""
+    return f"{language}#{draw}"
 
 
 def _changes(
-    sites: Sites,
-    neurons: NeuronSet,
-    statistics: Mapping[str, Statistics],
-    intervention: str,
-    languages: Sequence[str],
-    controls: int,
+    neurons: NeuronSet, language: str, intervention: str, statistics: Statistics | None, controls: int
 ) -> Iterator[_Change]:
-    """Return each language's neurons, and their controls."""
-    for language in languages:
-        if neurons.count(language) == 0:
-            continue
-        own, known = neurons[language], statistics.get(language)
-        chosen = {language: own}
-        for draw in range(controls):
-            mask = draw_random(language, neurons.per_layer(language), neurons.mask(language), draw)
-            chosen[of_control(language, draw)] = {layer: mask[layer].nonzero().squeeze(1) for layer in own}
-        for name, some in chosen.items():
-            change = plan(some, intervention, known)
-            change.check(sites.layers, sites.width)
-            if change.neurons == 0:
-                raise LnbenchError(f"intervention {intervention!r} changes none of the neurons of {language!r}")
-            yield _Change(name, change, known)
+    """Yield the override of a language's neurons, and those of its controls."""
+    own = neurons[language]
+    chosen = {language: own}
+    for draw in range(controls):
+        mask = draw_random(language, neurons.per_layer(language), neurons.mask(language), draw)
+        chosen[_control(language, draw)] = {layer: mask[layer].nonzero().squeeze(1) for layer in own}
+    for name, indices in chosen.items():
+        change = plan(indices, intervention, statistics)
+        if change.neurons == 0:
+            raise LnbenchError(f"intervention {intervention!r} changes none of the neurons of {language!r}")
+        yield name, change, statistics
 
 
 def _run(
-    sites: Sites,
-    slices: Mapping[str, Slice],
-    changes: Sequence[_Change],
-    passes: Passes,
-    site: str,
-    batch_size: int | None,
-    progress: bool,
+    sites: Sites, todo: Sequence[tuple[_Change, Slice]], passes: Passes, site: str, batch_size: int, progress: bool
 ) -> None:
-    """Run every pass that is not done yet."""
-    for text in slices.values():
-        passes.add_slice(text)
-    todo = [
-        (change, text)
-        for change in [_Change(UNCHANGED, Override(), None), *changes]
-        for text in slices.values()
-        if (change.name, text.language) not in passes
-    ]
-    if not todo:
-        return
-    size = fitting_batch_size(sites, _longest(slices)) if batch_size is None else batch_size
+    """Run passes, and keep each as it ends."""
     total = sum(int(text.tokens.sum()) for _, text in todo)
     bar = tqdm(total=total, desc="perplexity", unit="tok", unit_scale=True, disable=not progress)
     with bar, evaluating(sites.model):
-        for change, text in todo:
-            bar.set_postfix_str(f"neurons of {change.name}, text of {text.language}", refresh=False)
-            with override(
-                sites.model, change.override, statistics=change.statistics, site=site, sites=sites
-            ) as applied:
-                nats = block_nats(sites, text, size, applied=applied, on_tokens=bar.update)
-            outside = None if math.isnan(applied.outside_range) else applied.outside_range
-            passes.add(change.name, text.language, nats, outside)
-
-
-def _reading(text: Slice, languages: Sequence[str], controls: int, passes: Passes) -> SliceNats:
-    """Return what was found of one slice."""
-    read = text.language
-    measured = [language for language in languages if (language, read) in passes]
-    return SliceNats(
-        tokens=text.tokens,
-        sizes=text.sizes,
-        unchanged=passes.nats(UNCHANGED, read),
-        changed={language: passes.nats(language, read) for language in measured},
-        controls={
-            language: [passes.nats(of_control(language, draw), read) for draw in range(controls)]
-            for language in measured
-        },
-        outside={language: passes.outside(language, read) for language in measured},
-    )
-
-
-def _longest(slices: Mapping[str, Slice]) -> int:
-    """Return the number of tokens of the longest block."""
-    return max(len(block) for text in slices.values() for block in text.blocks)
+        for (name, change, statistics), text in todo:
+            bar.set_postfix_str(f"neurons of {name}, text of {text.language}", refresh=False)
+            with apply(sites.model, change, statistics=statistics, site=site, sites=sites) as applied:
+                nats = block_nats(sites, text, batch_size, applied=applied, on_tokens=bar.update)
+            done = f"{name}/{text.language}"
+            passes.nats[done] = nats
+            if not math.isnan(applied.outside_range):
+                passes.outside[done] = applied.outside_range
+            passes.save()
 
 
 def _shared(neurons: NeuronSet, languages: Sequence[str]) -> dict[str, dict[str, int]]:
     names, counts, _ = neurons.overlap()
+    rows = dict(zip(names, counts.tolist(), strict=True))
     return {
-        language: {
-            other: int(counts[names.index(language), column]) for column, other in enumerate(names) if other != language
-        }
+        language: {other: count for other, count in zip(names, rows[language], strict=True) if other != language}
         for language in languages
     }

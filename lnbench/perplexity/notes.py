@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.significance import LEVEL
 
@@ -11,7 +12,7 @@ _LEAST_P = 1e-4
 """Of a test by random permutations."""
 
 
-def notes_of(matrix: PerplexityMatrix) -> Iterator[str]:
+def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
     """Yield the sentences that are kept with the numbers; :func:`lnbench.tables.caveats.matrix_caveats` shows them."""
     for language, count in matrix.neurons.items():
         if count == 0:
@@ -35,5 +36,13 @@ def notes_of(matrix: PerplexityMatrix) -> Iterator[str]:
     outside = [cell.outside_range for cell in matrix.cells if cell.outside_range]
     if outside:
         yield f"up to {max(outside):.0%} of the values written lie outside the range observed in the language's text"
-    if not any(cell.n_controls for cell in matrix.cells) and any(matrix.neurons.values()):
+    has_controls = any(cell.n_controls for cell in matrix.cells)
+    if not has_controls and any(matrix.neurons.values()):
         yield "there is no control: as many random neurons might do as much"
+    for language, count in matrix.neurons.items() if has_controls else ():
+        # A draw takes a language's own neurons where the others of a layer are too few.
+        if own := int((2 * neurons.per_layer(language) - neurons.width).clamp_min(0).sum()):
+            yield (
+                f"{language} has more than half of a layer: {own} of its {count} neurons are in every draw of random "
+                "ones as well"
+            )

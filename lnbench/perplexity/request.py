@@ -64,10 +64,8 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     @property
     def model_arguments(self) -> dict[str, Any]:
         """What the lm-eval model ``lnbench`` is to be loaded with."""
-        given = {name: getattr(self, name) for name in ("intervention", *NeuronSource.model_fields)}
-        if self.languages:
-            given["languages"] = self.languages
-        return {**self.model_args, **given, "device": self.device}
+        names = ["intervention", "device", *NeuronSource.model_fields, *(["languages"] if self.languages else [])]
+        return {**self.model_args, **{name: getattr(self, name) for name in names}}
 
     @property
     def slug(self) -> str:

@@ -1,19 +1,18 @@
-"""A whole request: load the model, find neurons and Statistics, cut the text, measure, and keep what comes of it."""
+"""A whole request: load the model, find neurons and Statistics, cut the text, measure, and write the results."""
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnbench.corpora import choose_languages
-from lnbench.errors import LnbenchError, unknown
+from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock, fingerprint
 from lnbench.formats import slug
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity import checkpoint as passes
+from lnbench.perplexity import checkpoint
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.perplexity.measure import measure
 from lnbench.perplexity.request import PerplexityRequest
@@ -22,9 +21,6 @@ from lnbench.statistics import Statistics
 
 if TYPE_CHECKING:
     from lnbench.lm import LNBenchLM
-
-__all__ = ["load", "measure", "run"]
-log = logging.getLogger(__name__)
 
 
 def load(request: PerplexityRequest) -> LNBenchLM:
@@ -35,8 +31,8 @@ def load(request: PerplexityRequest) -> LNBenchLM:
     """
     from lnbench.lm import LNBenchLM
 
-    if request.read or request.languages:
-        choose_languages(request.text_corpus, request.read or request.languages)
+    if read := request.read or request.languages:
+        choose_languages(request.text_corpus, read)
     return LNBenchLM(request.model, **request.model_arguments)
 
 
@@ -62,20 +58,19 @@ def run(
         lm = lm or load(request)
         if request.length > lm.max_length:
             raise LnbenchError(f"blocks of {request.length} tokens exceed the model's {lm.max_length}: pass --length")
-        neurons = lm.artifacts.neurons(lm.experiment)
+        artifacts, experiment = lm.artifacts, lm.experiment
+        neurons = artifacts.neurons(experiment)
         changed = list(request.changed or request.languages or neurons.languages)
-        read = list(request.read or request.languages or neurons.languages)
         for language in changed:
-            if language not in neurons:
-                raise unknown("language", language, neurons.languages, "This NeuronSet has no others")
+            neurons.count(language)  # before minutes of reading, if it has no such language
         # Beside a file of neurons, text is not read only to find out whether they are from there.
-        others = [] if request.neurons and not request.statistics else neurons.languages
+        selected = [] if request.neurons and not request.statistics else neurons.languages
         statistics = {
-            language: lm.artifacts.statistics(lm.experiment, language)
-            for language in dict.fromkeys([*changed, *others])
-            if lm.artifacts.readable(lm.experiment, language)
+            language: artifacts.statistics(experiment, language)
+            for language in dict.fromkeys([*changed, *selected])
+            if artifacts.readable(experiment, language)
         }
-        known = statistics if _selected_from(neurons, statistics) else None
+        source = statistics if _selected_from(neurons, statistics) else None
         slices = {
             language: cut(
                 lm.tokenizer,
@@ -84,9 +79,9 @@ def run(
                 tokens=request.tokens,
                 length=request.length,
                 mode=request.mode,
-                statistics=known,
+                statistics=source,
             )
-            for language in read
+            for language in request.read or request.languages or neurons.languages
         }
         selector = request.neurons or request.selector
         matrix = measure(
@@ -100,7 +95,7 @@ def run(
             changed=changed,
             controls=request.controls,
             batch_size=None if request.batch_size == "auto" else request.batch_size,
-            path=out / passes.FILE,
+            path=out / checkpoint.FILE,
             progress=progress,
             described=lm.described,
             about={
@@ -118,7 +113,8 @@ def run(
 
 def _selected_from(neurons: NeuronSet, statistics: Mapping[str, Statistics]) -> bool:
     """Return whether these are the Statistics that the neurons were selected from, as far as they tell."""
-    if set(neurons.languages) - set(statistics):
+    if not set(neurons.languages) <= set(statistics):
         return False
-    theirs = sorted((language, statistics[language].fingerprint) for language in neurons.languages)
-    return neurons.statistics == fingerprint(theirs)
+    return neurons.statistics == fingerprint(
+        sorted((language, statistics[language].fingerprint) for language in neurons.languages)
+    )

@@ -48,7 +48,7 @@ class Slice:
     @cached_property
     def tokens(self) -> NDArray[np.float64]:
         """``[blocks]``: counted tokens."""
-        return np.array([int(one.sum()) for one in self.counted], dtype=np.float64)
+        return np.array([int(text.sum()) for text in self.counted], dtype=np.float64)
 
     def account(self) -> SliceAccount:
         """Return what it is, for ``perplexity.json``."""
@@ -68,7 +68,7 @@ class HeldOut(Corpus):
     """A corpus whose documents come so that those that Statistics read come last.
 
     Files are read from the end of their (shuffled) order backwards, since Statistics are collected from its start. A
-    dataset of the hub has no end within reach: of it, the first ``passed_over`` documents are left out.
+    dataset of the hub has no end within reach: its first ``passed_over`` documents are left out.
 
     Attributes:
         passed_over: Documents at the start that Statistics were collected from.
@@ -131,56 +131,45 @@ def cut(
         LnbenchError: the corpus has no text of the language, or too little for one block.
     """
     enough, longest = tokens * _CHARACTERS_PER_TOKEN, length * _CHARACTERS_PER_TOKEN
-    known = (statistics or {}).get(language)
     held = HeldOut(corpus, language, enough=enough, longest=longest)
-    if known is not None and known.provenance.get("corpus_source") == held.source:
-        held = replace(held, **{name: known.provenance[name] for name in _ORDER if name in known.provenance})
+    provenance = statistics[language].provenance if statistics and language in statistics else None
+    if provenance and provenance.get("corpus_source") == held.source:
+        held = replace(held, **{name: provenance[name] for name in _ORDER if name in provenance})
     if not is_hub(held.pattern):
         file_of(held.pattern, language)
-    read = _documents_read(held, statistics)
+    read = _documents_read(held, provenance) if statistics is not None else None
     held.passed_over = read or 0
-    rows = [row for batch in blocks(held, tokenizer, length, tokens=tokens, mode=mode) for row in _rows(batch)]
     mark = -1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    batches = blocks(held, tokenizer, length, tokens=tokens, mode=mode)
     # The budget can end on the mark after a document.
-    rows = [row for row in rows if (row[1:] != mark).any()]
+    rows = [row for batch in batches for row in _without_padding(batch) if (row[1:] != mark).any()]
     counted = [row[1:] != mark for row in rows]
     size = byte_lengths(tokenizer, set(torch.cat(rows).tolist()))
+    sizes = [sum(size[token] for token in row[1:][text].tolist()) for row, text in zip(rows, counted, strict=True)]
+    overlap = None
+    if read is not None:
+        past_end = 0 if held.total is None else max(0, read + held.report.documents - held.total)
+        overlap = past_end / held.report.documents
     return Slice(
         language=language,
         blocks=tuple(rows),
         counted=tuple(counted),
-        sizes=np.array(
-            [sum(size[token] for token in row[1:][which].tolist()) for row, which in zip(rows, counted, strict=True)],
-            dtype=np.float64,
-        ),
+        sizes=np.array(sizes, dtype=np.float64),
         corpus=held.pattern,
         documents=held.report.documents,
-        overlap=_overlap(held, read),
+        overlap=overlap,
     )
 
 
-def _rows(batch: Tensor | tuple[Tensor, Tensor]) -> Iterator[Tensor]:
-    """Return a batch's rows, without padding."""
+def _without_padding(batch: Tensor | tuple[Tensor, Tensor]) -> Iterator[Tensor]:
     ids, mask = batch if isinstance(batch, tuple) else (batch, torch.ones_like(batch))
     return (row[real.bool()] for row, real in zip(ids, mask, strict=True))
 
 
-def _documents_read(held: Corpus, statistics: Mapping[str, Statistics] | None) -> int | None:
+def _documents_read(held: Corpus, provenance: Mapping[str, Any] | None) -> int | None:
     """Return how many of the corpus's first documents Statistics were collected from; None where that is not known."""
-    if statistics is None:
-        return None
-    if held.language not in statistics:
+    if provenance is None:
         return 0
-    provenance = statistics[held.language].provenance
     if provenance.get("corpus") == held.fingerprint and "text" in provenance:
         return int(provenance["text"]["documents"])
-    same = provenance.get("corpus_source") in (None, held.source)
-    return None if same else 0
-
-
-def _overlap(held: HeldOut, read: int | None) -> float | None:
-    if read is None:
-        return None
-    if held.total is None:
-        return 0.0
-    return max(0, read + held.report.documents - held.total) / held.report.documents
+    return None if provenance.get("corpus_source") in (None, held.source) else 0

@@ -13,25 +13,22 @@ from typing import Any
 import datasets
 
 from lnbench import demo
-from lnbench.corpora.patterns import file_of, is_hub
+from lnbench.corpora.patterns import is_hub
 from lnbench.errors import LnbenchError
 from lnbench.perplexity.slices import HeldOut
 from lnbench.task_data import DATA_VARIABLE, data_folder
 
 DOCUMENTS = 500
-"""A language, at most."""
+"""Per language, at most."""
 CHARACTERS = 1000
-"""Of a document, at most."""
+"""Per document, at most."""
 FOLDER = "corpus"
 """Inside the data folder."""
 _HUB = "wikimedia/wikipedia:20231101.{lang}"
 
 
 def documents(*, lnbench_language: str, lnbench_data: str | None = None, **_: object) -> datasets.DatasetDict:
-    """Return the split ``test``: columns ``text`` and ``language``.
-
-    The first are those that ``lnbench ppl`` reads first: files are read from the end, as Statistics are collected from
-    the start.
+    """Return the split ``test``: columns ``text`` and ``language``, in the order in which ``lnbench ppl`` reads.
 
     Raises:
         LnbenchError: no or damaged file, or the hub cannot be reached.
@@ -55,14 +52,10 @@ def corpus_of(language: str, lnbench_data: str | None = None) -> str:
     folder = data_folder(lnbench_data)
     if folder is None:
         return demo.CORPUS if language in demo.LANGUAGES else _HUB
-    found = [f"{folder}/{FOLDER}/{{lang}}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
-    for pattern in found:
-        try:
-            file_of(pattern, language)
-        except LnbenchError:
-            continue
-        return pattern
-    missing = found[0].replace("{lang}", language)
+    for suffix in (".jsonl.gz", ".jsonl"):
+        if (folder / FOLDER / f"{language}{suffix}").is_file():
+            return f"{folder}/{FOLDER}/{{lang}}{suffix}"
+    missing = folder / FOLDER / f"{language}.jsonl.gz"
     raise LnbenchError(f"no file {missing} (nor .jsonl); put it there, or unset {DATA_VARIABLE}")
 
 
@@ -75,9 +68,5 @@ def process_results(doc: dict[str, Any], results: list[float]) -> dict[str, Any]
     """
     (likelihood,) = results
     size = len(doc["text"].encode())
-    weighted = (likelihood, size)
-    return {
-        "bits_per_byte": weighted,
-        "byte_perplexity": weighted,
-        "document_bits_per_byte": -likelihood / (math.log(2) * size),
-    }
+    per_byte = dict.fromkeys(("bits_per_byte", "byte_perplexity"), (likelihood, size))
+    return {**per_byte, "document_bits_per_byte": -likelihood / (math.log(2) * size)}

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_PROBE, _SPELT_BY_BYTES = "中", "ä"
-"""A character, and how the first of its three bytes is spelled by tokenizers that spell every byte as a character."""
 
 
 def byte_lengths(tokenizer: Any, tokens: Iterable[int]) -> dict[int, int]:
@@ -21,16 +19,17 @@ def byte_lengths(tokenizer: Any, tokens: Iterable[int]) -> dict[int, int]:
         tokenizer: A Hugging Face tokenizer.
         tokens: Token ids.
     """
-    by_bytes = _SPELT_BY_BYTES in "".join(tokenizer.tokenize(_PROBE))
+    # The first of the character's three bytes, as byte-level tokenizers spell it.
+    is_byte_level = "ä" in "".join(tokenizer.tokenize("中"))
     special, added = set(tokenizer.all_special_ids), tokenizer.added_tokens_decoder
-    found, asked = {}, list(tokens)
-    for token, spelled in zip(asked, tokenizer.convert_ids_to_tokens(asked), strict=True):
+    lengths, ids = {}, list(tokens)
+    for token, spelled in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True):
         if token in special:
-            found[token] = 0
+            lengths[token] = 0
         elif token in added:
-            found[token] = len(added[token].content.encode())
-        elif by_bytes:
-            found[token] = len(spelled)
+            lengths[token] = len(added[token].content.encode())
+        elif is_byte_level:
+            lengths[token] = len(spelled)
         else:
-            found[token] = 1 if _BYTE.fullmatch(spelled) else len(spelled.replace("▁", " ").encode())
-    return found
+            lengths[token] = 1 if _BYTE.fullmatch(spelled) else len(spelled.replace("▁", " ").encode())
+    return lengths
