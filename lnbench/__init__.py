@@ -12,7 +12,8 @@ from lnbench._version import __version__
 
 if TYPE_CHECKING:
     from lnbench.choices import override, select
-    from lnbench.corpora import blocks, open_corpus
+    from lnbench.corpora.corpus import open_corpus
+    from lnbench.corpora.packing import blocks
     from lnbench.errors import LnbenchError
     from lnbench.hookspecs import OverrideContext, hookimpl
     from lnbench.neurons import NeuronSet
@@ -26,10 +27,10 @@ _HOMES = {
     "Override": "lnbench.override_values",
     "OverrideContext": "lnbench.hookspecs",
     "Statistics": "lnbench.statistics",
-    "blocks": "lnbench.corpora",
+    "blocks": "lnbench.corpora.packing",
     "collect_statistics": "lnbench.statistics",
     "hookimpl": "lnbench.hookspecs",
-    "open_corpus": "lnbench.corpora",
+    "open_corpus": "lnbench.corpora.corpus",
     "override": "lnbench.choices",
     "select": "lnbench.choices",
 }

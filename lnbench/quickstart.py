@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lnbench import demo, leaderboard, report
 from lnbench.console import console as wide
-from lnbench.corpora import languages_of
+from lnbench.corpora.patterns import languages_of
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock
 from lnbench.host import get_host

@@ -16,7 +16,8 @@ import torch
 
 import lnbench
 from lnbench import demo, quickstart
-from lnbench.corpora import blocks, open_corpus
+from lnbench.corpora.corpus import open_corpus
+from lnbench.corpora.packing import blocks
 from lnbench.lm import LNBenchLM
 from lnbench.model.packaged import DEFAULT_MODEL, model_folder, resolve
 from lnbench.model.sites import locate

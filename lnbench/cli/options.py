@@ -107,7 +107,7 @@ def _type_of(kinds: Sequence[Any], option: Option, *, is_argument: bool) -> Any:
 
 def chosen_languages(corpus: str, languages: Sequence[str]) -> list[str]:
     """Return the languages asked for, or all that the corpus has."""
-    from lnbench.corpora import choose_languages
+    from lnbench.corpora.patterns import choose_languages
 
     if corpus == demo.CORPUS and not languages:
         return list(demo.LANGUAGES)

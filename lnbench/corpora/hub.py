@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from lnbench.errors import LnbenchError
 
@@ -13,33 +14,32 @@ SPLIT = "train"
 #: Documents held at a time for shuffling a stream.
 STREAM_WINDOW = 10_000
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_resolved: dict[tuple[str, str | None], str] = {}
 
 
 def resolve_revision(repo: str, revision: str | None) -> str | None:
     """Return the commit that ``revision`` (the main branch if None) of the hub's dataset ``repo`` names.
 
-    It is asked for once in a process, so that all languages of a run are read from the same commit. Where the hub
-    cannot be reached it is ``revision`` itself.
+    All languages of a run are read from the same commit. Where the hub cannot be reached it is ``revision`` itself.
     """
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
-    if (repo, revision) not in _resolved:
-        from huggingface_hub import HfApi
+    try:
+        return _commit(repo, revision) or revision
+    except Exception as error:  # Offline, private, misspelt: the attempt to read the text says which.
+        log.warning(
+            "cannot ask the hub which revision of %s is read (%s); name one as in %s:CONFIG@REVISION, so that "
+            "another run reads the same",
+            *(repo, type(error).__name__, repo),
+        )
+        return revision
 
-        try:
-            commit = HfApi().dataset_info(repo, revision=revision, timeout=10).sha
-        except Exception as error:  # Offline, private, misspelt: the attempt to read the text says which.
-            log.warning(
-                "cannot ask the hub which revision of %s is read (%s); name one as in %s:CONFIG@REVISION, so that "
-                "another run reads the same",
-                *(repo, type(error).__name__, repo),
-            )
-            return revision
-        if commit is None:
-            return revision
-        _resolved[repo, revision] = commit
-    return _resolved[repo, revision]
+
+@cache
+def _commit(repo: str, revision: str | None) -> str | None:
+    """Ask the hub, once per process."""
+    from huggingface_hub import HfApi
+
+    return HfApi().dataset_info(repo, revision=revision, timeout=10).sha
 
 
 def read_hub(repo: str, config: str, revision: str | None, seed: int | None) -> Iterator[str]:
@@ -58,11 +58,8 @@ def read_hub(repo: str, config: str, revision: str | None, seed: int | None) -> 
                 raise TypeError(f"it needs a column text of strings; it has: {', '.join(row)}")
             yield row["text"] or ""
     except Exception as error:  # Half a dozen libraries raise their own kinds here.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LnbenchError(
-            f"cannot read {config} of the hub dataset {repo} ({_first_line(error)}); files can be named instead, "
-            "as in data/{lang}.jsonl"
+            f"cannot read {config} of the hub dataset {repo} ({reason}); files can be named instead, as in "
+            "data/{lang}.jsonl"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

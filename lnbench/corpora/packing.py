@@ -1,28 +1,29 @@
-"""Texts to blocks of tokens: packed, or one document a row; all of them, a shard, or from some row on."""
+"""Texts to blocks of tokens: packed, or one document per row; all of them, a shard, or from some row on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from lnbench.corpora.corpus import Corpus
-from lnbench.corpora.text_report import Document, TextReport
+from lnbench.corpora.documents import Document, TextReport, screened
 from lnbench.errors import LnbenchError, unknown
 
 if TYPE_CHECKING:
-    from numpy import int64
     from numpy.typing import NDArray
     from torch import Tensor
 
-    TokenRow = NDArray[int64]
+    TokenRow = NDArray[np.int64]
 
 MODES = ("pack", "truncate")
 
-# What the tokenizer is given in one call: enough to keep its threads busy.
+# What the tokenizer gets in one call: enough to keep its threads busy.
 _CALL_CHARACTERS = 200_000
 _CALL_PIECES = 1_000
-# Tokenizers take time out of proportion to the length of a text, and hundreds of bytes of memory a character.
+# Tokenizers take time out of proportion to the length of a text, and hundreds of bytes of memory per character.
 _PIECE_CHARACTERS = 100_000
 # More than a token has, averaged over a row.
 _CHARACTERS_PER_TOKEN = 64
@@ -96,12 +97,13 @@ def blocks(
         pieces = _tokenised(texts, tokenizer, shard, _PIECE_CHARACTERS, whole=True)
         separator = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         rows = _packed(pieces, head, separator, length, tokens, shortest)
+        padding = None
     else:
         characters = max(_PIECE_CHARACTERS, length * _CHARACTERS_PER_TOKEN)
         pieces = _tokenised(texts, tokenizer, shard, characters, whole=False)
         rows = _truncated(pieces, head, length, tokens, shortest)
-    dealt = _skipped(islice(rows, index, None, count), start, on_skip)
-    return _batches(dealt, batch_size) if mode == "pack" else _padded_batches(dealt, batch_size, tokenizer)
+        padding = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+    return _batches(_skipped(islice(rows, index, None, count), start, on_skip), batch_size, padding)
 
 
 class _Piece(NamedTuple):
@@ -122,7 +124,7 @@ def _tokenised(
     report = TextReport()
     if isinstance(texts, Corpus):
         texts.report = report
-    documents = texts.documents() if isinstance(texts, Corpus) else map(_document, texts)
+    documents = texts.documents() if isinstance(texts, Corpus) else screened(texts)
     number = -1
     for call in _calls(_pieces(documents, characters, whole)):
         used = [piece.text for piece in call if piece.text]
@@ -135,10 +137,6 @@ def _tokenised(
             yield first, next(encoded) if text else []
 
 
-def _document(text: str) -> Document:
-    return Document(text) if text.strip() else Document(text, "empty", used=False)
-
-
 def _pieces(documents: Iterable[Document], characters: int, whole: bool) -> Iterator[_Piece]:
     """Yield documents in pieces of up to ``characters``, or only the first piece of each."""
     for document in documents:
@@ -146,7 +144,7 @@ def _pieces(documents: Iterable[Document], characters: int, whole: bool) -> Iter
             yield _Piece(document, "", first=True)
             continue
         text = document.text
-        begin, end = 0, _cut(text, 0, characters)
+        end = _cut(text, 0, characters)
         yield _Piece(document, text[:end], first=True)
         while whole and end < len(text):
             begin, end = end, _cut(text, end, characters)
@@ -159,8 +157,8 @@ def _cut(text: str, begin: int, characters: int) -> int:
     if end >= len(text):
         return len(text)
     for space in "\n ":
-        if (found := text.rfind(space, max(begin + 1, end - 1_000), end)) > 0:
-            return found
+        if (place := text.rfind(space, max(begin + 1, end - 1_000), end)) > 0:
+            return place
     return end
 
 
@@ -187,12 +185,9 @@ def _packed(
     shortest: int,
 ) -> Iterator[TokenRow]:
     """Yield the stream in rows of ``length``, and a last one if it has at least ``shortest`` positions."""
-    import numpy as np
-
     body = length - len(head)
-    begin = np.array(head, dtype=np.int64)
-    pending: list[TokenRow] = []
-    held = seen = 0
+    stream: list[int] = []
+    seen = 0
     between = False
     for first, ids in pieces:
         between |= first
@@ -201,19 +196,16 @@ def _packed(
         joined = separator + ids if between and seen else ids
         between = False
         taken = joined if tokens is None else joined[: tokens - seen]
-        pending.append(np.asarray(taken, dtype=np.int64))
-        held += len(taken)
+        stream += taken
         seen += len(taken)
-        if held >= body:
-            stream = np.concatenate(pending)
-            whole = held // body * body
-            for row in stream[:whole].reshape(-1, body):
-                yield np.concatenate([begin, row])
-            pending, held = [stream[whole:]], held - whole
+        whole = len(stream) // body * body
+        for begin in range(0, whole, body):
+            yield np.array(head + stream[begin : begin + body], dtype=np.int64)
+        del stream[:whole]
         if seen == tokens:
             break
-    if held and len(head) + held >= shortest:
-        yield np.concatenate([begin, *pending])
+    if stream and len(head) + len(stream) >= shortest:
+        yield np.array(head + stream, dtype=np.int64)
     elif seen < body:
         raise LnbenchError(f"the text has {seen} tokens, too few for one block")
 
@@ -222,8 +214,6 @@ def _truncated(
     pieces: Iterable[tuple[bool, list[int]]], head: list[int], length: int, tokens: int | None, shortest: int
 ) -> Iterator[TokenRow]:
     """Yield the beginning of each document as a row, where it has at least ``shortest`` positions."""
-    import numpy as np
-
     body = length - len(head)
     seen = 0
     for _, ids in pieces:
@@ -231,7 +221,7 @@ def _truncated(
         if not taken or len(head) + len(taken) < shortest:
             continue
         seen += len(taken)
-        yield np.asarray(head + taken, dtype=np.int64)
+        yield np.array(head + taken, dtype=np.int64)
         if tokens is not None and (seen == tokens or len(head) + tokens - seen < shortest):
             return
     if not seen:
@@ -245,29 +235,16 @@ def _skipped(rows: Iterator[TokenRow], start: int, on_skip: Callable[[int], None
     yield from rows
 
 
-def _batches(rows: Iterable[TokenRow], size: int) -> Iterator[Tensor]:
-    """Yield batches of rows of one length."""
-    import numpy as np
-    import torch
-
-    batch: list[TokenRow] = []
-    for row in rows:
-        if batch and (len(batch) == size or len(row) != len(batch[0])):
-            yield torch.from_numpy(np.stack(batch))
-            batch = []
-        batch.append(row)
-    if batch:
-        yield torch.from_numpy(np.stack(batch))
-
-
-def _padded_batches(rows: Iterator[TokenRow], size: int, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of rows of any length, with their masks."""
+def _batches(rows: Iterator[TokenRow], size: int, padding: int | None) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+    """Yield batches of rows: of equal length, or of any length with ``padding`` and a mask."""
     import torch
 
     from lnbench.model.logits import pad_right
 
-    known = (one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if one is not None)
-    padding = next(known)
     while batch := list(islice(rows, size)):
-        ids, real = pad_right([torch.from_numpy(row) for row in batch], padding)
-        yield ids, real.long()
+        if padding is None:
+            for _, alike in groupby(batch, key=len):
+                yield torch.from_numpy(np.stack(list(alike)))
+        else:
+            ids, real = pad_right([torch.from_numpy(row) for row in batch], padding)
+            yield ids, real.long()

@@ -24,15 +24,14 @@ def expand(pattern: str) -> str:
     if _PLACE in pattern:
         return pattern
     if Path(pattern).expanduser().is_dir():
-        inside = [f"{pattern.rstrip('/')}/{_PLACE}{suffix}" for suffix in READERS]
-        found = [one for one in inside if _matching(one)]
-        if len(found) != 1:
-            kinds = ", ".join(suffix_of(one) for one in found) or "no files"
+        patterns = {suffix: f"{pattern.rstrip('/')}/{_PLACE}{suffix}" for suffix in READERS}
+        kinds = [suffix for suffix, inside in patterns.items() if _matching(inside)]
+        if len(kinds) != 1:
             raise LnbenchError(
                 f"the corpus folder {pattern} should hold files {{lang}}{' or {lang}'.join(READERS)} of one kind; it "
-                f"has {kinds}"
+                f"has {', '.join(kinds) or 'no files'}"
             )
-        return found[0]
+        return patterns[kinds[0]]
     return pattern.replace("*", _PLACE)
 
 
@@ -58,7 +57,7 @@ def choose_languages(pattern: str, languages: Sequence[str] | None = None) -> li
     """Return ``languages`` if the corpus can serve them, and all that it has without them.
 
     Raises:
-        LnbenchError: several languages are asked of a pattern without ``{lang}``, or a file is missing.
+        LnbenchError: several languages for a pattern without ``{lang}``, or a file is missing.
     """
     if languages is None:
         return languages_of(pattern)
@@ -124,5 +123,5 @@ def _matching(pattern: str) -> list[str]:
     first, *others = str(Path(pattern).expanduser()).split(_PLACE)
     middle = [re.escape(others[0]), *("(?P=lang)" + re.escape(part) for part in others[1:])]
     expression = re.compile(f"{re.escape(first)}(?P<lang>{_LANGUAGE}){''.join(middle)}")
-    found = glob.glob("*".join(map(glob.escape, [first, *others])))  # noqa: PTH207 (a pattern may be absolute)
-    return sorted(match["lang"] for path in found if (match := expression.fullmatch(path)) and Path(path).is_file())
+    paths = glob.glob("*".join(map(glob.escape, [first, *others])))  # noqa: PTH207 (a pattern may be absolute)
+    return sorted(match["lang"] for path in paths if (match := expression.fullmatch(path)) and Path(path).is_file())

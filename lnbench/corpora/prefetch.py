@@ -8,8 +8,6 @@ from queue import Empty, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
-from lnbench.errors import LnbenchError
-
 Item = TypeVar("Item")
 
 #: Seconds that a consumer who stops early waits for the thread to end: a download cannot be interrupted.
@@ -22,16 +20,7 @@ def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
     It pays where making them releases the interpreter, as tokenizers and reading do. The thread begins with the first
     item asked for. It ends with the items, with an error, which the consumer gets in the item's place, or when the
     consumer stops; ``items`` is then closed.
-
-    Raises:
-        LnbenchError: ``depth`` is below 1.
     """
-    if depth < 1:
-        raise LnbenchError(f"depth must be at least 1, not {depth}")
-    return _consume(items, depth)
-
-
-def _consume(items: Iterable[Item], depth: int) -> Iterator[Item]:
     queue: Queue[Any] = Queue(depth)
     stopped = Event()
     # A daemon: one that waits for the network holds up neither Ctrl-C nor the interpreter's end.

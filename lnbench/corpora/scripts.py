@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from numpy import uint8
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 #: Characters of a document that are looked at.
 SAMPLE = 2_000
@@ -65,8 +63,8 @@ def scripts_of(language: str) -> tuple[str, ...]:
         if named := tuple(script for script, (codes, _) in _SCRIPTS.items() if code in codes.split()):
             return named
     for name in (language.lower().replace("_", "-"), primary.lower()):
-        if known := tuple(script for script, (_, languages) in _SCRIPTS.items() if name in languages.split()):
-            return known
+        if named := tuple(script for script, (_, languages) in _SCRIPTS.items() if name in languages.split()):
+            return named
     return ()
 
 
@@ -75,17 +73,14 @@ def mostly_other(text: str, scripts: tuple[str, ...]) -> bool:
 
     Letters that scripts share (Unicode's *Common* and *Inherited*) do not count, nor do digits and punctuation.
     """
-    import numpy as np
-
     points = np.frombuffer(text[:SAMPLE].encode("utf-32-le", "surrogatepass"), dtype="<u4")
     _, other, expected = np.bincount(_kinds(scripts)[points], minlength=3).tolist()
     return bool(other > expected)
 
 
 @cache
-def _kinds(scripts: tuple[str, ...]) -> NDArray[uint8]:
+def _kinds(scripts: tuple[str, ...]) -> NDArray[np.uint8]:
     """Return per code point: 2 for a letter of ``scripts``, 1 for a letter of another one, 0 for anything else."""
-    import numpy as np
     import regex
 
     points = np.arange(0x110000, dtype="<u4")

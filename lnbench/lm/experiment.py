@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 
 from lnbench.choices import needs_of, plan, select
-from lnbench.corpora import choose_languages, open_corpus
+from lnbench.corpora.corpus import open_corpus
+from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, file_sha256, fingerprint
 from lnbench.hookspecs import Needs

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnbench.corpora import choose_languages
+from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock, fingerprint
 from lnbench.formats import slug

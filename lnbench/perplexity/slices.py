@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lnbench.corpora import Corpus, blocks
-from lnbench.corpora.patterns import file_of, is_hub
-from lnbench.corpora.text_report import Document
+from lnbench.corpora.corpus import Corpus
+from lnbench.corpora.documents import Document
+from lnbench.corpora.packing import blocks
 from lnbench.files import fingerprint
 from lnbench.perplexity.matrix import SliceAccount
 from lnbench.perplexity.token_bytes import byte_lengths
@@ -84,7 +84,7 @@ class HeldOut(Corpus):
 
     def documents(self) -> Iterator[Document]:
         """Return the documents, in this order."""
-        if is_hub(self.pattern):
+        if self.path is None:
             yield from islice(super().documents(), self.passed_over, None)
             return
         held: deque[Document] = deque()
@@ -135,8 +135,6 @@ def cut(
     provenance = statistics[language].provenance if statistics and language in statistics else None
     if provenance and provenance.get("corpus_source") == held.source:
         held = replace(held, **{name: provenance[name] for name in _ORDER if name in provenance})
-    if not is_hub(held.pattern):
-        file_of(held.pattern, language)
     read = _documents_read(held, provenance) if statistics is not None else None
     held.passed_over = read or 0
     mark = -1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lnbench import demo
-from lnbench.corpora import languages_of
-from lnbench.corpora.patterns import expand, is_hub
+from lnbench.corpora.patterns import expand, is_hub, languages_of
 from lnbench.errors import LnbenchError, unknown
 from lnbench.finetuning.job import QUANTIZATIONS
 from lnbench.reproduce import catalogue

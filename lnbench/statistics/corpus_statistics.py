@@ -12,7 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lnbench.corpora import Corpus, blocks, open_corpus, prefetch
+from lnbench.corpora.corpus import Corpus, open_corpus
+from lnbench.corpora.packing import blocks
+from lnbench.corpora.prefetch import prefetch
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
 from lnbench.model.architectures import POST

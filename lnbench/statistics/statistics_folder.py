@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from lnbench.corpora import TextReport
+from lnbench.corpora.documents import TextReport
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock
 from lnbench.model.architectures import POST

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lnbench import content_hash, corpora, task_data
-from lnbench.corpora import choose_languages
-from lnbench.corpora.patterns import is_hub
+from lnbench import content_hash, task_data
+from lnbench.corpora.corpus import fingerprint as text_fingerprint
+from lnbench.corpora.patterns import choose_languages, is_hub
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.formats import slug
@@ -292,7 +292,7 @@ def _read(spec: Sweep, compared: list[str]) -> Any:
     """Return what the Statistics are made from."""
     if spec.statistics is not None:
         return [store.content_of(spec.statistics), sorted(compared)]
-    texts = [(language, corpora.fingerprint(spec.corpus, language)) for language in sorted(compared)]
+    texts = [(language, text_fingerprint(spec.corpus, language)) for language in sorted(compared)]
     return [texts, spec.corpus_tokens, spec.corpus_length]
 
 

@@ -15,7 +15,7 @@ import lnbench
 from lnbench import analysis
 from lnbench.analysis.halves import measure_stability
 from lnbench.cli import app
-from lnbench.corpora import open_corpus
+from lnbench.corpora.corpus import open_corpus
 from lnbench.errors import LnbenchError
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.corpus_statistics import Reading

@@ -11,7 +11,10 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from lnbench.corpora import MODES, blocks, choose_languages, open_corpus, prefetch
+from lnbench.corpora.corpus import open_corpus
+from lnbench.corpora.packing import MODES, blocks
+from lnbench.corpora.patterns import choose_languages
+from lnbench.corpora.prefetch import prefetch
 from lnbench.demo import CORPUS
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lnbench.corpora import parse_shard, parse_tokens
+from lnbench.corpora.budgets import parse_shard, parse_tokens
 from lnbench.errors import LnbenchError
 
 

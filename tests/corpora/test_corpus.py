@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lnbench import files
-from lnbench.corpora import choose_languages, fingerprint, languages_of, open_corpus, shuffle
+from lnbench.corpora import shuffle
+from lnbench.corpora.corpus import fingerprint, open_corpus
+from lnbench.corpora.patterns import choose_languages, languages_of
 from lnbench.corpora.readers import READERS
 from lnbench.errors import LnbenchError
 from tests.support.corpora import TEXTS, WRITERS, as_jsonl

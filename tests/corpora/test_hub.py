@@ -9,7 +9,9 @@ import datasets
 import huggingface_hub
 import pytest
 
-from lnbench.corpora import fingerprint, hub, languages_of, open_corpus
+from lnbench.corpora import hub
+from lnbench.corpora.corpus import fingerprint, open_corpus
+from lnbench.corpora.patterns import languages_of
 from lnbench.errors import LnbenchError
 from tests.support.corpora import TEXTS
 
@@ -42,7 +44,7 @@ def fake(monkeypatch) -> Hub:
     fake = Hub()
     monkeypatch.setattr(datasets, "load_dataset", fake.load_dataset)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
-    monkeypatch.setattr(hub, "_resolved", {})
+    hub._commit.cache_clear()
     return fake
 
 

@@ -9,7 +9,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lnbench.corpora import TextReport, blocks, open_corpus, packing
+from lnbench.corpora import packing
+from lnbench.corpora.corpus import open_corpus
+from lnbench.corpora.documents import Document, TextReport
+from lnbench.corpora.packing import blocks
 from lnbench.errors import LnbenchError
 from tests.support.corpora import BOS, EOS, PAD, TOKENIZERS, as_jsonl
 
@@ -204,12 +207,12 @@ def test_documents_of_any_length_are_tokenised_in_pieces():
 
 
 def test_text_without_white_space_is_cut_anyway():
-    assert [piece.text for piece in packing._pieces([packing._document("x" * 25)], 10, whole=True)] == [
+    assert [piece.text for piece in packing._pieces([Document("x" * 25)], 10, whole=True)] == [
         "x" * 10,
         "x" * 10,
         "x" * 5,
     ]
-    pieces = list(packing._pieces([packing._document("ab cd ef")], 4, whole=True))
+    pieces = list(packing._pieces([Document("ab cd ef")], 4, whole=True))
     assert [piece.text for piece in pieces] == ["ab", " cd", " ef"]
     assert [piece.first for piece in pieces] == [True, False, False]
 

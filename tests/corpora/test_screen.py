@@ -12,9 +12,9 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lnbench.corpora import TextReport, open_corpus, scripts_of
-from lnbench.corpora.screen import content_hash
-from lnbench.corpora.scripts import SAMPLE, mostly_other
+from lnbench.corpora.corpus import open_corpus
+from lnbench.corpora.documents import TextReport, text_hash
+from lnbench.corpora.scripts import SAMPLE, mostly_other, scripts_of
 from lnbench.demo import CORPUS, LANGUAGES
 from lnbench.errors import LnbenchError
 from tests.support.corpora import as_jsonl
@@ -152,5 +152,5 @@ def test_reports_add_up_and_are_plain_json(first, second):
 def test_equal_content_has_equal_hashes():
     composed, decomposed = "Tiếng Việt", unicodedata.normalize("NFD", "Tiếng Việt")
     assert composed != decomposed
-    assert len({content_hash(text) for text in (composed, decomposed, f"\n{composed}  ", "Tiếng\u3000Việt")}) == 1
-    assert len({content_hash(text) for text in ("a b", "ab", "a B", "a b.", "")}) == 5
+    assert len({text_hash(text) for text in (composed, decomposed, f"\n{composed}  ", "Tiếng\u3000Việt")}) == 1
+    assert len({text_hash(text) for text in ("a b", "ab", "a B", "a b.", "")}) == 5

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from lnbench.corpora import open_corpus
+from lnbench.corpora.corpus import open_corpus
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError
 from lnbench.perplexity import slices as module

@@ -313,7 +313,7 @@ def test_a_corpus_that_drifts_is_warned_of(model, tmp_path, caplog):
     (tmp_path / "en.txt").write_text("\n".join(lines))
     sites = locate(model)
     account = Account(sites.layers, sites.width)
-    from lnbench.corpora import blocks
+    from lnbench.corpora.packing import blocks
     from lnbench.statistics.collect import observing, statistics_of
 
     with observing(sites, account, "en", skip=1) as read:

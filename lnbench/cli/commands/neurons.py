@@ -113,7 +113,7 @@ def stability(given: Given, format_: Format = "terminal") -> None:
     """
     settings = StabilitySettings(**given)
     from lnbench.cli.options import tell
-    from lnbench.corpora import parse_tokens
+    from lnbench.corpora.budgets import parse_tokens
     from lnbench.host import get_host
 
     for selector in settings.selectors:  # before minutes are spent on loading

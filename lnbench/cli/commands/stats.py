@@ -58,7 +58,7 @@ def collect(context: typer.Context, given: Given) -> None:
     if settings.out is None:
         raise LnbenchError("pass --out FOLDER for the Statistics, or see lnbench stats --help")
     from lnbench.cli.options import tell
-    from lnbench.corpora import parse_shard, parse_tokens
+    from lnbench.corpora.budgets import parse_shard, parse_tokens
 
     chosen = chosen_languages(settings.corpus, settings.languages)  # before minutes are spent on loading
     budgets = parse_tokens(settings.tokens, chosen)
