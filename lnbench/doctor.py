@@ -27,10 +27,10 @@ def plugins_table() -> Table:
         table.add_column(heading, overflow="fold")
     host = get_host()
     for row in host.describe():
-        parameters = "\n".join(map(str, row.parameters))
-        table.add_row(row.kind, row.name, parameters, row.doc, f"{row.distribution} {row.version}".strip())
+        parameters = "\n".join(map(str, row.parameters.values()))
+        table.add_row(row.kind, row.name, parameters, row.doc, str(row.source))
     for broken in host.broken:
-        table.add_row("broken", broken.name, "", str(broken), broken.distribution, style="red")
+        table.add_row("broken", broken.source.plugin, "", str(broken), str(broken.source), style="red")
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import os
 import pkgutil
 import re
@@ -21,50 +22,36 @@ from lnbench.errors import LnbenchError, PluginError, one_line_error, plugin_err
 from lnbench.hookspecs import PROJECT, hookimpl
 from lnbench.parameters import (
     Parameter,
-    as_json,
     attributes,
+    build,
+    fixed,
     format_choice,
     format_number,
-    from_text,
-    is_pydantic,
-    listing,
-    made_by,
     parameters_of,
     parse_choice,
-    summary,
     target_of,
-    validated,
 )
 
-__all__ = ["Broken", "Host", "Parameter", "Row", "get_host", "hookimpl", "kinds"]
+__all__ = ["Broken", "Host", "Parameter", "Registered", "get_host", "hookimpl", "kinds"]
 
-COMMANDS = "lnbench_register_commands"
 DISABLE = "LNBENCH_DISABLE_PLUGINS"
 """Environment variable: set to anything but the empty string or 0, only the built-ins are loaded."""
 
-
-@dataclass(frozen=True)
-class _Kind:
-    hook: str
-    method: str | None
-    """What an object of this kind must be able to do; None: what is registered is the object itself."""
-
-
-_KINDS = {
-    "selector": _Kind("lnbench_register_selectors", "select"),
-    "intervention": _Kind("lnbench_register_interventions", "override"),
-    "finetuner": _Kind("lnbench_register_finetuners", "train"),
-    "measure": _Kind("lnbench_register_measures", "observe"),
-    "executor": _Kind("lnbench_register_executors", "run"),
-    "architecture": _Kind("lnbench_register_architectures", None),
+_METHODS: dict[str, str | None] = {
+    "selector": "select",
+    "intervention": "override",
+    "finetuner": "train",
+    "measure": "observe",
+    "executor": "run",
+    "architecture": None,
 }
+"""What an object of each kind must be able to do; None: what is registered is the object itself."""
 
-kinds: tuple[str, ...] = tuple(_KINDS)
+kinds: tuple[str, ...] = tuple(_METHODS)
 """What plugins can add."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PATTERN = re.compile(r"(?P<before>[A-Za-z0-9._-]*)\{(?P<parameter>[A-Za-z_]\w*)\}(?P<after>[A-Za-z0-9._-]*)")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_HOOKS = ", ".join(f"lnbench_register_{kind}s" for kind in (*kinds, "command"))
+_NAME = re.compile(r"(?=[A-Za-z0-9{])[A-Za-z0-9._-]*(\{(?P<parameter>[A-Za-z_]\w*)\})?[A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -83,67 +70,119 @@ class Source:
 class Broken:
     """A third-party plugin that could not be loaded."""
 
-    name: str
-    distribution: str
+    source: Source
     error: Exception
 
     def __str__(self) -> str:
-        return f"plugin {self.name!r} ({self.distribution}) could not be loaded: {one_line_error(self.error)}"
+        problem = one_line_error(self.error)
+        return f"plugin {self.source.plugin!r} ({self.source}) could not be loaded: {problem}"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of ``lnbench plugins``."""
+class Registered:
+    """What one name of one kind stands for: one line of ``lnbench plugins``."""
 
-    kind: str
-    name: str
-    parameters: tuple[Parameter, ...]
-    doc: str
-    distribution: str
-    version: str
-
-
-@dataclass(frozen=True)
-class _Entry:
     kind: str
     name: str
     factory: Any
     source: Source
 
     @property
-    def pattern(self) -> re.Match[str] | None:
-        """Where the name is a pattern of names: its parts ``before``, ``parameter`` and ``after``."""
-        return _PATTERN.fullmatch(self.name)
+    def method(self) -> str | None:
+        """What an object made by the factory must be able to do; None where there is no factory but an object."""
+        return _METHODS[self.kind]
 
-    def matching(self, name: str) -> _Entry | None:
-        """Return the entry of ``name``, if this is a pattern that it fits."""
-        if (pattern := self.pattern) is None:
-            return None
-        value = name.removeprefix(pattern["before"]).removesuffix(pattern["after"])
-        if not _NUMBER.fullmatch(value) or name != f"{pattern['before']}{value}{pattern['after']}":
-            return None
-        return self.given(float(value))
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The factory's parameters by name."""
+        return {} if self.method is None else parameters_of(self.factory)
 
-    def given(self, value: float) -> _Entry:
-        """Return the entry of the name in which the pattern's parameter has this value."""
-        pattern = self.pattern
-        assert pattern is not None
-        name = f"{pattern['before']}{format_number(value)}{pattern['after']}"
-        return replace(self, name=name, factory=functools.partial(self.factory, **{pattern["parameter"]: value}))
+    @property
+    def doc(self) -> str:
+        """The first line of the factory's docstring."""
+        target = target_of(self.factory)
+        doc = "" if self.method is None else inspect.cleandoc(target.__doc__ or "")
+        # A dataclass without a docstring gets its signature for one.
+        return "" if doc.startswith(f"{getattr(target, '__name__', '')}(") else doc.split("\n")[0]
 
-    def making(self, built: Any) -> _Entry | None:
-        """Return this entry if its factory makes objects like ``built``; of a pattern, the name that makes it."""
-        if not made_by(built, self.factory):
+    @property
+    def in_name(self) -> str | None:
+        """The parameter in braces, where the name is a pattern of names."""
+        match = _NAME.fullmatch(self.name)
+        return match and match["parameter"]
+
+    def check(self) -> None:
+        """Raise LnbenchError for a name or a factory that cannot be used."""
+        problem = None
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            problem = "a name is made of letters, digits, '.', '_' and '-', with at most one parameter in braces"
+        elif self.method is not None and not callable(self.factory):
+            problem = f"{self.factory!r} is not callable"
+        elif self.in_name not in (None, *self.parameters):
+            problem = f"its factory has no such parameter; {self._listing()}"
+        if problem:
+            raise LnbenchError(f"{self.source} registers the {self.kind} {self.name!r}: {problem}")
+
+    def matching(self, name: str) -> Registered | None:
+        """Return what ``name`` stands for, if it is this name, or one that fits this pattern."""
+        pattern = re.sub(r"\\\{\w+\\\}", r"(-?\\d+(?:\\.\\d+)?)", re.escape(self.name))
+        match = re.fullmatch(pattern, name)
+        return match and (self._with(float(match[1])) if match.groups() else self)
+
+    def making(self, built: Any) -> Registered | None:
+        """Return this if its factory makes objects like ``built``; of a pattern, the name that makes it."""
+        taken = fixed(self.factory)
+        if target_of(self.factory) is not type(built) or any(getattr(built, key, None) != taken[key] for key in taken):
             return None
-        return self if self.pattern is None else self.given(getattr(built, self.pattern["parameter"]))
+        return self._with(getattr(built, self.in_name)) if self.in_name else self
+
+    def _with(self, value: float) -> Registered:
+        """Return the name in which the pattern's parameter has this value."""
+        name = re.sub(r"\{\w+\}", format_number(value), self.name)
+        return replace(self, name=name, factory=functools.partial(self.factory, **{str(self.in_name): value}))
+
+    def build(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Return the arguments, converted and with every default, and the object that is made of them.
+
+        Raises:
+            LnbenchError: a parameter is unknown or missing, or a value does not fit.
+            PluginError: the factory failed.
+        """
+        from pydantic import ValidationError
+
+        from lnbench.formats import first_error
+
+        parameters = self.parameters
+        stray = [key for key in values if key not in parameters]
+        missing = [key for key, parameter in parameters.items() if parameter.required and key not in values]
+        if stray or missing:
+            problem = f"has no parameter {stray[0]!r}" if stray else f"needs a value for {missing[0]!r}"
+            raise LnbenchError(f"{self.kind} {self.name!r} {problem}; {self._listing()}")
+        if self.method is None:
+            return {}, self.factory
+        with plugin_errors(self.kind, self.name):
+            try:
+                arguments, built = build(self.factory, values)
+            except ValidationError as error:
+                problem = first_error(error, with_value=True)
+                raise LnbenchError(f"{self.kind} {self.name!r}: {problem}; {self._listing()}") from error
+        if not callable(getattr(built, self.method, None)):
+            raise PluginError(
+                f"{self.kind} {self.name!r} ({self.source}) made {built!r}, which has no method {self.method!r}"
+            )
+        return arguments, built
+
+    def _listing(self) -> str:
+        parameters = ", ".join(map(str, self.parameters.values()))
+        return f"its parameters: {parameters}" if parameters else "it has no parameters"
 
 
 class Host:
     """The plugins of one process.
 
     Built-ins come first, then the third parties of the entry-point group ``lnbench`` unless the environment variable
-    ``LNBENCH_DISABLE_PLUGINS`` is set. A third party that cannot be loaded is kept in :attr:`broken`: listing goes on
-    without it, but nothing is resolved, because a benchmark must not go on with less than was asked for.
+    ``LNBENCH_DISABLE_PLUGINS`` is set. A third party that cannot be loaded is kept in :attr:`broken`: the others can
+    still be listed, but nothing is resolved, because a benchmark must not run with less than the user chose.
 
     Args:
         builtins: Modules to load first; by default all below ``lnbench/plugins``.
@@ -154,15 +193,18 @@ class Host:
 
     def __init__(self, builtins: Iterable[str] | None = None) -> None:
         self.broken: list[Broken] = []
-        self._entries: dict[str, dict[str, _Entry]] = {kind: {} for kind in kinds}
-        self._sources: dict[int, Source] = {}
-        self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(hookspecs)
+        self._registered: list[Registered] = []
+        # One manager per plugin, so that what its hooks register is known to be its own.
+        self._plugins: dict[int, tuple[Source, pluggy.PluginManager]] = {}
         for name in _builtin_modules() if builtins is None else builtins:
             self._add(importlib.import_module(name), Source(name, PROJECT, __version__))
-        if _third_parties():
-            for entry_point in sorted(importlib.metadata.entry_points(group=PROJECT)):
-                self._load(entry_point)
+        for entry_point in sorted(importlib.metadata.entry_points(group=PROJECT)) if _third_parties() else ():
+            assert entry_point.dist is not None
+            source = Source(entry_point.name, entry_point.dist.name, entry_point.dist.version)
+            try:
+                self._add(entry_point.load(), source)
+            except Exception as error:
+                self.broken.append(Broken(source, error))
 
     def register(self, plugin: Any, name: str | None = None) -> None:
         """Add a plugin object: a module, or anything with marked hook functions.
@@ -175,27 +217,24 @@ class Host:
         self._add(plugin, Source(name, name))
 
     def unregister(self, plugin: Any) -> None:
-        """Take back all that ``plugin`` registered."""
-        self._manager.unregister(plugin)
-        source = self._sources.pop(id(plugin))
-        for kind, entries in self._entries.items():
-            self._entries[kind] = {name: entry for name, entry in entries.items() if entry.source is not source}
+        """Remove all that ``plugin`` registered."""
+        source, _ = self._plugins.pop(id(plugin))
+        self._registered = [entry for entry in self._registered if entry.source is not source]
 
     def names(self, kind: str) -> list[str]:
-        """The names of one kind, in the order in which they were registered."""
-        return list(self._of(kind))
+        """Return the names of one kind, in the order in which they were registered."""
+        return [entry.name for entry in self._of(kind)]
 
     def factory(self, kind: str, name: str) -> Any:
-        """Return the factory registered as ``name``, a pattern included; for an architecture, its row.
+        """Return the factory registered as ``name``; for an architecture, its row.
 
         Raises:
             LnbenchError: unknown kind or name, or a broken plugin.
         """
-        registered = self._of(kind).get(name)
-        return registered.factory if registered and registered.pattern else self._entry(kind, name).factory
+        return self._find(kind, name).factory
 
     def resolve(self, kind: str, choice: Any) -> Any:
-        """The object that ``choice`` stands for.
+        """Return the object that ``choice`` stands for.
 
         Args:
             kind: One of :data:`kinds`.
@@ -209,7 +248,8 @@ class Host:
         """
         if isinstance(choice, str | Mapping):
             return self._built(kind, choice)[2]
-        method = self._kind(kind).method
+        self._of(kind)
+        method = _METHODS[kind]
         if method is not None and not callable(getattr(choice, method, None)):
             raise LnbenchError(
                 f"{choice!r} is not {_article(kind)}: expected a name, or an object with a method {method!r}"
@@ -217,27 +257,29 @@ class Host:
         return choice
 
     def canonical(self, kind: str, choice: Any) -> dict[str, Any]:
-        """What ``choice`` stands for, in full: ``{"name": …, "parameters": {…}}`` with every default, as JSON data.
+        """Return ``choice`` in full: ``{"name": …, "parameters": {…}}`` with every default, as JSON data.
 
         An object is traced back to the name that makes it; one that no plugin's factory made is named by its class.
 
         Raises:
             LnbenchError: as :meth:`resolve`.
         """
+        from pydantic_core import to_jsonable_python
+
         if isinstance(choice, str | Mapping):
-            entry, arguments, _ = self._built(kind, choice)
-            return {"name": entry.name, "parameters": as_json(arguments)}
-        target = type(self.resolve(kind, choice))
-        makers = [made for entry in self._of(kind).values() if (made := entry.making(choice))]
-        # A preset says more than the factory it is a preset of.
-        maker = max(makers, key=lambda entry: isinstance(entry.factory, functools.partial), default=None)
-        name, factory = (maker.name, maker.factory) if maker else (f"{target.__module__}.{target.__qualname__}", target)
-        try:
-            parameters = parameters_of(factory)
-        except (NameError, TypeError, ValueError):
-            # A class that was never registered need not have a signature that can be read.
-            parameters = {}
-        return {"name": name, "parameters": as_json(attributes(parameters, choice))}
+            name, arguments, _ = self._built(kind, choice)
+        else:
+            target = type(self.resolve(kind, choice))
+            makers = [maker for entry in self._of(kind) if (maker := entry.making(choice))]
+            # A preset says more than the factory it is a preset of.
+            maker = max(makers, key=lambda entry: isinstance(entry.factory, functools.partial), default=None)
+            name = maker.name if maker else f"{target.__module__}.{target.__qualname__}"
+            try:
+                arguments = attributes(parameters_of(maker.factory if maker else target), choice)
+            except (NameError, TypeError, ValueError):
+                # A class that was never registered need not have a signature that can be read.
+                arguments = {}
+        return {"name": name, "parameters": to_jsonable_python(arguments, fallback=str)}
 
     def format(self, kind: str, choice: Any) -> str:
         """Return a choice as users write it, with the parameters that are not at their default, in their order.
@@ -261,131 +303,103 @@ class Host:
 
         None for a selector that is a control itself.
         """
-        controls = [entry.name for entry in self._of("selector").values() if _declares(entry.factory, "is_control")]
+        controls = [name for name in self.names("selector") if self.declares("selector", name, "is_control")]
         if parse_choice(selector)[0] in controls:
             return None
         return format_choice(controls[0], {"like": selector, "seed": seed})
 
     def declares(self, kind: str, name: str, attribute: str) -> bool:
         """Return whether the class registered as ``name`` sets a true ``attribute``; no other plugin need be sound."""
-        registered = self._of(kind).get(name)
-        return registered is not None and _declares(registered.factory, attribute)
+        targets = [target_of(entry.factory) for entry in self._of(kind) if entry.name == name]
+        return any(getattr(target, attribute, False) for target in targets)
 
-    def describe(self) -> list[Row]:
-        """Every name of every kind, for people."""
-        return [_row(entry) for kind in kinds for entry in self._of(kind).values()]
+    def describe(self) -> list[Registered]:
+        """Return every name of every kind, kind by kind."""
+        return [entry for kind in kinds for entry in self._of(kind)]
 
     def command_hooks(self) -> Iterator[tuple[Source, Callable[..., Any]]]:
-        """Every plugin that adds commands, with its own ``lnbench_register_commands``, to be called with ``app=``."""
-        for plugin in self._manager.get_plugins():
-            if hasattr(plugin, COMMANDS):
-                others = [other for other in self._manager.get_plugins() if other is not plugin]
-                yield self._sources[id(plugin)], self._manager.subset_hook_caller(COMMANDS, others)
+        """Yield every plugin that adds commands, with its ``lnbench_register_commands``, to be called with ``app=``."""
+        for source, manager in self._plugins.values():
+            hook = manager.hook.lnbench_register_commands
+            if hook.get_hookimpls():
+                yield source, hook
 
-    def _of(self, kind: str) -> dict[str, _Entry]:
-        self._kind(kind)
-        return self._entries[kind]
-
-    @staticmethod
-    def _kind(kind: str) -> _Kind:
-        if kind not in _KINDS:
+    def _of(self, kind: str) -> list[Registered]:
+        if kind not in _METHODS:
             raise unknown("kind of plugin", kind, kinds)
-        return _KINDS[kind]
+        return [entry for entry in self._registered if entry.kind == kind]
 
-    def _entry(self, kind: str, name: str) -> _Entry:
+    def _find(self, kind: str, name: str) -> Registered:
         entries = self._of(kind)
         if self.broken:
             raise LnbenchError(
                 f"{'; '.join(map(str, self.broken))}. Repair or uninstall it, or set {DISABLE}=1 to run without "
                 "third-party plugins"
             ) from self.broken[0].error
-        if name in entries and entries[name].pattern is None:
-            return entries[name]
-        if matches := [match for entry in entries.values() if (match := entry.matching(name))]:
-            return matches[0]
+        for entry in entries:
+            if match := entry.matching(name):
+                return match
         hint = "Parameters are written name:key=value" if ":" in name else "`lnbench plugins` describes them"
         if not _third_parties():
             hint += f"; third-party plugins are switched off by {DISABLE}"
-        raise unknown(kind, name, entries, hint)
+        raise unknown(kind, name, self.names(kind), hint)
 
-    def _built(self, kind: str, choice: str | Mapping[str, Any]) -> tuple[_Entry, dict[str, Any], Any]:
-        name, given = parse_choice(choice) if isinstance(choice, str) else _unpacked(kind, choice)
-        entry = self._entry(kind, name)
-        method = self._kind(kind).method
-        parameters = {} if method is None else parameters_of(entry.factory)
-        _check_names(entry, parameters, given)
-        if method is None:
-            return entry, {}, entry.factory
-        values = {
-            key: from_text(parameters[key].annotation, value) if isinstance(value, str) else value
-            for key, value in given.items()
-        }
-        arguments, built = _make(entry, parameters, values)
-        if not callable(getattr(built, method, None)):
-            raise PluginError(f"{kind} {name!r} ({entry.source}) made {built!r}, which has no method {method!r}")
-        return entry, arguments, built
-
-    def _load(self, entry_point: importlib.metadata.EntryPoint) -> None:
-        metadata = entry_point.dist.metadata if entry_point.dist else {"Name": entry_point.value}
-        source = Source(entry_point.name, metadata["Name"], entry_point.dist.version if entry_point.dist else "")
-        try:
-            self._add(entry_point.load(), source)
-        except Exception as error:
-            self.broken.append(Broken(source.plugin, str(source), error))
+    def _built(self, kind: str, choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], Any]:
+        name: Any
+        values: Any
+        if isinstance(choice, str):
+            name, values = parse_choice(choice)
+        else:
+            name, values = choice.get("name"), choice.get("parameters") or {}
+            if choice.keys() - {"name", "parameters"} or not isinstance(name, str) or not isinstance(values, Mapping):
+                raise LnbenchError(
+                    f"{dict(choice)!r} is not {_article(kind)}: expected {{'name': …, 'parameters': {{…}}}}"
+                )
+        entry = self._find(kind, name)
+        return entry.name, *entry.build(values)
 
     def _add(self, plugin: Any, source: Source) -> None:
-        if self._manager.is_registered(plugin):
+        if id(plugin) in self._plugins:
             raise LnbenchError(f"plugin {source.plugin!r} ({source}) is registered already")
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(hookspecs)
+        entries = list(self._registered)
         try:
-            self._manager.register(plugin, f"{source.plugin}-{id(plugin):x}")
-            self._manager.check_pending()
-            found = self._collect(plugin, source)
+            manager.register(plugin, source.plugin)
+            manager.check_pending()
+            for kind in kinds:
+                register = functools.partial(_register, entries, kind, source)
+                getattr(manager.hook, f"lnbench_register_{kind}s")(register=register)
+        except LnbenchError:
+            raise
+        except pluggy.PluginValidationError as error:
+            raise LnbenchError(f"{error}; hooks are {_HOOKS}, each called with register") from error
         except Exception as error:
-            if self._manager.is_registered(plugin):
-                self._manager.unregister(plugin)
-            if isinstance(error, LnbenchError):
-                raise
-            if isinstance(error, pluggy.PluginValidationError):
-                raise LnbenchError(f"{error}; hooks are {_hooks()}, each called with register") from error
             raise PluginError(f"plugin {source.plugin!r} ({source}) failed: {one_line_error(error)}") from error
-        self._sources[id(plugin)] = source
-        for entry in found:
-            self._entries[entry.kind][entry.name] = entry
-
-    def _collect(self, plugin: Any, source: Source) -> list[_Entry]:
-        """Call the hooks of ``plugin`` alone, so that what they register is known to be its own."""
-        if not self._manager.get_hookcallers(plugin):
+        if not manager.get_hookcallers(plugin):
             raise LnbenchError(
                 f"plugin {source.plugin!r} ({source}) has no hook: mark its functions with @lnbench.hookimpl; hooks "
-                f"are {_hooks()}"
+                f"are {_HOOKS}"
             )
-        others = [other for other in self._manager.get_plugins() if other is not plugin]
-        found: dict[tuple[str, str], _Entry] = {}
-
-        def register(kind: str, name: str, factory: Any) -> None:
-            entry = _Entry(kind, name, factory, source)
-            _check_entry(entry)
-            registered = [*self._entries[kind].values(), *(other for other in found.values() if other.kind == kind)]
-            clashes = (other for other in registered if other.name == name or other.matching(name))
-            if taken := next(clashes, None):
-                raise LnbenchError(
-                    f"two plugins register the {kind} {name!r}: {taken.source} and {source}; uninstall one of them"
-                )
-            found[kind, name] = entry
-
-        for kind, row in _KINDS.items():
-            self._manager.subset_hook_caller(row.hook, others)(register=functools.partial(register, kind))
-        return list(found.values())
+        self._plugins[id(plugin)] = source, manager
+        self._registered = entries
 
 
 @functools.cache
 def get_host() -> Host:
-    """The host of this process, with the built-ins and all installed plugins; made on the first call."""
+    """Return the host of this process, with the built-ins and all installed plugins; made on the first call."""
     return Host()
 
 
-def _hooks() -> str:
-    return ", ".join([*(row.hook for row in _KINDS.values()), COMMANDS])
+def _register(entries: list[Registered], kind: str, source: Source, name: str, factory: Any) -> None:
+    entry = Registered(kind, name, factory, source)
+    entry.check()
+    for other in entries:
+        if other.kind == kind and (other.name == name or other.matching(name)):
+            raise LnbenchError(
+                f"two plugins register the {kind} {name!r}: {other.source} and {source}; uninstall one of them"
+            )
+    entries.append(entry)
 
 
 def _article(noun: str) -> str:
@@ -394,76 +408,6 @@ def _article(noun: str) -> str:
 
 def _third_parties() -> bool:
     return os.environ.get(DISABLE, "") in ("", "0")
-
-
-def _unpacked(kind: str, choice: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    name, given = choice.get("name"), choice.get("parameters") or {}
-    if choice.keys() - {"name", "parameters"} or not isinstance(name, str) or not isinstance(given, Mapping):
-        raise LnbenchError(f"{dict(choice)!r} is not {_article(kind)}: expected {{'name': …, 'parameters': {{…}}}}")
-    return name, given
-
-
-def _check_entry(entry: _Entry) -> None:
-    if not isinstance(entry.name, str) or not (_NAME.fullmatch(entry.name) or entry.pattern):
-        raise LnbenchError(
-            f"{entry.source} registers the {entry.kind} {entry.name!r}: a name is made of letters, digits, '.', '_' "
-            "and '-', with at most one parameter in braces"
-        )
-    if _KINDS[entry.kind].method is None:
-        return
-    if not callable(entry.factory):
-        raise LnbenchError(
-            f"{entry.source} registers the {entry.kind} {entry.name!r} with {entry.factory!r}: not callable"
-        )
-    parameters = parameters_of(entry.factory)
-    if entry.pattern is not None and entry.pattern["parameter"] not in parameters:
-        raise LnbenchError(
-            f"{entry.source} registers the {entry.kind} {entry.name!r}: its factory has no such parameter; "
-            f"{listing(parameters)}"
-        )
-
-
-def _check_names(entry: _Entry, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
-    stray = [key for key in given if key not in parameters]
-    missing = [key for key, parameter in parameters.items() if parameter.required and key not in given]
-    if stray or missing:
-        problem = f"has no parameter {stray[0]!r}" if stray else f"needs a value for {missing[0]!r}"
-        raise LnbenchError(f"{entry.kind} {entry.name!r} {problem}; {listing(parameters)}")
-
-
-def _make(entry: _Entry, parameters: Mapping[str, Parameter], values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The validated arguments, defaults included, and the object that the factory makes of them."""
-    from pydantic import ValidationError
-
-    with plugin_errors(entry.kind, entry.name):
-        try:
-            if is_pydantic(entry.factory):
-                built = entry.factory(**values)
-                return attributes(parameters, built), built
-            values = validated(parameters, values)
-            defaults = {name: parameter.default for name, parameter in parameters.items() if not parameter.required}
-            return defaults | values, entry.factory(**values)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
-                if problem["loc"]
-                else problem["msg"]
-                for problem in error.errors()
-            )
-            raise LnbenchError(f"{entry.kind} {entry.name!r}: {problems}; {listing(parameters)}") from error
-
-
-def _row(entry: _Entry) -> Row:
-    if _KINDS[entry.kind].method is None:
-        parameters, doc = {}, ""
-    else:
-        parameters, doc = parameters_of(entry.factory), summary(target_of(entry.factory))
-    source = entry.source
-    return Row(entry.kind, entry.name, tuple(parameters.values()), doc, source.distribution, source.version)
-
-
-def _declares(factory: Any, attribute: str) -> bool:
-    return bool(getattr(target_of(factory), attribute, False))
 
 
 def changes_nothing(intervention: Any) -> bool:
@@ -481,6 +425,5 @@ def changes_nothing(intervention: Any) -> bool:
 
 
 def _builtin_modules() -> list[str]:
-    prefix = f"{PROJECT}.plugins."
     folder = str(Path(__file__).with_name("plugins"))
-    return [module.name for module in pkgutil.walk_packages([folder], prefix) if not module.ispkg]
+    return [module.name for module in pkgutil.walk_packages([folder], f"{PROJECT}.plugins.") if not module.ispkg]

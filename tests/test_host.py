@@ -271,15 +271,15 @@ def test_describe(host: Host) -> None:
     rows = {(row.kind, row.name): row for row in host.describe()}
     assert [row.name for row in host.describe() if row.kind == "intervention"] == ["quantile", "p{percent}", "last"]
     lowest = rows["selector", "lowest"]
-    assert (lowest.doc, lowest.distribution) == ("Lowest first.", "example")
-    assert str(lowest.parameters[0]) == "top: float = 0.01"
-    assert [str(parameter) for parameter in rows["intervention", "p{percent}"].parameters] == [
+    assert (lowest.doc, lowest.source.distribution) == ("Lowest first.", "example")
+    assert str(lowest.parameters["top"]) == "top: float = 0.01"
+    assert [str(parameter) for parameter in rows["intervention", "p{percent}"].parameters.values()] == [
         "percent: float",
         "scale: float = 1.0",
     ]
     assert rows["selector", "plain"].doc == ""
     assert rows["finetuner", "model"].doc == ""
-    assert rows["architecture", "tiny_llama"].parameters == ()
+    assert rows["architecture", "tiny_llama"].parameters == {}
     assert (
         {row.kind for row in host.describe()}
         == {"selector", "intervention", "finetuner", "executor", "architecture"}
@@ -457,7 +457,7 @@ def test_third_parties_are_found(site: Path, monkeypatch: pytest.MonkeyPatch) ->
     install(site, "kind_plugin", GOOD.format(name="kind"))
     host = Host(builtins=())
     row = next(row for row in host.describe() if row.name == "kind")
-    assert (row.distribution, row.version) == ("kind_plugin-dist", "1.5")
+    assert (row.source.distribution, row.source.version) == ("kind_plugin-dist", "1.5")
     host.resolve("selector", "kind")
     monkeypatch.setenv(DISABLE, "0")
     assert "kind" in Host(builtins=()).names("selector")
@@ -491,7 +491,7 @@ def test_the_host_of_this_process_has_the_builtins() -> None:
     assert get_host() is get_host()
     rows = {row.name: row for row in get_host().describe()}
     assert "p{percent}" in rows
-    assert {rows[name].distribution for name in ("lape", "none", "llama")} == {"lnbench"}
+    assert {rows[name].source.distribution for name in ("lape", "none", "llama")} == {"lnbench"}
 
 
 def test_the_host_is_light() -> None:

@@ -21,7 +21,10 @@ LISTING = """
 import json
 from lnbench.host import get_host
 host = get_host()
-rows = [(r.kind, r.name, [str(p) for p in r.parameters], r.doc, r.distribution, r.version) for r in host.describe()]
+rows = [
+    (r.kind, r.name, [str(p) for p in r.parameters.values()], r.doc, r.source.distribution, r.source.version)
+    for r in host.describe()
+]
 print(json.dumps([rows, host.canonical("selector", "most_active:fraction=0.05")]))
 """
 

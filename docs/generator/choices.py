@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from docs.generator.markdown import code, docstring, paragraphs, sentence, table
 from docs.generator.models import choices_in, default_text
-from lnbench.host import Row, get_host
+from lnbench.host import Registered, get_host
 from lnbench.model.architectures import ARCHITECTURES
 from lnbench.parameters import Parameter, target_of
 
@@ -18,9 +16,9 @@ _INTRODUCTION = (
 )
 
 
-def builtin() -> list[Row]:
+def builtin() -> list[Registered]:
     """Return what lnbench itself registers."""
-    return [row for row in get_host().describe() if row.distribution == "lnbench"]
+    return [row for row in get_host().describe() if row.source.distribution == "lnbench"]
 
 
 def body() -> str:
@@ -32,14 +30,13 @@ def body() -> str:
     return paragraphs(_INTRODUCTION, *sections)
 
 
-def _choice(row: Row) -> str:
-    factory = target_of(get_host().factory(row.kind, row.name))
+def _choice(row: Registered) -> str:
     rows = [
-        (code(one.name), default(one), sentence(described(factory, one), choices_in(one.annotation)))
-        for one in row.parameters
+        (code(one.name), default(one), sentence(one.description, choices_in(one.annotation)))
+        for one in row.parameters.values()
     ]
     parameters = table(("parameter", "default", "meaning"), rows) if rows else ""
-    return paragraphs(f"### {code(row.name)}", docstring(factory.__doc__), parameters)
+    return paragraphs(f"### {code(row.name)}", docstring(target_of(row.factory).__doc__), parameters)
 
 
 def default(parameter: Parameter) -> str:
@@ -48,11 +45,6 @@ def default(parameter: Parameter) -> str:
         return "required"
     value = parameter.default
     return code("+".join(value)) if isinstance(value, tuple) and value else default_text(value)
-
-
-def described(factory: Any, parameter: Parameter) -> str:
-    """Return what a parameter means."""
-    return factory.__pydantic_fields__[parameter.name].description or ""
 
 
 def architectures() -> str:
