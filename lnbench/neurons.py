@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import warnings
 import zlib
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, fingerprint, write_text
 from lnbench.formats import read_format, validated
 from lnbench.model.architectures import NEURON_SITES, POST
-from lnbench.neurons_json import FORMAT, OLDER, Document, SelectorChoice
+from lnbench.neurons_json import FORMAT, OLDER, Document, plain_selector, spread_json
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
 PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
@@ -100,31 +98,31 @@ class NeuronSet:
                 f"widths {list(self.widths)} do not fit {layers} layers of at most {width} units, or "
                 f"unit_size={unit_size} is below 1"
             )
-        self.selector = _plain_selector(selector)
+        self.selector = plain_selector(selector)
         self.statistics = statistics
-        self._neurons: dict[str, dict[int, Tensor]] = {}
-        for language in sorted(neurons):
-            per_layer = {
-                layer: self._indices(language, layer, neurons[language][layer]) for layer in sorted(neurons[language])
-            }
-            self._neurons[language] = {layer: found for layer, found in per_layer.items() if len(found)}
+        self._neurons: dict[str, dict[int, Tensor]] = {language: {} for language in sorted(neurons)}
+        for language, per_layer in self._neurons.items():
+            for layer in sorted(neurons[language]):
+                indices = self._indices(language, layer, neurons[language][layer])
+                if len(indices):
+                    per_layer[layer] = indices
 
     def _indices(self, language: str, layer: int, indices: Indices) -> Tensor:
         where = f"neurons of {language!r}, layer {layer}"
         if type(layer) is not int or not 0 <= layer < self.layers:
             raise LnbenchError(f"{where}: a layer is a whole number from 0 to {self.layers - 1}")
         try:
-            given = torch.as_tensor(indices).cpu()
+            values = torch.as_tensor(indices).cpu()
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise LnbenchError(f"{where}: the indices are not whole numbers") from error
         # An empty list makes a tensor of floats.
-        if given.dim() != 1 or (len(given) and given.dtype not in _WHOLE):
+        if values.dim() != 1 or (len(values) and values.dtype not in _WHOLE):
             raise LnbenchError(f"{where}: the indices are not a list of whole numbers")
-        found = _distinct(given)
-        if len(found) and not (found[0] >= 0 and found[-1] < self.widths[layer]):
-            wrong = int(found[0] if found[0] < 0 else found[-1])
-            raise LnbenchError(f"{where}: index {wrong} is outside 0 to {self.widths[layer] - 1}")
-        return found
+        distinct = _distinct(values)
+        outside = distinct[(distinct < 0) | (distinct >= self.widths[layer])]
+        if len(outside):
+            raise LnbenchError(f"{where}: index {int(outside[0])} is outside 0 to {self.widths[layer] - 1}")
+        return distinct
 
     @classmethod
     def from_masks(
@@ -135,14 +133,14 @@ class NeuronSet:
         statistics: str | None = None,
         **units: Any,
     ) -> NeuronSet:
-        """The set whose neurons are the true entries of ``BoolTensor[layers, width]`` masks, one per language.
+        """Return the set whose neurons are the true entries of ``BoolTensor[layers, width]`` masks, one per language.
 
         Raises:
             LnbenchError: no mask, or masks that are not boolean matrices of one shape.
         """
         shapes = {tuple(mask.shape) for mask in masks.values()}
         if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
-            raise LnbenchError("masks must be of one shape [layers, width], at least one of them")
+            raise LnbenchError("pass at least one mask; all masks must have the same shape [layers, width]")
         if any(mask.dtype != torch.bool for mask in masks.values()):
             raise LnbenchError("masks must be boolean")
         neurons = {
@@ -162,12 +160,12 @@ class NeuronSet:
         document = self._document()
         if self.site in NEURON_SITES and self.unit_size == 1 and "widths" not in document:
             # These fingerprints, of what the older format can hold too, are in cache keys and records.
-            document = {name: value for name, value in document.items() if name not in ("site", "unit_size")}
+            del document["site"], document["unit_size"]
             document["format"] = OLDER
         return fingerprint(document)
 
     def __getitem__(self, language: str) -> dict[int, Tensor]:
-        """Layer → sorted ``LongTensor`` of indices, for the layers that have any.
+        """Return layer → sorted ``LongTensor`` of indices, for the layers that have any.
 
         Raises:
             LnbenchError: the set has no such language.
@@ -193,23 +191,23 @@ class NeuronSet:
         return f"NeuronSet({self.model!r}, {self.layers} layers × {self.width}, {counts or 'no languages'})"
 
     def count(self, language: str) -> int:
-        """Number of neurons of ``language``."""
+        """Return the number of neurons of ``language``."""
         return sum(map(len, self[language].values()))
 
     def per_layer(self, language: str) -> Tensor:
-        """Number of neurons of ``language`` in each layer: ``LongTensor[layers]``."""
-        found = self[language]
-        return torch.tensor([len(found.get(layer, ())) for layer in range(self.layers)])
+        """Return the number of neurons of ``language`` in each layer: ``LongTensor[layers]``."""
+        per_layer = self[language]
+        return torch.tensor([len(per_layer.get(layer, ())) for layer in range(self.layers)])
 
     def mask(self, language: str) -> Tensor:
-        """``BoolTensor[layers, width]``, true at the neurons of ``language``."""
+        """Return ``BoolTensor[layers, width]``, true at the neurons of ``language``."""
         mask = torch.zeros(self.layers, self.width, dtype=torch.bool)
         for layer, indices in self[language].items():
             mask[layer, indices] = True
         return mask
 
     def union(self, languages: Iterable[str]) -> dict[int, Tensor]:
-        """The neurons that belong to at least one of ``languages``, in the form of ``neurons[language]``."""
+        """Return the neurons of at least one of ``languages``, in the form of ``neurons[language]``."""
         together: dict[int, list[Tensor]] = {}
         for language in languages:
             for layer, indices in self[language].items():
@@ -217,7 +215,7 @@ class NeuronSet:
         return {layer: _distinct(torch.cat(together[layer])) for layer in sorted(together)}
 
     def overlap(self) -> Overlap:
-        """What the languages share, pair by pair."""
+        """Return what the languages share, pair by pair."""
         flat = [self._flat(language) for language in self]
         everything = _distinct(torch.cat([_NOTHING, *flat]))
         member = torch.zeros(len(flat), len(everything), dtype=torch.double)
@@ -229,7 +227,7 @@ class NeuronSet:
         return Overlap(self.languages, counts, counts / either.clamp(min=1))
 
     def compare(self, other: NeuronSet) -> dict[str, Agreement]:
-        """How far two sets, of two selectors say, agree on each language that both have.
+        """Return how far two sets, for example of two selectors, agree on each language that both have.
 
         Raises:
             LnbenchError: the sets belong to models of different shapes, or share no language.
@@ -239,20 +237,20 @@ class NeuronSet:
         shared = [language for language in self if language in other]
         if not shared:
             raise LnbenchError(f"the two sets share no language: {', '.join(self)} and {', '.join(other)}")
-        result = {}
+        agreements = {}
         for language in shared:
             own, theirs = self._flat(language), other._flat(language)
             both = int(torch.isin(own, theirs).sum())
             either = len(own) + len(theirs) - both
-            result[language] = Agreement(len(own), len(theirs), both, both / either if either else 0.0)
-        return result
+            agreements[language] = Agreement(len(own), len(theirs), both, both / either if either else 0.0)
+        return agreements
 
     def _flat(self, language: str) -> Tensor:
         ids = [layer * self.width + indices for layer, indices in self[language].items()]
         return torch.cat([_NOTHING, *ids])
 
     def check(self, model_name: str, layers: int, width: int) -> None:
-        """Make sure that the set fits a model of ``layers`` × ``width`` neurons.
+        """Check that the set fits a model of ``layers`` × ``width`` neurons.
 
         A model of the same shape and another name may be a fine-tuned one or a copy, so that is only a warning.
 
@@ -262,7 +260,7 @@ class NeuronSet:
         if (self.layers, self.width) != (layers, width):
             raise LnbenchError(
                 f"these neurons belong to {self.model} ({self.layers} layers × {self.width}), not to "
-                f"{model_name} ({layers} layers × {width}): choose neurons anew for this model"
+                f"{model_name} ({layers} layers × {width}): select the neurons of this model"
             )
         if Path(self.model).name.casefold() != Path(model_name).name.casefold():
             warnings.warn(f"neurons of {self.model} are used with {model_name}, of the same shape", stacklevel=2)
@@ -272,15 +270,14 @@ class NeuronSet:
             language: {str(layer): indices.tolist() for layer, indices in per_layer.items()}
             for language, per_layer in self._neurons.items()
         }
-        head = {"format": FORMAT, "model": self.model, "layers": self.layers, "width": self.width}
-        head |= {"site": self.site, "unit_size": self.unit_size}
-        if len(set(self.widths)) > 1:
-            head["widths"] = list(self.widths)
-        return {**head, "selector": self.selector, "statistics": self.statistics, "neurons": neurons}
+        widths = {"widths": list(self.widths)} if len(set(self.widths)) > 1 else {}
+        shape = {"layers": self.layers, "width": self.width, "site": self.site, "unit_size": self.unit_size, **widths}
+        selection = {"selector": self.selector, "statistics": self.statistics, "neurons": neurons}
+        return {"format": FORMAT, "model": self.model, **shape, **selection}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as JSON, one layer a line."""
-        write_text(path, _spread(self._document(), depth=3) + "\n")
+        """Write the set as JSON, one line per layer."""
+        write_text(path, spread_json(self._document(), depth=3) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
@@ -290,21 +287,11 @@ class NeuronSet:
             LnbenchError: the file is missing, truncated, of another format or version, or its content is impossible.
         """
         content = read_format(path, FORMAT, "NeuronSet", OLDER)
-        document = validated(Document, content, f"{path} is not a valid NeuronSet")
-        neurons = {name: {int(layer): found for layer, found in row.items()} for name, row in document.neurons.items()}
-        selector = document.selector.model_dump() if document.selector else None
+        fields = validated(Document, content, f"{path} is not a valid NeuronSet").model_dump(exclude={"format"})
+        for language, layers in fields["neurons"].items():
+            fields["neurons"][language] = {int(layer): indices for layer, indices in layers.items()}
         with _naming(path):
-            return cls(
-                document.model,
-                document.layers,
-                document.width,
-                neurons,
-                selector,
-                document.statistics,
-                site=document.site or POST,
-                unit_size=document.unit_size,
-                widths=document.widths,
-            )
+            return cls(**fields)
 
     @classmethod
     def import_pth(cls, path: str | os.PathLike[str], languages: Sequence[str], model: str, width: int) -> NeuronSet:
@@ -325,8 +312,11 @@ class NeuronSet:
         rows = isinstance(data, list) and data and all(isinstance(row, list) and row for row in data)
         if not rows or len(set(map(len, data))) != 1:
             raise LnbenchError(f"{path} is not a published neuron file: a list of languages, each a list of layers")
-        if len(data) != len(languages) or len(set(languages)) != len(languages):
-            raise LnbenchError(f"{path} holds {len(data)} languages: name as many different ones, in its order")
+        if not len(data) == len(languages) == len(set(languages)):
+            raise LnbenchError(
+                f"{path} contains {len(data)} languages, --languages names {len(languages)}: pass {len(data)} distinct "
+                "codes in the file's order"
+            )
         # An expanded tensor is huge in memory though small on disk, so its size is looked at before its content.
         if not all(_is_small_vector(entry, width) for row in data for entry in row):
             raise LnbenchError(f"{path} does not fit: each layer must be a list of at most {width} indices")
@@ -345,7 +335,7 @@ class NeuronSet:
             torch.save(data, file)
 
     def export_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table of the columns ``language``, ``layer``, ``index``, one neuron a row."""
+        """Write a table of the columns ``language``, ``layer``, ``index``, one row per neuron."""
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["language", "layer", "index"])
@@ -370,7 +360,7 @@ _EXPORTS: dict[str, Callable[[NeuronSet, str | os.PathLike[str]], None]] = {
 
 @contextmanager
 def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put the file's name before what is wrong with its content."""
+    """Put the file's name before errors about its content."""
     try:
         yield
     except LnbenchError as error:
@@ -382,35 +372,15 @@ def _distinct(values: Tensor) -> Tensor:
     return distinct
 
 
-def _spread(value: Any, depth: int, indent: str = "\n  ") -> str:
-    """``value`` as JSON with its objects one entry a line, ``depth`` levels deep; all below stays on one line."""
-    if depth == 0 or not isinstance(value, dict) or not value:
-        return json.dumps(value, ensure_ascii=False)
-    entries = [f"{indent}{json.dumps(key)}: {_spread(entry, depth - 1, indent + '  ')}" for key, entry in value.items()]
-    return "{" + ",".join(entries) + indent[:-2] + "}"
-
-
 def _is_small_vector(value: object, most: int) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and value.dim() == 1 and value.numel() <= most
 
 
-def _plain_selector(selector: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """``selector`` as it reads back from a file, so that a set equals itself after a round trip."""
-    if selector is None:
-        return None
-    try:
-        checked = SelectorChoice.model_validate(dict(selector)).model_dump()
-        plain: dict[str, Any] = json.loads(json.dumps(checked, allow_nan=False))
-    except (ValidationError, TypeError, ValueError) as error:
-        raise LnbenchError('a selector is {"name": text, "parameters": {name: JSON value}}') from error
-    return plain
-
-
 def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tensor:
-    """Random neurons, which depend on ``language`` and ``seed`` alone.
+    """Draw random neurons, which depend on ``language`` and ``seed`` alone.
 
     Args:
-        language: Whose they are called.
+        language: The language they are drawn for.
         counts: ``LongTensor[layers]``, how many to draw.
         avoid: ``BoolTensor[layers, width]``, neurons to draw only where the others are too few.
         seed: Another one draws other neurons.
@@ -418,7 +388,7 @@ def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tens
     Returns:
         ``BoolTensor[layers, width]``.
     """
-    # A language's draw does not depend on which languages stand beside it.
+    # A language's draw does not depend on which other languages are drawn.
     # Torch reads 32 bits of a seed, so both go into these.
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {language}".encode()))
     drawn = torch.zeros_like(avoid)

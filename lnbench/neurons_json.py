@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+from lnbench.errors import LnbenchError
+from lnbench.model.architectures import POST
 
 FORMAT, OLDER = "lnbench.neurons/2", "lnbench.neurons/1"
 _LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)$", max_length=6)]
@@ -34,7 +39,7 @@ class Document(BaseModel):
     """Layers of the model."""
     width: StrictInt
     """Units per layer; of the widest layer where they differ."""
-    site: str | None = None
+    site: str = POST
     """Name of the [hook point](architectures.md) whose units they are; format 1 has none and means `post`."""
     unit_size: StrictInt = 1
     """Coordinates of one unit: 1 for neurons."""
@@ -46,3 +51,26 @@ class Document(BaseModel):
     """Fingerprint of the Statistics that the selector saw."""
     neurons: dict[str, dict[_LayerKey, list[StrictInt]]]
     """Language → layer → indices."""
+
+
+def plain_selector(selector: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return ``selector`` as it reads back from a file, so that a set equals itself after a round trip."""
+    if selector is None:
+        return None
+    try:
+        checked = SelectorChoice.model_validate(dict(selector)).model_dump()
+        plain: dict[str, Any] = json.loads(json.dumps(checked, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        expected = '{"name": str, "parameters": {str: JSON value}}'
+        raise LnbenchError(f"invalid selector {selector!r}: expected {expected}") from error
+    return plain
+
+
+def spread_json(value: Any, depth: int, indent: str = "\n  ") -> str:
+    """Return JSON with one line per entry of its objects, ``depth`` levels deep; all below is on one line."""
+    if depth == 0 or not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    entries = [
+        f"{indent}{json.dumps(key)}: {spread_json(entry, depth - 1, indent + '  ')}" for key, entry in value.items()
+    ]
+    return "{" + ",".join(entries) + indent[:-2] + "}"
