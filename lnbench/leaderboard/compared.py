@@ -14,11 +14,12 @@ from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.significance import LEVEL, Comparison, compare, holm
 from lnbench.sweeps.records import Record
 
+_Peers = defaultdict[tuple[Any, ...], list[Result]]
+"""Results by what makes them comparable; keys of different kinds have different lengths."""
 _NONE = "none"
-_COPIED = [name for name, field in Row.model_fields.items() if name in Record.model_fields and not field.exclude]
+_COPIED = {name for name, field in Row.model_fields.items() if name in Record.model_fields and not field.exclude}
 _NOISE = 1e-9
 """Of adding up the same documents in another order."""
-_UNPAIRED = "measured on other documents or prompts"
 
 
 def build(results: Sequence[Result]) -> list[Row]:
@@ -29,7 +30,7 @@ def build(results: Sequence[Result]) -> list[Row]:
     average of its random controls. Only cells with the very same setup, documents and prompts are compared; those of
     the same run come first.
     """
-    peers = _Peers(results)
+    peers = _comparable(results)
     own = [result for result in results if not result.repeated]
     rows = [_row(result, peers) for result in tqdm(own, desc="comparing", unit="row", disable=None)]
     _correct(rows, "p_value", "p_holm")
@@ -42,58 +43,38 @@ def build(results: Sequence[Result]) -> list[Row]:
     return rows
 
 
-class _Peers:
-    """What each result is compared with."""
-
-    def __init__(self, results: Sequence[Result]) -> None:
-        self._baselines: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-        self._without_adapter: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-        self._controls: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-        self._failed: set[tuple[Any, ...]] = set()
-        for result in results:
-            record = result.record
-            if record.is_baseline:
-                self._baselines[_loaded(record)].append(result)
-                if record.finetune == _NONE:
-                    self._without_adapter[_asked(record)].append(result)
-                if record.failed:
-                    self._failed.add(_named(record))
-            if record.control_of is not None:
-                self._controls[_overridden(record, record.control_of)].append(result)
-
-    def baselines(self, result: Result) -> list[Result]:
-        """Return the same without intervention; for an adapter's own baseline, the model without the adapter."""
-        if result.record.is_baseline:
-            return _own_first(result, self._without_adapter[_asked(result.record)])
-        return _own_first(result, self._baselines[_loaded(result.record)])
-
-    def lost_baseline(self, record: Record) -> bool:
-        """Return whether the baseline was tried and failed."""
-        return _named(record) in self._failed
-
-    def controls(self, result: Result) -> list[Result]:
-        """Return the same with random neurons in place of the selector's."""
-        return _own_first(result, self._controls[_overridden(result.record, result.record.selector)])
+def _comparable(results: Sequence[Result]) -> _Peers:
+    """Return the results that others are compared with, by what makes them comparable."""
+    peers: _Peers = defaultdict(list)
+    for result in results:
+        record = result.record
+        keys = [] if record.control_of is None else [_overridden(record, record.control_of)]
+        if record.is_baseline:
+            keys += [_loaded(record), _tried(record)]
+            keys += [_measured(record)] if record.finetune == _NONE else []
+        for key in keys:
+            peers[key].append(result)
+    return peers
 
 
 def _own_first(result: Result, others: Sequence[Result]) -> list[Result]:
-    """Put those of the same run before others, which may differ in the last digits."""
+    """Return those of the same run before others, which may differ in the last digits."""
     return sorted(others, key=lambda other: other.run != result.run)
 
 
-def _named(record: Record) -> tuple[Any, ...]:
+def _tried(record: Record) -> tuple[Any, ...]:
     # A cell that failed may know no more.
     return (record.model, record.setup, record.adapter, record.finetune, record.seed, record.task)
 
 
-def _asked(record: Record) -> tuple[Any, ...]:
-    loaded = (record.model, record.revision, record.dtype, record.quantization)
-    return (*loaded, record.setup, record.seed, record.task, record.metric)
+def _measured(record: Record) -> tuple[Any, ...]:
+    model = (record.model, record.revision, record.dtype, record.quantization)
+    return (*model, record.setup, record.seed, record.task, record.metric)
 
 
 def _loaded(record: Record) -> tuple[Any, ...]:
     # Weights that were changed in place are another model.
-    return (*_asked(record), record.adapter, record.finetune, record.weights)
+    return (*_measured(record), record.adapter, record.finetune, record.weights)
 
 
 def _overridden(record: Record, selector: str) -> tuple[Any, ...]:
@@ -104,14 +85,15 @@ def _overridden(record: Record, selector: str) -> tuple[Any, ...]:
 def _row(result: Result, peers: _Peers) -> Row:
     record = result.record
     notes = [note for note in (result.problem, result.note) if note]
-    compared: dict[str, Any] = {}
+    comparisons: dict[str, Any] = {}
     if record.metric is not None and not result.problem:
-        compared = _with_baseline(result, peers, notes) | _with_controls(result, peers, notes)
-    return Row.model_validate(
-        {name: getattr(record, name) for name in _COPIED}
-        | {"task_version": result.task_version, "higher_is_better": result.higher_is_better}
-        | compared
-        | {"note": "; ".join(notes) or None}
+        comparisons = _with_baseline(result, peers, notes) | _with_controls(result, peers, notes)
+    return Row(
+        **record.model_dump(include=_COPIED),
+        **comparisons,
+        task_version=result.task_version,
+        higher_is_better=result.higher_is_better,
+        note="; ".join(notes) or None,
     )
 
 
@@ -120,38 +102,41 @@ def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
     record = result.record
     if record.is_baseline and record.finetune == _NONE:
         return {}
-    there = peers.baselines(result)
-    same = _on_same_documents(result, there)
+    # An adapter's own baseline is the model without the adapter.
+    key = _measured(record) if record.is_baseline else _loaded(record)
+    baselines = _own_first(result, peers[key])
+    same = _on_same_documents(result, baselines)
     if not same:
-        failed = not there and peers.lost_baseline(record)
-        notes.append(f"not compared: {'the baseline failed' if failed else _why(result, there, 'baseline')}")
+        failed = not baselines and any(tried.record.failed for tried in peers[_tried(record)])
+        notes.append(f"not compared: {'the baseline failed' if failed else _why(result, baselines, 'baseline')}")
         return {}
-    found = compare(same[0].values, result.values)
-    return {"baseline": found.before, **_fields(found)}
+    comparison = compare(same[0].values, result.values)
+    return {"baseline": comparison.before, **_fields(comparison)}
 
 
 def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
     """Return the comparison with the average of the controls, where there are any."""
-    there = peers.controls(result)
-    if not there:
+    controls = _own_first(result, peers[_overridden(result.record, result.record.selector)])
+    if not controls:
         return {}
-    draws = {one.record.control_seed: one for one in reversed(_on_same_documents(result, there))}
+    # The first of each seed.
+    draws = {control.record.control_seed: control for control in reversed(_on_same_documents(result, controls))}
     if not draws:
-        notes.append(f"not compared with controls: {_why(result, there, 'control')}")
+        notes.append(f"not compared with controls: {_why(result, controls, 'control')}")
         return {}
-    before = np.stack([draw.values for draw in draws.values()])
-    found, means = compare(before, result.values), before.mean(axis=1)
+    values = np.stack([draw.values for draw in draws.values()])
+    comparison, means = compare(values, result.values), values.mean(axis=1)
     return {
-        "control": found.before,
+        "control": comparison.before,
         "control_min": float(means.min()),
         "control_max": float(means.max()),
         "n_controls": len(draws),
-        **{f"control_{name}": value for name, value in _fields(found).items()},
+        **_fields(comparison, "control_"),
     }
 
 
-def _fields(found: Comparison) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in ("delta", "ci_low", "ci_high", "p_value", "mde")}
+def _fields(comparison: Comparison, prefix: str = "") -> dict[str, Any]:
+    return {prefix + name: getattr(comparison, name) for name in ("delta", "ci_low", "ci_high", "p_value", "mde")}
 
 
 def _on_same_documents(result: Result, others: Sequence[Result]) -> list[Result]:
@@ -164,11 +149,11 @@ def _why(result: Result, others: Sequence[Result], kind: str) -> str:
         return f"no {kind}"
     if problems := [other.problem for other in others if other.problem]:
         return f"in the {kind}, {problems[0]}"
-    common, nearest = max(
-        ((len({*other.documents} & {*result.documents}), other) for other in others), key=lambda pair: pair[0]
-    )
-    sizes = f"{len(nearest.documents)} documents there, {len(result.documents)} here, {common} in common"
-    return f"the {kind} was {_UNPAIRED} ({sizes})"
+    documents = {*result.documents}
+    nearest = max(others, key=lambda other: len(documents & {*other.documents}))
+    common = len(documents & {*nearest.documents})
+    sizes = f"{len(nearest.documents)} documents there, {len(documents)} here, {common} in common"
+    return f"the {kind} was measured on other documents or prompts ({sizes})"
 
 
 def _correct(rows: Sequence[Row], p_value: str, p_holm: str) -> None:

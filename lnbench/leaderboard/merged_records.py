@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,70 +66,67 @@ def read_runs(runs: Iterable[str | Path]) -> list[Result]:
     Raises:
         LnbenchError: a file is missing or damaged; two runs disagree about the same cell.
     """
-    found: dict[tuple[Any, ...], list[tuple[Record, Path]]] = {}
+    measured: dict[tuple[Any, ...], list[tuple[Record, Path]]] = defaultdict(list)
     files = {path.resolve(): path for path in (run / records.FILE if run.is_dir() else run for run in map(Path, runs))}
     for file in files.values():
-        folder = file.parent
         for record in records.load(file):
-            same = found.setdefault((record.cell, record.language, record.task, record.metric), [])
-            if same:
-                _check_same(same[0], (record, folder))
-            same.append((record, folder))
-    succeeded = {key[0] for key, same in found.items() if not same[0][0].failed}
+            same = measured[record.cell, record.language, record.task, record.metric]
+            same.append((record, file.parent))
+            _check_same(*same[0], *same[-1])
+    succeeded = {same[0][0].cell for same in measured.values() if not same[0][0].failed}
     reader, results = _Reader(), []
-    for key, same in found.items():
-        if same[0][0].failed and key[0] in succeeded:
+    for same in measured.values():
+        first = same[0][0]
+        if first.failed and first.cell in succeeded:
             continue
-        differs = any(not _same(record.value, same[0][0].value) for record, _ in same)
+        differs = any(not _same(record.value, first.value) for record, _ in same)
         for number, (record, folder) in enumerate(same):
             result = reader.result(record, folder)
             results.append(replace(result, run=folder, repeated=number > 0, note=_ROUNDED if differs else None))
     return results
 
 
-def _check_same(first: tuple[Record, Path], second: tuple[Record, Path]) -> None:
+def _check_same(first: Record, folder: Path, second: Record, other_folder: Path) -> None:
     """Make sure that two runs have the same numbers for one cell.
 
     Raises:
         LnbenchError: they have not.
     """
-    (one, here), (other, there) = first, second
-    if one.n == other.n and _equal_but_for_rounding(one, other):
-        return
-    raise LnbenchError(
-        f"{here} and {there} disagree about the cell {one.cell} ({one.model}, {one.selector}, {one.intervention}, "
-        f"{one.task}, {one.metric}): {one.value} on {one.n} documents and {other.value} on {other.n}; leave out one of "
-        "the runs, or measure the cell again"
-    )
+    if first.n != second.n or not _rounding_explains(first, second):
+        raise LnbenchError(
+            f"{folder} and {other_folder} disagree about the cell {first.cell} ({first.model}, {first.selector}, "
+            f"{first.intervention}, {first.task}, {first.metric}): {first.value} on {first.n} documents and "
+            f"{second.value} on {second.n}; leave out one of the runs, or measure the cell again"
+        )
 
 
-def _same(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+def _same(first: float | None, second: float | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
 
 
-def _equal_but_for_rounding(one: Record, other: Record) -> bool:
+def _rounding_explains(first: Record, second: Record) -> bool:
     """Return whether rounding by batch size or hardware can explain the difference."""
-    if one.value is None or other.value is None or _same(one.value, other.value):
-        return _same(one.value, other.value)
-    relative = _ROUNDING if one.dtype in _PRECISE and one.quantization is None else _ROUNDING_COARSE
-    documents = one.n or 1
-    counts = [value * documents for value in (one.value, other.value)]
+    if first.value is None or second.value is None or _same(first.value, second.value):
+        return _same(first.value, second.value)
+    documents = first.n or 1
+    counts = [value * documents for value in (first.value, second.value)]
     if all(0 <= count <= documents and _same(count, round(count)) for count in counts):
         # A share of documents: where two choices are as likely as each other, rounding decides.
         return abs(counts[0] - counts[1]) <= max(1, _FLIPPED * documents) + _TOLERANCE
-    return math.isclose(one.value, other.value, rel_tol=relative)
+    precise = first.dtype in _PRECISE and first.quantization is None
+    return math.isclose(first.value, second.value, rel_tol=_ROUNDING if precise else _ROUNDING_COARSE)
 
 
 class _Reader:
     """Reads lm-eval's files, and keeps numbers only."""
 
     def __init__(self) -> None:
-        self._path: Path | None = None
-        self._samples: list[Sample] = []
-        self._results: dict[Path, dict[str, Any]] = {}
-        self._known: dict[tuple[Document, ...], tuple[Document, ...]] = {}
+        self._results = lru_cache(8)(read_json)
+        # The records that share a file follow one another.
+        self._samples = lru_cache(1)(lambda path: list(_samples(path)))
+        self._documents: dict[tuple[Document, ...], tuple[Document, ...]] = {}
 
     def result(self, record: Record, folder: Path) -> Result:
         """Return a record with its documents.
@@ -137,31 +136,19 @@ class _Reader:
         """
         if record.failed or record.metric is None:
             return Result(record)
-        results = self._results_in(inside(folder, record.results)) if record.results else {}
+        results = self._results(inside(folder, record.results)) if record.results else {}
         name = record.metric.partition(",")[0]
         about = {
-            "task_version": results.get("versions", {}).get(record.task),
-            "higher_is_better": results.get("higher_is_better", {}).get(record.task, {}).get(name),
+            "task_version": (results.get("versions") or {}).get(record.task),
+            "higher_is_better": (results.get("higher_is_better") or {}).get(record.task, {}).get(name),
         }
         if record.samples is None:
             return Result(record, problem="lm-eval kept no samples", **about)
-        found, problem = values_of(self._read(inside(folder, record.samples)), record.metric, record.value)
-        documents = tuple(sorted(found, key=repr))
-        values = np.array([found[document] for document in documents], dtype=float)
+        values, problem = values_of(self._samples(inside(folder, record.samples)), record.metric, record.value)
+        documents = tuple(sorted(values, key=repr))
         # Most cells have the documents of others: they are kept once.
-        return Result(record, self._known.setdefault(documents, documents), values, problem, **about)
-
-    def _results_in(self, path: Path) -> dict[str, Any]:
-        if path not in self._results:
-            found = read_json(path)
-            self._results[path] = {key: found.get(key) or {} for key in ("versions", "higher_is_better")}
-        return self._results[path]
-
-    def _read(self, path: Path) -> list[Sample]:
-        """Return the samples of a file; the records that share one follow one another."""
-        if path != self._path:
-            self._samples, self._path = list(_samples(path)), path
-        return self._samples
+        documents = self._documents.setdefault(documents, documents)
+        return Result(record, documents, np.array([values[document] for document in documents]), problem, **about)
 
 
 def inside(run: Path, name: str) -> Path:
@@ -177,28 +164,26 @@ def inside(run: Path, name: str) -> Path:
 
 
 def _samples(path: Path) -> Iterator[Sample]:
-    try:
-        for sample in lines_of(path):
-            values = {name: sample.get(name) for name in sample["metrics"]}
-            document = (sample["doc_id"], sample["doc_hash"], sample.get("prompt_hash"))
-            yield document, sample.get("filter", "none"), values
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LnbenchError(f"{path} is not a file of lm-eval's samples ({error}); run the sweep again") from error
+    for sample in lines_of(path):
+        values = {name: sample.get(name) for name in sample["metrics"]}
+        yield (sample["doc_id"], sample["doc_hash"], sample.get("prompt_hash")), sample.get("filter", "none"), values
 
 
-def lines_of(path: Path) -> Iterator[Any]:
+def lines_of(path: Path) -> Iterator[dict[str, Any]]:
     """Yield lm-eval's samples as they are in the file.
 
     Raises:
-        LnbenchError: the file is missing or damaged.
+        LnbenchError: the file is missing or damaged, or a line has no document, or no names of metrics.
     """
     try:
         with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
+            for sample in map(json.loads, file):
+                if not {"doc_id", "doc_hash"} <= sample.keys() or not isinstance(sample.get("metrics"), list):
+                    raise ValueError("a line has no doc_id, doc_hash or metrics")
+                yield sample
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}; run the sweep again") from error
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise LnbenchError(f"{path} is not a file of lm-eval's samples ({error}); run the sweep again") from error
 
 
@@ -214,15 +199,15 @@ def values_of(samples: Sequence[Sample], metric: str, value: float | None) -> tu
         The values; or none, and why they cannot be compared document by document.
     """
     name, _, chosen = metric.partition(",")
-    found = {
+    scores = {
         document: values[name] for document, used, values in samples if used == (chosen or "none") and name in values
     }
-    if not found:
+    if not scores:
         return {}, f"lm-eval's samples have no {metric}"
-    if not all(isinstance(one, int | float) for one in found.values()):
+    if not all(isinstance(score, int | float) for score in scores.values()):
         return {}, f"{metric} is made from all documents together: they have no values of their own"
-    numbers = {document: float(one) for document, one in found.items()}
-    if undefined := sum(not math.isfinite(one) for one in numbers.values()):
+    numbers = {document: float(score) for document, score in scores.items()}
+    if undefined := sum(not math.isfinite(number) for number in numbers.values()):
         return {}, f"{undefined} of {len(numbers)} documents have no finite {metric}"
     mean = math.fsum(numbers.values()) / len(numbers)
     if value is not None and not _same(mean, value):

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from lnbench.errors import LnbenchError
 from lnbench.files import write_json
-from lnbench.formats import first_error, read_format
+from lnbench.formats import read_format, validated
 from lnbench.sweeps.records import Record
 
 FORMAT = "lnbench.leaderboard/1"
@@ -91,6 +90,10 @@ class Row(Record):
         return (self.model, self.revision, self.dtype, self.quantization, self.setup, self.task_pattern)
 
 
+class _Rows(BaseModel):
+    rows: list[Row]
+
+
 def pattern_of(task: str, language: str) -> str:
     """Return a task's name with ``{lang}`` in place of the language, where the name has it."""
     parts = task.split("_")
@@ -128,8 +131,4 @@ def load(path: str | Path) -> list[Row]:
         LnbenchError: missing, truncated, or of another format.
     """
     content = read_format(path, FORMAT, "leaderboard")
-    try:
-        return [Row.model_validate(row) for row in content["rows"]]
-    except (KeyError, TypeError, ValidationError) as error:
-        problem = first_error(error) if isinstance(error, ValidationError) else f"no list of rows ({error})"
-        raise LnbenchError(f"{path} is not a valid leaderboard: {problem}; run lnbench leaderboard again") from error
+    return validated(_Rows, content, f"{path} is not a valid leaderboard", "run lnbench leaderboard again").rows
