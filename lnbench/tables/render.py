@@ -8,11 +8,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lnbench.tables.table import EMPTY, Cell, Table
+from lnbench.tables.table import EMPTY, Cell, Table, TableRow
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
     from rich.console import Group
 
@@ -33,7 +35,6 @@ _LATEX = str.maketrans(
     }
 )
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.]|inf)")
-"""A hyphen that is a minus."""
 _NUMBERS = ("value", "change", "low", "high", "marks", "published", "difference", "note")
 
 
@@ -51,19 +52,16 @@ def _terminal(table: Table) -> Iterator[Any]:
     from rich.text import Text
 
     shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
-    words = len(table.headings) - len(table.columns)
+    lines = list(table.lines())
     for place, heading in enumerate(table.headings):
-        if place >= words:
-            widest = max(cell_len(texts[place]) for texts in [table.headings, *(texts for _, texts in table.lines())])
-            shown.add_column(Text(heading), justify="right", no_wrap=True, min_width=widest)
-        else:
+        if place < table.text_columns:
             shown.add_column(Text(heading), overflow="fold")
-    for row, texts in table.lines():
-        cells = [
-            Text(text, style="bold" if place >= words and row.cells[place - words].emphasis else "")
-            for place, text in enumerate(texts)
-        ]
-        shown.add_row(*cells, style="dim" if row.quiet else None, end_section=row.section)
+        else:
+            widest = max(cell_len(text) for text in [heading, *(texts[place] for _, texts in lines)])
+            shown.add_column(Text(heading), justify="right", no_wrap=True, min_width=widest)
+    for row, texts in lines:
+        styles = [""] * table.text_columns + ["bold" if cell.emphasis else "" for cell in row.cells]
+        shown.add_row(*map(Text, texts, styles), style="dim" if row.quiet else None, end_section=row.section)
     yield shown
     yield from map(Text, table.legend())
     yield ""
@@ -71,7 +69,7 @@ def _terminal(table: Table) -> Iterator[Any]:
 
 def markdown(table: Table) -> str:
     """Return the table as Markdown, with a heading and its legend."""
-    alignment = ["---"] * (len(table.headings) - len(table.columns)) + ["--:"] * len(table.columns)
+    alignment = ["---"] * table.text_columns + ["--:"] * len(table.columns)
     texts = [table.headings, *(texts for _, texts in table.lines())]
     headings, *lines = ([*map(escape_markdown, line)] for line in texts)
     rows = ["| " + " | ".join(line) + " |" for line in (headings, alignment, *lines)]
@@ -89,19 +87,12 @@ def csv_text(*tables: Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "row", "column", *_NUMBERS])
-    for title, labels, column, cell in _cells(tables):
-        for number in cell.numbers():
-            writer.writerow([title, " / ".join(labels), column, *(getattr(number, name) for name in _NUMBERS)])
-    return text.getvalue()
-
-
-def _cells(tables: Sequence[Table]) -> Iterator[tuple[str, Sequence[str], str, Cell]]:
-    """Yield each cell with its table's title, its row's labels and its column."""
     for table in tables:
         for row in table.rows:
-            for column, cell in zip(table.columns, row.cells, strict=True):
-                if cell is not EMPTY:
-                    yield table.title, row.labels, column, cell
+            place = [table.title, " / ".join(row.labels)]
+            for column, cell in _cells(table, row):
+                writer.writerows([*place, column, *_numbers(number).values()] for number in cell.numbers())
+    return text.getvalue()
 
 
 def json_text(*tables: Table) -> str:
@@ -110,18 +101,23 @@ def json_text(*tables: Table) -> str:
 
 
 def _plain(table: Table) -> dict[str, Any]:
-    rows = [
-        {
-            "labels": dict(zip(table.labels, row.labels, strict=True)),
-            "cells": [
-                {"column": column, "text": cell.text()} | {name: _finite(getattr(cell, name)) for name in _NUMBERS}
-                for column, cell in zip(table.columns, row.cells, strict=True)
-                if cell is not EMPTY
-            ],
-        }
-        for row in table.rows
-    ]
+    rows = []
+    for row in table.rows:
+        cells = [
+            {"column": column, "text": cell.text()} | {name: _finite(value) for name, value in _numbers(cell).items()}
+            for column, cell in _cells(table, row)
+        ]
+        rows.append({"labels": dict(zip(table.labels, row.labels, strict=True)), "cells": cells})
     return {"title": table.title, "rows": rows, "notes": table.legend()}
+
+
+def _cells(table: Table, row: TableRow) -> list[tuple[str, Cell]]:
+    """Return each cell of a row with its column."""
+    return [pair for pair in zip(table.columns, row.cells, strict=True) if pair[1] is not EMPTY]
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    return {name: getattr(cell, name) for name in _NUMBERS}
 
 
 def _finite(value: Any) -> Any:
@@ -135,59 +131,37 @@ def html(table: Table, identifier: str | None = None) -> Markup:
         table: The table.
         identifier: The ``id`` of its caption in a page, where the table gets a box that scrolls if it is too wide.
     """
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
-    words = len(table.headings) - len(table.columns)
+    return Markup(_html_template().render(table=table, identifier=identifier))
 
-    def cells(texts: Sequence[str]) -> Markup:
-        parts = []
-        for place, text in enumerate(texts):
-            if place >= words:
-                opening = 'td class="number"'
-            elif place or not text:  # A line that continues a row has no name of its own.
-                opening = 'td dir="auto"'
-            else:
-                opening = 'th scope="row" dir="auto"'
-            shown = _MINUS.sub("−", text) if place >= words else text
-            parts.append(Markup("<{}>{}</{}>").format(Markup(opening), shown, opening[:2]))
-        return Markup("").join(parts)
 
-    headings = Markup("").join(
-        Markup('<th scope="col"{} dir="auto">{}</th>').format(Markup(' class="number"' if place >= words else ""), name)
-        for place, name in enumerate(table.headings)
+@cache
+def _html_template() -> Template:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("lnbench.tables"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    body = Markup("\n").join(
-        Markup("<tr{}>{}</tr>").format(Markup(' class="quiet"' if row.quiet else ""), cells(texts))
-        for row, texts in table.lines()
-    )
-    named = Markup(' id="{}"').format(identifier) if identifier else ""
-    caption = Markup('<caption{} dir="auto">{}</caption>').format(named, table.title)
-    notes = Markup("").join(Markup('<li dir="auto">{}</li>').format(note) for note in table.legend())
-    listed = Markup('\n<ul class="notes">{}</ul>').format(notes) if notes else escape("")
-    frame = Markup("<table>\n{}\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>")
-    element = frame.format(caption, headings, body)
-    if identifier:
-        box = Markup('<div class="scroll" role="region" aria-labelledby="{}" tabindex="0">\n{}\n</div>')
-        element = box.format(identifier, element)
-    return element + listed
+    environment.filters["minus"] = _with_minus
+    return environment.get_template("table.html")
 
 
 def latex(table: Table) -> str:
     """Return the table for LaTeX with ``booktabs``, its legend below the rules."""
-    words = len(table.headings) - len(table.columns)
     lines = [
         "% needs \\usepackage{booktabs}; for text in other scripts, LuaLaTeX or XeLaTeX with fonts that have them",
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{escape_latex(table.title)}}}",
-        f"\\begin{{tabular}}{{{'l' * words}{'r' * len(table.columns)}}}",
+        f"\\begin{{tabular}}{{{'l' * table.text_columns}{'r' * len(table.columns)}}}",
         "\\toprule",
         _latex_row(table.headings, len(table.headings)),
         "\\midrule",
     ]
     rows = list(table.lines())
     for number, (row, texts) in enumerate(rows):
-        lines.append(_latex_row(texts, words))
+        lines.append(_latex_row(texts, table.text_columns))
         ends = number + 1 < len(rows) and rows[number + 1][0] is not row
         if ends and (row.section or table.has_published):
             lines.append("\\midrule")
@@ -201,13 +175,18 @@ def escape_latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def _latex_row(texts: Sequence[str], words: int) -> str:
+def _latex_row(texts: Sequence[str], text_columns: int) -> str:
     cells = []
     for place, text in enumerate(texts):
-        escaped = escape_latex(_MINUS.sub("−", text) if place >= words else text)
+        escaped = escape_latex(_with_minus(text) if place >= text_columns else text)
         # Behind the end of a line, a bracket or asterisk would be read as its argument.
         cells.append(f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped)
     return " & ".join(cells) + " \\\\"
+
+
+def _with_minus(text: str) -> str:
+    """Return ``text`` with a minus for each hyphen that is one."""
+    return _MINUS.sub("−", text)
 
 
 def _each(renderer: Callable[[Table], str]) -> Callable[..., str]:

@@ -135,6 +135,11 @@ class Table:
         """The headings of all columns as they are shown, with one for ``measured``, ``published``, ``difference``."""
         return [*self.labels, *(["value"] if self.has_published else []), *self.columns]
 
+    @property
+    def text_columns(self) -> int:
+        """How many of them are text, before the columns of numbers."""
+        return len(self.headings) - len(self.columns)
+
     def lines(self) -> Iterator[tuple[TableRow, list[str]]]:
         """Yield each line in text; with published values, a row has one line for each of :data:`KINDS`."""
         for row in self.rows:
@@ -148,4 +153,4 @@ class Table:
     def legend(self) -> list[str]:
         """Return the sentences below the table: what its marks say, then its notes."""
         used = {mark for row in self.rows for cell in row.cells for mark in cell.marks}
-        return [*(f"{mark} {meaning}" for mark, meaning in self.marks.items() if mark in used), *self.notes]
+        return [*(f"{mark} {meaning}." for mark, meaning in self.marks.items() if mark in used), *self.notes]
