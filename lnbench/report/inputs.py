@@ -4,68 +4,66 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from lnbench import leaderboard
+from lnbench.analysis import Stability
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json
 from lnbench.finetuning import training_record as training
 from lnbench.leaderboard import Row
 from lnbench.leaderboard.merged_records import Result
 from lnbench.neurons import NeuronSet
+from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import store
 from lnbench.sweeps import records
+from lnbench.sweeps.records import Record
+from lnbench.tables.reproduction import Reproduction
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from lnbench.analysis import Stability
-    from lnbench.perplexity.matrix import PerplexityMatrix
-    from lnbench.tables.reproduction import Reproduction
-
-MATRIX, REPRODUCTION, NEURONS, MANIFEST = "perplexity.json", "reproduction.json", "neurons", "manifest.json"
-STABILITY = "stability.json"
+_NEURONS = "neurons"
+_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    PerplexityMatrix.usual_name: ("matrices", PerplexityMatrix.load),
+    Reproduction.usual_name: ("reproductions", Reproduction.load),
+    Stability.usual_name: ("stabilities", Stability.load),
+    training.FILE: ("trainings", training.read),
+}
+"""File → the field of :class:`Sources` that it belongs to, and what reads it from its folder."""
 _SKIPPED = ("cells", "unfinished", "shards")
 """Folders that hold nothing of a report's, and much else."""
-_SEARCHED_FOR = f"{records.FILE}, {MATRIX}, {REPRODUCTION}, {NEURONS}/*.json, {STABILITY}, {training.FILE}, Statistics"
-_Model = TypeVar("_Model", bound="BaseModel")
+_Model = TypeVar("_Model", bound=BaseModel)
+_Name = TypeVar("_Name", str, str | None)
 
 
 @dataclass(frozen=True)
 class OverrideInfo:
-    """What lm-eval's results file says of the override in one cell: ``config`` → ``lnbench``.
+    """What lm-eval's results file says of the override in one cell: ``config`` → ``lnbench``."""
 
-    Attributes:
-        outside: Largest share of a language's written values that lie outside the range observed on text.
-        read_site: Where values were read.
-        write_site: Where they were written.
-        neurons: Language → neurons.
-        neuron_file: File of the NeuronSet.
-        fingerprint: Of the NeuronSet.
-        corpus: Text or Statistics that the values come from.
-        corpus_tokens: Tokens per language, where it was text.
-        selector: As the records have it.
-        control: Whether the neurons are random ones.
-    """
-
+    selector: str
+    control: bool
+    """Whether the neurons are random ones."""
     outside: float | None
+    """Largest share of a language's written values that lie outside the range observed on text."""
     read_site: str | None
     write_site: str | None
     neurons: Mapping[str, int]
+    """Language → how many."""
     neuron_file: str | None
     fingerprint: str | None
+    """Of the NeuronSet."""
     corpus: str | None
+    """Text or Statistics that the values come from."""
     corpus_tokens: int | None
-    selector: str | None = None
-    control: bool = False
+    """Tokens per language, where it was text."""
 
     @classmethod
-    def read(cls, path: Path) -> OverrideInfo | None:
-        """Read a results file; None where it was not lnbench that measured.
+    def read(cls, path: Path, record: Record) -> OverrideInfo | None:
+        """Read the results file of a record; None where it was not lnbench that measured.
 
         Raises:
             LnbenchError: the file is missing or damaged.
@@ -76,6 +74,8 @@ class OverrideInfo:
         shares = [share for part in applied if isinstance(share := part.get("share_outside_observed_range"), float)]
         neuron_set, statistics = mapping(info.get("neuron_set")), info.get("statistics")
         return cls(
+            selector=record.selector,
+            control=record.control_of is not None,
             outside=max(shares, default=None),
             read_site=info.get("read_site"),
             write_site=info.get("write_site"),
@@ -131,18 +131,18 @@ class Sources:
     def _shown(self, model: _Model, *names: str) -> _Model:
         return model.model_copy(update={name: self.named(getattr(model, name)) for name in names})
 
-    def named(self, text: str | None) -> str | None:
+    def named(self, text: _Name) -> _Name:
         """Return what the page calls a model, selector or adapter: the last part of a path, if no other shares it."""
-        return self._names.get(text, text) if text else text
+        return self._names.get(text, text)
 
     @cached_property
-    def _names(self) -> dict[str, str]:
-        given = {value for row in self.rows for value in (row.model, row.selector, row.control_of, row.adapter)}
-        given |= {value for matrix in self.matrices.values() for value in (matrix.model, matrix.selector)}
-        given |= {model for reproduction in self.reproductions.values() for model in reproduction.models}
-        paths = [Path(value) for value in given if value and Path(value).is_absolute()]
-        known = Counter(path.name for path in paths)
-        return {str(path): path.name for path in paths if known[path.name] == 1}
+    def _names(self) -> dict[str | None, str]:
+        names = {value for row in self.rows for value in (row.model, row.selector, row.control_of, row.adapter)}
+        names |= {value for matrix in self.matrices.values() for value in (matrix.model, matrix.selector)}
+        names |= {model for reproduction in self.reproductions.values() for model in reproduction.models}
+        paths = [Path(name) for name in names if name and Path(name).is_absolute()]
+        counts = Counter(path.name for path in paths)
+        return {str(path): path.name for path in paths if counts[path.name] == 1}
 
     @cached_property
     def neuron_sets(self) -> dict[str, NeuronSet]:
@@ -155,7 +155,7 @@ class Sources:
         for selector, fingerprint, file in self._overridden():
             if fingerprint not in sets and (neurons := _unchanged(file, fingerprint)):
                 sets[fingerprint] = neurons
-            names[fingerprint] = self.named(selector) or selector
+            names[fingerprint] = self.named(selector)
         by_name: dict[str, NeuronSet] = {}
         for fingerprint, neurons in sets.items():
             name = names[fingerprint]
@@ -165,7 +165,7 @@ class Sources:
     def _overridden(self) -> Iterator[tuple[str, str, str | None]]:
         """Yield selector, fingerprint and file of the NeuronSets that cells and matrices name."""
         for info in self.overrides.values():
-            if not info.control and info.selector and info.fingerprint:
+            if not info.control and info.fingerprint:
                 yield info.selector, info.fingerprint, info.neuron_file
         for matrix in self.matrices.values():
             yield matrix.selector, matrix.neuron_set, matrix.selector
@@ -176,11 +176,10 @@ class Sources:
         overrides: dict[str, OverrideInfo] = {}
         for result in self.results:
             record = result.record
-            if record.results and record.cell not in overrides:
-                info = OverrideInfo.read(result.run / record.results)
-                if info is not None:
-                    control = record.control_of is not None
-                    overrides[record.cell] = replace(info, selector=record.selector, control=control)
+            if not record.results or record.cell in overrides:
+                continue
+            if info := OverrideInfo.read(result.run / record.results, record):
+                overrides[record.cell] = info
         return overrides
 
 
@@ -203,51 +202,40 @@ def find(runs: Sequence[Path]) -> Sources:
                 beside = (folder / run).resolve()
                 if not beside.is_relative_to(folder.resolve().parent):
                     raise LnbenchError(
-                        f"{folder / REPRODUCTION} refers to {run}, which is outside the given folders; add that folder "
-                        "to the command"
+                        f"{folder / Reproduction.usual_name} refers to {run}, which is outside the given folders; add "
+                        "that folder to the command"
                     )
                 _take_all(beside, sources)
         nested = any(root != other and (root.is_relative_to(other) or other.is_relative_to(root)) for other in roots)
         if sources.size == before and not nested:
-            raise LnbenchError(f"nothing to report in {root}; looked there and in its subfolders for {_SEARCHED_FOR}")
+            names = ", ".join([records.FILE, *_READERS, f"{_NEURONS}/*.json", "Statistics"])
+            raise LnbenchError(f"nothing to report in {root}; looked there and in its subfolders for {names}")
     return sources
 
 
 def _take_all(root: Path, sources: Sources) -> None:
     """Read what a report shows from a folder and its subfolders."""
-    for folder, below, files in os.walk(root):
+    for name, below, files in os.walk(root):
         below[:] = sorted(name for name in below if not name.startswith((".", "checkpoint-")) and name not in _SKIPPED)
-        _take(Path(folder), set(files), sources)
+        folder = Path(name)
+        if records.FILE in files and folder not in sources.sweeps:
+            sources.sweeps.append(folder)
+        for file, (kind, read) in _READERS.items():
+            if file in files:
+                getattr(sources, kind)[folder] = read(folder)
+        if store.MANIFEST in files:
+            manifest = read_json(folder / store.MANIFEST)
+            if manifest.get("format") in (store.FORMAT, store.OLDER):
+                sources.statistics[folder] = manifest
+        if folder.name == _NEURONS:
+            for file in sorted(file for file in files if file.endswith(".json")):
+                _keep(sources.neurons, NeuronSet.load(folder / file), folder / file)
 
 
-def _take(folder: Path, files: set[str], sources: Sources) -> None:
-    if records.FILE in files and folder not in sources.sweeps:
-        sources.sweeps.append(folder)
-    if MATRIX in files:
-        from lnbench.perplexity.matrix import PerplexityMatrix
-
-        sources.matrices[folder] = PerplexityMatrix.load(folder / MATRIX)
-    if REPRODUCTION in files:
-        from lnbench.tables.reproduction import Reproduction
-
-        sources.reproductions[folder] = Reproduction.load(folder / REPRODUCTION)
-    if STABILITY in files:
-        from lnbench.analysis import Stability
-
-        sources.stabilities[folder] = Stability.load(folder / STABILITY)
-    if training.FILE in files and (record := training.read(folder)):
-        sources.trainings[folder] = record
-    if MANIFEST in files and (manifest := read_json(folder / MANIFEST)).get("format") in (store.FORMAT, store.OLDER):
-        sources.statistics[folder] = manifest
-    if folder.name == NEURONS:
-        for file in sorted(name for name in files if name.endswith(".json")):
-            _keep(sources.neurons, NeuronSet.load(folder / file), folder / file)
-
-
-def _keep(kept: dict[str, NeuronSet], neurons: NeuronSet, file: Path) -> None:
-    """Add a set under its file's name, unless it is there already; two sets of one name get their folder's too."""
-    if neurons.fingerprint not in {known.fingerprint for known in kept.values()}:
-        kept[file.stem if file.stem not in kept else f"{file.parent.parent.name}/{file.stem}"] = neurons
+def _keep(sets: dict[str, NeuronSet], neurons: NeuronSet, file: Path) -> None:
+    """Add a set under its file's name, unless it is there already; a second one of that name gets its folder's too."""
+    if neurons.fingerprint not in {other.fingerprint for other in sets.values()}:
+        sets[file.stem if file.stem not in sets else f"{file.parent.parent.name}/{file.stem}"] = neurons
 
 
 def _unchanged(file: str | None, fingerprint: str) -> NeuronSet | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lnbench.demo import CORPUS
 from lnbench.leaderboard import Row
 from lnbench.report.inputs import Sources, mapping
 from lnbench.tables.table import Cell, Table, TableRow
@@ -30,10 +31,9 @@ def models(sources: Sources) -> list[str]:
 
 def dates(sources: Sources) -> tuple[str, str] | None:
     """Return the first and the last day on which something was measured."""
-    days = sorted(
-        part.finished_at[:10] for part in [*_measured(sources), *sources.reproductions.values()] if part.finished_at
-    )
-    return (days[0], days[-1]) if days else None
+    parts = [*_measured(sources), *sources.reproductions.values()]
+    days = [part.finished_at[:10] for part in parts if part.finished_at]
+    return (min(days), max(days)) if days else None
 
 
 def _measured(sources: Sources) -> list[Any]:
@@ -61,8 +61,8 @@ def _models(sources: Sources) -> Table:
 def _neurons(sources: Sources) -> Table:
     counts = {name: {code: neurons.count(code) for code in neurons} for name, neurons in sources.neuron_sets.items()}
     for info in sources.overrides.values():
-        if info.selector and info.neurons and not info.control:
-            counts.setdefault(sources.named(info.selector) or info.selector, dict(info.neurons))
+        if info.neurons and not info.control:
+            counts.setdefault(sources.named(info.selector), dict(info.neurons))
     languages = list(dict.fromkeys(language for by_language in counts.values() for language in by_language))
     rows = [[name, *map(by_language.get, languages)] for name, by_language in counts.items()]
     return _table("Neurons of each language, by selector", ["Selector"], rows, languages)
@@ -75,15 +75,13 @@ def _text(sources: Sources) -> Table:
         for language, about in mapping(manifest.get("languages")).items()
     ]
     infos = [info for info in sources.overrides.values() if info.corpus and info.read_site]
-    asked = {("each", _corpus(info.corpus), info.read_site, info.corpus_tokens) for info in infos}
+    read = {("each", _corpus(info.corpus), info.read_site, info.corpus_tokens) for info in infos}
     labels = ["Language", "Text", "Site"]
-    return _table("Text that the Statistics were collected from", labels, rows or sorted(asked, key=str), ["Tokens"])
+    return _table("Text that the Statistics were collected from", labels, rows or sorted(read, key=str), ["Tokens"])
 
 
 def _corpus(pattern: str | None) -> str:
     """Return the text of a corpus without the machine's folders."""
-    from lnbench.demo import CORPUS
-
     return "embedded text" if pattern in (None, CORPUS) else str(pattern)
 
 
@@ -122,8 +120,7 @@ def _adapters(sources: Sources) -> Table:
 
 
 def _versions(sources: Sources) -> Table:
-    versions = {
-        name: _joined(getattr(part, f"{name}_version", None) for part in _measured(sources)) for name in _VERSIONS
-    }
-    rows = [(name, used) for name, used in versions.items() if used]
+    measured = _measured(sources)
+    versions = [(name, _joined(getattr(part, f"{name}_version", None) for part in measured)) for name in _VERSIONS]
+    rows = [(name, used) for name, used in versions if used]
     return _table("Versions of the libraries that measured", ["Library", "Version"], rows)

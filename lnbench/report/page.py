@@ -28,15 +28,7 @@ _VISIBLE_SIGNS = 0x2400
 
 
 def write(runs: Sequence[Path], out: Path) -> Path:
-    """Write the page, the figures and the leaderboard of some runs.
-
-    Args:
-        runs: Folders.
-        out: Folder for all of it.
-
-    Raises:
-        LnbenchError: there is nothing to report; a file is damaged or cannot be written.
-    """
+    """Write the page, the figures and the leaderboard of some runs; see :func:`lnbench.report.build`."""
     sources = find(runs)
     if sources.rows:
         for name in LEADERBOARD:
@@ -73,16 +65,8 @@ def language_tag(language: str) -> str | None:
 
 def _policy(style: str, script: str) -> str:
     """Return what a browser may do with the page: nothing but what was written here, and no network."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"script-src {_hash(script)}",
-            f"style-src {_hash(style)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    scripts, styles = f"script-src {_hash(script)}", f"style-src {_hash(style)}"
+    return f"default-src 'none'; img-src data:; {scripts}; {styles}; base-uri 'none'; form-action 'none'"
 
 
 def _hash(source: str) -> str:
@@ -96,13 +80,8 @@ def _asset(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lnbench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader, undefined = PackageLoader("lnbench.report"), StrictUndefined
+    environment = Environment(loader=loader, autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"language_tag": language_tag}
     environment.globals |= {"table": render.html}
     return environment

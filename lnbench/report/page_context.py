@@ -13,7 +13,7 @@ from lnbench.leaderboard import Row
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.report.inputs import Sources
 from lnbench.report.overview import dates, models, overview
-from lnbench.report.page_figures import Picture, pictures
+from lnbench.report.page_figures import pictures
 from lnbench.report.samples import sample_groups
 from lnbench.tables.caveats import (
     Caveat,
@@ -23,12 +23,11 @@ from lnbench.tables.caveats import (
     other_site,
     values_outside,
 )
-from lnbench.tables.findings import Finding, leaderboard_findings, matrix_finding, overall, reproduction_finding
+from lnbench.tables.findings import leaderboard_findings, matrix_finding, overall, reproduction_finding
 from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
 from lnbench.tables.perplexity import change_table, selectivity_table, shared_table
-from lnbench.tables.reproduction import Reproduction
 from lnbench.tables.table import Table
-from lnbench.tables.words import counted
+from lnbench.tables.words import counted, model_name
 
 LEADERBOARD = ("leaderboard.json", "leaderboard.csv")
 MOST_ROWS = 1_000
@@ -39,47 +38,20 @@ MOST_SAMPLE_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The sortable table.
-
-    Attributes:
-        rows: Those that are shown.
-        total: Rows that there are.
-        columns: Those in which the rows differ, and those that are always shown.
-        constants: Headings of the columns that are left out, and what all rows have there.
-        choices: Number of a column → the values that the table can be narrowed to.
-        commands: Command → its number, from 1.
-    """
+    """The sortable table."""
 
     rows: Sequence[Row]
+    """Those that are shown."""
     total: int
+    """Rows that there are."""
     columns: Sequence[Column]
+    """Those in which the rows differ, and those that are always shown."""
     constants: Sequence[tuple[str, str]]
+    """Headings of the columns that are left out, and what all rows have there."""
     choices: dict[int, list[str]]
+    """Number of a column → the values that the table can be narrowed to."""
     commands: dict[str, int]
-
-
-@dataclass(frozen=True)
-class PerplexitySection:
-    """One matrix: its finding, its figure, the overlap of languages that explains it, and its tables."""
-
-    finding: Finding
-    picture: Picture
-    overlap: Picture | None
-    tables: Sequence[Table]
-    notes: Sequence[str]
-    command: str | None
-
-
-@dataclass(frozen=True)
-class ReproductionSection:
-    """One reproduction."""
-
-    finding: Finding
-    about: str
-    tables: Sequence[Table]
-    pictures: Sequence[Picture]
-    caveats: Sequence[str]
-    commands: Sequence[str]
+    """Command → its number, from 1."""
 
 
 def page_context(sources: Sources, out: Path) -> dict[str, Any]:
@@ -93,23 +65,29 @@ def page_context(sources: Sources, out: Path) -> dict[str, Any]:
     measured = sum(group.total for group in samples)
     rows = sources.shown_rows
     drawn = pictures(sources, out)
-    overlaps = dict(drawn.overlaps)
-    sections = {
-        folder: PerplexitySection(
-            matrix_finding(_matrix_title(folder, matrix), matrix),
-            picture,
-            overlaps.pop(matrix.neuron_set, None),
-            _perplexity_tables(sources, matrix),
-            matrix_caveats(matrix),
-            matrix.command,
-        )
-        for (folder, matrix), picture in zip(sources.shown_matrices.items(), drawn.matrices, strict=True)
+    matrices: dict[Path, dict[str, Any]] = {
+        folder: {
+            "finding": matrix_finding(_matrix_title(folder, matrix), matrix),
+            "picture": drawn.matrices[folder],
+            # Beside the first matrix that it explains.
+            "overlap": drawn.overlaps.pop(matrix.neuron_set, None),
+            "tables": _perplexity_tables(sources, matrix),
+            "command": matrix.command,
+        }
+        for folder, matrix in sources.shown_matrices.items()
     }
-    reproductions = [
-        _reproduction(reproduction, drawn.copied[folder]) for folder, reproduction in sources.reproductions.items()
+    reproductions: list[dict[str, Any]] = [
+        {
+            "finding": reproduction_finding(reproduction),
+            "reproduction": reproduction,
+            "models": list(map(model_name, reproduction.models)),
+            "tables": list(map(_with_notes, reproduction.shown)),
+            "pictures": drawn.copied[folder],
+        }
+        for folder, reproduction in sources.reproductions.items()
     ]
     # A reproduction has said itself what its matrices show.
-    said = {(folder / run).resolve() for folder, found in sources.reproductions.items() for run in found.runs}
+    said = {(folder / run).resolve() for folder, part in sources.reproductions.items() for run in part.runs}
     return {
         "models": models(sources),
         "dates": dates(sources),
@@ -117,16 +95,16 @@ def page_context(sources: Sources, out: Path) -> dict[str, Any]:
         "overview": overview(sources),
         "overall": overall(rows) if rows else "",
         "findings": [
-            *(section.finding for section in reproductions if section.finding.verdict or section.finding.details),
+            *(finding for part in reproductions if (finding := part["finding"]).verdict or finding.details),
             *leaderboard_findings(rows),
-            *(section.finding for folder, section in sections.items() if folder not in said),
+            *(part["finding"] for folder, part in matrices.items() if folder not in said),
         ],
         "caveats": caveats(sources),
         "leaderboard": _leaderboard(rows) if rows else None,
         "kind_of": _kind,
         "tables": leaderboard_tables(rows),
         "reproductions": reproductions,
-        "perplexity": list(sections.values()),
+        "perplexity": list(matrices.values()),
         "pictures": drawn.others,
         "samples": shown_samples,
         "measured": measured,
@@ -178,19 +156,6 @@ def _perplexity_tables(sources: Sources, matrix: PerplexityMatrix) -> list[Table
     shared = shared_table(matrix, sets.get(matrix.neuron_set))
     changes = change_table(matrix, "nats", with_interval=True, notes=notes)
     return [changes, selectivity_table(matrix), *([] if shared is None else [shared])]
-
-
-def _reproduction(found: Reproduction, copied: Sequence[Picture]) -> ReproductionSection:
-    preset = f"preset {found.preset}" if found.preset else "both presets"
-    return ReproductionSection(
-        reproduction_finding(found),
-        f"{', '.join(Path(model).name for model in found.models)}; {preset}; scale {found.scale}; "
-        f"finished {found.finished_at}.",
-        list(map(_with_notes, found.shown)),
-        copied,
-        found.caveats,
-        found.commands,
-    )
 
 
 def _with_notes(table: Table) -> Table:

@@ -28,25 +28,19 @@ _MOST_ROWS = 300
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in the page, and the files of it beside the page.
-
-    Attributes:
-        name: File stem.
-        title: A line above it.
-        caption: How to read it.
-        alt: One sentence for a reader who cannot see it.
-        svg: The drawing in base64; empty where the page has no room for it.
-        files: Format → address, relative to the page.
-        numbers: What is drawn; None where it is known from the CSV file alone.
-    """
+    """A figure in the page, and the files of it beside the page."""
 
     name: str
+    """File stem."""
     title: str
     caption: str
     alt: str
     svg: str
+    """The drawing in base64; empty where the page has no room for it."""
     files: Mapping[str, str]
+    """Format → address, relative to the page."""
     numbers: Table | None = None
+    """What is drawn; None where it is known from the CSV file alone."""
 
     @property
     def size(self) -> int:
@@ -57,28 +51,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The figures of a report, apart by where the page shows them.
+    """The figures of a report, apart by where the page shows them."""
 
-    Attributes:
-        matrices: One for each perplexity matrix.
-        overlaps: Fingerprint of a matrix's NeuronSet → what its languages share, which explains the matrix.
-        others: All others.
-        copied: Folder of a reproduction → what it drew itself.
-    """
-
-    matrices: list[Picture]
+    matrices: dict[Path, Picture]
+    """Folder of a perplexity matrix → its figure."""
     overlaps: dict[str, Picture]
+    """Fingerprint of a matrix's NeuronSet → what its languages share, which explains the matrix."""
     others: list[Picture]
     copied: dict[Path, list[Picture]]
+    """Folder of a reproduction → what it drew itself."""
 
 
 def pictures(sources: Sources, out: Path) -> Pictures:
-    """Draw every figure that the runs have the numbers of, and write it to ``out/figures``.
-
-    Raises:
-        LnbenchError: a file cannot be written.
-    """
-    of_matrices = [figures.perplexity_matrix(matrix) for matrix in sources.shown_matrices.values()]
+    """Draw every figure that there are numbers of, write its files, and copy those that reproductions drew."""
+    matrices = {folder: figures.perplexity_matrix(matrix) for folder, matrix in sources.shown_matrices.items()}
     explaining = {matrix.neuron_set for matrix in sources.matrices.values()}
     overlaps = {
         neurons.fingerprint: figures.language_overlap(neurons)
@@ -94,34 +80,29 @@ def pictures(sources: Sources, out: Path) -> Pictures:
     )
     beside_matrices = [replace(figure, name="") for figure in overlaps.values()]
     others = [figure for figure in draw_all(data) if replace(figure, name="") not in beside_matrices]
-    room = _Room()
-    named = uniquely_named([*of_matrices, *overlaps.values(), *others])
-    drawn = [room.fitting(_drawn(figure, out)) for figure in named]
+    # What interventions did comes before what neurons and text are like.
+    others.sort(key=lambda figure: not figure.name.startswith(figures.interventions.__name__))
+    room = _MOST_BYTES
+
+    def fitting(picture: Picture) -> Picture:
+        nonlocal room
+        if picture.size > room:
+            return replace(picture, svg="", numbers=None)
+        room -= picture.size
+        return picture
+
+    drawn = [_drawn(figure, out) for figure in uniquely_named([*matrices.values(), *overlaps.values(), *others])]
     numbers = {(out / picture.files["CSV"]).read_bytes() for picture in drawn}
-    first, second = len(of_matrices), len(of_matrices) + len(overlaps)
+    shown = map(fitting, drawn)  # Each of the three below takes its own from where the one before it stopped.
     return Pictures(
-        drawn[:first],
-        dict(zip(overlaps, drawn[first:second], strict=True)),
-        drawn[second:],
+        dict(zip(matrices, shown, strict=False)),
+        dict(zip(overlaps, shown, strict=False)),
+        list(shown),
         {
-            folder: list(map(room.fitting, _copied(folder, reproduction.figures, numbers, out)))
+            folder: list(map(fitting, _copied(folder, reproduction.figures, numbers, out)))
             for folder, reproduction in sources.reproductions.items()
         },
     )
-
-
-class _Room:
-    """What is left of a page for figures."""
-
-    def __init__(self) -> None:
-        self._left = _MOST_BYTES
-
-    def fitting(self, picture: Picture) -> Picture:
-        """Return the picture, without its image and numbers where there is no room for them."""
-        if picture.size > self._left:
-            return replace(picture, svg="", numbers=None)
-        self._left -= picture.size
-        return picture
 
 
 def _drawn(figure: Figure, out: Path) -> Picture:

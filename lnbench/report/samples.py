@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -28,21 +28,18 @@ _SCORES = ("acc", "exact_match", "em", "acc_norm", "f1")
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answered to one document under one intervention.
-
-    Attributes:
-        change: What was done to the model, in words.
-        text: Empty where it is the answer without intervention.
-        right: None where no metric tells.
-        changed: Whether it differs from the answer without intervention.
-        scores: All metrics of the document.
-    """
+    """What the model answered to one document under one intervention."""
 
     change: str
+    """What was done to the model, in words."""
     text: str
+    """Empty where it is the answer without intervention."""
     right: bool | None
+    """None where no metric tells."""
     changed: bool
+    """Whether it differs from the answer without intervention."""
     scores: str
+    """All metrics of the document."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +68,16 @@ class SampleDocument:
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """The documents of one task, as one model answered them.
-
-    Attributes:
-        title: Task and model.
-        pattern: The task, with ``{lang}`` for its language.
-        language: Of the task.
-        documents: Those that are shown.
-        total: Documents that were measured.
-    """
+    """The documents of one task, as one model answered them."""
 
     title: str
     pattern: str
+    """The task, with ``{lang}`` for its language."""
     language: str
     documents: Sequence[SampleDocument]
+    """Those that are shown."""
     total: int
+    """Documents that were measured."""
 
     def within(self, most_bytes: int) -> SampleGroup:
         """Return it with as many documents as fit in so many bytes, those with a changed answer first."""
@@ -105,10 +97,10 @@ def sample_groups(sources: Sources) -> list[SampleGroup]:
     for result in sources.results:
         record = result.record
         if record.samples and record.control_of is None and not result.repeated:
-            asked = (record.model, record.dtype, record.quantization, record.setup, record.seed, record.task)
+            key = (record.model, record.dtype, record.quantization, record.setup, record.seed, record.task)
             # A cell without intervention is in the records once for each language.
             names = {name: sources.named(getattr(record, name)) for name in ("model", "selector")}
-            cells[asked].setdefault(record.cell, (record.model_copy(update=names), result.run))
+            cells[key].setdefault(record.cell, (record.model_copy(update=names), result.run))
     return [group for of_task in cells.values() if (group := _group(list(of_task.values()))) is not None]
 
 
@@ -119,7 +111,7 @@ def _group(cells: Sequence[tuple[Record, Path]]) -> SampleGroup | None:
     answers: dict[tuple[int, str], list[tuple[str, _Sample]]] = defaultdict(list)
     for record, run in cells:
         change = _change(record, several)
-        for key, sample in _read(inside(run, str(record.samples))):
+        for key, sample in _read(inside(run, str(record.samples))).items():
             answers[key].append((change, sample))
     documents = [_document(key[0], samples) for key, samples in sorted(answers.items())]
     if not documents:
@@ -151,29 +143,29 @@ class _Sample:
     scores: Mapping[str, float]
 
 
-def _read(path: Path) -> Iterator[tuple[tuple[int, str], _Sample]]:
-    """Yield the first samples of a file; of several filters, the last, as lm-eval's tasks refine answers."""
+def _read(path: Path) -> dict[tuple[int, str], _Sample]:
+    """Return the first samples of a file; of several filters, the last, as lm-eval's tasks refine answers."""
     samples: dict[tuple[int, str], _Sample] = {}
     for line in lines_of(path):
         key = (int(line["doc_id"]), str(line["doc_hash"]))
         if len(samples) >= _MOST_READ and key not in samples:
             break
         samples[key] = _sample(line)
-    yield from samples.items()
+    return samples
 
 
 def _sample(line: Mapping[str, Any]) -> _Sample:
-    asked = [_pair(argument) for argument in dict(line.get("arguments") or {}).values()]
+    requests = [_pair(argument) for argument in dict(line.get("arguments") or {}).values()]
     responses = list(line.get("filtered_resps") or [])
     scores = {name: float(score) for name in line["metrics"] if isinstance(score := line.get(name), int | float)}
     target = line.get("target")
-    likelihoods = [_likelihood(response) for response in responses]
-    if len(asked) > 1 and len(asked) == len(responses) and None not in likelihoods:
-        text, choices = _choices(asked)
-        best = max(range(len(choices)), key=lambda place: likelihoods[place] or 0.0)
+    likelihoods = [number for response in responses if (number := _likelihood(response)) is not None]
+    if len(requests) > 1 and len(requests) == len(responses) == len(likelihoods):
+        text, choices = _choices(requests)
+        best = likelihoods.index(max(likelihoods))
         return _Sample(text, choices, _expected(target, choices), choices[best], scores)
-    text = asked[0][0] if asked else str(line.get("doc"))
-    generated = str(responses[0]) if responses and all(likelihood is None for likelihood in likelihoods) else ""
+    text = requests[0][0] if requests else str(line.get("doc"))
+    generated = str(responses[0]) if responses and not likelihoods else ""
     targets = target if isinstance(target, list) else [] if target is None else [target]
     return _Sample(text, (), " / ".join(map(str, targets)), generated, scores)
 
@@ -186,30 +178,29 @@ def _pair(argument: Any) -> tuple[str, str]:
     return str(first), second if isinstance(second, str) else ""
 
 
-def _choices(asked: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
+def _choices(requests: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
     """Return what all choices have in common, and what differs: what is scored, or what is before it."""
-    contexts, scored = ([pair[place] for pair in asked] for place in (0, 1))
+    contexts, scored = ([pair[place] for pair in requests] for place in (0, 1))
     if len(set(contexts)) == 1:
         return contexts[0], [choice.strip() for choice in scored]
     if len(set(scored)) == 1:
         return f"… {scored[0].strip()}", contexts
-    return "", [before + after for before, after in asked]
+    return "", [before + after for before, after in requests]
 
 
 def _likelihood(response: Any) -> float | None:
-    if not isinstance(response, list | tuple) or not response:
-        return None
     try:
-        return float(response[0])
-    except (TypeError, ValueError):
+        return float(response[0]) if isinstance(response, list) else None
+    except (IndexError, TypeError, ValueError):
         return None
 
 
 def _expected(target: Any, choices: Sequence[str]) -> str:
     """Return the right choice, where a sample tells which it is."""
-    if isinstance(target, int | str) and str(target).isdigit() and int(target) < len(choices):
-        return choices[int(target)]
-    return str(target).strip() if str(target).strip() in choices else ""
+    text = str(target)
+    if isinstance(target, int | str) and text.isdigit() and int(text) < len(choices):
+        return choices[int(text)]
+    return text.strip() if text.strip() in choices else ""
 
 
 def _document(number: int, samples: Sequence[tuple[str, _Sample]]) -> SampleDocument:
