@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import lnbench
-from lnbench import LnbenchError, NeuronSet
+from lnbench import NeuronSet
 from lnbench.choices import select
 from lnbench.errors import PluginError
 from lnbench.host import get_host
 from lnbench.plugins.selectors.act_prob import ActProb
+from tests.support.messages import refused
 from tests.support.samples import normal, statistics_of
 
 STATISTICS = {
@@ -72,18 +73,18 @@ def test_the_fingerprint_of_the_statistics():
 
 def test_statistics_of_different_models():
     other = replace(STATISTICS["hi"], provenance={"model": "another"})
-    with pytest.raises(LnbenchError, match="model is 'tiny' for 'zh' and 'another' for 'hi'"):
+    with refused("model", "'tiny'", "'zh'", "'another'", "'hi'"):
         select("lape", STATISTICS | {"hi": other})
-    with pytest.raises(LnbenchError, match="no Statistics given"):
+    with refused("Statistics"):
         select("lape", {})
 
 
 def test_unknown_selector_and_parameter():
-    with pytest.raises(LnbenchError, match="unknown selector 'best'; known: act_prob, lape, random"):
+    with refused("best", "act_prob, lape, random"):
         select("best", STATISTICS)
-    with pytest.raises(LnbenchError, match="has no parameter 'top'"):
+    with refused("lape", "'top'", "top_fraction"):
         select("lape:top=1", STATISTICS)
-    with pytest.raises(LnbenchError, match="top_fraction"):
+    with refused("lape", "top_fraction='2'"):
         select("lape:top_fraction=2", STATISTICS)
 
 
@@ -95,7 +96,7 @@ def test_a_third_party_selector():
     assert neurons.model == "tiny"
     assert {layer: found.tolist() for layer, found in neurons["hi"].items()} == {0: [0], 1: [1]}
     assert neurons.statistics == select("lape", STATISTICS).statistics
-    with pytest.raises(LnbenchError, match="unknown selector 'thrown'"):
+    with refused("thrown", "act_prob, lape, random"):
         select("thrown", STATISTICS)
 
 
@@ -103,14 +104,14 @@ def test_a_third_party_selector():
 def test_junk_from_a_selector(junk):
     with (
         registered(lambda _: junk),
-        pytest.raises(LnbenchError, match=r"selector 'thrown' returned .*not an lnbench.Neu"),
+        refused("thrown", type(junk).__name__, "lnbench.NeuronSet"),
     ):
         select("thrown", STATISTICS)
 
 
 def test_neurons_of_another_shape():
     wrong = NeuronSet("tiny", 9, 30, {"hi": {8: [1]}})
-    with registered(lambda _: wrong), pytest.raises(LnbenchError, match="'thrown' returned neurons of 9 layers x 30"):
+    with registered(lambda _: wrong), refused("thrown", "9", "2", "30"):
         select("thrown", STATISTICS)
 
 
@@ -120,7 +121,7 @@ def test_a_selector_that_fails():
 
     with (
         registered(fail),
-        pytest.raises(PluginError, match="selector 'thrown' failed: ZeroDivisionError: nothing") as caught,
+        refused("thrown", "ZeroDivisionError: nothing to divide", error=PluginError) as caught,
     ):
         select("thrown", STATISTICS)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

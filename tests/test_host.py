@@ -22,6 +22,7 @@ from lnbench import LnbenchError
 from lnbench.errors import PluginError, plugin_errors
 from lnbench.host import DISABLE, Host, changes_nothing, get_host, hookimpl, kinds
 from lnbench.parameters import format_choice, parse_choice
+from tests.support.messages import refused
 
 
 @pydantic_dataclass
@@ -217,54 +218,54 @@ def test_an_object_is_used_as_it_is(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "choice", "message"),
+    ("kind", "choice", "named"),
     [
-        ("selector", "lwest", r"unknown selector 'lwest'; known: lowest, plain, .*LNBENCH_DISABLE_PLUGINS"),
-        ("selector", "lowest:0.02", "name:key=value"),
-        ("selector", "", "unknown selector ''"),
-        ("intervention", "plain", r"unknown intervention .plain.; known: quantile, p\{percent\}, last"),
-        ("intervention", "p101", "percent=101.0: .*less than or equal to 100"),
-        ("intervention", "p-1", "percent=-1.0: .*greater than or equal to 0"),
-        ("selector", "lowest:tpo=1", r"has no parameter 'tpo'; its parameters: top: float = 0.01, scope: Literal"),
-        ("selector", "lowest:top=many", r"top='many': .*valid number.*its parameters: top: float = 0.01"),
-        ("selector", "lowest:top=7", "top='7': Input should be less than or equal to 1"),
-        ("selector", "lowest:top=0.1:top=0.2", "'top' is given twice"),
-        ("selector", "plain:size=x", "size='x': Input should be a valid integer"),
-        ("selector", "bare", "needs a value for 'rate'; its parameters: rate: float, label: str = 'x'"),
-        ("selector", "failing:x=1", "has no parameter 'x'; it has no parameters"),
-        ("intervention", "p10:percent=11", "has no parameter 'percent'"),
-        ("intervention", "quantile", "needs a value for 'percent'"),
-        ("architecture", "tiny_llama:x=1", "it has no parameters"),
-        ("selector", {"nam": "lowest"}, "is not a selector: expected {'name': …"),
-        ("intervention", 7, "7 is not an intervention: expected a name, or an object with a method 'override'"),
-        ("selecter", "lowest", "unknown kind of plugin 'selecter'; known: selector, intervention"),
+        ("selector", "lwest", ["lwest", "lowest, plain", "LNBENCH_DISABLE_PLUGINS"]),
+        ("selector", "lowest:0.02", ["name:key=value"]),
+        ("selector", "", ["''", "lowest, plain"]),
+        ("intervention", "plain", ["plain", "quantile, p{percent}, last"]),
+        ("intervention", "p101", ["'p101'", "percent=101.0", "100"]),
+        ("intervention", "p-1", ["'p-1'", "percent=-1.0", "0"]),
+        ("selector", "lowest:tpo=1", ["'tpo'", "top: float = 0.01, scope: Literal"]),
+        ("selector", "lowest:top=many", ["top='many'", "top: float = 0.01"]),
+        ("selector", "lowest:top=7", ["top='7'", "1"]),
+        ("selector", "lowest:top=0.1:top=0.2", ["'top'", "lowest:top=0.1:top=0.2"]),
+        ("selector", "plain:size=x", ["size='x'", "integer"]),
+        ("selector", "bare", ["'rate'", "rate: float, label: str = 'x'"]),
+        ("selector", "failing:x=1", ["'failing'", "'x'"]),
+        ("intervention", "p10:percent=11", ["'p10'", "'percent'"]),
+        ("intervention", "quantile", ["'quantile'", "'percent'"]),
+        ("architecture", "tiny_llama:x=1", ["tiny_llama", "'x'"]),
+        ("selector", {"nam": "lowest"}, ["{'nam': 'lowest'}", "{'name': …, 'parameters': {…}}"]),
+        ("intervention", 7, ["7", "intervention", "'override'"]),
+        ("selecter", "lowest", ["selecter", "selector, intervention"]),
     ],
 )
-def test_what_an_error_says(host: Host, kind: str, choice: Any, message: str) -> None:
-    with pytest.raises(LnbenchError, match=message) as caught:
+def test_what_an_error_says(host: Host, kind: str, choice: Any, named: list[str]) -> None:
+    with refused(*named) as caught:
         host.resolve(kind, choice)
     assert not isinstance(caught.value, PluginError)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("failing", "selector 'failing' failed: RuntimeError: no luck"), ("shapeless", "has no method 'select'")],
+    ("name", "named"),
+    [("failing", ["'failing'", "RuntimeError: no luck"]), ("shapeless", ["'shapeless'", "'select'"])],
 )
-def test_a_factory_that_fails(host: Host, name: str, message: str) -> None:
-    with pytest.raises(PluginError, match=message):
+def test_a_factory_that_fails(host: Host, name: str, named: list[str]) -> None:
+    with refused(*named, error=PluginError):
         host.resolve("selector", name)
 
 
 def test_errors_inside_a_plugin_name_it() -> None:
     with (
-        pytest.raises(PluginError, match="selector 'mine' failed: KeyError: 'x'") as caught,
+        refused("'mine'", "KeyError: 'x'", error=PluginError) as caught,
         plugin_errors("selector", "mine"),
     ):
         raise KeyError("x")
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(LnbenchError, match=r"^say so$") as said, plugin_errors("selector", "mine"):
+    with refused("say so") as said, plugin_errors("selector", "mine"):
         raise LnbenchError("say so")
-    assert not isinstance(said.value, PluginError)
+    assert str(said.value) == "say so" and not isinstance(said.value, PluginError)
 
 
 def test_describe(host: Host) -> None:
@@ -296,10 +297,11 @@ def interventions(**factories: Any) -> type:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("p7", "two plugins register the intervention 'p7'"), ("q{rate}", "no such parameter")]
+    ("name", "named"),
+    [("p7", ["'p7'", "example", "Throwaway"]), ("q{rate}", ["Throwaway", "'q{rate}'", "percent: float"])],
 )
-def test_a_pattern_takes_all_its_names_and_needs_its_parameter(host: Host, name: str, message: str) -> None:
-    with pytest.raises(LnbenchError, match=message):
+def test_a_pattern_takes_all_its_names_and_needs_its_parameter(host: Host, name: str, named: list[str]) -> None:
+    with refused(*named):
         host.register(interventions(**{name: Quantile}))
     assert host.canonical("intervention", "p7") == {"name": "p7", "parameters": {"scale": 1.0}}
 
@@ -367,7 +369,7 @@ def test_register_and_unregister(host: Host) -> None:
     host.register(more)
     try:
         assert "more" in host.names("selector")
-        with pytest.raises(LnbenchError, match="registered already"):
+        with refused("'Throwaway'"):
             host.register(more)
     finally:
         host.unregister(more)
@@ -389,33 +391,37 @@ def raising(register: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "error", "message"),
+    ("bad", "error", "named"),
     [
         (
             selectors("mine", "lowest"),
             LnbenchError,
-            "two plugins register the selector 'lowest': example and Throwaway",
+            ["'lowest'", "example and Throwaway"],
         ),
-        (selectors("mine", "mine"), LnbenchError, "two plugins register the selector 'mine': Throwaway and Throwaway"),
-        (selectors("a:b"), LnbenchError, "a name is made of letters"),
-        (plugin(lnbench_register_selectors=lambda register: register("mine", 3)), LnbenchError, "not callable"),
-        (plugin(lnbench_register_selectors=raising), PluginError, "'Throwaway' .* failed: RuntimeError: half way"),
+        (selectors("mine", "mine"), LnbenchError, ["'mine'", "Throwaway and Throwaway"]),
+        (selectors("a:b"), LnbenchError, ["Throwaway", "'a:b'"]),
+        (
+            plugin(lnbench_register_selectors=lambda register: register("mine", 3)),
+            LnbenchError,
+            ["'mine'", "3", "callable"],
+        ),
+        (plugin(lnbench_register_selectors=raising), PluginError, ["Throwaway", "RuntimeError: half way"]),
         (
             plugin(lnbench_register_selector=typo),
             LnbenchError,
-            "unknown hook 'lnbench_register_selector'.*hooks are ln",
+            ["'lnbench_register_selector'", "lnbench_register_selectors, lnbench_register_interventions"],
         ),
-        (plugin(lnbench_register_selectors=lambda add: None), LnbenchError, "add"),
+        (plugin(lnbench_register_selectors=lambda add: None), LnbenchError, ["add", "lnbench_register_selectors"]),
         (
             type("Unmarked", (), {"lnbench_register_selectors": unmarked}),
             LnbenchError,
-            "mark its functions with @lnben",
+            ["Unmarked", "@lnbench.hookimpl"],
         ),
     ],
 )
-def test_a_plugin_that_does_not_fit_leaves_nothing(host: Host, bad: Any, error: type, message: str) -> None:
+def test_a_plugin_that_does_not_fit_leaves_nothing(host: Host, bad: Any, error: type, named: list[str]) -> None:
     before = host.describe()
-    with pytest.raises(error, match=message):
+    with refused(*named, error=error):
         host.register(bad)
     assert host.describe() == before
     host.register(selectors("mine", "half"))
@@ -466,16 +472,16 @@ def test_third_parties_are_found(site: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"),
+    ("code", "named"),
     [
-        ("import lnbench_nowhere", "ModuleNotFoundError: No module named 'lnbench_nowhere'"),
-        (GOOD.format(name="taken"), "taken_plugin-dist 1.5 and bad_plugin-dist 1.5|bad.* and taken_plugin-dist 1.5"),
-        ("", "has no hook"),
-        (GOOD.replace("register_selectors", "register_nothing"), "unknown hook 'lnbench_register_nothing'"),
-        (GOOD.replace('register("{name}", Nothing)', "1 / 0"), "ZeroDivisionError"),
+        ("import lnbench_nowhere", ["ModuleNotFoundError: No module named 'lnbench_nowhere'"]),
+        (GOOD.format(name="taken"), ["'taken'", "taken_plugin-dist 1.5", "bad_plugin-dist 1.5"]),
+        ("", ["bad_plugin", "@lnbench.hookimpl"]),
+        (GOOD.replace("register_selectors", "register_nothing"), ["'lnbench_register_nothing'"]),
+        (GOOD.replace('register("{name}", Nothing)', "1 / 0"), ["ZeroDivisionError"]),
     ],
 )
-def test_nothing_is_resolved_beside_a_broken_plugin(site: Path, code: str, reason: str) -> None:
+def test_nothing_is_resolved_beside_a_broken_plugin(site: Path, code: str, named: list[str]) -> None:
     install(site, "taken_plugin", GOOD.format(name="taken"))
     install(site, "bad_plugin", code)
     host = Host(builtins=())
@@ -483,7 +489,7 @@ def test_nothing_is_resolved_beside_a_broken_plugin(site: Path, code: str, reaso
     assert [row.name for row in host.describe() if row.kind == "selector"] == ["taken"]
     assert len(host.broken) == 1
     for choice in ("taken", "nothing"):
-        with pytest.raises(LnbenchError, match=f"could not be loaded.*({reason}).*{DISABLE}=1"):
+        with refused(*named, f"{DISABLE}=1"):
             host.resolve("selector", choice)
 
 

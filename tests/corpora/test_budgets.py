@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lnbench.corpora.budgets import parse_shard, parse_tokens
-from lnbench.errors import LnbenchError
+from tests.support.messages import refused
 
 
 @pytest.mark.parametrize(
@@ -26,25 +26,25 @@ def test_budgets(text, budgets):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
-        ("en=1M+hi=1M+ur=1M", "unknown language in the budget of tokens 'ur'; known: en, hi"),
-        ("en=1M", r"has none for hi; name one for all others, as in 1M\+en=2M"),
-        ("en=1M+en=2M+hi=1", "two numbers for en"),
-        ("1M+2M", "two numbers for all languages"),
-        ("1.5", "whole number above 0, not '1.5'"),
-        ("0", "whole number above 0, not '0'"),
-        ("-1", r"a number as 1000000, 500k, 1.5M or en=2M\+hi=1M, not '-1'"),
-        ("1m", "not '1m'"),
-        ("", "not ''"),
-        ("en=", "not 'en='"),
-        ("=1M", "unknown language in the budget of tokens ''"),
-        ("1M,2M", "not '1M,2M'"),
-        ("١", "not '١'"),
+        ("en=1M+hi=1M+ur=1M", ["ur", "en, hi"]),
+        ("en=1M", ["hi", "1M+en=2M"]),
+        ("en=1M+en=2M+hi=1", ["en", "two"]),
+        ("1M+2M", ["all", "two"]),
+        ("1.5", ["0", "'1.5'"]),
+        ("0", ["0", "'0'"]),
+        ("-1", ["1000000", "500k", "1.5M", "en=2M+hi=1M", "'-1'"]),
+        ("1m", ["'1m'"]),
+        ("", ["''"]),
+        ("en=", ["'en='"]),
+        ("=1M", ["''", "en, hi"]),
+        ("1M,2M", ["'1M,2M'"]),
+        ("١", ["'١'"]),
     ],
 )
-def test_bad_budgets_are_explained(text, message):
-    with pytest.raises(LnbenchError, match=message):
+def test_bad_budgets_are_explained(text, named):
+    with refused(*named):
         parse_tokens(text, ["en", "hi"])
 
 
@@ -53,18 +53,18 @@ def test_shards_are_typed_from_one():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
-        ("0/3", "no shard 0/3: shards are numbered from 1"),
-        ("4/3", "no shard 4/3"),
-        ("0/0", "no shard 0/0"),
-        ("3", "a shard is written number/count, as 3/8 for the third of eight, not '3'"),
-        ("a/b", "not 'a/b'"),
-        ("-1/3", "not '-1/3'"),
-        ("1/3/5", "not '1/3/5'"),
-        ("١/٣", "a shard is written"),
+        ("0/3", ["0/3", "1"]),
+        ("4/3", ["4/3"]),
+        ("0/0", ["0/0"]),
+        ("3", ["number/count", "3/8", "'3'"]),
+        ("a/b", ["'a/b'"]),
+        ("-1/3", ["'-1/3'"]),
+        ("1/3/5", ["'1/3/5'"]),
+        ("١/٣", ["number/count", "'١/٣'"]),
     ],
 )
-def test_bad_shards_are_explained(text, message):
-    with pytest.raises(LnbenchError, match=message):
+def test_bad_shards_are_explained(text, named):
+    with refused(*named):
         parse_shard(text)

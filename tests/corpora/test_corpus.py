@@ -17,8 +17,8 @@ from lnbench.corpora import shuffle
 from lnbench.corpora.corpus import fingerprint, open_corpus
 from lnbench.corpora.patterns import choose_languages, languages_of
 from lnbench.corpora.readers import READERS
-from lnbench.errors import LnbenchError
 from tests.support.corpora import TEXTS, WRITERS, as_jsonl
+from tests.support.messages import refused
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -64,7 +64,7 @@ def test_languages_are_found_by_the_pattern(tmp_path):
     assert languages_of(f"{nested}/{{lang}}/{{lang}}.txt") == ["en", "hi"]
     assert choose_languages(f"{tmp_path}/{{lang}}.jsonl") == ["en", "hi", "zh-Hans"]
     assert choose_languages(f"{tmp_path}/{{lang}}.jsonl", ["hi", "en"]) == ["hi", "en"]
-    with pytest.raises(LnbenchError, match="has no file for ur; it has: en, hi"):
+    with refused("ur", "en, hi"):
         choose_languages(f"{tmp_path}/{{lang}}.jsonl", ["ur"])
 
 
@@ -78,55 +78,55 @@ def test_relative_and_home_patterns(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "named"),
     [
-        (lambda p: open_corpus(f"{p}/{{lang}}.jsonl", "fr"), "no file for fr; it has: hi"),
-        (lambda p: open_corpus(f"{p}/{{lang}}.txt", "fr"), "no file for fr; it has: none"),
-        (lambda p: open_corpus(f"{p}/absent.txt", "fr"), "no such corpus file"),
-        (lambda p: open_corpus(f"{p}/{{lang}}.csv", "hi"), r"neither a file of a known kind \(.jsonl .jsonl.gz .txt"),
-        (lambda p: open_corpus(f"{p}/{{lang}}.jsonl", "../hi"), "not the name of a language"),
-        (lambda p: languages_of(f"{p}/{{lang}}.csv"), "neither a file"),
-        (lambda p: languages_of(f"{p}/{{lang}}.txt"), "no file matches"),
-        (lambda p: languages_of(f"{p}/hi.jsonl"), "name its language with languages="),
-        (lambda p: languages_of("wikimedia/wikipedia:20231101.{lang}"), "name them with languages="),
-        (lambda p: choose_languages(f"{p}/hi.jsonl", ["hi", "en"]), "cannot serve several languages"),
-        (lambda p: choose_languages("wikimedia/wikipedia:20231101.hi", ["hi", "en"]), "cannot serve several"),
-        (lambda p: fingerprint(f"{p}/{{lang}}.jsonl", "fr"), "no file for fr"),
+        (lambda p: open_corpus(f"{p}/{{lang}}.jsonl", "fr"), ["fr", "hi"]),
+        (lambda p: open_corpus(f"{p}/{{lang}}.txt", "fr"), ["fr", "none"]),
+        (lambda p: open_corpus(f"{p}/absent.txt", "fr"), ["absent.txt"]),
+        (lambda p: open_corpus(f"{p}/{{lang}}.csv", "hi"), ["{lang}.csv", ".jsonl .jsonl.gz .txt"]),
+        (lambda p: open_corpus(f"{p}/{{lang}}.jsonl", "../hi"), ["../hi"]),
+        (lambda p: languages_of(f"{p}/{{lang}}.csv"), ["{lang}.csv"]),
+        (lambda p: languages_of(f"{p}/{{lang}}.txt"), ["{lang}.txt"]),
+        (lambda p: languages_of(f"{p}/hi.jsonl"), ["hi.jsonl", "languages="]),
+        (lambda p: languages_of("wikimedia/wikipedia:20231101.{lang}"), ["20231101.{lang}", "languages="]),
+        (lambda p: choose_languages(f"{p}/hi.jsonl", ["hi", "en"]), ["hi.jsonl", "{lang}"]),
+        (lambda p: choose_languages("wikimedia/wikipedia:20231101.hi", ["hi", "en"]), ["20231101.hi", "{lang}"]),
+        (lambda p: fingerprint(f"{p}/{{lang}}.jsonl", "fr"), ["fr"]),
     ],
 )
-def test_bad_requests_are_explained(call, message, tmp_path):
+def test_bad_requests_are_explained(call, named, tmp_path):
     (tmp_path / "hi.jsonl").write_bytes(as_jsonl(TEXTS))
-    with pytest.raises(LnbenchError, match=message) as caught:
+    with refused(*named) as caught:
         call(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "named"),
     [
-        ("hi.jsonl", b"", "has no text for hi"),
-        ("hi.txt", b"\n  \n\n", "has no text for hi"),
+        ("hi.jsonl", b"", ["hi"]),
+        ("hi.txt", b"\n  \n\n", ["hi"]),
         (
             "hi.jsonl",
             b'{"text": "a"}\n\n{"content": "b"}\n',
-            r'hi.jsonl, line 3: not a JSON object with a valid "text"',
+            ["hi.jsonl, line 3", '"text"'],
         ),
-        ("hi.jsonl", b'{"text": null}\n', "line 1"),
-        ("hi.jsonl", b"[1]\n", "line 1"),
-        ("hi.jsonl", b'{"text": "a"}\n{"te', "line 2"),
-        ("hi.jsonl", b'{"text": "\\ud800"}\n', "line 1"),
-        ("hi.txt", b"good\nbad \xff\n", "hi.txt, line 2: not valid UTF-8"),
-        ("hi.jsonl", b'{"text": "\xff"}\n', "line 1: not valid UTF-8"),
-        ("hi.jsonl.gz", gzip.compress(as_jsonl(TEXTS * 50), mtime=0)[:-20], "truncated"),
-        ("hi.txt.gz", b"no gzip at all", "not gzip data"),
-        ("hi.txt.gz", gzip.compress(b"text" * 99, mtime=0)[:12] + b"\xff" * 40, "truncated or is not gzip"),
-        ("hi.parquet", b"no parquet", "not a readable Parquet file"),
+        ("hi.jsonl", b'{"text": null}\n', ["line 1"]),
+        ("hi.jsonl", b"[1]\n", ["line 1"]),
+        ("hi.jsonl", b'{"text": "a"}\n{"te', ["line 2"]),
+        ("hi.jsonl", b'{"text": "\\ud800"}\n', ["line 1"]),
+        ("hi.txt", b"good\nbad \xff\n", ["hi.txt, line 2", "UTF-8"]),
+        ("hi.jsonl", b'{"text": "\xff"}\n', ["line 1", "UTF-8"]),
+        ("hi.jsonl.gz", gzip.compress(as_jsonl(TEXTS * 50), mtime=0)[:-20], ["truncated"]),
+        ("hi.txt.gz", b"no gzip at all", ["gzip"]),
+        ("hi.txt.gz", gzip.compress(b"text" * 99, mtime=0)[:12] + b"\xff" * 40, ["truncated", "gzip"]),
+        ("hi.parquet", b"no parquet", ["Parquet"]),
     ],
 )
-def test_bad_files_are_explained(name, content, message, tmp_path):
+def test_bad_files_are_explained(name, content, named, tmp_path):
     (tmp_path / name).write_bytes(content)
     corpus = open_corpus(f"{tmp_path}/{name.replace('hi', '{lang}')}", "hi")
-    with pytest.raises(LnbenchError, match=message) as caught:
+    with refused(*named) as caught:
         list(corpus)
     assert "\n" not in str(caught.value)
 
@@ -136,10 +136,10 @@ def test_parquet_without_text(tmp_path):
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.table({"body": ["a"]}), tmp_path / "hi.parquet")
-    with pytest.raises(LnbenchError, match="no column text; it has: body"):
+    with refused("text", "body"):
         list(open_corpus(f"{tmp_path}/{{lang}}.parquet", "hi"))
     pyarrow.parquet.write_table(pyarrow.table({"text": [["a"]]}), tmp_path / "hi.parquet")
-    with pytest.raises(LnbenchError, match="not a readable Parquet file with a column text"):
+    with refused("Parquet", "text"):
         list(open_corpus(f"{tmp_path}/{{lang}}.parquet", "hi"))
 
 

@@ -15,6 +15,7 @@ from lnbench.corpora.documents import Document, TextReport
 from lnbench.corpora.packing import blocks
 from lnbench.errors import LnbenchError
 from tests.support.corpora import BOS, EOS, PAD, TOKENIZERS, as_jsonl
+from tests.support.messages import refused
 
 DOCUMENTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join), max_size=12)
 
@@ -83,7 +84,7 @@ def test_blocks_hold_the_text(texts, bos, eos, length, batch_size, tokens, drop_
     with small_pieces(size):
         made = blocks(texts, TOKENIZERS[bos, eos], length, batch_size, tokens, drop_last, mode=mode)
         if not expected:
-            with pytest.raises(LnbenchError, match=r"too few for one block|no document has at least"):
+            with refused():
                 list(made)
             return
         batches = list(made)
@@ -237,20 +238,20 @@ def test_blocks_are_streamed(mode):
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"),
+    ("argument", "named"),
     [
-        ({"length": 1}, "length must be at least 2, not 1"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"tokens": 0}, "tokens must be at least 1"),
-        ({"start": -1}, "start must be at least 0"),
-        ({"shard": (2, 2)}, r"shard must be \(index, count\) with 0 ≤ index < count, not \(2, 2\)"),
-        ({"shard": (0, 0)}, "shard must be"),
-        ({"shard": (-1, 2)}, "shard must be"),
-        ({"mode": "pad"}, "unknown mode 'pad'; known: pack, truncate"),
+        ({"length": 1}, ["length", "2", "1"]),
+        ({"batch_size": 0}, ["batch_size", "1", "0"]),
+        ({"tokens": 0}, ["tokens", "1", "0"]),
+        ({"start": -1}, ["start", "0", "-1"]),
+        ({"shard": (2, 2)}, ["shard", "0 ≤ index < count", "(2, 2)"]),
+        ({"shard": (0, 0)}, ["shard", "(0, 0)"]),
+        ({"shard": (-1, 2)}, ["shard", "(-1, 2)"]),
+        ({"mode": "pad"}, ["pad", "pack, truncate"]),
     ],
 )
-def test_impossible_blocks_are_refused_at_once(argument, message):
-    with pytest.raises(LnbenchError, match=message):
+def test_impossible_blocks_are_refused_at_once(argument, named):
+    with refused(*named):
         blocks(["a"], TOKENIZERS[True, True], **argument)
 
 
@@ -264,5 +265,5 @@ def test_a_corpus_goes_straight_into_blocks(tmp_path):
 def test_a_corpus_without_text_says_so(tmp_path):
     (tmp_path / "hi.txt").write_text("\n \n")
     corpus = open_corpus(f"{tmp_path}/{{lang}}.txt", "hi")
-    with pytest.raises(LnbenchError, match="has no text for hi: every document is empty"):
+    with refused("hi", "empty"):
         list(blocks(corpus, TOKENIZERS[True, True]))

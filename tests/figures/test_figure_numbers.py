@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from lnbench import analysis, figures
-from lnbench.errors import LnbenchError
 from lnbench.leaderboard import Row
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
 from tests.support.figure_data import DELTAS, LANGUAGES, matrix_of
+from tests.support.messages import refused
 from tests.support.samples import normal, statistics_of
 
 
@@ -53,9 +53,9 @@ def test_bars_are_the_counts(lape: NeuronSet, act_prob: NeuronSet) -> None:
 
 def test_sets_of_two_models_are_not_put_side_by_side(lape: NeuronSet) -> None:
     other = NeuronSet("other", 4, 8, {"hi": {0: [1]}})
-    with pytest.raises(LnbenchError, match="draw each model by itself"):
+    with refused("two", "other", "org/tiny"):
         figures.neurons_per_language({"one": lape, "two": other})
-    with pytest.raises(LnbenchError, match="name at least one"):
+    with refused("to draw"):
         figures.neurons_per_language({})
 
 
@@ -72,7 +72,7 @@ def test_layers_are_drawn_from_the_bottom_up(lape: NeuronSet) -> None:
 
 @pytest.mark.parametrize("make", [figures.neurons_per_layer, figures.language_overlap])
 def test_a_set_without_languages_is_an_error(make: Any) -> None:
-    with pytest.raises(LnbenchError, match="no languages to draw"):
+    with refused("NeuronSet", "languages"):
         make(NeuronSet("tiny", 3, 8, {}))
 
 
@@ -126,7 +126,7 @@ def test_stability(lape: NeuronSet, act_prob: NeuronSet) -> None:
     np.testing.assert_allclose(drawn["other"], [float("nan"), 1, 1])  # en has no neurons
     assert "Jaccard" in axes.get_xlabel() and "0.17 to 1.00" in figure.alt
     assert table(figure)[0]["expected"] == pytest.approx(0.75)
-    with pytest.raises(LnbenchError, match="no rows"):
+    with refused("rows"):
         figures.stability(kept.model_copy(update={"rows": []}))
 
 
@@ -175,12 +175,12 @@ def test_a_perplexity_matrix_in_other_units(unit: Any, factor: float, matrix: Pe
 
 
 def test_an_unknown_unit_lists_the_known(matrix: PerplexityMatrix) -> None:
-    with pytest.raises(LnbenchError, match="unknown unit 'bits'; known: bits_per_byte, nats, perplexity"):
+    with refused("bits", "bits_per_byte, nats, perplexity"):
         figures.perplexity_matrix(matrix, "bits")
 
 
 def test_a_matrix_without_cells(matrix: PerplexityMatrix) -> None:
-    with pytest.raises(LnbenchError, match="no cells to draw"):
+    with refused("cells"):
         figures.perplexity_matrix(matrix.model_copy(update={"changed": [], "cells": []}))
 
 
@@ -225,9 +225,9 @@ def test_what_differs_between_rows_names_its_series(rows: list[Row]) -> None:
 
 
 def test_rows_that_share_no_figure(rows: list[Row]) -> None:
-    with pytest.raises(LnbenchError, match="nothing to draw"):
+    with refused("baseline"):
         figures.interventions(rows[:1])
-    with pytest.raises(LnbenchError, match="draw each by itself"):
+    with refused("models", "tasks", "metrics"):
         figures.interventions([*rows, rows[1].model_copy(update={"metric": "f1"})])
 
 
@@ -244,7 +244,7 @@ def test_activations(stats: dict[str, Statistics]) -> None:
     assert axes.lines[0].get_xdata() == pytest.approx([one["mean"] for one in found.values()])
     assert [row["P90"] for row in table(figure)] == [one["P90"] for one in found.values()]
     assert "site pre" in axes.get_xlabel() and "before the non-linearity" in figure.caption
-    with pytest.raises(LnbenchError, match="name at least one"):
+    with refused("to draw"):
         figures.activation_statistics({})
 
 

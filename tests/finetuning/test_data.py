@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from lm_eval.tasks import TaskManager
 
-from lnbench.errors import LnbenchError
 from lnbench.files import tasks_dir
 from lnbench.finetuning import training_rows as sources
 from lnbench.finetuning.data import Example, TrainingData, prepare
@@ -19,6 +18,7 @@ from lnbench.finetuning.training_rows import SOURCES, open_rows
 from lnbench.lm import LNBenchLM
 from lnbench.lm.head import cut_left
 from tests.support.finetuning import pair, question, write
+from tests.support.messages import refused
 
 
 def data(lm: LNBenchLM, name: str = "xnli", include_path: Path | None = None, **settings: Any) -> TrainingData:
@@ -241,27 +241,27 @@ def test_choices_that_stand_in_the_prompt(lm: LNBenchLM, tmp_path: Path) -> None
     made = data(lm, "mine", folder)
     assert lm.tok_decode(made.training[1].tokens).endswith("A two is it")
     assert answer_of(lm, made.training[1]) == " is it"
-    with pytest.raises(LnbenchError, match="classification head cannot answer it: use answer=prompt"):
+    with refused("answer=prompt"):
         data(lm, "mine", folder, answer="head")
 
 
 def test_rows_with_different_numbers_of_choices_have_no_head(lm: LNBenchLM, tmp_path: Path) -> None:
     folder = write_task(tmp_path / "tasks", doc_to_choice="{{['1', '2', '3'][: 2 + a]}}")
     assert len(data(lm, "mine", folder).training) == 4
-    with pytest.raises(LnbenchError, match="rows have 2 and 3 choices; a head needs one number"):
+    with refused("2", "3", "choices"):
         data(lm, "mine", folder, answer="head")
 
 
 def test_a_task_without_answers_is_refused(lm: LNBenchLM, tmp_path: Path) -> None:
-    with pytest.raises(LnbenchError, match="loglikelihood_rolling, which has no answer to train on"):
+    with refused("loglikelihood_rolling"):
         data(lm, "mine", write_task(tmp_path / "tasks", output_type="loglikelihood_rolling", doc_to_choice=None))
-    with pytest.raises(LnbenchError, match="task lnbench_xnli_en has no training split; xnli, xquad, squad"):
+    with refused("lnbench_xnli_en", "xnli, xquad, squad"):
         data(lm, "lnbench_xnli_en")
-    with pytest.raises(LnbenchError, match="lnbench_xnli is a group of tasks"):
+    with refused("lnbench_xnli", "group"):
         data(lm, "lnbench_xnli")
-    with pytest.raises(LnbenchError, match="classification head cannot answer it"):
+    with refused("lnbench_xquad_en", "answer=prompt"):
         data(lm, "xquad", answer="head")
-    with pytest.raises(LnbenchError, match="no folder of tasks"):
+    with refused(tmp_path / "nowhere"):
         data(lm, "mine", tmp_path / "nowhere")
 
 
@@ -269,17 +269,17 @@ def test_unknown_data_lists_what_exists(lm: LNBenchLM, monkeypatch: pytest.Monke
     # Indexing all of lm-eval's tasks takes ten seconds.
     index = sources._manager
     monkeypatch.setattr(sources, "_manager", lambda folder, **_: index(folder, include_defaults=False))
-    with pytest.raises(LnbenchError, match=f"unknown training data 'xnly'; known: {', '.join(SOURCES)}"):
+    with refused("xnly", ", ".join(SOURCES)):
         data(lm, "xnly")
 
 
 def test_data_that_is_not_there(lm: LNBenchLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNBENCH_DATA", str(tmp_path))
-    with pytest.raises(LnbenchError, match=r"no file .*en.train.jsonl.gz"):
+    with refused("en.train.jsonl.gz"):
         data(lm)
     monkeypatch.delenv("LNBENCH_DATA")
     monkeypatch.setattr("lnbench.task_data.datasets.load_dataset", offline)
-    with pytest.raises(LnbenchError, match=r"cannot load facebook/xnli .* set LNBENCH_DATA"):
+    with refused("facebook/xnli", "LNBENCH_DATA"):
         data(lm)
 
 
@@ -288,12 +288,12 @@ def offline(*_: Any, **__: Any) -> None:
 
 
 def test_nothing_left_to_train_on(lm: LNBenchLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LnbenchError, match="no row of xnli is left to train on: 30 too long left out"):
+    with refused("xnli", "30"):
         data(lm, max_length=20, too_long="drop")
     write(tmp_path / "squad" / "en.train.jsonl", [question(0)])
     write(tmp_path / "xquad" / "en.jsonl", [question(0)])
     monkeypatch.setenv("LNBENCH_DATA", str(tmp_path))
-    with pytest.raises(LnbenchError, match=r"squad is left to train on: it has 1, and validation_examples=1 of them"):
+    with refused("squad", "1", "validation_examples=1"):
         data(lm, "squad")
 
 
@@ -328,19 +328,19 @@ def test_every_number_can_be_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "named"),
     [
-        ({"rate": 1}, "rate: there is no such field; known: answer, pooling"),
-        ({"lr": "fast"}, "training setting lr='fast'"),
-        ({"batch_size": 8, "accumulation": 3}, "batch_size=8 cannot be split into accumulation=3"),
-        ({"patience": 2, "validation_examples": 0}, "patience needs validation_examples"),
+        ({"rate": 1}, ["rate", "answer, pooling"]),
+        ({"lr": "fast"}, ["lr='fast'"]),
+        ({"batch_size": 8, "accumulation": 3}, ["batch_size=8", "accumulation=3"]),
+        ({"patience": 2, "validation_examples": 0}, ["patience", "validation_examples"]),
     ],
 )
-def test_wrong_settings(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(LnbenchError, match=message):
+def test_wrong_settings(given: dict[str, Any], named: list[str]) -> None:
+    with refused(*named):
         settings_of(None, given)
 
 
 def test_an_unknown_preset_lists_what_exists() -> None:
-    with pytest.raises(LnbenchError, match="unknown training preset 'paper'; known: xnli-paper, xquad-paper"):
+    with refused("paper", "xnli-paper, xquad-paper"):
         settings_of("paper", {})

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 
-from lnbench.errors import LnbenchError
 from lnbench.finetuning.data import TrainingData, prepare
 from lnbench.finetuning.lora import build_adapter
 from lnbench.finetuning.objectives import HeadObjective
@@ -23,6 +22,7 @@ from lnbench.lm import LNBenchLM
 from lnbench.lm.head import ClassificationHead, Pooling, save_head, separated
 from lnbench.neurons import NeuronSet
 from tests.support.finetuning import SETTINGS
+from tests.support.messages import refused
 from tests.support.tiny import build
 
 PAPER = Pooling("paper", length=160, pad=2)
@@ -64,17 +64,17 @@ def test_a_file_without_pooling_reads_the_last_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("metadata", "named"),
     [
-        ({"pooling": "first"}, "unknown pooling 'first'; known: last, paper"),
-        ({"pooling": "paper", "length": "9"}, "pooling=paper needs the metadata length and pad"),
-        ({"pooling": "paper", "length": "nine", "pad": "0"}, "pooling=paper needs the metadata length and pad"),
+        ({"pooling": "first"}, ["first", "last, paper"]),
+        ({"pooling": "paper", "length": "9"}, ["pooling=paper", "length", "pad"]),
+        ({"pooling": "paper", "length": "nine", "pad": "0"}, ["pooling=paper", "length", "pad"]),
     ],
 )
-def test_a_wrong_pooling(tmp_path: Path, metadata: dict[str, str], message: str) -> None:
+def test_a_wrong_pooling(tmp_path: Path, metadata: dict[str, str], named: list[str]) -> None:
     metadata = {"format": "lnbench.head/1", **metadata}
     save_file({"weight": torch.zeros(3, 16)}, tmp_path / "head.safetensors", metadata=metadata)
-    with pytest.raises(LnbenchError, match=message):
+    with refused(*named):
         ClassificationHead.load(tmp_path)
 
 
@@ -138,16 +138,16 @@ def test_an_override_reaches_the_position_that_the_head_reads(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "named"),
     [
-        ({"idx": [0, 1]}, "2 choices after 1 different"),
-        ({"idx": [0, 1, 2, 3]}, "4 choices after 1 different"),
-        ({"idx": [0, 1, 2], "context": ["a", "a", "b"]}, "3 choices after 2 different"),
-        ({"idx": [0]}, "1 choices after 1 different"),
+        ({"idx": [0, 1]}, ["2 choices", "1"]),
+        ({"idx": [0, 1, 2, 3]}, ["4 choices", "1"]),
+        ({"idx": [0, 1, 2], "context": ["a", "a", "b"]}, ["3 choices", "2"]),
+        ({"idx": [0]}, ["1 choices", "1"]),
     ],
 )
 def test_a_task_that_the_head_cannot_answer_is_refused(
-    tiny_model: str, tmp_path: Path, changes: dict[str, Any], told: str
+    tiny_model: str, tmp_path: Path, changes: dict[str, Any], named: list[str]
 ) -> None:
     from lm_eval.api.instance import Instance
 
@@ -156,7 +156,7 @@ def test_a_task_that_the_head_cannot_answer_is_refused(
     asked = [
         Instance("loglikelihood", {}, (contexts[one], " x"), one, metadata=("odd", 0, 1)) for one in changes["idx"]
     ]
-    with pytest.raises(LnbenchError, match=f"task odd cannot be answered .* 3 classes: .*{told}"):
+    with refused("odd", "3 classes", *named):
         lm.loglikelihood([*requests_for(["a"]), *asked])
 
 
@@ -175,7 +175,7 @@ def test_other_prompts_than_those_of_training_are_warned_of(
 def test_a_tokenizer_without_an_end_of_text_cannot_divide() -> None:
     without = SimpleNamespace(eos_token=None)
     assert separated("one two", without) == "one two"
-    with pytest.raises(LnbenchError, match="eos_token"):
+    with refused("eos_token"):
         separated("one\x1etwo", without)
 
 

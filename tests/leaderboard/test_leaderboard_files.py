@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from lnbench import leaderboard
 from lnbench.cli import app
-from lnbench.errors import LnbenchError
 from lnbench.leaderboard import build, read_runs
 from lnbench.plugins.executors.local import Local
 from lnbench.significance import compare
@@ -23,6 +22,7 @@ from lnbench.sweeps.spec import parse
 from lnbench.tables import leaderboard_files as formats
 from lnbench.tables.leaderboard import leaderboard_tables, rows_table
 from lnbench.tables.render import escape_latex
+from tests.support.messages import refused
 from tests.support.runs import RIGHT, WRONG, Run, control, pick, printed
 
 # Formats
@@ -40,7 +40,7 @@ def test_json_is_read_back(full: Run, tmp_path: Path) -> None:
     assert zero["task_version"] == 1.0
     for broken in ("{}", '{"format": "lnbench.leaderboard/1", "rows": [{}]}'):
         (tmp_path / "other.json").write_text(broken)
-        with pytest.raises(LnbenchError, match="leaderboard"):
+        with refused(tmp_path / "other.json"):
             leaderboard.load(tmp_path / "other.json")
 
 
@@ -67,7 +67,7 @@ def test_markdown(full: Run, tmp_path: Path) -> None:
 
 
 def test_no_other_format(tmp_path: Path) -> None:
-    with pytest.raises(LnbenchError, match=r"unknown format of a leaderboard '.xlsx'; known: .json, .csv, .md"):
+    with refused(".xlsx", ".json, .csv, .md"):
         formats.write([], tmp_path / "leaderboard.xlsx")
 
 
@@ -185,7 +185,7 @@ def test_the_command(full: Run, tmp_path: Path) -> None:
     assert "11 rows written to" in told.output
     assert "5 files written to" in told.output
     assert len(leaderboard.load(out)) == 11
-    with pytest.raises(LnbenchError, match="unknown format"):
+    with refused(".txt", ".json, .csv, .md"):
         cli.invoke(app, ["leaderboard", str(full.folder), "-o", "board.txt"], catch_exceptions=False)
 
 
@@ -207,5 +207,5 @@ def test_the_command_prints_latex(full: Run, by_row: bool) -> None:
 def test_an_empty_run(tmp_path: Path) -> None:
     (tmp_path / records.FILE).write_text("")
     assert CliRunner().invoke(app, ["leaderboard", str(tmp_path)]).exit_code == 0
-    with pytest.raises(LnbenchError, match="cannot read"):
+    with refused(tmp_path / "nowhere"):
         read_runs([tmp_path / "nowhere"])

@@ -17,6 +17,7 @@ from lnbench.lm import LNBenchLM
 from lnbench.lm.head import FORMAT, ClassificationHead
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics
+from tests.support.messages import refused
 from tests.support.tiny import SELECTOR, save_tiny
 
 
@@ -89,7 +90,7 @@ def test_the_cache_serves_the_same_weights_under_another_name(given: dict[str, A
 def test_languages_limit_what_the_selector_compares(given: dict[str, Any]) -> None:
     lm = LNBenchLM(**given, intervention="mean", languages="hi+zh")
     assert list(lm.artifacts.neurons(lm.experiment).languages) == ["hi", "zh"]
-    with pytest.raises(LnbenchError, match="'en'"):
+    with refused("'en'", "hi, zh"):
         ask(lm, language="en")
 
 
@@ -99,7 +100,7 @@ def test_language_by_name_serves_any_task(given: dict[str, Any]) -> None:
 
 
 def test_a_task_without_language_is_an_error_that_says_what_to_do(given: dict[str, Any]) -> None:
-    with pytest.raises(LnbenchError, match=r"language of task 'arc_easy'.*language=….*metadata"):
+    with refused("arc_easy", "language=…", "metadata"):
         ask(LNBenchLM(**given, intervention="mean"), task="arc_easy")
 
 
@@ -160,47 +161,47 @@ def test_head_scores_the_choices(given: dict[str, Any], tmp_path: Path) -> None:
 
 def test_bad_heads(given: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
-    with pytest.raises(LnbenchError, match="no such classification head"):
+    with refused(path):
         LNBenchLM(**given, head=str(path))
     path.write_bytes(b"1234")
-    with pytest.raises(LnbenchError, match="cannot be read"):
+    with refused(path):
         LNBenchLM(**given, head=str(path))
     save_file({"weight": torch.ones(3, 16)}, path)
-    with pytest.raises(LnbenchError, match="not a classification head"):
+    with refused(path, "lnbench.head/1"):
         LNBenchLM(**given, head=str(path))
     write_head(path, hidden=8, classes=1)
-    with pytest.raises(LnbenchError, match="another model"):
+    with refused("8", "16"):
         LNBenchLM(**given, head=str(path)).loglikelihood([Instance("loglikelihood", {}, ("a", " b"), 0, ("t", 0, 1))])
     write_head(path, classes=1)
     lm = LNBenchLM(**given, head=str(path))
-    with pytest.raises(LnbenchError, match="1 classes"):
+    with refused("1 classes"):
         lm.loglikelihood([Instance("loglikelihood", {}, ("a", " b"), 1, ("t", 0, 1))])
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"intervention": "p200"}, r"percent=200"),
-        ({"intervention": "zeroes"}, "unknown intervention"),
-        ({"intervention": "constant:number=1"}, "number"),
-        ({"intervention": "constant:value=much"}, "value"),
-        ({"selector": "lapse", "intervention": "mean"}, "unknown selector 'lapse'; known: act_prob, lape"),
-        ({"selector": "lape:fraction=0.1", "intervention": "mean"}, "fraction"),
-        ({"selector": "lape:top_fraction=2", "intervention": "mean"}, "top_fraction"),
-        ({"site": "middle"}, "site"),
-        ({"positions": "odd"}, "positions"),
-        ({"intervention": "mean", "languages": "hi+xx"}, "xx"),
-        ({"intervention": "mean", "languages": "hi+hi"}, "languages=.*each once"),
-        ({"intervention": "mean", "language": "fr"}, "unknown language 'fr'; known: en, hi, ur, vi, zh"),
-        ({"intervention": "mean", "corpus": "/nowhere/{lang}.jsonl"}, "/nowhere"),
-        ({"intervention": "mean", "statistics": "/nowhere"}, "no such Statistics folder"),
-        ({"neurons": "/nowhere.json"}, "/nowhere.json"),
-        ({"intervention": "mean", "tp_plan": "auto"}, "tensor parallelism"),
-        ({"pretrained": "no/such/model"}, "no/such/model"),
+        ({"intervention": "p200"}, ["percent=200"]),
+        ({"intervention": "zeroes"}, ["zeroes", "zero"]),
+        ({"intervention": "constant:number=1"}, ["number"]),
+        ({"intervention": "constant:value=much"}, ["value"]),
+        ({"selector": "lapse", "intervention": "mean"}, ["lapse", "act_prob, lape"]),
+        ({"selector": "lape:fraction=0.1", "intervention": "mean"}, ["fraction"]),
+        ({"selector": "lape:top_fraction=2", "intervention": "mean"}, ["top_fraction"]),
+        ({"site": "middle"}, ["site"]),
+        ({"positions": "odd"}, ["positions"]),
+        ({"intervention": "mean", "languages": "hi+xx"}, ["xx"]),
+        ({"intervention": "mean", "languages": "hi+hi"}, ["languages=", "hi+hi"]),
+        ({"intervention": "mean", "language": "fr"}, ["fr", "en, hi, ur, vi, zh"]),
+        ({"intervention": "mean", "corpus": "/nowhere/{lang}.jsonl"}, ["/nowhere"]),
+        ({"intervention": "mean", "statistics": "/nowhere"}, ["/nowhere"]),
+        ({"neurons": "/nowhere.json"}, ["/nowhere.json"]),
+        ({"intervention": "mean", "tp_plan": "auto"}, ["tensor parallelism"]),
+        ({"pretrained": "no/such/model"}, ["no/such/model"]),
     ],
 )
-def test_bad_arguments_are_said_to_be_so(given: dict[str, Any], changes: dict[str, Any], message: str) -> None:
-    with pytest.raises((LnbenchError, OSError), match=message):
+def test_bad_arguments_are_said_to_be_so(given: dict[str, Any], changes: dict[str, Any], named: list[str]) -> None:
+    with refused(*named, error=(LnbenchError, OSError)):
         LNBenchLM(**(given | changes))
 
 
@@ -209,35 +210,35 @@ def test_a_language_without_neurons(given: dict[str, Any], tmp_path: Path) -> No
     found.save(tmp_path / "neurons.json")
     lm = LNBenchLM(**given, neurons=str(tmp_path / "neurons.json"), intervention="zero")
     ask(lm, language="en")
-    with pytest.raises(LnbenchError, match=r"'hi' has no neurons.*intervention=none"):
+    with refused("'hi'", "intervention=none"):
         ask(lm)
-    with pytest.raises(LnbenchError, match="'hi' has no neurons"):
+    with refused("'hi'", "intervention=none"):
         LNBenchLM(**given, neurons=str(tmp_path / "neurons.json"), intervention="zero", language="hi")
 
 
 def test_artifacts_of_another_model(given: dict[str, Any], artifacts: dict[str, str], tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "wider", intermediate_size=32)
-    with pytest.raises(LnbenchError, match="layers"):
+    with refused("tiny-llama", other, "24", "32"):
         LNBenchLM(other, neurons=artifacts["neurons"], intervention="zero", corpus=given["corpus"])
-    with pytest.raises(LnbenchError, match="not of this model"):
+    with refused(artifacts["statistics"], other, "24", "32"):
         LNBenchLM(other, statistics=artifacts["statistics"], intervention="zero")
 
 
 def test_damaged_artifacts(given: dict[str, Any], artifacts: dict[str, str]) -> None:
     tensors = Path(artifacts["statistics"]) / "hi.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:1000])
-    with pytest.raises(LnbenchError, match="truncated"):
+    with refused(tensors, "truncated"):
         ask(LNBenchLM(given["pretrained"], **artifacts, intervention="mean"))
     neurons = Path(artifacts["neurons"])
     neurons.write_text(neurons.read_text()[:-20])
-    with pytest.raises(LnbenchError, match="JSON"):
+    with refused(neurons, "JSON"):
         LNBenchLM(given["pretrained"], neurons=artifacts["neurons"])
 
 
 def test_empty_text(given: dict[str, Any], tmp_path: Path) -> None:
     for language in ("hi", "en"):
         (tmp_path / f"{language}.txt").write_text("\n \n")
-    with pytest.raises(LnbenchError, match="no text"):
+    with refused("{lang}.txt"):
         LNBenchLM(**(given | {"corpus": str(tmp_path / "{lang}.txt")}), intervention="mean")
 
 
@@ -246,7 +247,7 @@ def test_a_model_object(given: dict[str, Any]) -> None:
     rest = {key: value for key, value in given.items() if key != "pretrained"}
     by_object = LNBenchLM(by_name.model, tokenizer=by_name.tokenizer, **rest, intervention="zero")
     assert ask(by_object) == ask(by_name)
-    with pytest.raises(LnbenchError, match="peft"):
+    with refused("peft"):
         LNBenchLM(by_name.model, tokenizer=by_name.tokenizer, peft="adapter", **rest)
 
 

@@ -12,10 +12,10 @@ from lm_eval.api.model import CachingLM
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 import lnbench
-from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import describe_model
+from tests.support.messages import refused
 from tests.support.tiny import save_tiny
 
 PAIRS = [("The river", " is wide"), ("नदी चौड़ी", " है")]
@@ -60,13 +60,13 @@ def test_prompt_tuning_is_refused_before_anything_is_overridden(given: dict[str,
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     get_peft_model(base, config).save_pretrained(tmp_path / "prompt")
     ask(LNBenchLM(**given, peft=str(tmp_path / "prompt")))
-    with pytest.raises(LnbenchError, match="virtual tokens"):
+    with refused("virtual tokens"):
         LNBenchLM(**given, peft=str(tmp_path / "prompt"), intervention="mean")
 
 
 def test_a_continuation_longer_than_the_model(given: dict[str, Any]) -> None:
     lm = LNBenchLM(**given, max_length=4)
-    with pytest.raises(LnbenchError, match="max_length=4"):
+    with refused("max_length=4"):
         ask(lm)
 
 
@@ -84,7 +84,7 @@ def test_neurons_of_a_language_without_text(given: dict[str, Any], tmp_path: Pat
     info = zeroed.get_model_info()["lnbench"]
     assert info["applied"]["ja"]["share_outside_observed_range"] is None
     assert info["statistics_fingerprints"] == {"ja": None}
-    with pytest.raises(LnbenchError, match="'mean' reads its values from Statistics"):
+    with refused("'mean'", "Statistics"):
         LNBenchLM(**given, neurons=path, intervention="mean", language="ja")
     cached = CachingLM(LNBenchLM(**given, neurons=path, intervention="mean"), str(tmp_path / "cache.db"))
     cached.loglikelihood(requests())

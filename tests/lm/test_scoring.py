@@ -11,9 +11,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 import lnbench
-from lnbench.errors import LnbenchError
 from lnbench.lm import LNBenchLM
 from lnbench.override_values import Override
+from tests.support.messages import refused
 from tests.support.tiny import CONFIGS, build, tokenizer
 
 SELECTOR = "act_prob:fraction=0.15"
@@ -213,7 +213,7 @@ def test_an_intervention_that_changes_no_token_is_an_error(overriding: Any) -> N
     assert len(pair[1]) == 2  # a space and a letter: one of them is an input
     lm.loglikelihood(one_token)
     single = [Instance("loglikelihood", {"language": "hi"}, ("नदी", "y"), 0, ("one_token", 0, 1))]
-    with pytest.raises(LnbenchError, match=r"changed no token of one_token.*positions=all"):
+    with refused("one_token", "positions=all"):
         lm.loglikelihood(single)
 
 
@@ -228,7 +228,7 @@ def test_a_plugin_that_overrides_nothing_is_an_error(overriding: Any) -> None:
     plugin = Plugin()
     get_host().register(plugin)
     try:
-        with pytest.raises(LnbenchError, match="changed no token"):
+        with refused("nothing"):
             overriding(intervention="nothing").loglikelihood(requests("loglikelihood"))
     finally:
         get_host().unregister(plugin)

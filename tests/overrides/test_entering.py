@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lnbench import LayerOverride, LnbenchError, Override, override
 from lnbench.model.sites import locate
+from tests.support.messages import refused
 from tests.support.overrides import (
     CHANGES,
     LEFT,
@@ -165,57 +166,57 @@ def test_gradient_checkpointing_recomputes_the_same_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ({"intervention": "p200"}, "percent=200"),
-        ({"intervention": "plain"}, "unknown intervention 'plain'"),
-        ({"intervention": "p10"}, r"'p10' reads its values from Statistics; pass statistics="),
-        ({"intervention": "mean"}, "'mean' reads its values from Statistics"),
-        ({"site": "middle"}, "unknown site 'middle'; known: pre, post"),
-        ({"site": "paper"}, "unknown site 'paper'"),
-        ({"positions": "some"}, "unknown positions 'some'; known: all, prompt, generated"),
-        ({"neurons": {0: torch.tensor([WIDTH])}}, "made for another model"),
-        ({"neurons": {LAYERS: torch.tensor([0])}}, "made for another model"),
-        ({"neurons": {-1: torch.tensor([0])}}, "made for another model"),
-        ({"neurons": {0: torch.tensor([3, 3])}}, "without repeats"),
-        ({"neurons": {0: torch.tensor([-1])}}, "non-negative"),
-        ({"statistics": made_up_statistics(LAYERS + 1)}, "these Statistics are of 4 layers of 24 neurons, the model"),
-        ({"statistics": made_up_statistics(width=WIDTH - 1)}, "belong to another model"),
-        ({"intervention": "constant:value=nan"}, "finite"),
+        ({"intervention": "p200"}, ["percent=200"]),
+        ({"intervention": "plain"}, ["plain", "zero, constant, mean"]),
+        ({"intervention": "p10"}, ["'p10'", "statistics="]),
+        ({"intervention": "mean"}, ["'mean'", "statistics="]),
+        ({"site": "middle"}, ["middle", "pre, post"]),
+        ({"site": "paper"}, ["paper", "pre, post"]),
+        ({"positions": "some"}, ["some", "all, prompt, generated"]),
+        ({"neurons": {0: torch.tensor([WIDTH])}}, [f"(0, {WIDTH})"]),
+        ({"neurons": {LAYERS: torch.tensor([0])}}, [f"({LAYERS}, 0)"]),
+        ({"neurons": {-1: torch.tensor([0])}}, ["(-1, 0)"]),
+        ({"neurons": {0: torch.tensor([3, 3])}}, ["indices", "repeats"]),
+        ({"neurons": {0: torch.tensor([-1])}}, ["indices", "non-negative"]),
+        ({"statistics": made_up_statistics(LAYERS + 1)}, ["Statistics", "4", "3", "24"]),
+        ({"statistics": made_up_statistics(width=WIDTH - 1)}, ["Statistics", "3", "23", "24"]),
+        ({"intervention": "constant:value=nan"}, ["values", "finite"]),
     ],
 )
-def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments(arguments: dict[str, Any], named: list[str]) -> None:
     model = tiny("llama")
     before = hooks(model)
     arguments = {"neurons": {0: torch.tensor([1])}, "intervention": "zero"} | arguments
-    with pytest.raises(LnbenchError, match=message), override(model, **arguments):
+    with refused(*named), override(model, **arguments):
         pass
     assert hooks(model) == before
 
 
 @pytest.mark.parametrize(
-    ("indices", "values", "operation", "message"),
+    ("indices", "values", "operation", "named"),
     [
-        ([1], [1.0], "multiply", "unknown override operation 'multiply'; known: set, scale, add, clamp"),
-        ([1, 2], [1.0], "set", "one value per neuron"),
-        ([[1]], [[1.0]], "set", "must be a vector"),
-        ([1, 2], [1.0, 2.0], "clamp", r"shape \(2, 2\)"),
-        ([1, 1], [1.0, 2.0], "set", "without repeats"),
-        ([-2], [1.0], "set", "non-negative"),
-        ([1.0], [1.0], "set", "must be integers"),
-        ([True], [1.0], "set", "must be integers"),
-        ([1], [float("nan")], "set", "finite"),
-        ([1], [float("inf")], "scale", "finite"),
+        ([1], [1.0], "multiply", ["multiply", "set, scale, add, clamp"]),
+        ([1, 2], [1.0], "set", ["'set'", "(2,)", "(1,)"]),
+        ([[1]], [[1.0]], "set", ["indices", "(1, 1)"]),
+        ([1, 2], [1.0, 2.0], "clamp", ["'clamp'", "(2, 2)", "(2,)"]),
+        ([1, 1], [1.0, 2.0], "set", ["indices", "repeats"]),
+        ([-2], [1.0], "set", ["indices", "non-negative"]),
+        ([1.0], [1.0], "set", ["indices", "torch.float32"]),
+        ([True], [1.0], "set", ["indices", "torch.bool"]),
+        ([1], [float("nan")], "set", ["values", "finite"]),
+        ([1], [float("inf")], "scale", ["values", "finite"]),
     ],
 )
-def test_bad_layer_overrides(indices: Any, values: Any, operation: Any, message: str) -> None:
-    with pytest.raises(LnbenchError, match=message):
+def test_bad_layer_overrides(indices: Any, values: Any, operation: Any, named: list[str]) -> None:
+    with refused(*named):
         LayerOverride(torch.tensor(indices), torch.tensor(values), operation)
 
 
 def test_a_value_that_the_models_precision_cannot_hold() -> None:
     model = build("llama").half()
-    with override(model, {0: torch.tensor([1])}, "constant:value=1e6"), pytest.raises(LnbenchError, match="float16"):
+    with override(model, {0: torch.tensor([1])}, "constant:value=1e6"), refused("float16"):
         model(PROMPTS)
 
 
@@ -225,7 +226,7 @@ class Wrong:
 
 
 def test_an_intervention_that_returns_something_else() -> None:
-    with pytest.raises(LnbenchError, match="'Wrong' returned dict"), override(tiny("llama"), {}, Wrong()):
+    with refused("Wrong", "dict"), override(tiny("llama"), {}, Wrong()):
         pass
 
 
@@ -254,7 +255,7 @@ def test_a_sharded_model_is_refused_before_anything_runs() -> None:
     model = build("llama")
     model._tp_size = 2
     before = hooks(model)
-    with pytest.raises(LnbenchError, match="tensor parallelism"), override(model, change()):
+    with refused("tensor parallelism"), override(model, change()):
         pass
     assert hooks(model) == before
 

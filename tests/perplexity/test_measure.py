@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import lnbench
-from lnbench.errors import LnbenchError
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import measure as module
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.measure import measure
 from lnbench.perplexity.slices import Slice
 from lnbench.statistics import Statistics
+from tests.support.messages import refused
 from tests.support.samples import normal, statistics_of
 
 
@@ -169,10 +169,10 @@ def test_passes_of_another_request_are_not_taken(
     path = tmp_path / "passes.safetensors"
     one = {"en": slices["en"]}
     measure(model, tokenizer, neurons, {}, one, controls=0, changed=["en"], path=path)
-    with pytest.raises(LnbenchError, match=r"another request \(intervention differ\); choose another folder"):
+    with refused(tmp_path, "intervention", "--out"):
         measure(model, tokenizer, neurons, {}, one, controls=0, intervention="constant:value=1", path=path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(LnbenchError, match=r"cannot be read .* delete it"):
+    with refused(path, "truncated"):
         measure(model, tokenizer, neurons, {}, one, controls=0, changed=["en"], path=path)
 
 
@@ -185,15 +185,15 @@ def test_controls_that_cannot_do_without_its_neurons_are_told(
 
 
 def test_errors(model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice]) -> None:
-    with pytest.raises(LnbenchError, match="unknown language 'zh'; known: en, hi, ur"):
+    with refused("zh", "en, hi, ur"):
         measure(model, tokenizer, neurons, {}, slices, changed=["zh"])
-    with pytest.raises(LnbenchError, match="there is nothing to measure"):
+    with refused():
         measure(model, tokenizer, neurons, {}, {})
-    with pytest.raises(LnbenchError, match="takes one block at least"):
+    with refused("batch_size=0"):
         measure(model, tokenizer, neurons, {}, slices, batch_size=0)
-    with pytest.raises(LnbenchError, match="'p10' reads its values from Statistics"):
+    with refused("'p10'", "statistics="):
         measure(model, tokenizer, neurons, {}, slices, intervention="p10")
-    with pytest.raises(LnbenchError, match="changes none of the neurons of 'en'"):
+    with refused("'none'", "'en'"):
         measure(model, tokenizer, neurons, {}, slices, intervention="none")
-    with pytest.raises(LnbenchError, match="choose neurons anew"):
+    with refused("other", "2", "3"):
         measure(model, tokenizer, NeuronSet("other", 2, 24, {"en": {0: [1]}}), {}, slices)

@@ -11,6 +11,7 @@ import pytest
 from lnbench.report.inputs import find
 from lnbench.report.page import language_tag, visible
 from lnbench.report.samples import Answer, SampleDocument, SampleGroup, sample_groups
+from tests.support.messages import refused
 from tests.support.report import DOCUMENTS, Sweep, control
 
 
@@ -126,5 +127,5 @@ def test_samples_that_are_no_samples_are_named(sweep: Sweep, tmp_path: Path) -> 
     sweep.add("none", "en")
     path = sweep.folder / "cells" / f"{1:016x}" / "samples.jsonl"
     path.write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match="is not a file of lm-eval's samples"):
+    with refused(path, error=ValueError):
         sample_groups(find([sweep.folder]))

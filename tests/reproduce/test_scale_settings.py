@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lnbench.errors import LnbenchError
 from lnbench.finetuning.presets import settings_of
 from lnbench.host import get_host
 from lnbench.reproduce.scale_settings import PRESETS, Preset, Scale, read_settings
 from lnbench.settings import parse_pairs
+from tests.support.messages import refused
 
 SCALES: tuple[Scale, ...] = ("paper", "small")
 
@@ -47,24 +47,24 @@ def test_what_is_given_takes_the_place_of_what_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "named"),
     [
-        ({"tokenz": 5}, r"unknown setting 'tokenz'; known: corpus, tokens, .*xnli\.limit"),
-        ({"xnli": 5}, "unknown setting 'xnli'"),
-        ({"xnli.steps": 5}, r"unknown setting 'xnli\.steps'"),
-        ({"tokens.more": 5}, r"unknown setting 'tokens\.more'"),
-        ({"tokens": "many"}, "--set tokens='many'"),
-        ({"site": "elsewhere"}, "--set site='elsewhere'"),
+        ({"tokenz": 5}, ["tokenz", "corpus, tokens", "xnli.limit"]),
+        ({"xnli": 5}, ["'xnli'", "xnli.limit"]),
+        ({"xnli.steps": 5}, ["xnli.steps", "xnli.limit"]),
+        ({"tokens.more": 5}, ["tokens.more", "xnli.limit"]),
+        ({"tokens": "many"}, ["--set tokens='many'"]),
+        ({"site": "elsewhere"}, ["--set site='elsewhere'"]),
     ],
 )
-def test_what_does_not_fit_is_told(given: dict[str, Any], told: str) -> None:
-    with pytest.raises(LnbenchError, match=told):
+def test_what_does_not_fit_is_told(given: dict[str, Any], named: list[str]) -> None:
+    with refused(*named):
         read_settings("small", "corrected", given)
 
 
 def test_pairs_of_the_command_line() -> None:
     assert parse_pairs(["tokens=16_000"]) == {"tokens": 16000}
     assert parse_pairs(["selectors.lape=lape:bar=0.5", "a=b"]) == {"selectors.lape": "lape:bar=0.5", "a": "b"}
-    for wrong in ("tokens", "=3", "a={"):
-        with pytest.raises(ValueError, match=r"KEY=VALUE|as YAML"):
+    for wrong, named in (("tokens", "KEY=VALUE"), ("=3", "KEY=VALUE"), ("a={", "YAML")):
+        with refused(named, error=ValueError):
             parse_pairs([wrong])

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import lnbench.statistics.corpus_statistics as corpus_module
-from lnbench import LnbenchError, Statistics
+from lnbench import Statistics
 from lnbench.files import exclusive_lock
 from lnbench.model.sites import locate
 from lnbench.statistics import store
@@ -26,6 +26,7 @@ from lnbench.statistics.accumulator import Account
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus, count_corpus, request_key
 from lnbench.statistics.statistics_folder import collect_folder, merge_folders
+from tests.support.messages import refused
 from tests.support.tiny import build, tokenizer
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -95,21 +96,21 @@ def test_more_shards_than_blocks(model, tmp_path, reading):
 
 def test_shards_that_do_not_belong_together(model, tmp_path, reading):
     out = tmp_path / "out"
-    with pytest.raises(LnbenchError, match="no such folder"):
+    with refused(out):
         merge_folders([out], out)
     folder(model, out, reading, ("en",), shard=(0, 3))
-    with pytest.raises(LnbenchError, match=r"en: shards 2/3, 3/3 are missing or unfinished"):
+    with refused("en", "2/3, 3/3", "lnbench stats --shard"):
         merge_folders([out], out)
     folder(model, out, changed(reading, seed=1), ("en",), shard=(1, 3))
-    with pytest.raises(LnbenchError, match="belongs to another request"):
+    with refused(out / "shards" / "2-of-3" / "en.safetensors", out / "shards" / "1-of-3" / "en.safetensors"):
         merge_folders([out], out)
     folder(model, tmp_path / "other", changed(reading, seed=1), ("en",), shard=(0, 3))
-    with pytest.raises(LnbenchError, match="are both shard 1 of en"):
+    with refused(out, tmp_path / "other", "shard 1", "en"):
         merge_folders([out, tmp_path / "other"], out)
-    with pytest.raises(LnbenchError, match="holds a shard, which the merged Statistics would overwrite"):
+    with refused(out / "shards" / "1-of-3", "--out"):
         merge_folders([out / "shards" / "1-of-3"], out / "shards" / "1-of-3")
     folder(model, tmp_path / "empty", reading, ("en",))
-    with pytest.raises(LnbenchError, match="no shards in"):
+    with refused(tmp_path / "empty", "lnbench stats --shard 1/2"):
         merge_folders([tmp_path / "empty"], tmp_path / "merged")
     assert not (out / store.MANIFEST).exists()
 
@@ -282,7 +283,7 @@ def test_two_processes_on_one_folder(model, tmp_path, reading):
         assert other.stdout is not None
         other.stdout.readline()
         try:
-            with pytest.raises(LnbenchError, match=rf"is in use by process {other.pid} on"):
+            with refused(tmp_path, other.pid):
                 folder(model, tmp_path, reading)
             folder(model, tmp_path, reading, ("en",), shard=(0, 2))
         finally:
@@ -301,7 +302,7 @@ def test_a_full_disk_keeps_what_is_done(model, tmp_path, reading, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr("safetensors.torch.save_file", full)
-        with pytest.raises(LnbenchError, match="No space left on device"):
+        with refused(tmp_path / "unfinished" / "hi.safetensors", "No space left on device"):
             folder(model, tmp_path, reading, ("hi",), save_every=0)
     assert contents(tmp_path) == before
     folder(model, tmp_path, reading, ("hi",))

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import lnbench
-from lnbench import LnbenchError
 from lnbench.statistics import LEVELS, Statistics, store
 from lnbench.statistics.site_values import MOMENTS
+from tests.support.messages import refused
 from tests.support.samples import normal, statistics_of
 
 PROVENANCE = {
@@ -105,10 +105,10 @@ def test_several_languages_share_a_folder(tmp_path):
 def test_another_model_does_not_go_into_the_folder(tmp_path):
     first = statistics()
     first.save(tmp_path)
-    others = [statistics("en", **{name: "other"}) for name in ("model", "weights", "dtype", "tokenizer")]
-    others.append(replace(statistics_of(normal(40, 2, 6), language="en"), provenance=PROVENANCE))
-    for other in others:
-        with pytest.raises(LnbenchError, match="holds Statistics of another model"):
+    others = {name: statistics("en", **{name: "other"}) for name in ("model", "weights", "dtype", "tokenizer")}
+    others["width"] = replace(statistics_of(normal(40, 2, 6), language="en"), provenance=PROVENANCE)
+    for name, other in others.items():
+        with refused(tmp_path, name):
             other.save(tmp_path)
     assert store.languages(tmp_path) == ["hi"]
     assert not (tmp_path / "en.safetensors").exists()
@@ -118,13 +118,13 @@ def test_another_model_does_not_go_into_the_folder(tmp_path):
 def test_an_unknown_language_lists_those_there(tmp_path):
     for language in ("hi", "en"):
         statistics(language).save(tmp_path)
-    with pytest.raises(LnbenchError, match="unknown language 'vi'; known: en, hi"):
+    with refused("vi", "en, hi", "lnbench stats", tmp_path):
         Statistics.load(tmp_path, "vi")
 
 
 @pytest.mark.parametrize("language", ["", "../hi", "a/b", "..", ".hidden"])
 def test_a_language_code_is_a_file_name(tmp_path, language):
-    with pytest.raises(LnbenchError, match="cannot be a language code"):
+    with refused(repr(language)):
         statistics(language).save(tmp_path / "stats")
     assert not list(tmp_path.iterdir())
 
@@ -158,32 +158,31 @@ def swapped(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "damage", "said"),
+    ("file", "damage", "named"),
     [
-        ("hi.safetensors", cut, "may be truncated"),
-        ("hi.safetensors", lambda path: path.write_bytes(b""), "may be truncated"),
-        ("hi.safetensors", Path.unlink, "no such file of Statistics"),
-        ("hi.safetensors", without("post.std"), "lacks std of shape"),
-        ("hi.safetensors", without("pre.quantiles"), "site 'pre' lacks quantiles of shape"),
-        ("hi.safetensors", reshaped, "lacks quantiles of shape"),
-        ("hi.safetensors", swapped, "is not the file that"),
-        ("manifest.json", cut, "is not valid JSON"),
-        ("manifest.json", Path.unlink, "no such file"),
-        ("manifest.json", lambda path: path.write_text("[]"), "not a manifest of Statistics of format"),
-        ("manifest.json", edited(format="lnbench.statistics/9"), "not a manifest of Statistics of format"),
-        ("manifest.json", edited(languages=["hi"]), "lacks entries"),
-        ("manifest.json", edited(languages={"hi": {"site": "gate", "tokens": 1}}), "is not the file that"),
-        ("manifest.json", edited(width=None), "lacks entries"),
-        ("manifest.json", edited(width=7), "lacks positive_rate"),
-        ("manifest.json", edited(levels=[0, 1]), "at other levels"),
+        ("hi.safetensors", cut, ["truncated"]),
+        ("hi.safetensors", lambda path: path.write_bytes(b""), ["truncated"]),
+        ("hi.safetensors", Path.unlink, ["hi.safetensors"]),
+        ("hi.safetensors", without("post.std"), ["std", "(2, 5)"]),
+        ("hi.safetensors", without("pre.quantiles"), ["'pre'", "quantiles", "(2, 5)"]),
+        ("hi.safetensors", reshaped, ["'post'", "quantiles", "(2, 5)"]),
+        ("hi.safetensors", swapped, ["hi.safetensors", "manifest.json"]),
+        ("manifest.json", cut, ["manifest.json", "JSON"]),
+        ("manifest.json", Path.unlink, ["manifest.json"]),
+        ("manifest.json", lambda path: path.write_text("[]"), ["manifest.json", "lnbench.statistics/2"]),
+        ("manifest.json", edited(format="lnbench.statistics/9"), ["manifest.json", "lnbench.statistics/2"]),
+        ("manifest.json", edited(languages=["hi"]), ["manifest.json", "entries"]),
+        ("manifest.json", edited(languages={"hi": {"site": "gate", "tokens": 1}}), ["hi.safetensors", "manifest.json"]),
+        ("manifest.json", edited(width=None), ["manifest.json", "entries"]),
+        ("manifest.json", edited(width=7), ["positive_rate", "(2, 7)"]),
+        ("manifest.json", edited(levels=[0, 1]), ["manifest.json", "levels"]),
     ],
 )
-def test_damaged_folders_say_what_is_wrong(tmp_path, file, damage, said):
+def test_damaged_folders_say_what_is_wrong(tmp_path, file, damage, named):
     statistics().save(tmp_path)
     damage(tmp_path / file)
-    with pytest.raises(LnbenchError, match=said) as caught:
+    with refused(tmp_path, *named):
         Statistics.load(tmp_path, "hi")
-    assert str(tmp_path) in str(caught.value)
 
 
 def test_one_site_is_enough(tmp_path):
@@ -192,17 +191,17 @@ def test_one_site_is_enough(tmp_path):
     save_file({name: part for name, part in tensors.items() if "pre." not in name}, tmp_path / "hi.safetensors")
     loaded = Statistics.load(tmp_path, "hi")
     assert list(loaded.sites) == ["post"]
-    with pytest.raises(LnbenchError, match="unknown site 'pre'; known: post"):
+    with refused("pre", "post"):
         loaded.at("pre")
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(LnbenchError, match="no such Statistics folder"):
+    with refused(tmp_path / "none", "lnbench stats"):
         Statistics.load(tmp_path / "none", "hi")
-    with pytest.raises(LnbenchError, match="no such Statistics folder"):
+    with refused(tmp_path / "none", "lnbench stats"):
         store.languages(tmp_path / "none")
     (tmp_path / "file").write_text("")
-    with pytest.raises(LnbenchError, match="cannot write Statistics"):
+    with refused(tmp_path / "file"):
         statistics().save(tmp_path / "file")
 
 
@@ -220,7 +219,7 @@ def test_a_full_disk_leaves_finished_languages(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     for language in ("hi", "en"):
-        with pytest.raises(LnbenchError, match="No space left on device"):
+        with refused(tmp_path / f"{language}.safetensors", "No space left on device"):
             statistics(language, seed=2).save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert equal(Statistics.load(tmp_path, "en"), finished)
@@ -237,6 +236,6 @@ def test_a_kill_between_the_two_files_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         statistics("hi", seed=5, corpus="newer").save(tmp_path)
-    with pytest.raises(LnbenchError, match="is not the file that"):
+    with refused(tmp_path / "hi.safetensors", tmp_path / "manifest.json"):
         Statistics.load(tmp_path, "hi")
     assert Statistics.load(tmp_path, "en").tokens == 40

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock
 from lnbench.sweeps.crashes import consecutive_crashes
 from lnbench.sweeps.records import FILE, load
 from lnbench.sweeps.run_sweep import planned
+from tests.support.messages import refused
 from tests.support.sweeps import DISK_WAS_FULL, child, comparable, spec_of, sweep, sweep_with_small_disk
 
 pytestmark = pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_folder_is_one_processs(given: dict[str, Any], tmp_path: Path) -> None
     try:
         while not (tmp_path / "held").exists() and process.is_alive():
             time.sleep(0.01)
-        with pytest.raises(LnbenchError, match=rf"in use by process {process.pid} on .*, started "):
+        with refused(tmp_path, process.pid):
             sweep(spec_of(given), tmp_path)
     finally:
         process.kill()
@@ -143,5 +143,5 @@ def test_a_folder_is_one_processs(given: dict[str, Any], tmp_path: Path) -> None
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_that_cannot_be_written(given: dict[str, Any], tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(LnbenchError, match="cannot use"):
+    with refused(tmp_path / "out"):
         sweep(spec_of(given), tmp_path / "out")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -16,8 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from lnbench.cli import app
-from lnbench.errors import LnbenchError
 from lnbench.sweeps.records import Record, load
+from tests.support.messages import refused
 from tests.support.sweeps import child, spec_of
 
 BIN = Path(sys.executable).parent
@@ -94,15 +93,15 @@ def test_a_fine_tuning_is_printed_before_its_cells(spec_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("executor", "told"),
+    ("executor", "named"),
     [
-        ("slurm", "'slurm'; known: local, ray"),
-        ("local:workers=2", "'workers'"),
-        ("ray:workers=0", "greater than or equal to 1"),
+        ("slurm", ["slurm", "local, ray"]),
+        ("local:workers=2", ["'workers'"]),
+        ("ray:workers=0", ["workers='0'", "1"]),
     ],
 )
-def test_an_executor_that_does_not_exist(spec_file: Path, executor: str, told: str) -> None:
-    with pytest.raises(LnbenchError, match=re.escape(told)):
+def test_an_executor_that_does_not_exist(spec_file: Path, executor: str, named: list[str]) -> None:
+    with refused(*named):
         CliRunner().invoke(app, ["sweep", str(spec_file), "--executor", executor], catch_exceptions=False)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.lm.experiment import Experiment
 from lnbench.sweeps.spec import Sweep, field_for, load, parse, schema
 from tests.support import docs_pages as docs
+from tests.support.messages import refused
 
 LEAST: dict[str, Any] = {"languages": ["hi"], "tasks": ["xnli_{lang}"]}
 
@@ -34,39 +34,40 @@ def test_short_and_long_forms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "named"),
     [
-        ({"langages": ["en"]}, "langages: there is no such field; known: models, base"),
-        ({"languages": ["en", "en"]}, "en is named twice"),
-        ({"languages": []}, "languages"),
-        ({"tasks": [{"en": "t"}]}, "names no task for 'hi'"),
-        ({"limit": 0}, "limit"),
-        ({"limit": 2.5}, "whole"),
-        ({"batch_size": "large"}, "batch_size"),
-        ({"controls": -1}, "controls"),
-        ({"selectors": []}, "interventions need neurons"),
-        ({"base": False}, "nothing to measure"),
-        ({"adapters": {"none": "folder"}}, "'none' is taken"),
-        ({"adapters": {"a/b": "folder"}}, "a name has letters, digits"),
-        ({"adapters": {"a": {"path": "folder", "model": "other"}}}, "none of the models"),
-        ({"adapters": {"a": "x"}, "finetune": {"a": {}}}, "'a' is taken"),
-        ({"site": "middle"}, "site"),
-        ({"models": [{"pretrained": "m", "batch_size": 1}]}, "set it as 'batch_size' at the top level"),
-        ({"models": [{"pretrained": "m", "languages": "en+hi"}]}, "set it as 'compare' at the top level"),
+        ({"langages": ["en"]}, ["langages", "models, base"]),
+        ({"languages": ["en", "en"]}, ["languages: en"]),
+        ({"languages": []}, ["languages=[]"]),
+        ({"tasks": [{"en": "t"}]}, ["tasks", "'hi'"]),
+        ({"limit": 0}, ["limit=0"]),
+        ({"limit": 2.5}, ["limit"]),
+        ({"batch_size": "large"}, ["batch_size='large'"]),
+        ({"controls": -1}, ["controls=-1"]),
+        ({"selectors": []}, ["interventions", "selectors", "neurons"]),
+        ({"base": False}, ["base: false", "adapters", "finetune"]),
+        ({"adapters": {"none": "folder"}}, ["adapters", "'none'"]),
+        ({"adapters": {"a/b": "folder"}}, ["adapters.a/b"]),
+        ({"adapters": {"a": {"path": "folder", "model": "other"}}}, ["adapters.a.model", "'other'"]),
+        ({"adapters": {"a": "x"}, "finetune": {"a": {}}}, ["adapters", "finetune", "'a'"]),
+        ({"site": "middle"}, ["site='middle'"]),
+        ({"models": [{"pretrained": "m", "batch_size": 1}]}, ["models.0", "'batch_size'"]),
+        ({"models": [{"pretrained": "m", "languages": "en+hi"}]}, ["models.0", "'compare'"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(LnbenchError, match=r"^sweep\.yaml: [^\n]*$") as error:
+def test_what_is_wrong_is_said_in_one_line(change: dict[str, Any], named: list[str]) -> None:
+    with refused(*named) as error:
         parse({**LEAST, **change}, "sweep.yaml")
-    assert told in str(error.value)
+    message = str(error.value)
+    assert message.startswith("sweep.yaml: ") and "\n" not in message
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1", "!!python/object/apply:os.system ['true']", ""])
 def test_files_that_are_no_spec(content: str, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(content)
-    with pytest.raises(LnbenchError, match=r"sweep\.yaml"):
+    with refused(tmp_path / "sweep.yaml"):
         load(tmp_path / "sweep.yaml")
-    with pytest.raises(LnbenchError, match="cannot read"):
+    with refused(tmp_path / "absent.yaml"):
         load(tmp_path / "absent.yaml")
 
 

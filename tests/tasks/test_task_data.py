@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from lnbench import demo, task_data
-from lnbench.errors import LnbenchError
+from tests.support.messages import refused
 from tests.support.tasks import Rows, write_rows
 
 
@@ -101,10 +101,10 @@ def test_xquad_part(data: Path, part: str, expected: range) -> None:
 
 
 def test_xquad_part_errors(data: Path, qa_rows: Rows) -> None:
-    with pytest.raises(LnbenchError, match="unknown xquad_part 'half'; known: all, first80, last20"):
+    with refused("half", "all, first80, last20"):
         task_data.xquad(lnbench_language="en", xquad_part="half")
     write_rows(data / "xquad/en.jsonl.gz", qa_rows[:1])
-    with pytest.raises(LnbenchError, match="use xquad_part=all"):
+    with refused("xquad_part=first80", "1", "xquad_part=all"):
         task_data.xquad(lnbench_language="en", xquad_part="first80")
 
 
@@ -112,40 +112,40 @@ GOOD = '{"premise": "a", "hypothesis": "b", "label": 0}\n'
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "named"),
     [
-        ("", "holds no rows"),
-        (GOOD + '{"premise": "a", "hypo', "line 2 is not UTF-8 JSON"),
-        (b"\xff\xfe\n", "is not UTF-8 JSON"),
+        ("", ["rows"]),
+        (GOOD + '{"premise": "a", "hypo', ["line 2", "JSON"]),
+        (b"\xff\xfe\n", ["UTF-8"]),
         (
             GOOD + '{"premise": "a", "label": 0}\n',
-            "line 2: hypothesis: Field required; a row needs premise, hypothesis",
+            ["line 2: hypothesis", "premise, hypothesis, label"],
         ),
-        ('{"premise": "a", "hypothesis": "b", "label": 3}\n', "line 1: label: .*less than or equal to 2"),
-        ('{"premise": "a", "hypothesis": "b", "label": "0"}\n', "line 1: label: .*integer"),
-        ('{"premise": null, "hypothesis": "b", "label": 0}\n', "line 1: premise: .*string"),
-        ("[1]\n", "line 1: Input should be"),
+        ('{"premise": "a", "hypothesis": "b", "label": 3}\n', ["line 1: label", "2"]),
+        ('{"premise": "a", "hypothesis": "b", "label": "0"}\n', ["line 1: label", "integer"]),
+        ('{"premise": null, "hypothesis": "b", "label": 0}\n', ["line 1: premise", "string"]),
+        ("[1]\n", ["line 1", "NliRow"]),
     ],
 )
-def test_bad_xnli_rows(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_bad_xnli_rows(tmp_path: Path, content: str | bytes, named: list[str]) -> None:
     path = tmp_path / "xnli/hi.test.jsonl"
     path.parent.mkdir()
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(LnbenchError, match=message):
+    with refused(path, *named):
         task_data.xnli(lnbench_language="hi", lnbench_data=str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("answers", "message"),
+    ("answers", "named"),
     [
-        ({"text": [], "answer_start": []}, r"answers\.text: "),
-        ({"text": ["a", "b"], "answer_start": [0]}, "answers: .*differ in length"),
-        (["a"], "answers: "),
+        ({"text": [], "answer_start": []}, ["answers.text", "1"]),
+        ({"text": ["a", "b"], "answer_start": [0]}, ["answers", "text", "answer_start"]),
+        (["a"], ["answers", "Answers"]),
     ],
 )
-def test_bad_xquad_rows(tmp_path: Path, qa_rows: Rows, answers: object, message: str) -> None:
+def test_bad_xquad_rows(tmp_path: Path, qa_rows: Rows, answers: object, named: list[str]) -> None:
     write_rows(tmp_path / "xquad/hi.jsonl", [*qa_rows, qa_rows[0] | {"answers": answers}])
-    with pytest.raises(LnbenchError, match=f"line 11: {message}"):
+    with refused("line 11", *named):
         task_data.xquad(lnbench_language="hi", lnbench_data=str(tmp_path))
 
 
@@ -153,7 +153,7 @@ def test_bad_xquad_rows(tmp_path: Path, qa_rows: Rows, answers: object, message:
 def test_damaged_gzip(data: Path, damage: Callable[[bytes], bytes]) -> None:
     path = data / "xquad/hi.jsonl.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(LnbenchError, match="truncated or damaged"):
+    with refused(path, "truncated"):
         task_data.xquad(lnbench_language="hi")
 
 
@@ -168,18 +168,18 @@ def test_blank_lines_and_unknown_columns_are_ignored(tmp_path: Path) -> None:
 
 def test_missing_folder_file_and_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNBENCH_DATA", str(tmp_path / "none"))
-    with pytest.raises(LnbenchError, match=r"LNBENCH_DATA names .*none, which is not a folder"):
+    with refused("LNBENCH_DATA", tmp_path / "none"):
         task_data.xnli(lnbench_language="hi")
-    with pytest.raises(LnbenchError, match=r"lnbench_data names .*gone, which is not a folder"):
+    with refused("lnbench_data", tmp_path / "gone"):
         task_data.xquad(lnbench_language="hi", lnbench_data=str(tmp_path / "gone"))
     monkeypatch.setenv("LNBENCH_DATA", str(tmp_path))
-    with pytest.raises(LnbenchError, match=r"no file .*hi\.test\.jsonl\.gz .*put it there"):
+    with refused(tmp_path / "xnli" / "hi.test.jsonl.gz", "LNBENCH_DATA"):
         task_data.xnli(lnbench_language="hi")
-    with pytest.raises(LnbenchError, match="unknown facebook/xnli language 'xx'; known: ar, bg"):
+    with refused("facebook/xnli", "xx", "ar, bg"):
         task_data.xnli(lnbench_language="xx")
-    with pytest.raises(LnbenchError, match="unknown google/xquad language 'ur'"):
+    with refused("google/xquad", "ur", "ar, de"):
         task_data.xquad(lnbench_language="ur")
-    with pytest.raises(LnbenchError, match="unknown demo language 'fr'; known: en, vi, hi, ur, zh"):
+    with refused("demo", "fr", "en, vi, hi, ur, zh"):
         task_data.demo_nli(lnbench_language="fr")
 
 
@@ -189,15 +189,13 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("LNBENCH_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(
-        LnbenchError, match=r"no route to host; connect to it, or set LNBENCH_DATA .*xquad/hi\.jsonl\.gz"
-    ):
+    with refused("no route to host", "LNBENCH_DATA", "xquad/hi.jsonl.gz"):
         task_data.xquad(lnbench_language="hi")
 
 
 def test_missing_demo_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "DATA", tmp_path)
-    with pytest.raises(LnbenchError, match="install it again"):
+    with refused(tmp_path / "qa" / "en.jsonl"):
         task_data.demo_qa(lnbench_language="en")
 
 
@@ -208,5 +206,5 @@ def test_contexts_with_distractors() -> None:
         (["b", "c"], 0),
         (["a", "c"], 1),
     ]
-    with pytest.raises(LnbenchError, match="at least 2 different"):
+    with refused("2"):
         task_data.contexts_with_distractors(["a", "a"])
