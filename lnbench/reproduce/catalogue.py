@@ -24,6 +24,10 @@ class PaperModel(StrictModel):
     title: str = Field(description="as the paper calls it")
     pretrained: str = Field(description="hub name")
 
+    def is_named(self, model: str) -> bool:
+        """Return whether a hub name or folder is this model's, wherever it lies."""
+        return Path(model).name.casefold() == Path(self.pretrained).name.casefold()
+
 
 class Selection(StrictModel):
     """Which languages a selector compares, and for which the tables take its neurons."""
@@ -81,6 +85,11 @@ class FigureSpec(StrictModel):
     intervention: str | None = Field(default=None, description="of a matrix")
     order: str = Field(description="what the paper's text leaves open")
 
+    @property
+    def numbering(self) -> str:
+        """What to know of its number."""
+        return f"In the paper {self.order}; the numbering within them is ours."
+
 
 class ComparisonSpec(StrictModel):
     """Tables measured under both presets."""
@@ -107,14 +116,13 @@ class Claim(StrictModel):
 
 
 class PublishedKey(NamedTuple):
-    """Which number of a table; what the table does not name is an empty text."""
+    """Which number of a table; what the table does not name is an empty text. ``intervention`` may be a statistic."""
 
     model: str
     selector: str
     finetune: str
     language: str
     intervention: str
-    """Or statistic."""
     metric: str
 
 
@@ -127,12 +135,11 @@ def read(name: str) -> Any:
 def specs() -> dict[str, Spec]:
     """Return all specs by name: tables, then figures, each in the order of their numbers, then the rest."""
     tables = read("tables")
-    figures = {
-        number: {**shared, "kind": "figure", "drawing": drawing, "models": [model], "selections": selections}
-        for drawing, group in read("figures").items()
-        for shared in [{key: value for key, value in group.items() if key != "figures"}]
-        for number, (model, *selections) in group["figures"].items()
-    }
+    figures = {}
+    for drawing, group in read("figures").items():
+        for number, (model, *selections) in group.pop("figures").items():
+            own = {"kind": "figure", "drawing": drawing, "models": [model], "selections": selections}
+            figures[number] = group | own
     numbered = {f"figure{number}": figures[number] for number in sorted(figures)}
     rest = {name: tables.pop(name) for name in list(tables) if not name.startswith("table")}
     return _SPECS.validate_python(tables | numbered | rest)
@@ -151,8 +158,9 @@ def spec(name: str) -> Spec:
 
 def describe(spec: Spec) -> str:
     """Return what a spec shows, in one line."""
-    compared = ", ".join(selections()[name].title for name in spec.selections) if isinstance(spec, FigureSpec) else ""
-    return f"{spec.title}: {compared}" if compared else spec.title
+    if not isinstance(spec, FigureSpec):
+        return spec.title
+    return f"{spec.title}: {', '.join(selections()[name].title for name in spec.selections)}"
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lnbench import demo
-from lnbench.leaderboard.rows import compared
+from lnbench.leaderboard.rows import Row, compared
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import CellsSpec, FigureSpec
 from lnbench.reproduce.measurements import Measurements
@@ -27,7 +27,8 @@ _XQUAD = (
 
 def caveats(plan: Plan, item: PlannedItem, measured: Measurements | None) -> list[str]:
     """Return the sentences that apply."""
-    return [*_of_models(plan, item), *_of_text(plan, item), *_of_cells(plan, item, measured), *_of_figures(plan, item)]
+    of_cells = _of_cells(plan, item, measured) if measured is not None else ()
+    return [*_of_models(plan, item), *_of_text(plan, item), *of_cells, *_of_figures(plan, item)]
 
 
 def _of_models(plan: Plan, item: PlannedItem) -> Iterator[str]:
@@ -53,37 +54,33 @@ def _of_text(plan: Plan, item: PlannedItem) -> Iterator[str]:
     for name in dict.fromkeys(step.out.stem for step in item.steps if step.kind == "neurons"):
         here, papers = selections[name], catalogue.selections().get(name)
         if papers is None or papers.languages != here.languages:
-            wanted = "sets of its own" if papers is None else ", ".join(papers.languages)
-            yield f"{here.title} compares {', '.join(here.languages)} here, and in the paper {wanted}."
+            others = "sets of its own" if papers is None else ", ".join(papers.languages)
+            yield f"{here.title} compares {', '.join(here.languages)} here, and in the paper {others}."
 
 
-def _of_cells(plan: Plan, item: PlannedItem, measured: Measurements | None) -> Iterator[str]:
-    if measured is None:
-        return
+def _of_cells(plan: Plan, item: PlannedItem, measured: Measurements) -> Iterator[str]:
     yield from uncontrolled(measured.rows)
     yield from limited(measured.rows)
     for task in dict.fromkeys(part.spec.task for part in item.parts if isinstance(part.spec, CellsSpec)):
         if settings := getattr(plan.settings, task).settings:
-            given = ", ".join(f"{name} {value}" for name, value in settings.items())
-            yield f"Fine-tuning is shorter than the paper's: {given}."
+            replaced = ", ".join(f"{name} {value}" for name, value in settings.items())
+            yield f"Fine-tuning is shorter than the paper's: {replaced}."
         if task == "xquad":
             yield _XQUAD
     shares = [row for row in measured.rows if row.metric in ("acc", "exact_match", "f1") and row.control_of is None]
     if compared(shares):
         yield detectable(shares, scale=100, unit="points")
-    by_chance = []
-    for row in measured.rows:
-        low, high = score_interval(row)
-        is_baseline = row.is_baseline and row.metric == "acc"
-        if is_baseline and low is not None and high is not None and low <= 100 / 3 <= high:
-            by_chance.append(row.language)
-    if by_chance:
+    if by_chance := dict.fromkeys(row.language for row in measured.rows if _is_chance(row)):
         yield (
-            f"Without intervention the fine-tuned model cannot be distinguished from chance in "
-            f"{listed(dict.fromkeys(by_chance))}: there is little that an intervention could spoil. Train longer, or "
-            "measure more documents."
+            f"Without intervention the fine-tuned model cannot be distinguished from chance in {listed(by_chance)}: "
+            "there is little that an intervention could spoil. Train longer, or measure more documents."
         )
     yield from failed_cells(measured.rows)
+
+
+def _is_chance(row: Row) -> bool:
+    low, high = score_interval(row) if row.is_baseline and row.metric == "acc" else (None, None)
+    return low is not None and high is not None and low <= 100 / 3 <= high
 
 
 def _of_figures(plan: Plan, item: PlannedItem) -> Iterator[str]:
@@ -96,4 +93,4 @@ def _of_figures(plan: Plan, item: PlannedItem) -> Iterator[str]:
     for matrix in matrices:
         yield from matrix_caveats(matrix)
     if isinstance(item.spec, FigureSpec):
-        yield f"In the paper {item.spec.order}; the numbering within them is ours."
+        yield item.spec.numbering

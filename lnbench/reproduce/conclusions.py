@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -17,18 +18,15 @@ from lnbench.significance import LEVEL, compare, holm
 from lnbench.tables.paper import METRICS
 from lnbench.tables.reproduction import Conclusion, Verdict
 
-_ANY = "any"
-
 
 @dataclass(frozen=True)
 class Difference:
-    """One cell against another over the same documents, in points."""
+    """One cell against another over the same documents, in points; ``p_value`` is corrected for all of a conclusion."""
 
     delta: float
     low: float
     high: float
     p_value: float
-    """After Holm's correction for all that bear on the conclusion."""
 
     @property
     def direction(self) -> int:
@@ -84,25 +82,24 @@ def judge(expect: str, differences: Sequence[Difference], margin: float) -> Verd
 
 def _differences(claim: Claim, rows: Sequence[CellsRow], measured: Measurements) -> Iterator[Difference]:
     """Yield the comparisons of cells that a conclusion is about, each once."""
-    first, wanted = claim.before["intervention"], claim.after["intervention"]
+    first, second = claim.before["intervention"], claim.after["intervention"]
     seen = set()
     for after in rows:
         if after.label != claim.after.get("finetune", after.label):
             continue
-        changes = [name for name in after.spec.columns if name == wanted or (wanted == _ANY and name != first)]
+        changes = [name for name in after.spec.columns if name == second or (second == "any" and name != first)]
         partners = [after]
         if "finetune" in claim.before:
             # Of the same model, task, language and selector, fine-tuned as the conclusion's first cell.
             own = _measured_on(after)
             partners = [row for row in rows if row.label == claim.before["finetune"] and _measured_on(row) == own]
-        for before in partners:
-            for second in changes:
-                neurons = () if second == first == "none" else (after.selection,)
-                key = (before.adapter.out, after.adapter.out, after.language, second, neurons)
-                if key not in seen:
-                    seen.add(key)
-                    metric = METRICS[after.spec.task][-1]
-                    yield from _paired(measured.result(before, first, metric), measured.result(after, second, metric))
+        metric = METRICS[after.spec.task][-1]
+        for before, change in product(partners, changes):
+            selection = None if change == first == "none" else after.selection
+            key = (before.adapter.out, after.adapter.out, after.language, change, selection)
+            if key not in seen:
+                seen.add(key)
+                yield from _paired(measured.result(before, first, metric), measured.result(after, change, metric))
 
 
 def _measured_on(row: CellsRow) -> tuple[object, ...]:
@@ -126,10 +123,10 @@ def _corrected(differences: Sequence[Difference]) -> list[Difference]:
 def _evidence(differences: Sequence[Difference], margin: float) -> str:
     directions = [difference.direction for difference in differences]
     deltas = np.array([difference.delta for difference in differences])
-    width = float(np.median([difference.high - difference.low for difference in differences])) / 2
+    reach = float(np.median([difference.high - difference.low for difference in differences])) / 2
     return (
         f"Of {len(differences)} paired comparisons {directions.count(1)} are significantly higher and "
         f"{directions.count(-1)} lower (p < {LEVEL:g} after Holm's correction); the differences are "
         f"{deltas.min():+.1f} to {deltas.max():+.1f} points, {deltas.mean():+.1f} on average, each known to about "
-        f"±{width:.1f} (95 %), and {margin:g} counts as none."
+        f"±{reach:.1f} (95 %), and {margin:g} counts as none."
     )

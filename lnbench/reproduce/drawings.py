@@ -6,17 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lnbench.figures import (
-    Figure,
-    activation_statistics,
-    interventions,
-    language_overlap,
-    neurons_per_language,
-    neurons_per_layer,
-    perplexity_matrix,
-    save,
-    selector_overlap,
-)
+from lnbench import figures
+from lnbench.figures import Figure
 from lnbench.leaderboard.rows import Row
 from lnbench.model.architectures import NEURON_SITES
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, FigureSpec
@@ -30,8 +21,8 @@ from lnbench.tables.paper import METRICS, SELECTORS
 def draw(part: PlannedPart, measured: Measurements | None, folder: Path) -> list[str]:
     """Write the figures of a table or figure on one model to a folder, and return the files' names."""
     prefix = part.at.folder.name
-    figures = [replace(figure, name=f"{prefix}-{figure.name}") for figure in _figures(part, measured)]
-    return [path.name for figure in figures for path in save(figure, folder)]
+    drawn = [replace(figure, name=f"{prefix}-{figure.name}") for figure in _figures(part, measured)]
+    return [path.name for figure in drawn for path in figures.save(figure, folder)]
 
 
 def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figure]:
@@ -39,16 +30,16 @@ def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figur
     if isinstance(spec, CellsSpec) and measured is not None:
         for metric in METRICS[spec.task]:
             if rows := [row for row in _rows(part, metric, measured) if row.delta is not None]:
-                yield replace(interventions(rows), name=f"{spec.task}-{metric}")
+                yield replace(figures.interventions(rows), name=f"{spec.task}-{metric}")
     elif isinstance(spec, ActivationsSpec):
         languages = part.of("statistics")[0].languages
         statistics = {language: Statistics.load(part.at.statistics, language) for language in languages}
         for site in NEURON_SITES:
-            yield replace(activation_statistics(statistics, site), name=f"activations-{site}")
+            yield replace(figures.activation_statistics(statistics, site), name=f"activations-{site}")
     elif isinstance(spec, FigureSpec):
         for matrix in part.matrices:
             for unit in UNITS:
-                yield replace(perplexity_matrix(matrix, unit), name=f"matrix-{unit}")
+                yield replace(figures.perplexity_matrix(matrix, unit), name=f"matrix-{unit}")
         yield from _of_neurons(part, spec)
 
 
@@ -70,14 +61,13 @@ def _rows(part: PlannedPart, metric: str, measured: Measurements) -> Iterator[Ro
 def _of_neurons(part: PlannedPart, spec: FigureSpec) -> Iterator[Figure]:
     sets, selections = part.neurons, part.at.selections
     if spec.drawing == "per_language":
-        yield neurons_per_language({selections[name].title: neurons for name, neurons in sets.items()})
+        yield figures.neurons_per_language({selections[name].title: neurons for name, neurons in sets.items()})
     elif spec.drawing == "selectors":
-        compared = {name: neurons for name, neurons in sets.items() if selections[name].selector == "lape"}
-        (other,) = (neurons for name, neurons in sets.items() if name not in compared)
-        for name, neurons in compared.items():
-            yield replace(selector_overlap(neurons, other), name=f"selectors-{name}")
+        *compared, last = sets
+        for name in compared:
+            yield replace(figures.selector_overlap(sets[name], sets[last]), name=f"selectors-{name}")
     else:
-        make = {"matrix": language_overlap, "overlap": language_overlap, "per_layer": neurons_per_layer}[spec.drawing]
+        draw_set = figures.neurons_per_layer if spec.drawing == "per_layer" else figures.language_overlap
         for name, neurons in sets.items():
-            figure = make(neurons)
+            figure = draw_set(neurons)
             yield figure if spec.drawing == "matrix" else replace(figure, name=f"{spec.drawing}-{name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lnbench import leaderboard
+from lnbench.analysis.activation_averages import activation_averages
 from lnbench.host import get_host
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row
@@ -12,11 +13,11 @@ from lnbench.model.architectures import POST, PRE, SITE_DESCRIPTIONS
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, PublishedKey
 from lnbench.reproduce.plan import CellsRow, PlannedPart
+from lnbench.statistics import Statistics
 from lnbench.sweeps.records import NOT_SPECIFIC, Record
 from lnbench.tables.paper import METRICS, SELECTORS, activation, heading, score
 from lnbench.tables.reproduction import StoredRow, StoredTable, StoredValue
 
-_Key = tuple[str, str, str, str, str | None]
 _NOT_NAMED = ["english"]
 """The fine-tuning that the paper's tables do not name, as it is that of every row."""
 _SITES = {
@@ -43,27 +44,20 @@ class Measurements:
         return self._results.get(_key_of(place, intervention, metric))
 
 
-def _key_of(place: CellsRow, intervention: str, metric: str | None) -> _Key:
+def _key_of(place: CellsRow, intervention: str, metric: str | None) -> tuple[str | None, ...]:
     name = get_host().format("intervention", intervention)
     selector = NOT_SPECIFIC if name == "none" else str(place.at.neurons(place.selection))
     return (str(place.adapter.out), selector, name, place.language, metric)
 
 
-def _key(record: Row | Record) -> _Key:
+def _key(record: Row | Record) -> tuple[str | None, ...]:
     return (record.adapter or "", record.selector, record.intervention, record.language, record.metric)
 
 
 def cells_table(
     spec: CellsSpec, parts: Sequence[PlannedPart], measured: Measurements, *, presets: bool = False
 ) -> StoredTable:
-    """Return the table of lm-eval cells.
-
-    Args:
-        spec: The table's.
-        parts: Its models; with ``presets``, each under both.
-        measured: What their sweeps have measured.
-        presets: Whether a row says which preset it was measured under.
-    """
+    """Return the table of lm-eval cells; with ``presets``, each row says under which of them it was measured."""
     places = [place for part in parts for place in part.rows]
     labels = {"model": [place.at.title for place in places]}
     if spec.columns != ["none"]:
@@ -99,22 +93,16 @@ def _cell(place: CellsRow, intervention: str, measured: Measurements) -> StoredV
 
 def activations_tables(spec: ActivationsSpec, parts: Sequence[PlannedPart]) -> list[StoredTable]:
     """Return averages over all neurons, at both sites; the paper's are of ``pre``."""
-    headings = ["Act" if name == "mean" else f"Act {name.upper()}" for name in spec.columns]
-    return [
-        StoredTable(
-            title=f"{spec.title}, {where}",
-            row_labels=["model", "Lang"],
-            columns=headings,
-            rows=[row for part in parts for row in _activations(part, spec, site)],
-        )
-        for site, where in _SITES.items()
-    ]
+    columns = ["Act" if name == "mean" else f"Act {name.upper()}" for name in spec.columns]
+    tables = []
+    for site, where in _SITES.items():
+        rows = [row for part in parts for row in _activations(part, spec, site)]
+        title = f"{spec.title}, {where}"
+        tables.append(StoredTable(title=title, row_labels=["model", "Lang"], columns=columns, rows=rows))
+    return tables
 
 
 def _activations(part: PlannedPart, spec: ActivationsSpec, site: str) -> Iterator[StoredRow]:
-    from lnbench.analysis.activation_averages import activation_averages
-    from lnbench.statistics import Statistics
-
     printed = catalogue.published(spec.published) if site == PRE else {}
     for language in part.of("statistics")[0].languages:
         statistics = Statistics.load(part.at.statistics, language)

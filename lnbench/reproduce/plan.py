@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -32,16 +33,17 @@ from lnbench.tables.words import counted
 
 @dataclass(frozen=True)
 class CellsRow:
-    """One row of a table of cells: whose neurons, how the model was fine-tuned, and which language is measured."""
+    """One row of a table of cells: whose neurons, how the model was fine-tuned, and which language is measured.
+
+    ``label`` is the fine-tuning as the spec names it, with ``{lang}``; ``selection`` is what the neurons are from.
+    """
 
     at: Workspace
     spec: CellsSpec
     selector: str
     selection: str
-    """What the neurons are from."""
     adapter: Adapter
     label: str
-    """The fine-tuning as the spec names it, with ``{lang}``."""
     language: str
 
 
@@ -59,8 +61,8 @@ class PlannedPart:
 
     @property
     def rows(self) -> list[CellsRow]:
-        """The rows of a table of cells; none of another table or figure."""
-        return list(rows_of(self.at, self.spec)) if isinstance(self.spec, CellsSpec) else []
+        """The rows of a table of cells; no rows of another table or figure."""
+        return list(_rows(self.at, self.spec)) if isinstance(self.spec, CellsSpec) else []
 
     @property
     def neurons(self) -> dict[str, NeuronSet]:
@@ -103,13 +105,14 @@ class Plan:
 
     def amount(self) -> str:
         """Return one line on how much work this is: what can be counted without reading text or models."""
-        of = {kind: [step for step in self.steps if step.kind == kind] for kind in KINDS}
-        cells = {command for step in of["sweep"] for command in step.commands()}
-        tokens = sum(step.at.settings.tokens * len(step.languages) for step in of["statistics"])
-        trained, matrices = len(of["adapter"]), len(of["matrix"])
+        steps = self.steps
+        kinds = Counter(step.kind for step in steps)
+        cells = {command for step in steps if step.kind == "sweep" for command in step.commands()}
+        tokens = sum(step.at.settings.tokens * len(step.languages) for step in steps if step.kind == "statistics")
+        matrices = counted(kinds["matrix"], "perplexity matrix", "perplexity matrices")
         return (
-            f"{counted(len(cells), 'distinct cell')}, {counted(trained, 'fine-tuning')}, "
-            f"{counted(matrices, 'perplexity matrix', 'perplexity matrices')}; Statistics of up to {tokens:,} tokens"
+            f"{counted(len(cells), 'distinct cell')}, {counted(kinds['adapter'], 'fine-tuning')}, {matrices}; "
+            f"Statistics of up to {tokens:,} tokens"
         )
 
 
@@ -119,46 +122,45 @@ def plan(request: ReproductionRequest) -> Plan:
     Raises:
         LnbenchError: an unknown name, language or setting; text that is missing.
     """
-    planner = _Planner(request)
-    wanted = [name for given in request.names for name in (catalogue.specs() if given == ALL else [given])]
-    specs = {name: catalogue.spec(name) for name in wanted}
-    items = [PlannedItem(name, spec, tuple(planner.parts(name, spec))) for name, spec in specs.items()]
-    return Plan(request, planner.settings[request.preset], planner.corpus, tuple(items))
+    settings = {preset: read_settings(request.scale, preset, request.replaced) for preset in PRESETS}
+    corpus = find_corpus(settings[request.preset])
+    selections = find_selections(corpus, request.languages)
 
-
-class _Planner:
-    """Specs → parts, in the workspaces of one request."""
-
-    def __init__(self, request: ReproductionRequest) -> None:
-        self._request = request
-        self.settings = {preset: read_settings(request.scale, preset, request.replaced) for preset in PRESETS}
-        self.corpus = find_corpus(self.settings[request.preset])
-        self._selections = find_selections(self.corpus, request.languages)
-
-    def parts(self, name: str, spec: Spec, preset: Preset | None = None) -> Iterator[PlannedPart]:
-        if isinstance(spec, ComparisonSpec):
-            for table in self._request.tables or spec.tables:
-                compared = catalogue.spec(table)
-                if not isinstance(compared, CellsSpec):
-                    raise LnbenchError(f"{name} compares tables 1 to 5, 7 and 8, of lm-eval cells; not {table}")
-                for each in PRESETS:
-                    yield from self.parts(table, compared, each)
-            return
-        for at in self._workspaces(spec, preset or self._request.preset):
+    def parts(name: str, spec: Spec, preset: Preset) -> Iterator[PlannedPart]:
+        for beside, model in _models(spec, request.model).items():
+            folder = request.folder / f"{Path(model).name}{'' if preset == 'corrected' else f'-{preset}'}"
+            at = Workspace(folder, model, beside, preset, settings[preset], corpus, selections)
             if not (steps := merged(_steps(at, spec))):
                 raise LnbenchError(f"{name}: none of its languages is left; name some of them in --languages")
             yield PlannedPart(at, spec, tuple(steps))
 
-    def _workspaces(self, spec: Spec, preset: Preset) -> Iterator[Workspace]:
-        pretrained = {key: catalogue.models()[key].pretrained for key in spec.models}
-        if (model := self._request.model) is not None:
-            name = Path(model).name.casefold()
-            same = [key for key, hub_name in pretrained.items() if Path(hub_name).name.casefold() == name]
-            pretrained = {(same or spec.models)[0]: model}
-        suffix = "" if preset == "corrected" else f"-{preset}"
-        for beside, model in pretrained.items():
-            folder = self._request.folder / f"{Path(model).name}{suffix}"
-            yield Workspace(folder, model, beside, preset, self.settings[preset], self.corpus, self._selections)
+    names = [name for named in request.names for name in (catalogue.specs() if named == ALL else [named])]
+    items = []
+    for name, spec in {name: catalogue.spec(name) for name in names}.items():
+        if isinstance(spec, ComparisonSpec):
+            tables = {table: _comparable(name, table) for table in request.tables or spec.tables}
+            of_item = [
+                part for table, cells in tables.items() for preset in PRESETS for part in parts(table, cells, preset)
+            ]
+        else:
+            of_item = list(parts(name, spec, request.preset))
+        items.append(PlannedItem(name, spec, tuple(of_item)))
+    return Plan(request, settings[request.preset], corpus, tuple(items))
+
+
+def _comparable(name: str, table: str) -> Spec:
+    spec = catalogue.spec(table)
+    if not isinstance(spec, CellsSpec):
+        raise LnbenchError(f"{name} compares tables 1 to 5, 7 and 8, of lm-eval cells; not {table}")
+    return spec
+
+
+def _models(spec: Spec, model: str | None) -> dict[str, str]:
+    """Return key of a model of the paper → the model that is measured beside it, which may be the paper's own."""
+    papers = {key: catalogue.models()[key] for key in spec.models}
+    if model is None:
+        return {key: paper.pretrained for key, paper in papers.items()}
+    return {next((key for key, paper in papers.items() if paper.is_named(model)), spec.models[0]): model}
 
 
 def _steps(at: Workspace, spec: Spec) -> Iterator[Step]:
@@ -166,8 +168,8 @@ def _steps(at: Workspace, spec: Spec) -> Iterator[Step]:
     if isinstance(spec, CellsSpec):
         yield from _sweeps(at, spec)
     elif isinstance(spec, ActivationsSpec):
-        known = {language for selection in at.selections.values() for language in selection.languages}
-        if languages := tuple(language for language in spec.languages if language in known):
+        available = {language for selection in at.selections.values() for language in selection.languages}
+        if languages := tuple(language for language in spec.languages if language in available):
             yield count_statistics(at, languages)
     elif isinstance(spec, FigureSpec):
         for name in spec.selections:
@@ -181,7 +183,7 @@ def _selected(at: Workspace, selection: str) -> Iterator[Step]:
     yield select_neurons(at, selection)
 
 
-def rows_of(at: Workspace, spec: CellsSpec) -> Iterator[CellsRow]:
+def _rows(at: Workspace, spec: CellsSpec) -> Iterator[CellsRow]:
     """Yield the rows of a table on one model, in the paper's order."""
     for selector, language in product(spec.selectors, spec.languages):
         if (selection := at.serving(selector, language)) is None:
@@ -196,12 +198,12 @@ def rows_of(at: Workspace, spec: CellsSpec) -> Iterator[CellsRow]:
 
 def _sweeps(at: Workspace, spec: CellsSpec) -> Iterator[Step]:
     """Yield a table's sweeps after what they need; languages that share adapters and neurons are measured together."""
-    selections: dict[tuple[str, tuple[Adapter, ...]], list[str]] = {}
-    for (language, selection), rows in groupby(rows_of(at, spec), lambda row: (row.language, row.selection)):
-        selections.setdefault((language, tuple(row.adapter for row in rows)), []).append(selection)
-    languages: dict[tuple[tuple[Adapter, ...], tuple[str, ...]], list[str]] = {}
-    for (language, adapters), chosen in selections.items():
-        languages.setdefault((adapters, tuple(chosen)), []).append(language)
+    selections: dict[tuple[str, tuple[Adapter, ...]], list[str]] = defaultdict(list)
+    for (language, selection), rows in groupby(_rows(at, spec), lambda row: (row.language, row.selection)):
+        selections[language, tuple(row.adapter for row in rows)].append(selection)
+    languages: dict[tuple[tuple[Adapter, ...], tuple[str, ...]], list[str]] = defaultdict(list)
+    for (language, adapters), of_both in selections.items():
+        languages[adapters, tuple(of_both)].append(language)
     for (adapters, names), measured in languages.items():
         for adapter in adapters:
             yield from _selected(at, adapter.selection) if adapter.selection else ()

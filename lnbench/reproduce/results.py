@@ -30,18 +30,17 @@ def folder_of(plan: Plan, item: PlannedItem) -> Path:
 
 
 def write_results(plan: Plan, item: PlannedItem) -> Reproduction:
-    """Put together what the steps of a table or figure have left, and write it.
+    """Collect what the steps of a table or figure have written, write its tables and figures, and return them.
 
     Raises:
         LnbenchError: a file that a step left is missing or damaged.
     """
-    folder, parts = folder_of(plan, item), item.parts
+    folder, parts, steps = folder_of(plan, item), item.parts, item.steps
     measured = Measurements(parts) if any(part.of("sweep") for part in parts) else None
-    comparing = isinstance(item.spec, ComparisonSpec)
     reproduction = Reproduction(
         name=item.name,
         title=item.spec.title,
-        preset=None if comparing else plan.request.preset,
+        preset=None if isinstance(item.spec, ComparisonSpec) else plan.request.preset,
         scale=plan.request.scale,
         models=list(dict.fromkeys(part.at.model for part in parts)),
         tables=list(_tables(item, measured)),
@@ -49,8 +48,8 @@ def write_results(plan: Plan, item: PlannedItem) -> Reproduction:
         findings=list(_findings(item, measured)),
         conclusions=[verdict for preset in PRESETS for verdict in conclusions(parts, measured, preset)],
         caveats=caveats(plan, item, measured),
-        commands=[command for step in item.steps for command in step.commands()],
-        runs=[os.path.relpath(step.out, folder) for step in item.steps if step.kind in ("sweep", "matrix")],
+        commands=[command for step in steps for command in step.commands()],
+        runs=[os.path.relpath(step.out, folder) for step in steps if step.kind in ("sweep", "matrix")],
         settings=plan.settings.flat(),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -15,15 +15,9 @@ from lnbench.tables.reproduction import Reproduction
 
 
 def run(plan: Plan, executor: Executor, console: Console) -> Iterator[Reproduction]:
-    """Do all that is not done yet, and write each table and figure as soon as its steps are done.
+    """Do all that is not done yet, and yield the results of each table and figure as soon as they are written.
 
-    Args:
-        plan: What to do.
-        executor: Where cells and fine-tunings are run; Statistics and perplexity are measured in this process.
-        console: Where to report progress.
-
-    Yields:
-        The results of each table or figure.
+    Cells and fine-tunings are run by the executor; Statistics and perplexity are measured in this process.
 
     Raises:
         LnbenchError: a step failed, or another process uses the folder. What is finished is kept, and the same call

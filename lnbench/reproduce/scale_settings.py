@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any, Literal
 
 from pydantic import Field
 
+from lnbench import settings as parts
 from lnbench.errors import unknown
 from lnbench.model.architectures import site_choice
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import SelectorName
-from lnbench.settings import (
-    BatchLevels,
-    BatchSize,
-    DrawsOfControls,
-    Length,
-    Limit,
-    Mode,
-    ModelArgsMapping,
-    Quantize,
-    Selector,
-    Settings,
-    Site,
-    Skip,
-    Tokens,
-)
+from lnbench.settings import Settings
 
 Scale = Literal["paper", "small"]
 Preset = Literal["corrected", "paper"]
@@ -37,7 +26,7 @@ _OPEN = ("model_args", "settings", "gen_kwargs")
 class TaskSettings(Settings):
     """How a task is trained for and measured."""
 
-    limit: Limit
+    limit: parts.Limit
     settings: dict[str, Any] = Field(description="training settings in place of the paper's")
     gen_kwargs: dict[str, Any] = Field(description="of lm-eval, for written answers")
 
@@ -45,17 +34,17 @@ class TaskSettings(Settings):
 class MatrixSettings(Settings):
     """How perplexity is measured."""
 
-    tokens: Tokens
-    length: Length
-    controls: DrawsOfControls
+    tokens: parts.Tokens
+    length: parts.Length
+    controls: parts.DrawsOfControls
 
 
 class CountingSettings(Settings):
     """How text is read for Statistics."""
 
-    mode: Mode
-    skip: Skip
-    batch_levels: BatchLevels
+    mode: parts.Mode
+    skip: parts.Skip
+    batch_levels: parts.BatchLevels
 
 
 class ReproductionSettings(Settings):
@@ -64,17 +53,17 @@ class ReproductionSettings(Settings):
     subject = "--set "
 
     corpus: str | None = Field(description="corpus pattern; none: LNBENCH_DATA's, else the embedded text")
-    tokens: Tokens
-    length: Length
-    quantize: Quantize
-    batch_size: BatchSize
-    controls: DrawsOfControls
-    model_args: ModelArgsMapping
+    tokens: parts.Tokens
+    length: parts.Length
+    quantize: parts.Quantize
+    batch_size: parts.BatchSize
+    controls: parts.DrawsOfControls
+    model_args: parts.ModelArgsMapping
     xnli: TaskSettings
     xquad: TaskSettings
     ppl: MatrixSettings
-    site: Site
-    selectors: dict[SelectorName, Selector] = Field(description="each selector with its parameters")
+    site: parts.Site
+    selectors: dict[SelectorName, parts.Selector] = Field(description="each selector with its parameters")
     reading: CountingSettings
     pooling: Literal["last", "paper"] = Field(description="what a classification head reads")
 
@@ -85,8 +74,8 @@ class ReproductionSettings(Settings):
 
     def flat(self) -> dict[str, str | int | float | bool | None]:
         """Return the settings by their ``--set`` keys."""
-        values = dict(_leaves(self.model_dump(mode="json")))
-        return {key: "+".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
+        values = _leaves(self.model_dump(mode="json"))
+        return {key: "+".join(map(str, value)) if isinstance(value, list) else value for key, value in values}
 
 
 def _leaves(content: Mapping[str, Any], prefix: str = "", closed: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
@@ -100,29 +89,17 @@ def _leaves(content: Mapping[str, Any], prefix: str = "", closed: Sequence[str] 
             yield f"{prefix}{key}", value
 
 
-def read_settings(scale: Scale, preset: Preset, given: Mapping[str, Any] | None = None) -> ReproductionSettings:
-    """Return a scale's numbers and a preset's choices, with others in their place.
-
-    Args:
-        scale: The paper's amounts, or small ones.
-        preset: The paper's code's choices, or lnbench's.
-        given: ``--set`` key → value.
+def read_settings(scale: Scale, preset: Preset, replaced: Mapping[str, Any] | None = None) -> ReproductionSettings:
+    """Return a scale's numbers and a preset's choices, with others (``--set`` key → value) in their place.
 
     Raises:
         LnbenchError: an unknown key, or a value that does not fit.
     """
     content = {**catalogue.read("scales")[scale], **catalogue.read("presets")[preset]}
-    for key, value in (given or {}).items():
-        _replace(content, key, value)
+    known = dict(_leaves(content, closed=_OPEN))
+    for key, value in (replaced or {}).items():
+        *groups, last = key.split(".")
+        if key not in known and ".".join([*groups, "…"]) not in known:
+            raise unknown("setting", key, known)
+        reduce(getitem, groups, content)[last] = value
     return ReproductionSettings(**content)
-
-
-def _replace(content: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    group: Any = content
-    for parent in parents:
-        group = group.get(parent) if isinstance(group, dict) else None
-    is_open = bool(parents) and parents[-1] in _OPEN
-    if not isinstance(group, dict) or (not is_open and (last not in group or isinstance(group[last], dict))):
-        raise unknown("setting", key, dict(_leaves(content, closed=_OPEN)))
-    group[last] = value

@@ -16,8 +16,6 @@ from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import Selection
 from lnbench.reproduce.scale_settings import Preset, ReproductionSettings
 
-_DATA = "LNBENCH_DATA"
-
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
@@ -44,14 +42,12 @@ class Workspace:
     @property
     def title(self) -> str:
         """The model's name in tables."""
-        paper = catalogue.models()[self.beside]
-        return paper.title if self.is_the_papers else Path(self.model).name
+        return catalogue.models()[self.beside].title if self.is_the_papers else Path(self.model).name
 
     @property
     def is_the_papers(self) -> bool:
         """Whether it is the model whose numbers are shown beside."""
-        paper = Path(catalogue.models()[self.beside].pretrained).name
-        return Path(self.model).name.casefold() == paper.casefold()
+        return catalogue.models()[self.beside].is_named(self.model)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -69,9 +65,7 @@ class Workspace:
 
     def own_selection(self, name: str) -> str:
         """Return the selection that takes the place of one of the paper's here."""
-        if name in self.selections:
-            return name
-        return catalogue.selections()[name].selector
+        return name if name in self.selections else catalogue.selections()[name].selector
 
     def serving(self, selector: str, language: str) -> str | None:
         """Return the selection that the tables take a language's neurons from; None where there is no text of it."""
@@ -82,11 +76,11 @@ class Workspace:
 
 
 def find_corpus(settings: ReproductionSettings) -> str:
-    """Return the corpus in the settings, else that of the data folder, else the embedded text."""
-    if settings.corpus is not None:
-        return settings.corpus
-    folder = Path(os.environ[_DATA], "corpus") if os.environ.get(_DATA) else None
-    return str(folder / "{lang}.jsonl.gz") if folder and folder.is_dir() else demo.CORPUS
+    """Return the corpus in the settings, else that of the folder in ``LNBENCH_DATA``, else the embedded text."""
+    data = os.environ.get("LNBENCH_DATA")
+    if settings.corpus is None and data and Path(data, "corpus").is_dir():
+        return str(Path(data, "corpus", "{lang}.jsonl.gz"))
+    return settings.corpus or demo.CORPUS
 
 
 def find_selections(corpus: str, languages: Sequence[str] = ()) -> dict[str, Selection]:
@@ -97,22 +91,20 @@ def find_selections(corpus: str, languages: Sequence[str] = ()) -> dict[str, Sel
     """
     paper = catalogue.selections()
     available = None if is_hub(expand(corpus)) else languages_of(corpus)
+    if missing := [language for language in languages if available is not None and language not in available]:
+        raise unknown("language", missing[0], available or (), f"The corpus {corpus} has no text of it")
     if languages:
-        if available is not None and (missing := [language for language in languages if language not in available]):
-            raise unknown("language", missing[0], available, f"The corpus {corpus} has no text of it")
         own = {"languages": tuple(languages), "serves": tuple(languages)}
         return {
             selection.selector: selection.model_copy(update={"title": selection.title.partition(" (")[0], **own})
             for selection in paper.values()
         }
-    if available is None:
-        return dict(paper)
     reduced = {}
     for name, selection in paper.items():
-        left = tuple(language for language in selection.languages if language in available)
+        left = tuple(code for code in selection.languages if available is None or code in available)
         if len(left) < 2:
             raise LnbenchError(
-                f"the corpus {corpus} has text in {', '.join(available)}, and {selection.title} compares "
+                f"the corpus {corpus} has text in {', '.join(available or ())}, and {selection.title} compares "
                 f"{', '.join(selection.languages)}: two in common are needed; name others with --languages"
             )
         reduced[name] = selection.model_copy(update={"languages": left})

@@ -81,7 +81,6 @@ def list_(format_: Format = "terminal") -> None:
         TableRow([name, catalogue.describe(spec), ", ".join(models[key] for key in spec.models)], [])
         for name, spec in specs.items()
     ]
-    orders = dict.fromkeys(spec.order for spec in specs.values() if isinstance(spec, catalogue.FigureSpec))
-    notes = [f"In the paper {order}; the numbering within them is ours." for order in orders]
-    table = Table("The paper's tables and figures", ["name", "what it shows", "of"], [], rows, notes=notes)
+    notes = dict.fromkeys(spec.numbering for spec in specs.values() if isinstance(spec, catalogue.FigureSpec))
+    table = Table("The paper's tables and figures", ["name", "what it shows", "of"], [], rows, notes=list(notes))
     show(table, format_=format_)
