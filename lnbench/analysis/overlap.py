@@ -55,17 +55,14 @@ class Chance(NamedTuple):
 def language_overlap(neurons: NeuronSet) -> LanguageOverlap:
     """Return what every two languages of a set have in common."""
     languages, counts, jaccard = neurons.overlap()
-    layers = torch.stack([neurons.per_layer(language) for language in languages]).double() if languages else None
-    expected = torch.zeros(0, 0, dtype=torch.double) if layers is None else layers @ layers.T / neurons.width
+    masks = torch.zeros(len(languages), neurons.layers, neurons.width, dtype=torch.bool)
+    for row, language in enumerate(languages):
+        masks[row] = neurons.mask(language)
+    layers = masks.sum(2).double()
+    expected = layers @ layers.T / neurons.width
     share = counts.double() / counts.diagonal()[:, None]
-    return LanguageOverlap(languages, counts, share, jaccard, expected, counts - expected, _alone(neurons))
-
-
-def _alone(neurons: NeuronSet) -> Tensor:
-    owners = torch.zeros(neurons.layers, neurons.width, dtype=torch.long)
-    for language in neurons:
-        owners += neurons.mask(language)
-    return torch.tensor([int((owners[neurons.mask(language)] == 1).sum()) for language in neurons], dtype=torch.long)
+    alone = (masks & (masks.sum(0) == 1)).sum((1, 2))
+    return LanguageOverlap(languages, counts, share, jaccard, expected, counts - expected, alone)
 
 
 def by_chance(first: NeuronSet, second: NeuronSet, language: str) -> Chance:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
-from lnbench.analysis.overlap import Chance, by_chance
+from lnbench._version import __version__
+from lnbench.analysis.overlap import by_chance
+from lnbench.choices import select
 from lnbench.formats import FormatFile
-from lnbench.neurons import Agreement, NeuronSet
+from lnbench.model.architectures import POST
+from lnbench.model.sites import locate
+from lnbench.neurons import NeuronSet
+from lnbench.statistics.corpus_statistics import Reading
+from lnbench.statistics.statistics_folder import collect_folder, load_shard
+
+log = logging.getLogger(__name__)
 
 FORMAT = "lnbench.stability/1"
 FILE = "stability.json"
 """Its name in the folder that ``lnbench neurons stability`` writes."""
+MODE: Literal["pack", "truncate"] = "truncate"
+"""How documents are read: each is a row of its own, so that every other row is every other document."""
 
 
 class StabilityRow(BaseModel):
@@ -50,6 +64,55 @@ class Stability(FormatFile):
     finished_at: str | None = Field(default=None, description="UTC, ISO 8601")
 
 
+def measure_stability(
+    model: nn.Module,
+    tokenizer: Any,
+    selectors: Sequence[str],
+    folder: Path,
+    readings: Mapping[str, Reading],
+    *,
+    site: str = POST,
+    say: Callable[[str], None] = log.info,
+    **options: Any,
+) -> Stability:
+    """Count both halves of each language's text, and select on each: which neurons come back?
+
+    After an interruption the same call continues, and another selector needs no new pass.
+
+    Args:
+        model: A supported Hugging Face causal LM.
+        tokenizer: Its tokenizer.
+        selectors: Names such as ``lape:top_fraction=0.02``.
+        folder: Where the counts go, under ``shards/``.
+        readings: Language → which tokens are counted, both halves together; of mode :data:`MODE`.
+        site: Where selectors read neurons, ``post`` or ``pre``.
+        say: Called with a line on each language that is done.
+        options: Of :func:`~lnbench.statistics.corpus_statistics.count_corpus`.
+
+    Raises:
+        LnbenchError: as :func:`~lnbench.statistics.statistics_folder.collect_folder` and
+            :func:`~lnbench.choices.select`.
+    """
+    where: dict[str, Any] = {"site": site, "activations": locate(model).activations}
+    halves = []
+    for half in ((0, 2), (1, 2)):
+        collect_folder(model, tokenizer, folder, readings, shard=half, site=site, say=say, **options)
+        halves.append({language: load_shard(folder, half, language, **where) for language in readings})
+    first, second = halves
+    language, reading = next(iter(readings.items()))
+    return Stability(
+        model=first[language].model,
+        corpus=reading.corpus,
+        site=site,
+        tokens={language: (first[language].tokens, second[language].tokens) for language in readings},
+        length=reading.length,
+        seed=reading.seed,
+        rows=compare_halves({name: (select(name, first), select(name, second)) for name in selectors}),
+        lnbench_version=__version__,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
 def compare_halves(selected: Mapping[str, tuple[NeuronSet, NeuronSet]]) -> list[StabilityRow]:
     """Return how far the selections on two halves agree.
 
@@ -59,22 +122,19 @@ def compare_halves(selected: Mapping[str, tuple[NeuronSet, NeuronSet]]) -> list[
     Raises:
         LnbenchError: the two sets of a selector are of different models or share no language.
     """
-    return [
-        _row(selector, language, agreement, by_chance(first, second, language))
-        for selector, (first, second) in selected.items()
-        for language, agreement in first.compare(second).items()
-    ]
-
-
-def _row(selector: str, language: str, agreement: Agreement, chance: Chance) -> StabilityRow:
-    has_neurons = bool(agreement.own or agreement.other)
-    return StabilityRow(
-        selector=selector,
-        language=language,
-        first=agreement.own,
-        second=agreement.other,
-        shared=agreement.intersection,
-        jaccard=agreement.jaccard if has_neurons else None,
-        expected=chance.shared,
-        expected_jaccard=chance.jaccard if has_neurons else None,
-    )
+    rows = []
+    for selector, (first, second) in selected.items():
+        for language, agreement in first.compare(second).items():
+            chance, has_neurons = by_chance(first, second, language), agreement.own + agreement.other > 0
+            row = StabilityRow(
+                selector=selector,
+                language=language,
+                first=agreement.own,
+                second=agreement.other,
+                shared=agreement.intersection,
+                jaccard=agreement.jaccard if has_neurons else None,
+                expected=chance.shared,
+                expected_jaccard=chance.jaccard if has_neurons else None,
+            )
+            rows.append(row)
+    return rows

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import lnbench
 from lnbench import analysis
-from lnbench.analysis.halves import measure_stability
+from lnbench.analysis.stability import measure_stability
 from lnbench.cli import app
 from lnbench.corpora.corpus import open_corpus
 from lnbench.neurons import NeuronSet

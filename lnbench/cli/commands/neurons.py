@@ -121,8 +121,7 @@ def stability(given: Given, format_: Format = "terminal") -> None:
     chosen = chosen_languages(settings.corpus, settings.languages)
     budgets = parse_tokens(settings.tokens, chosen)
 
-    from lnbench.analysis.halves import MODE, measure_stability
-    from lnbench.analysis.stability import FILE
+    from lnbench.analysis.stability import FILE, MODE, measure_stability
     from lnbench.figures import save
     from lnbench.figures import stability as draw
     from lnbench.lm import LNBenchLM
