@@ -32,7 +32,7 @@ def environment(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take most of the time, and are drawn for other tests."""
-    monkeypatch.setattr("lnbench.reproduce.drawings.save", lambda figure, folder: [])
+    monkeypatch.setattr("lnbench.figures.save", lambda figure, folder: [])
 
 
 def invoke(*arguments: str) -> Result:
