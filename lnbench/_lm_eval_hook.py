@@ -1,4 +1,4 @@
-"""Tells lm-eval of the model ``lnbench``: lm-eval 0.4.13 knows only the models in its own source.
+"""Registers the model ``lnbench`` in lm-eval: lm-eval 0.4.13 knows only the models in its own source.
 
 At every start of Python, ``lnbench_lm_eval.pth`` puts a finder on ``sys.meta_path``. It waits for the first import of
 ``lm_eval.models`` and then hands over to :func:`find_spec`. Until then nothing of lnbench is imported. Later versions
@@ -32,7 +32,7 @@ def register() -> None:
 
 
 def find_spec(finder: Any) -> ModuleSpec | None:
-    """The spec of ``lm_eval.models`` as every other finder sees it, made to end with :func:`register`.
+    """Return the spec of ``lm_eval.models`` as every other finder sees it, made to end with :func:`register`.
 
     None where the module has been imported already; the model is then registered at once.
 

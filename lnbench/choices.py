@@ -22,8 +22,6 @@ from lnbench.override_values import Override
 from lnbench.overrides import Applied, Positions, apply
 from lnbench.statistics.language_statistics import Statistics, check_same_model
 
-_warned: set[type] = set()
-
 
 def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     """Select language-specific neurons.
@@ -40,24 +38,25 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     chosen = host.resolve("selector", selector)
     described = host.canonical("selector", selector)
     with plugin_errors("selector", described["name"]):
-        found = chosen.select(dict(statistics))
-    if not isinstance(found, NeuronSet):
-        raise LnbenchError(f"selector {described['name']!r} returned {type(found).__name__}, not an lnbench.NeuronSet")
-    if (found.layers, found.width) != (layers, width):
+        selected = chosen.select(dict(statistics))
+    if not isinstance(selected, NeuronSet):
+        returned = type(selected).__name__
+        raise LnbenchError(f"selector {described['name']!r} returned {returned}, not an lnbench.NeuronSet")
+    if (selected.layers, selected.width) != (layers, width):
         raise LnbenchError(
-            f"selector {described['name']!r} returned neurons of {found.layers} layers x {found.width} for "
+            f"selector {described['name']!r} returned neurons of {selected.layers} layers x {selected.width} for "
             f"Statistics of {layers} layers x {width}"
         )
     return NeuronSet(
         model=model,
         layers=layers,
         width=width,
-        neurons={language: found[language] for language in found.languages},
+        neurons={language: selected[language] for language in selected},
         selector=described,
-        statistics=fingerprint(sorted((language, one.fingerprint) for language, one in statistics.items())),
+        statistics=fingerprint(sorted((language, own.fingerprint) for language, own in statistics.items())),
         site=next(iter(statistics.values())).site,
-        unit_size=found.unit_size,
-        widths=found.widths,
+        unit_size=selected.unit_size,
+        widths=selected.widths,
     )
 
 
@@ -70,18 +69,15 @@ def needs_of(selector: Any) -> Needs:
     chosen = get_host().resolve("selector", selector)
     needs = getattr(chosen, "needs", None)
     if needs is None and (levels := getattr(chosen, "batch_levels", None)):
-        _deprecated(type(chosen), "has batch_levels: declare needs = lnbench.hookspecs.Needs(batch_levels=…)")
+        _deprecated(chosen.__class__, "has batch_levels: declare needs = lnbench.hookspecs.Needs(batch_levels=…)")
         needs = Needs(batch_levels=tuple(levels))
     return needs or Needs()
 
 
+@functools.cache
 def _deprecated(plugin: type, what: str) -> None:
     """Warn of an older contract, once per class."""
-    if plugin not in _warned:
-        _warned.add(plugin)
-        warnings.warn(
-            f"{plugin.__module__}.{plugin.__qualname__} {what}; see docs/howto/plugins.md", DeprecationWarning, 3
-        )
+    warnings.warn(f"{plugin.__module__}.{plugin.__qualname__} {what}; see docs/howto/plugins.md", DeprecationWarning, 3)
 
 
 def plan(
@@ -102,11 +98,13 @@ def plan(
     name = intervention if isinstance(intervention, str) else type(chosen).__name__
     with plugin_errors("intervention", name):
         if _takes_neurons_and_statistics(chosen):
-            _deprecated(type(chosen), "has override(neurons, statistics): take one argument, context, in their place")
+            _deprecated(
+                chosen.__class__, "has override(neurons, statistics): take one argument, context, in their place"
+            )
             change = chosen.override(neurons, statistics)
         else:
-            known = {"target": statistics.language if statistics else None} | context
-            change = chosen.override(OverrideContext(neurons, statistics, **known))
+            context.setdefault("target", statistics.language if statistics else None)
+            change = chosen.override(OverrideContext(neurons, statistics, **context))
     if not isinstance(change, Override):
         raise LnbenchError(f"intervention {name!r} returned {type(change).__name__}, not an lnbench.Override")
     return change
@@ -114,7 +112,10 @@ def plan(
 
 def _takes_neurons_and_statistics(intervention: Any) -> bool:
     parameters = inspect.signature(intervention.override).parameters.values()
-    return sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters) > 1
+    kinds = [parameter.kind for parameter in parameters]
+    return (
+        sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds) > 1
+    )
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def override(
         sites: The model's neurons, if already located.
 
     Yields:
-        The running account of what was changed.
+        What was changed so far, updated by every forward pass.
 
     Raises:
         LnbenchError: unknown intervention or language, neurons that the model does not have, an intervention that needs

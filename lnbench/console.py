@@ -9,7 +9,7 @@ _LEAST_WIDTH, _MOST_WIDTH = 160, 10_000
 
 
 def console(*, stderr: bool = False) -> Console:
-    """As wide as the terminal, but never so narrow that a table's columns would be cut off."""
+    """Return a console as wide as the terminal, but never so narrow that a table's columns would be cut off."""
     own = Console(stderr=stderr)
     return own if own.is_terminal and own.width >= _LEAST_WIDTH else Console(stderr=stderr, width=_LEAST_WIDTH)
 

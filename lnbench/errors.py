@@ -11,7 +11,7 @@ class LnbenchError(ValueError):
 
 
 def unknown(kind: str, name: object, known: Iterable[object], hint: str = "") -> LnbenchError:
-    """The error for a name that does not exist, listing the names that do.
+    """Return the error for a name that does not exist, listing the names that do.
 
     Args:
         kind: What was looked for, in the words of the documentation (``selector``, ``language`` …).
@@ -28,7 +28,7 @@ class PluginError(LnbenchError):
 
 
 def one_line_error(error: BaseException) -> str:
-    """An error in one line: one of ours as it is, another with its type."""
+    """Return an error in one line: one of ours as it is, another with its type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, LnbenchError) else f"{type(error).__name__}: {text}"
 

@@ -50,8 +50,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Fsync a file, or every file in a folder: a power cut then leaves it whole."""
-    for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
-        handle = os.open(one, os.O_RDONLY)
+    for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        handle = os.open(file, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
@@ -141,8 +141,8 @@ def exclusive_lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Ite
 
 def _named(holder: Path) -> str:
     try:
-        found = read_json(holder)
-        return f"process {found['pid']} on {found['host']}, started {found['started']} ({found['command']})"
+        about = read_json(holder)
+        return f"process {about['pid']} on {about['host']}, started {about['started']} ({about['command']})"
     except (LnbenchError, KeyError, TypeError):
         return "another process"
 

@@ -93,8 +93,9 @@ def first_error(
     first, *others = error.errors(include_url=False)
     # A value that can be of several types is refused once by each.
     parent, value = first["loc"][:-1], first["input"]
-    same = [first, *(one for one in others if one["loc"][:-1] == parent and one["input"] is value)]
-    same = [first] if first["type"] == "missing" else same
+    same = [first]
+    if first["type"] != "missing":
+        same += [other for other in others if other["loc"][:-1] == parent and other["input"] is value]
     path = parent if len(same) > 1 else first["loc"]
     message = ", or ".join(dict.fromkeys(problem["msg"].removeprefix("Value error, ") for problem in same))
     if not path:

@@ -17,8 +17,9 @@ the docstring's first line. ``factory(**parameters)`` returns the object that do
 parameter in it: ``register("p{percent}", Percentile)`` makes ``p10`` and ``p2.5`` of a numeric field ``percent``.
 
 The hooks are called once, when plugins are first needed and before any model is loaded: keep heavy imports (torch,
-transformers) inside the methods. They return nothing. A name that another plugin has taken is an error naming both
-distributions; an exception in a hook, a factory or a method stops the run with the plugin's name.
+transformers) inside the methods. They return nothing. A name is what users write: letters, digits, ``.``, ``_`` and
+``-``. One that another plugin has taken is an error naming both distributions; an exception in a hook, a factory or a
+method stops the run with the plugin's name.
 """
 
 from __future__ import annotations
@@ -174,11 +175,11 @@ class Measure(Protocol):
         ...
 
     def start(self, sites: Sites) -> None:
-        """Forget everything, and get ready to observe a model with these ``sites``."""
+        """Discard what was observed, and prepare to observe a model with these ``sites``."""
         ...
 
     def observe(self, step: Step) -> None:
-        """Take in one layer's values; called for every layer and collected site of every forward pass."""
+        """Observe one layer's values; called for every layer and collected site of every forward pass."""
         ...
 
     def finish(self) -> dict[str, Tensor]:
@@ -225,7 +226,7 @@ class Executor(Protocol):
         In each process, make one :class:`lnbench.sweeps.jobs.Process`, and call ``job.run(process)`` for one job after
         another. :func:`lnbench.sweeps.jobs.next_job` says which is best run next where a model is loaded already.
         Where a process ends in the middle of a job, :func:`lnbench.sweeps.crashes.after_crash` returns the job to try
-        again, or the result that stands for it.
+        again, or its result.
 
         Yields:
             Every job with what its ``run`` returned, or the exception that it raised, in the order in which they end.
@@ -235,71 +236,43 @@ class Executor(Protocol):
 
 @hookspec
 def lnbench_register_selectors(register: Callable[[str, Callable[..., Selector]], None]) -> None:
-    """Add selectors.
-
-    Args:
-        register: Call ``register(name, factory)`` once per selector. ``name`` is what users write: letters, digits,
-            ``.``, ``_`` and ``-``.
-    """
+    """Add selectors: call ``register(name, factory)`` once per selector."""
 
 
 @hookspec
 def lnbench_register_interventions(register: Callable[[str, Callable[..., Intervention]], None]) -> None:
-    """Add interventions.
-
-    Args:
-        register: Call ``register(name, factory)`` once per intervention, or per pattern of names (``p{percent}``).
-    """
+    """Add interventions: call ``register(name, factory)`` once per intervention, or per pattern of names."""
 
 
 @hookspec
 def lnbench_register_measures(register: Callable[[str, Callable[..., Measure]], None]) -> None:
-    """Add measures, which a selector's ``needs`` names.
-
-    Args:
-        register: Call ``register(name, factory)`` once per measure.
-    """
+    """Add measures, which a selector's ``needs`` names: call ``register(name, factory)`` once per measure."""
 
 
 @hookspec
 def lnbench_register_finetuners(register: Callable[[str, Callable[..., FineTuner]], None]) -> None:
-    """Add fine-tuners.
-
-    Args:
-        register: Call ``register(name, factory)`` once per fine-tuner.
-    """
+    """Add fine-tuners: call ``register(name, factory)`` once per fine-tuner."""
 
 
 @hookspec
 def lnbench_register_executors(register: Callable[[str, Callable[..., Executor]], None]) -> None:
-    """Add executors, which ``--executor`` names.
+    """Add executors, which ``--executor`` names: call ``register(name, factory)`` once per executor."""
 
-    Args:
-        register: Call ``register(name, factory)`` once per executor.
+
+@hookspec
+def lnbench_register_architectures(register: Callable[[str, Architecture], None]) -> None:
+    """Add rows to the table that says where neurons are in each Hugging Face architecture.
+
+    Call ``register(model_type, row)`` once per architecture: ``model_type`` is that of the model's configuration,
+    ``row`` an :class:`lnbench.model.architectures.Architecture`.
     """
 
 
 @hookspec
 def lnbench_register_commands(app: typer.Typer) -> None:
-    """Add commands to ``lnbench``.
+    """Add commands to ``lnbench``: ``@app.command()`` adds a command, ``app.add_typer(other, name=…)`` a group.
 
-    Called when the command line lists its commands, or is given one that is not lnbench's own. Keep all imports that
-    take time inside the commands.
-
-    Args:
-        app: An empty typer app of this plugin. ``@app.command()`` adds a command, ``app.add_typer(other, name=…)`` a
-            group.
-
-    Nothing is returned. A plugin that fails here, or whose command has a taken name, adds no commands; the others are
-    not affected, and ``lnbench doctor`` says why.
-    """
-
-
-@hookspec
-def lnbench_register_architectures(register: Callable[[str, Architecture], None]) -> None:
-    """Add rows to the table that says where neurons sit in each Hugging Face architecture.
-
-    Args:
-        register: Call ``register(model_type, row)`` once per architecture. ``model_type`` is that of the model's
-            configuration; ``row`` is an :class:`lnbench.model.architectures.Architecture`.
+    Called with an empty typer app of this plugin when the command line lists its commands, or is given one that is not
+    lnbench's own. Keep all imports that take time inside the commands. A plugin that fails here, or whose command has
+    a taken name, adds no commands; the others are not affected, and ``lnbench doctor`` says why.
     """

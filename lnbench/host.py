@@ -19,7 +19,7 @@ import pluggy
 from lnbench import hookspecs
 from lnbench._version import __version__
 from lnbench.errors import LnbenchError, PluginError, one_line_error, plugin_errors, unknown
-from lnbench.hookspecs import PROJECT, hookimpl
+from lnbench.hookspecs import PROJECT
 from lnbench.parameters import (
     Parameter,
     attributes,
@@ -31,8 +31,6 @@ from lnbench.parameters import (
     parse_choice,
     target_of,
 )
-
-__all__ = ["Broken", "Host", "Parameter", "Registered", "get_host", "hookimpl", "kinds"]
 
 DISABLE = "LNBENCH_DISABLE_PLUGINS"
 """Environment variable: set to anything but the empty string or 0, only the built-ins are loaded."""

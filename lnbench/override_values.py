@@ -30,7 +30,7 @@ _RENAMED = {"shift": "add"}
 _FINGERPRINTED = {"add": "shift"}
 """Operations that fingerprints, which are in cache keys, know by their old names."""
 _VALUE_SHAPES = {"clamp": (2,)}
-"""What stands before ``n`` in the shape of an operation's values."""
+"""The dimensions before ``n`` in the shape of an operation's values."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,6 @@ class LayerOverride:
         if not torch.isfinite(self.values).all():
             raise LnbenchError("an override's values must be finite numbers")
 
-    @property
-    def sets(self) -> bool:
-        """Whether the new activations do not depend on the present ones."""
-        return self.operation == "set"
-
     def new(self, old: Tensor, values: Tensor | None) -> Tensor:
         """Return the new activations.
 
@@ -130,8 +125,7 @@ class Override:
     layers: Mapping[int, Parts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for _ in self.by_site(None):  # it checks them
-            pass
+        self.by_site()  # it checks them
 
     @classmethod
     def setting(cls, neurons: Mapping[int, Tensor], values: Tensor) -> Override:
@@ -140,33 +134,25 @@ class Override:
         Raises:
             LnbenchError: ``values`` has no entry for a neuron.
         """
-        layers, width = values.shape
-        written = {}
         for layer, indices in neurons.items():
-            indices = indices.cpu()
-            within = not indices.numel() or 0 <= int(indices.min()) <= int(indices.max()) < width
-            if not (0 <= layer < layers and within):
-                raise LnbenchError(
-                    f"the neurons of layer {layer} do not exist in these Statistics of {layers} layers x {width}: "
-                    "they belong to another model"
-                )
-            written[layer] = LayerOverride(indices, values[layer, indices])
-        return cls(written)
+            _check_exist(layer, indices, *values.shape)
+        own = {layer: indices.cpu() for layer, indices in neurons.items()}
+        return cls({layer: LayerOverride(indices, values[layer, indices]) for layer, indices in own.items()})
 
     @property
     def parts(self) -> Iterator[tuple[int, LayerOverride]]:
         """Every part with its layer, in the order of the layers."""
-        for layer, given in sorted(self.layers.items()):
-            for part in [given] if isinstance(given, LayerOverride) else given:
+        for layer, parts in sorted(self.layers.items()):
+            for part in [parts] if isinstance(parts, LayerOverride) else parts:
                 yield layer, part
 
-    def by_site(self, default: str | None) -> Iterator[tuple[int, str | None, list[LayerOverride]]]:
-        """Yield layer, site and the parts that change neurons there; parts that name no site are at ``default``.
+    def by_site(self, default: str = "") -> dict[tuple[int, str], list[LayerOverride]]:
+        """Return layer and site → the parts that change neurons there; parts that name no site are at ``default``.
 
         Raises:
             LnbenchError: two parts of a layer change the same neuron at the same site.
         """
-        groups: dict[tuple[int, str | None], list[LayerOverride]] = {}
+        groups: dict[tuple[int, str], list[LayerOverride]] = {}
         for layer, part in self.parts:
             if part.indices.numel():
                 groups.setdefault((layer, part.site or default), []).append(part)
@@ -177,7 +163,7 @@ class Override:
                     f"two parts of the override of layer {layer} change the same neuron{where}: each neuron can be "
                     "changed once per layer and site"
                 )
-            yield layer, site, parts
+        return groups
 
     @property
     def neurons(self) -> int:
@@ -196,17 +182,21 @@ class Override:
             LnbenchError: a layer or an index lies outside.
         """
         for layer, part in self.parts:
-            last = int(part.indices.max()) if part.indices.numel() else 0
-            if not 0 <= layer < layers or last >= width:
-                raise LnbenchError(
-                    f"the override names neuron ({layer}, {last}), but the model has {layers} layers of {width} "
-                    "neurons: it was made for another model"
-                )
+            _check_exist(layer, part.indices, layers, width)
+
+
+def _check_exist(layer: int, indices: Tensor, layers: int, width: int) -> None:
+    least, greatest = (int(indices.min()), int(indices.max())) if indices.numel() else (0, 0)
+    if not 0 <= layer < layers or least < 0 or greatest >= width:
+        raise LnbenchError(
+            f"neuron ({layer}, {least if least < 0 else greatest}) is not in a model of {layers} layers of {width} neurons: it belongs to another "
+            "model; select the neurons of this one"
+        )
 
 
 def _repeat(indices: Sequence[Tensor]) -> bool:
-    given = [index for part in indices for index in part.tolist()]
-    return len(set(given)) != len(given)
+    numbers = [index for part in indices for index in part.tolist()]
+    return len(set(numbers)) != len(numbers)
 
 
 def _identity(value: Any) -> Any:
@@ -233,5 +223,5 @@ def _identity(value: Any) -> Any:
 
 
 def _code(code: CodeType) -> list[Any]:
-    constants = [_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    constants = [_code(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
     return [code.co_code.hex(), code.co_names, constants]

@@ -51,7 +51,7 @@ class Applied:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Forward passes in this block are left alone and not counted."""
+        """Leave the forward passes in this block as they are, and do not count them."""
         self._active, before = False, self._active
         try:
             yield
@@ -80,7 +80,7 @@ def apply(
         sites: The model's neurons, if already located.
 
     Yields:
-        The running account of what was changed.
+        What was changed so far, updated by every forward pass.
 
     Raises:
         LnbenchError: neurons that the model does not have, Statistics of another model, an unsupported architecture.
@@ -95,14 +95,13 @@ def apply(
             f"{sites.layers} of {sites.width}: they belong to another model"
         )
     change.check(sites.layers, sites.width)
-    written = sorted(change.by_site(site), key=lambda each: each[0])
-    applied = Applied(neurons=change.neurons, layers=len({layer for layer, _, _ in written}))
+    written = change.by_site(site)
+    applied = Applied(neurons=change.neurons, layers=len({layer for layer, _ in written}))
 
     with ExitStack() as stack:
         if written:
             _Watch(applied, positions).attach(sites, stack)
-        for number, (layer, where, parts) in enumerate(written):
-            where = where or site
+        for number, ((layer, where), parts) in enumerate(written.items()):
             ranges = statistics.at(where) if statistics is not None else None
             indices = torch.cat([part.indices.cpu().long() for part in parts])
             bounds = (ranges.min[layer][indices], ranges.max[layer][indices]) if ranges else None
@@ -123,15 +122,15 @@ class _Pass:
     running: bool = True
 
 
+@dataclass
 class _Watch:
     """The hooks that work out which tokens of a coming forward pass are to be changed.
 
     Callers may run the causal LM, or its body alone, so the arguments are read at whichever module is entered first.
     """
 
-    def __init__(self, applied: Applied, positions: Positions) -> None:
-        self.applied = applied
-        self.positions = positions
+    applied: Applied
+    positions: Positions
 
     def attach(self, sites: Sites, stack: ExitStack) -> None:
         for depth, module in enumerate(sites.parents):
@@ -182,30 +181,24 @@ class _Watch:
         return attention_mask[:, -shape[1] :].bool().expand(shape)
 
 
+@dataclass
 class _Writer:
     """What is written to one layer at one site: one indexed write per forward, with everything prepared once."""
 
-    def __init__(
-        self,
-        parts: Sequence[LayerOverride],
-        indices: Tensor,
-        bounds: tuple[Tensor, Tensor] | None,
-        applied: Applied,
-        *,
-        counts_tokens: bool,
-    ) -> None:
-        self.parts = parts
-        self.sizes = [part.indices.numel() for part in parts]
-        self.indices = indices
-        self.bounds = bounds
-        self.applied = applied
-        self.counts_tokens = counts_tokens
-        self.sets = all(part.sets for part in parts)
-        self._ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor | None]]] = {}
-        self._constant_outside = 0
-        if bounds is not None and self.sets:
-            low, high = bounds
-            values = torch.cat([part.values.cpu() for part in parts if part.values is not None])
+    parts: Sequence[LayerOverride]
+    indices: Tensor
+    bounds: tuple[Tensor, Tensor] | None
+    applied: Applied
+    counts_tokens: bool
+    _ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor | None]]] = field(default_factory=dict)
+    _constant_outside: int = 0
+
+    def __post_init__(self) -> None:
+        self.sizes = [part.indices.numel() for part in self.parts]
+        self.sets = all(part.operation == "set" for part in self.parts)
+        if self.bounds is not None and self.sets:
+            low, high = self.bounds
+            values = torch.cat([part.values.cpu() for part in self.parts if part.values is not None])
             self._constant_outside = int(((values < low) | (values > high)).sum())
 
     def write(self, activation: Tensor) -> Tensor | None:
@@ -240,15 +233,12 @@ class _Writer:
             assert values[0] is not None
             return values[0]
         assert old is not None
-        pieces = [old] if len(self.parts) == 1 else torch.split(old, self.sizes, dim=-1)
-        new = [
-            part.new(piece, value).expand_as(piece)
-            for part, piece, value in zip(self.parts, pieces, values, strict=True)
-        ]
+        pieces = zip(self.parts, torch.split(old, self.sizes, dim=-1), values, strict=True)
+        new = [part.new(piece, value).expand_as(piece) for part, piece, value in pieces]
         return new[0] if len(new) == 1 else torch.cat(new, dim=-1)
 
     def _prepared(self, activation: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """The indices, and the values of each part (one tensor for all, where all are set), beside ``activation``."""
+        """Return the indices, and the values of each part (one tensor for all, where all are set), on the device."""
         device, dtype = key = (activation.device, activation.dtype)
         if key not in self._ready:
             if activation.is_meta:

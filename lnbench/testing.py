@@ -90,16 +90,16 @@ def check_selector(factory: Callable[..., Any], **parameters: Any) -> NeuronSet:
 
     Raises:
         LnbenchError: it fails, or does not return a NeuronSet of the model's shape.
-        AssertionError: it leaves out a language, changes the Statistics, or selects otherwise the second time.
+        AssertionError: it leaves out a language, changes the Statistics, or selects other neurons the second time.
     """
     selector = factory(**parameters)
     statistics = tiny_statistics(tiny_model(), selector=selector)
     before = {language: own.fingerprint for language, own in statistics.items()}
-    found = select(selector, statistics)
-    assert set(found.languages) == set(statistics), "a selector returns neurons, or none, for every language"
+    neurons = select(selector, statistics)
+    assert set(neurons) == set(statistics), "a selector returns neurons, or none, for every language"
     assert before == {language: own.fingerprint for language, own in statistics.items()}, "Statistics are not changed"
-    assert select(factory(**parameters), statistics) == found, "the same Statistics give the same neurons"
-    return found
+    assert select(factory(**parameters), statistics) == neurons, "the same Statistics give the same neurons"
+    return neurons
 
 
 def check_intervention(factory: Callable[..., Any], **parameters: Any) -> Override:
@@ -124,12 +124,11 @@ def check_intervention(factory: Callable[..., Any], **parameters: Any) -> Overri
         "neurons_of": neurons.__getitem__,
         "statistics_of": statistics.__getitem__,
     }
-    change = plan(neurons[target], factory(**parameters), statistics[target], **pair)
-    again = plan(neurons[target], factory(**parameters), statistics[target], **pair)
+    change, again = (plan(neurons[target], factory(**parameters), statistics[target], **pair) for _ in range(2))
     assert change.fingerprint == again.fingerprint, "the same neurons and Statistics give the same values"
-    given = neurons.union([target, source])
+    allowed = neurons.union([target, source])
     for layer, part in change.parts:
-        own = given.get(layer, torch.empty(0, dtype=torch.long))
+        own = allowed.get(layer, torch.empty(0, dtype=torch.long))
         assert torch.isin(part.indices.cpu(), own).all(), f"layer {layer}: neurons that were not given"
     with override(model, change, statistics=statistics[target]) as applied, torch.no_grad():
         logits = model(torch.arange(3, 35).view(2, 16)).logits

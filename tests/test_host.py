@@ -20,7 +20,8 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from lnbench import LnbenchError
 from lnbench.errors import PluginError, plugin_errors
-from lnbench.host import DISABLE, Host, changes_nothing, get_host, hookimpl, kinds
+from lnbench.hookspecs import hookimpl
+from lnbench.host import DISABLE, Host, changes_nothing, get_host, kinds
 from lnbench.parameters import format_choice, parse_choice
 from tests.support.messages import refused
 

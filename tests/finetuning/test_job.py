@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCa
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock, read_json, tasks_dir
 from lnbench.finetuning.job import FinetuneJob
-from lnbench.host import get_host, hookimpl
+from lnbench.hookspecs import hookimpl
+from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus
 from tests.support.messages import refused

@@ -12,7 +12,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from lnbench.host import get_host, hookimpl
+from lnbench.hookspecs import hookimpl
+from lnbench.host import get_host
 from lnbench.model.architectures import ARCHITECTURES, Architecture
 from lnbench.model.sites import architecture_of, locate, unwrap
 from tests.support.messages import refused

@@ -11,7 +11,8 @@ import pytest
 from pydantic.dataclasses import dataclass
 from rich.console import Console
 
-from lnbench.host import get_host, hookimpl
+from lnbench.hookspecs import hookimpl
+from lnbench.host import get_host
 from lnbench.plugins.executors.local import Local
 from lnbench.sweeps import run_sweep
 from lnbench.sweeps.cells import Loading

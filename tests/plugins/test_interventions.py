@@ -95,7 +95,8 @@ def test_any_percentile_is_a_name(percent):
     [{LAYERS: torch.tensor([0])}, {-1: torch.tensor([0])}, {0: torch.tensor([WIDTH])}, {1: torch.tensor([-1])}],
 )
 def test_statistics_of_another_shape(choice, neurons):
-    with refused(f"layer {next(iter(neurons))}", "4", "25"):
+    ((layer, indices),) = neurons.items()
+    with refused(f"({layer}, {int(indices)})", "4", "25"):
         plan(neurons, choice, STATISTICS)
 
 

@@ -47,8 +47,8 @@ class ActProb:
         model, layers, width = check_same_model(statistics)
         count = round(self.fraction * layers * width)
         masks = {}
-        for language, one in statistics.items():
-            relevance = one.exceedance(self._threshold(one)).flatten()
+        for language, own in statistics.items():
+            relevance = own.exceedance(self._threshold(own)).flatten()
             mask = torch.zeros(layers * width, dtype=torch.bool)
             mask[relevance.argsort(descending=True, stable=True)[:count]] = True
             masks[language] = mask.view(layers, width)

@@ -41,8 +41,8 @@ class Lape:
             raise LnbenchError(
                 "LAPE compares languages, so it needs Statistics of at least two; act_prob works on one at a time"
             )
-        rates = torch.stack([one.positive_rate.double() for one in statistics.values()], dim=-1)
-        bar = _kth_smallest(rates.flatten(), self.bar)
+        rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
+        bar = rates.flatten().kthvalue(max(1, round(self.bar * rates.numel()))).values
         entropy = activation_entropy(rates).flatten()
         above = (rates > bar).view(-1, len(statistics))
         candidates = above.any(1).nonzero().squeeze(1)
@@ -57,7 +57,7 @@ class Lape:
 
 
 def activation_entropy(rates: Tensor) -> Tensor:
-    """LAPE of activation probabilities: the entropy in nats of each neuron's share per language.
+    """Return the LAPE of activation probabilities: the entropy in nats of each neuron's share per language.
 
     Args:
         rates: ``[..., languages]``, share of tokens with a positive activation.
@@ -72,11 +72,6 @@ def activation_entropy(rates: Tensor) -> Tensor:
     shares = rates / rates.sum(-1, keepdim=True).clamp_min(torch.finfo(rates.dtype).tiny)
     entropy: Tensor = -torch.special.xlogy(shares, shares).sum(-1)
     return entropy
-
-
-def _kth_smallest(values: Tensor, quantile: float) -> Tensor:
-    smallest: Tensor = values.kthvalue(max(1, round(quantile * values.numel()))).values
-    return smallest
 
 
 @hookimpl

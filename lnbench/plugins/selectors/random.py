@@ -43,24 +43,22 @@ class Random:
         from lnbench.statistics.language_statistics import check_same_model
 
         model, layers, width = check_same_model(statistics)
-        if self.like is None:
-            none = torch.zeros(layers, width, dtype=torch.bool)
-            counts = torch.full((layers,), round(self.fraction * width))
-            return NeuronSet.from_masks(
-                model, {language: draw_random(language, counts, none, self.seed) for language in statistics}
-            )
-        matched = self._matched(statistics)
-        matched.check(model, layers, width)
-        missing = [language for language in statistics if language not in matched.languages]
-        if missing:
-            raise unknown("language", missing[0], matched.languages, f"{self.like} has no neurons to match for it")
-        return NeuronSet.from_masks(
-            model,
-            {
-                language: draw_random(language, matched.per_layer(language), matched.mask(language), self.seed)
-                for language in statistics
-            },
+        counts, avoid = (
+            torch.full((layers,), round(self.fraction * width)),
+            torch.zeros(layers, width, dtype=torch.bool),
         )
+        matched = self._matched(statistics)
+        if matched is not None:
+            matched.check(model, layers, width)
+        masks = {}
+        for language in statistics:
+            if matched is not None:
+                if language not in matched:
+                    hint = f"{self.like} has no neurons to match for it"
+                    raise unknown("language", language, matched.languages, hint)
+                counts, avoid = matched.per_layer(language), matched.mask(language)
+            masks[language] = draw_random(language, counts, avoid, self.seed)
+        return NeuronSet.from_masks(model, masks)
 
     @property
     def needs(self) -> Needs:
@@ -75,11 +73,13 @@ class Random:
         inner = (self.like or "").removeprefix("[").removesuffix("]")
         return inner if parse_choice(inner)[0] in get_host().names("selector") and not Path(inner).exists() else None
 
-    def _matched(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
+    def _matched(self, statistics: Mapping[str, Statistics]) -> NeuronSet | None:
         from lnbench.choices import select
         from lnbench.neurons import NeuronSet
 
-        return select(self._selector, statistics) if self._selector else NeuronSet.load(str(self.like))
+        if self._selector:
+            return select(self._selector, statistics)
+        return NeuronSet.load(self.like) if self.like is not None else None
 
 
 @hookimpl
