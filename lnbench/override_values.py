@@ -188,8 +188,9 @@ class Override:
 def _check_exist(layer: int, indices: Tensor, layers: int, width: int) -> None:
     least, greatest = (int(indices.min()), int(indices.max())) if indices.numel() else (0, 0)
     if not 0 <= layer < layers or least < 0 or greatest >= width:
+        index = least if least < 0 else greatest
         raise LnbenchError(
-            f"neuron ({layer}, {least if least < 0 else greatest}) is not in a model of {layers} layers of {width} neurons: it belongs to another "
+            f"neuron ({layer}, {index}) is not in a model of {layers} layers of {width} neurons: it belongs to another "
             "model; select the neurons of this one"
         )
 
