@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lnbench import figures
+from lnbench.figures import Figure
 from lnbench.files import write_text
+from lnbench.leaderboard.rows import Row
+from lnbench.model.architectures import NEURON_SITES
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, FigureSpec
 from lnbench.reproduce.caveats import caveats
 from lnbench.reproduce.conclusions import conclusions
-from lnbench.reproduce.drawings import draw
 from lnbench.reproduce.measurements import Measurements, activations_tables, cells_table
 from lnbench.reproduce.plan import Plan, PlannedItem, PlannedPart
 from lnbench.reproduce.scale_settings import PRESETS
+from lnbench.statistics import Statistics
 from lnbench.tables.findings import UNITS, overall, own_text_harmed_most, shared_neurons
-from lnbench.tables.paper import matrix_tables, neuron_tables
+from lnbench.tables.paper import METRICS, SELECTORS, matrix_tables, neuron_tables
 from lnbench.tables.render import latex, markdown
 from lnbench.tables.reproduction import FILE, Reproduction, StoredTable
 
@@ -37,6 +42,12 @@ def write_results(plan: Plan, item: PlannedItem) -> Reproduction:
     """
     folder, parts, steps = folder_of(plan, item), item.parts, item.steps
     measured = Measurements(parts) if any(part.of("sweep") for part in parts) else None
+    named = (
+        replace(figure, name=f"{part.at.folder.name}-{figure.name}")
+        for part in parts
+        for figure in _figures(part, measured)
+    )
+    saved = [path for figure in named for path in figures.save(figure, folder / FIGURES)]
     reproduction = Reproduction(
         name=item.name,
         title=item.spec.title,
@@ -44,7 +55,7 @@ def write_results(plan: Plan, item: PlannedItem) -> Reproduction:
         scale=plan.request.scale,
         models=list(dict.fromkeys(part.at.model for part in parts)),
         tables=list(_tables(item, measured)),
-        figures=[f"{FIGURES}/{name}" for part in parts for name in draw(part, measured, folder / FIGURES)],
+        figures=[f"{FIGURES}/{path.name}" for path in saved],
         findings=list(_findings(item, measured)),
         conclusions=[verdict for preset in PRESETS for verdict in conclusions(parts, measured, preset)],
         caveats=caveats(plan, item, measured),
@@ -76,6 +87,54 @@ def _tables(item: PlannedItem, measured: Measurements | None) -> Iterator[Stored
                     yield from matrix_tables(title, matrix)
                 sets = {part.at.selections[name].title: neurons for name, neurons in part.neurons.items()}
                 yield from neuron_tables("overlap" if spec.drawing == "matrix" else spec.drawing, sets)
+
+
+def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figure]:
+    spec = part.spec
+    if isinstance(spec, CellsSpec) and measured is not None:
+        for metric in METRICS[spec.task]:
+            if rows := [row for row in _rows(part, metric, measured) if row.delta is not None]:
+                yield replace(figures.interventions(rows), name=f"{spec.task}-{metric}")
+    elif isinstance(spec, ActivationsSpec):
+        languages = part.of("statistics")[0].languages
+        statistics = {language: Statistics.load(part.at.statistics, language) for language in languages}
+        for site in NEURON_SITES:
+            yield replace(figures.activation_statistics(statistics, site), name=f"activations-{site}")
+    elif isinstance(spec, FigureSpec):
+        for matrix in part.matrices:
+            for unit in UNITS:
+                yield replace(figures.perplexity_matrix(matrix, unit), name=f"matrix-{unit}")
+        yield from _of_neurons(part, spec)
+
+
+def _rows(part: PlannedPart, metric: str, measured: Measurements) -> Iterator[Row]:
+    """Yield the changes that a table shows, by the names that it gives them."""
+    for place in part.rows:
+        names = {
+            "selector": SELECTORS[place.selector],
+            "finetune": place.label.replace("{lang}", "target"),
+            "adapter": None,
+            "override_setup": None,
+        }
+        for intervention in place.spec.columns:
+            row = measured.row(place, intervention, metric)
+            if row is not None and not row.is_baseline:
+                yield row.model_copy(update=names)
+
+
+def _of_neurons(part: PlannedPart, spec: FigureSpec) -> Iterator[Figure]:
+    sets, selections = part.neurons, part.at.selections
+    if spec.drawing == "per_language":
+        yield figures.neurons_per_language({selections[name].title: neurons for name, neurons in sets.items()})
+    elif spec.drawing == "selectors":
+        *compared, last = sets
+        for name in compared:
+            yield replace(figures.selector_overlap(sets[name], sets[last]), name=f"selectors-{name}")
+    else:
+        draw_set = figures.neurons_per_layer if spec.drawing == "per_layer" else figures.language_overlap
+        for name, neurons in sets.items():
+            figure = draw_set(neurons)
+            yield figure if spec.drawing == "matrix" else replace(figure, name=f"{spec.drawing}-{name}")
 
 
 def _findings(item: PlannedItem, measured: Measurements | None) -> Iterator[str]:

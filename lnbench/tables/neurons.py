@@ -30,9 +30,8 @@ def _share(value: float, *, known: bool = True) -> Cell:
 
 def counts_table(sets: Mapping[str, NeuronSet], languages: Sequence[str]) -> Table:
     """Return the neurons per selector and language."""
-    rows = [
-        TableRow([name], [_count(neurons.count(language)) for language in languages]) for name, neurons in sets.items()
-    ]
+    counts = {name: [neurons.count(language) for language in languages] for name, neurons in sets.items()}
+    rows = [TableRow([name], [*map(_count, per_language)]) for name, per_language in counts.items()]
     return Table("Language-specific neurons", ["selector"], languages, rows)
 
 
@@ -50,21 +49,12 @@ def layers_table(neurons: NeuronSet) -> Table:
 def overlap_table(neurons: NeuronSet) -> Table:
     """Return the neurons shared by each pair of languages; a language's own count on the diagonal."""
     languages, counts, jaccard = neurons.overlap()
-    rows = [
-        TableRow(
-            [language],
-            [
-                Cell(
-                    int(counts[row, column]),
-                    ",",
-                    emphasis=row == column,
-                    bracketed=None if row == column else Cell(float(jaccard[row, column]), ".2f"),
-                )
-                for column in range(len(languages))
-            ],
-        )
-        for row, language in enumerate(languages)
-    ]
+    rows = []
+    for row, language in enumerate(languages):
+        shared = zip(counts[row].tolist(), jaccard[row].tolist(), strict=True)
+        cells = [Cell(count, ",", bracketed=Cell(index, ".2f")) for count, index in shared]
+        cells[row] = Cell(int(counts[row, row]), ",", emphasis=True)
+        rows.append(TableRow([language], cells))
     return Table("Neurons shared by two languages (Jaccard index); own count on the diagonal", [""], languages, rows)
 
 
@@ -80,18 +70,11 @@ def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:
 def stability_table(stability: Stability) -> Table:
     """Return how far the selections on two halves of a text agree."""
     headings = ["first half", "second half", "shared", "by chance", "Jaccard", "by chance"]
-    rows = [
-        TableRow(
-            [row.selector, row.language],
-            [
-                *map(_count, (row.first, row.second, row.shared)),
-                Cell(row.expected, ".1f"),
-                Cell(row.jaccard, ".2f"),
-                Cell(row.expected_jaccard, ".2f"),
-            ],
-        )
-        for row in stability.rows
-    ]
+    rows = []
+    for row in stability.rows:
+        cells = [*map(_count, (row.first, row.second, row.shared)), Cell(row.expected, ".1f")]
+        cells += [Cell(row.jaccard, ".2f"), Cell(row.expected_jaccard, ".2f")]
+        rows.append(TableRow([row.selector, row.language], cells))
     return Table("Neurons found again in the other half of the text", ["selector", "language"], headings, rows)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from scipy import stats
 
 from lnbench import analysis
 from lnbench.leaderboard.rows import Row
 from lnbench.neurons import NeuronSet
+from lnbench.perplexity.matrix import Cell as MatrixCell
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.significance import LEVEL
 from lnbench.tables.findings import UNITS
@@ -20,7 +21,6 @@ METRICS = {"xnli": ["acc"], "xquad": ["exact_match", "f1"]}
 SELECTORS = {"lape": "LAPE", "act_prob": "Act Prob 90p"}
 """As the paper calls them."""
 _INTERVENTIONS = {"none": "No Int", "mean": "Int", "zero": "Int 0"}
-_DIGITS = {"nats": 3, "perplexity": 1, "bits_per_byte": 3}
 
 
 def heading(intervention: str) -> str:
@@ -85,31 +85,25 @@ def activation(statistic: str, value: float, published: float | None, tokens: in
     )
 
 
-def matrix_tables(title: str, matrix: PerplexityMatrix) -> list[StoredTable]:
-    """Return the change in each unit: rows, whose neurons are changed; columns, whose text is read."""
-    return [_matrix_table(title, matrix, unit) for unit in UNITS]
+def matrix_tables(title: str, matrix: PerplexityMatrix) -> Iterator[StoredTable]:
+    """Yield the change in each unit: rows, whose neurons are changed; columns, whose text is read."""
 
+    def value(cell: MatrixCell, unit: str) -> StoredValue:
+        return StoredValue(
+            metric=f"delta_{unit}",
+            unit=UNITS[unit],
+            measured=getattr(cell, f"delta_{unit}"),
+            ci_low=getattr(cell, f"delta_{unit}_low"),
+            ci_high=getattr(cell, f"delta_{unit}_high"),
+            n=matrix.slices[cell.read].tokens,
+            significant=cell.p_holm < LEVEL,
+            control=cell.control_delta_nats if unit == "nats" else None,
+            digits=1 if unit == "perplexity" else 3,
+        )
 
-def _matrix_table(title: str, matrix: PerplexityMatrix, unit: str) -> StoredTable:
-    metric = f"delta_{unit}"
-    rows = {
-        changed: [
-            StoredValue(
-                metric=metric,
-                unit=UNITS[unit],
-                measured=getattr(cell, metric),
-                ci_low=getattr(cell, f"{metric}_low"),
-                ci_high=getattr(cell, f"{metric}_high"),
-                n=matrix.slices[cell.read].tokens,
-                significant=cell.p_holm < LEVEL,
-                control=cell.control_delta_nats if unit == "nats" else None,
-                digits=_DIGITS[unit],
-            )
-            for cell in matrix.row(changed)
-        ]
-        for changed in matrix.changed
-    }
-    return _table(f"{title}, in {UNITS[unit]} (rows: whose neurons; columns: whose text)", "changed", matrix.read, rows)
+    for unit, what in UNITS.items():
+        rows = {changed: [value(cell, unit) for cell in matrix.row(changed)] for changed in matrix.changed}
+        yield _table(f"{title}, in {what} (rows: whose neurons; columns: whose text)", "changed", matrix.read, rows)
 
 
 def neuron_tables(drawing: str, sets: Mapping[str, NeuronSet]) -> list[StoredTable]:
@@ -122,30 +116,21 @@ def neuron_tables(drawing: str, sets: Mapping[str, NeuronSet]) -> list[StoredTab
     if drawing == "selectors":
         *firsts, last = sets
         return [_agreement_table(first, sets[first], last, sets[last]) for first in firsts]
-    make = {"per_language": _counts_table, "per_layer": _layers_table, "overlap": overlap_table}[drawing]
-    return [make(title, neurons) for title, neurons in sets.items()]
+    table_of = {"per_language": _counts_table, "per_layer": _layers_table, "overlap": _overlap_table}[drawing]
+    return [table_of(title, neurons) for title, neurons in sets.items()]
 
 
-def overlap_table(title: str, neurons: NeuronSet) -> StoredTable:
+def _overlap_table(title: str, neurons: NeuronSet) -> StoredTable:
     """Return the share of the row language's neurons that are the column's too; as ``control``, what chance gives."""
     overlap = analysis.language_overlap(neurons)
-    shares, expected, counts = overlap.share.tolist(), overlap.expected_share.tolist(), overlap.counts.tolist()
-    rows: dict[str, list[StoredValue | None]] = {
-        language: [
-            StoredValue(
-                metric="share",
-                unit="%",
-                measured=100 * shares[row][column],
-                control=None if row == column else 100 * expected[row][column],
-                n=counts[row][row],
-                digits=0,
-            )
-            if counts[row][row]
-            else None
-            for column in range(len(overlap.languages))
-        ]
-        for row, language in enumerate(overlap.languages)
-    }
+    shares, expected = (100 * overlap.share).tolist(), (100 * overlap.expected_share).tolist()
+    rows: dict[str, list[StoredValue | None]] = {}
+    for row, (language, own) in enumerate(zip(overlap.languages, overlap.counts.diagonal().tolist(), strict=True)):
+        rows[language] = [None] * len(overlap.languages)
+        for column, share in enumerate(shares[row] if own else ()):
+            control = None if row == column else expected[row][column]
+            value = StoredValue(metric="share", unit="%", measured=share, control=control, n=own, digits=0)
+            rows[language][column] = value
     what = f"{title}: share of the row language's neurons that are the column's too, %"
     return _table(what, "neurons of", overlap.languages, rows)
 
