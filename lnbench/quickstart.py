@@ -125,16 +125,16 @@ def _languages(chosen: Sequence[str] | None, corpus: str, task: str, console: Co
     languages = [language for language, name in names.items() if tasks.has(name)]
     left_out = [language for language in candidates if language not in languages]
     before, _, after = task.partition("{lang}")
-    others = [name for name in tasks.all_subtasks if name.startswith(before) and name.endswith(after)]
-    known = ", ".join(name[len(before) : len(name) - len(after)] for name in others) or "none"
+    existing = [name for name in tasks.all_subtasks if name.startswith(before) and name.endswith(after)]
+    with_task = ", ".join(name[len(before) : len(name) - len(after)] for name in existing) or "none"
     if chosen and left_out:
         raise LnbenchError(
             f"there is no task {', '.join(names[language] for language in left_out)}; pass --languages that have one "
-            f"({known}), or another --task"
+            f"({with_task}), or another --task"
         )
     if len(languages) < 2:
         raise LnbenchError(
-            f"the corpus has {', '.join(candidates)}, and the task {task} has {known}: two languages in common are "
+            f"the corpus has {', '.join(candidates)}, and the task {task} has {with_task}: two languages in common are "
             "needed; pass other --languages, or another --task"
         )
     if left_out:

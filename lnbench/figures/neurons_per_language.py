@@ -63,7 +63,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         if len(sets) > 1:
             drawing.legend(loc="outside lower center", ncols=min(len(sets), 3))
 
-    known = [value for values in counts.values() for value in values if value is not None]
+    shown = [value for values in counts.values() for value in values if value is not None]
     return Figure(
         name="neurons_per_language",
         title=f"Language-specific neurons by language: {model_name(first.model)}",
@@ -73,7 +73,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         ),
         alt=(
             f"Bars of the neurons of {counted(len(languages), 'language')} by {counted(len(sets), 'selector')}, "
-            f"from {min(known):,} to {max(known):,}."
+            f"from {min(shown):,} to {max(shown):,}."
         ),
         columns=("selector", "language", "name", "neurons", "share_of_model"),
         rows=[

@@ -14,7 +14,7 @@ from lnbench.errors import unknown
 from lnbench.formats import StrictModel
 
 DATA = Path(__file__).parent / "data"
-Drawing = Literal["matrix", "per_language", "overlap", "per_layer", "selectors"]
+FigureKind = Literal["matrix", "per_language", "overlap", "per_layer", "selectors"]
 SelectorName = Literal["lape", "act_prob"]
 
 
@@ -79,7 +79,7 @@ class FigureSpec(StrictModel):
 
     kind: Literal["figure"]
     title: str
-    drawing: Drawing
+    drawing: FigureKind
     models: list[str]
     selections: list[str]
     intervention: str | None = Field(default=None, description="of a matrix")

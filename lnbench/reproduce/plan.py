@@ -19,8 +19,8 @@ from lnbench.reproduce.scale_settings import PRESETS, Preset, ReproductionSettin
 from lnbench.reproduce.steps import (
     KINDS,
     Adapter,
-    Kind,
     Step,
+    StepKind,
     count_statistics,
     measure_cells,
     measure_matrix,
@@ -55,7 +55,7 @@ class PlannedPart:
     spec: Spec
     steps: tuple[Step, ...]
 
-    def of(self, kind: Kind) -> list[Step]:
+    def of(self, kind: StepKind) -> list[Step]:
         """Return its steps of one kind."""
         return [step for step in self.steps if step.kind == kind]
 

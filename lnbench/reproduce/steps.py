@@ -27,8 +27,8 @@ from lnbench.sweeps.model_variants import Training
 from lnbench.sweeps.run_sweep import run as run_sweep
 from lnbench.sweeps.spec import Sweep, parse
 
-Kind = Literal["statistics", "neurons", "adapter", "sweep", "matrix"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+StepKind = Literal["statistics", "neurons", "adapter", "sweep", "matrix"]
+KINDS: tuple[StepKind, ...] = get_args(StepKind)
 """In the order in which they need each other."""
 _TASKS = {"xnli": "lnbench_xnli_pair_{lang}", "xquad": "lnbench_xquad_{lang}"}
 """XNLI is answered by a head: from the pair alone, as in the paper."""
@@ -40,7 +40,7 @@ _METADATA: dict[str, dict[str, Any]] = {"xnli": {}, "xquad": {"xquad_part": "las
 class Step:
     """One piece of work."""
 
-    kind: Kind
+    kind: StepKind
     at: Workspace
     out: Path
     """What it writes, by which a step is known."""

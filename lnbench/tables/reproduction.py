@@ -78,12 +78,12 @@ class StoredTable(StrictModel):
 
     @property
     def values(self) -> list[StoredValue]:
-        """Its values, row by row; those in brackets behind their own."""
+        """The values, row by row; those in brackets behind their own."""
         return [value for row in self.rows for cell in row.cells if cell is not None for value in cell.numbers()]
 
     @property
     def table(self) -> Table:
-        """It as the renderers show it."""
+        """The table as the renderers show it."""
         rows = [
             TableRow(row.labels, [EMPTY if value is None else value.cell for value in row.cells]) for row in self.rows
         ]
@@ -137,7 +137,7 @@ class Reproduction(FormatFile):
     @property
     def shown(self) -> list[Table]:
         """Its tables and, where there are any, the conclusions."""
-        verdicts = [TableRow([it.claim, it.preset, it.verdict, it.evidence], []) for it in self.conclusions]
+        verdicts = [TableRow([row.claim, row.preset, row.verdict, row.evidence], []) for row in self.conclusions]
         tables = [table.table for table in self.tables]
         return [*tables, Table("The paper's conclusions", _CONCLUSION, [], verdicts)] if verdicts else tables
 
