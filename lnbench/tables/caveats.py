@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +40,10 @@ def failed_cells(rows: Sequence[Row]) -> Iterator[str]:
 def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:
     """Yield how many comparisons have no control, or one draw only."""
     overridden = [row for row in compared(rows) if not row.is_baseline]
-    without = sum(not row.n_controls for row in overridden)
-    if without:
+    if without := sum(not row.n_controls for row in overridden):
         yield (
             f"{without:,} of {counted(len(overridden), 'comparison')} of an override {_has(without)} no control: "
-            "as many random neurons might do as much."
+            "as many random neurons might do as much. Add some: `controls` of a sweep, --controls of a reproduction."
         )
     if single := sum(row.n_controls == 1 for row in overridden):
         yield (
@@ -55,8 +55,7 @@ def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:
 def few_documents(rows: Sequence[Row]) -> Iterator[str]:
     """Yield how many comparisons found less than their documents can show."""
     tested = compared(rows)
-    unseen = [row for row in tested if not row.significant and (row.mde is None or abs(row.delta or 0.0) < row.mde)]
-    if unseen:
+    if unseen := [row for row in tested if not row.significant and abs(row.delta or 0.0) < (row.mde or math.inf)]:
         documents = range_of(row.n for row in unseen if row.n is not None) or "so few"
         yield (
             f"{len(unseen):,} of {counted(len(tested), 'comparison')} found less than what {documents} documents can "
@@ -66,8 +65,7 @@ def few_documents(rows: Sequence[Row]) -> Iterator[str]:
 
 def limited(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the limits under which the rows were measured."""
-    limits = sorted({row.limit for row in rows if row.limit is not None})
-    if limits:
+    if limits := sorted({row.limit for row in rows if row.limit is not None}):
         sizes = listed(f"{limit:g}" for limit in limits)
         yield f"Only the first documents of each task were measured (limit {sizes}); others may give other numbers."
 
@@ -90,10 +88,9 @@ def several_models(rows: Sequence[Row]) -> Iterator[str]:
 
 def several_tables(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what a correction within each table does not cover, where there are several."""
-    tables = tables_of(compared(rows))
-    if len(tables) > 1:
+    if (tables := len(tables_of(compared(rows)))) > 1:
         yield (
-            f"p-values are corrected within a table. There are {len(tables)} tables: about one in twenty tables in "
+            f"p-values are corrected within a table. There are {tables} tables: about one in twenty tables in "
             "which nothing changes has a mark all the same. Intervals are not corrected at all."
         )
 

@@ -16,6 +16,7 @@ from lnbench.tables.table import Cell, Table, TableRow, Tone
 from lnbench.tables.words import (
     BEYOND_CONTROLS,
     CORRECTED,
+    NOTHING,
     SIGNIFICANT,
     counted,
     number,
@@ -51,8 +52,10 @@ def _text(heading: str, text: Callable[[Row], str], *, optional: bool = False, f
     return Column(heading, lambda row: Cell(text(row)), optional=optional, filtered=filtered)
 
 
-def _number(heading: str, value: Callable[[Row], float | None], text: Callable[[Row], str]) -> Column:
-    return Column(heading, lambda row: Cell(_known(value(row)), shown=text(row)), numeric=True)
+def _number(heading: str, field: str, text: Callable[[Row], str] | None = None) -> Column:
+    """Return the column of a field, written with three decimals if ``text`` does not say how."""
+    shown = text or (lambda row: number(getattr(row, field)))
+    return Column(heading, lambda row: Cell(_known(getattr(row, field)), shown=shown(row)), numeric=True)
 
 
 def _known(value: float | None) -> float | None:
@@ -69,15 +72,21 @@ def _limit(row: Row) -> str:
     return "all" if row.limit is None else f"{row.limit:g}"
 
 
+def _mark(row: Row) -> str:
+    return SIGNIFICANT if row.significant else ""
+
+
+def _control_mark(row: Row) -> str:
+    return BEYOND_CONTROLS if row.control_significant else ""
+
+
 def _change(row: Row) -> Cell:
-    mark = SIGNIFICANT if row.significant else ""
-    tone: Tone = "" if not mark or row.higher_is_better is None else "worse" if worse(row) else "better"
-    return Cell(_known(row.delta), shown=signed(row.delta), marks=mark, tone=tone)
+    tone: Tone = "" if not row.significant or row.higher_is_better is None else "worse" if worse(row) else "better"
+    return Cell(_known(row.delta), shown=signed(row.delta), marks=_mark(row), tone=tone)
 
 
 def _change_to_random(row: Row) -> Cell:
-    mark = BEYOND_CONTROLS if row.control_significant else ""
-    return Cell(_known(row.control_delta), shown=signed(row.control_delta), marks=mark)
+    return Cell(_known(row.control_delta), shown=signed(row.control_delta), marks=_control_mark(row))
 
 
 def _controls(row: Row) -> str:
@@ -93,16 +102,16 @@ COLUMNS = [
     _text("Metric", lambda row: row.metric or "failed"),
     _text("Neurons", neurons_of),
     _text("Intervention", lambda row: row.intervention),
-    _number("Value", lambda row: row.value, lambda row: number(row.value)),
-    _number("Compared with", lambda row: row.baseline, lambda row: number(row.baseline)),
+    _number("Value", "value"),
+    _number("Compared with", "baseline"),
     Column("Change", _change, numeric=True),
-    _number("95 % interval", lambda row: row.ci_low, lambda row: span(row.ci_low, row.ci_high)),
-    _number("p, corrected", lambda row: row.p_holm, lambda row: p_value(row.p_holm)),
-    _number("Random neurons", lambda row: row.control, _controls),
+    _number("95 % interval", "ci_low", lambda row: span(row.ci_low, row.ci_high)),
+    _number("p, corrected", "p_holm", lambda row: p_value(row.p_holm)),
+    _number("Random neurons", "control", _controls),
     Column("Change to random", _change_to_random, numeric=True),
-    _number("p to random", lambda row: row.control_p_holm, lambda row: p_value(row.control_p_holm)),
-    _number("Documents", lambda row: row.n, lambda row: "–" if row.n is None else f"{row.n:,}"),
-    _text("Setup", lambda row: row.setup or "–", optional=True, filtered=False),
+    _number("p to random", "control_p_holm", lambda row: p_value(row.control_p_holm)),
+    _number("Documents", "n", lambda row: NOTHING if row.n is None else f"{row.n:,}"),
+    _text("Setup", lambda row: row.setup or NOTHING, optional=True, filtered=False),
     _text("Seed", lambda row: str(row.seed), optional=True, filtered=False),
     _text("Limit", _limit, optional=True, filtered=False),
 ]
@@ -118,20 +127,14 @@ def rows_table(rows: Sequence[Row]) -> Table:
     """Return one line per row, those that say what was measured in front of numbers."""
     columns = shown_columns(rows)
     labels, numbers = ([column for column in columns if column.numeric is numeric] for numeric in (False, True))
-    return Table(
-        title="Results of every cell, task and metric",
-        labels=[column.heading for column in labels],
-        columns=[column.heading for column in numbers],
-        rows=[
-            TableRow(
-                [column.cell(row).text() for column in labels],
-                [column.cell(row) for column in numbers],
-                quiet=row.control_of is not None,
-            )
-            for row in rows
-        ],
-        notes=list(row_notes(rows)),
-    )
+    table_rows = []
+    for row in rows:
+        texts = [column.cell(row).text() for column in labels]
+        cells = [column.cell(row) for column in numbers]
+        table_rows.append(TableRow(texts, cells, quiet=row.control_of is not None))
+    title = "Results of every cell, task and metric"
+    label_headings, headings = ([column.heading for column in kind] for kind in (labels, numbers))
+    return Table(title, label_headings, headings, table_rows, notes=list(row_notes(rows)))
 
 
 # One table per model, task and metric
@@ -140,10 +143,9 @@ _VARYING: dict[str, Callable[[Row], str]] = {
     "finetune": lambda row: row.finetune,
     "seed": lambda row: str(row.seed),
     "limit": _limit,
+    "override setup": lambda row: row.override_setup or "-",
 }
-"""Columns that are shown only where a table has more than one value of them."""
-_OVERRIDE_SETUP: dict[str, Callable[[Row], str]] = {"override setup": lambda row: row.override_setup or "-"}
-"""A column that is shown only where the same neurons have more than one value of it."""
+"""Columns that are shown only where a table has more than one value of them; the last, where the same neurons have."""
 _MEANING = {"bits_per_byte": "More bits per byte: the model is more surprised by that language."}
 
 
@@ -155,15 +157,16 @@ def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
     failed: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.failed:
-            failed[_attempted(row)].append(row)
-    tables = tables_of(row for row in rows if not row.failed)
-    shown = {_attempted(table[0]) for table in tables}
+            failed[_tried(row)].append(row)
     several = len({row.setup for row in rows}) > 1
-    measured = [_table([*table, *failed[_attempted(table[0])]], several) for table in tables]
-    return measured + [_table(group, several) for key, group in failed.items() if group and key not in shown]
+    measured = tables_of(row for row in rows if not row.failed)
+    tables = [_table([*table, *failed[_tried(table[0])]], several) for table in measured]
+    for table in measured:
+        failed.pop(_tried(table[0]), None)
+    return [*tables, *(_table(group, several) for group in failed.values())]
 
 
-def _attempted(row: Row) -> tuple[Any, ...]:
+def _tried(row: Row) -> tuple[Any, ...]:
     # A cell that fails before its model is loaded does not know the model's revision and dtype.
     return (row.model, row.setup, row.task_pattern)
 
@@ -186,31 +189,23 @@ def _table(rows: Sequence[Row], several_setups: bool) -> Table:
     first = rows[0]
     languages = list(dict.fromkeys(row.language for row in rows))
     varying = [name for name, value in _VARYING.items() if len({value(row) for row in rows}) > 1]
-    varying += _OVERRIDE_SETUP if _several_overrides(rows) else {}
+    if "override setup" in varying and not _several_overrides(rows):
+        varying.remove("override setup")
     lines: dict[_Line, dict[str, list[Row]]] = {}
     for row in rows:
-        values = tuple({**_VARYING, **_OVERRIDE_SETUP}[name](row) for name in varying)
+        values = tuple(_VARYING[name](row) for name in varying)
         line = _Line(values, row.control_of or row.selector, row.control_of is not None, row.intervention)
         lines.setdefault(line, {}).setdefault(row.language, []).append(row)
     # In the order in which they occur; a selector's controls after the selector.
     groups = {group: place for place, group in enumerate(dict.fromkeys(line.group for line in lines))}
-    ordered = sorted(lines.items(), key=lambda item: (groups[item[0].group], item[0].control))
+    table_rows = []
+    for line, cells in sorted(lines.items(), key=lambda item: (groups[item[0].group], item[0].control)):
+        labels = [*line.varying, _neurons(line, cells), line.intervention]
+        table_rows.append(TableRow(labels, [_cell(cells.get(code, [])) for code in languages], quiet=line.control))
     setup = f"setup {first.setup}" if several_setups else None
     model = ", ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization, setup)))
-    return Table(
-        title=f"{first.metric or 'failed'} of {first.task_pattern}: {model}",
-        labels=[*varying, "neurons", "intervention"],
-        columns=languages,
-        rows=[
-            TableRow(
-                [*line.varying, _neurons(line, places), line.intervention],
-                [_cell(places.get(language, [])) for language in languages],
-                quiet=line.control,
-            )
-            for line, places in ordered
-        ],
-        notes=list(_notes(rows)),
-    )
+    title = f"{first.metric or 'failed'} of {first.task_pattern}: {model}"
+    return Table(title, [*varying, "neurons", "intervention"], languages, table_rows, notes=list(_notes(rows)))
 
 
 def _several_overrides(rows: Sequence[Row]) -> bool:
@@ -221,11 +216,11 @@ def _several_overrides(rows: Sequence[Row]) -> bool:
     return any(len(values) > 1 for values in setups.values())
 
 
-def _neurons(line: _Line, places: dict[str, list[Row]]) -> str:
+def _neurons(line: _Line, cells: dict[str, list[Row]]) -> str:
     """Name a line's neurons."""
     if not line.control:
         return line.selector
-    draws = len({row.control_seed for rows in places.values() for row in rows if not row.failed})
+    draws = len({row.control_seed for rows in cells.values() for row in rows if not row.failed})
     return f"random like {line.selector}" + (f" (mean of {draws})" if draws > 1 else "")
 
 
@@ -246,7 +241,7 @@ def _cell_of(row: Row) -> Cell:
         return Cell("failed" if row.failed else "not a number")
     if row.delta is None:
         return Cell(row.value)
-    marks = (SIGNIFICANT if row.significant else "") + (BEYOND_CONTROLS if row.control_significant else "")
+    marks = _mark(row) + _control_mark(row)
     return Cell(row.value, change=row.delta, low=row.ci_low, high=row.ci_high, marks=marks)
 
 

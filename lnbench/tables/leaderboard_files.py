@@ -1,4 +1,4 @@
-"""A leaderboard as JSON, CSV or Markdown, and one JSON a model as leaderboards of open models have it."""
+"""A leaderboard as JSON, CSV or Markdown, and one JSON per model as leaderboards of open models have it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,10 @@ _VERSIONS = ("lnbench_version", "lm_eval_version", "transformers_version", "torc
 _FINGERPRINTS = ("weights", "neuron_set", "statistics")
 
 
-def json_text(rows: Sequence[Row]) -> str:
-    """Return the rows as ``leaderboard.json`` has them."""
-    return as_json(document(rows))
-
-
 def csv_text(rows: Sequence[Row]) -> str:
     """Return the rows as CSV, one column per field."""
-    names = [name for name, field in Row.model_fields.items() if not field.exclude]
     text = io.StringIO()
+    names = [name for name, field in Row.model_fields.items() if not field.exclude]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(row.model_dump() for row in rows)
@@ -47,7 +42,11 @@ def markdown_text(rows: Sequence[Row]) -> str:
     return "\n\n".join(["# Leaderboard", *tables, _made_with(rows)]) + "\n"
 
 
-TEXTS: dict[str, Callable[[Sequence[Row]], str]] = {"json": json_text, "csv": csv_text, "markdown": markdown_text}
+TEXTS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "json": lambda rows: as_json(document(rows)),
+    "csv": csv_text,
+    "markdown": markdown_text,
+}
 """Formats that hold a whole leaderboard, and are printed as they are written to files."""
 _SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
 
@@ -84,21 +83,17 @@ def _made_with(rows: Sequence[Row]) -> str:
         made[row.command] = ", ".join([f"seed {row.seed}", *fingerprints])
     commands = [f"# {comment}\n{command}" for command, comment in made.items()]
     # Longer than any run of backticks inside, so that no command ends the block.
-    fence = "`" * (max((len(run) for command in made for run in re.findall("`+", command)), default=2) + 1)
-    fence = fence if len(fence) > 2 else "```"
-    return "\n\n".join(
-        ["## How it was made", "\n".join(f"- {one}" for one in versions), "\n".join([f"{fence}sh", *commands, fence])]
-    )
+    longest = max((len(run) for command in made for run in re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    listed = "\n".join(f"- {names}" for names in versions)
+    return "\n\n".join(["## How it was made", listed, "\n".join([f"{fence}sh", *commands, fence])])
 
 
 def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write ``FOLDER/{model}/results_{variant}.json``, in the layout of open LLM leaderboards.
+    """Write ``FOLDER/{model}/results_{variant}.json``, in the layout of open LLM leaderboards; return the files.
 
     A variant is a model with its adapter, neurons and intervention. ``results`` has lm-eval's names, task → ``metric,
     filter`` → value.
-
-    Returns:
-        The files.
 
     Raises:
         LnbenchError: a file cannot be written.

@@ -22,14 +22,12 @@ _READING = (
     "byte are comparable between languages. own − others: change of the row's own text less the mean of the others', "
     "with its 95 % interval."
 )
-_DIGITS = {"perplexity": "+.1f"}
 
 
 def matrix_tables(matrix: PerplexityMatrix) -> list[Table]:
     """Return the matrix in nats per token and in bits per byte, and below what to know of it."""
-    nats, bits = (change_table(matrix, unit) for unit in ("nats", "bits_per_byte"))
     notes = [_READING, *shared_neurons(matrix), *matrix_caveats(matrix)]
-    return [nats, Table(bits.title, bits.labels, bits.columns, bits.rows, bits.marks, notes)]
+    return [change_table(matrix, "nats"), change_table(matrix, "bits_per_byte", notes=notes)]
 
 
 def change_table(
@@ -45,15 +43,13 @@ def change_table(
     """
     selectivity = {row.changed: row for row in matrix.selectivity}
     baseline = "nats_per_token" if unit == "nats" else unit
-    known = [
-        Cell(getattr(matrix.baseline[read], baseline)) if read in matrix.baseline else Cell() for read in matrix.read
-    ]
-    rows = [TableRow(["- (unchanged)"], [EMPTY, *known, EMPTY], quiet=True, section=True)]
+    unchanged = [Cell(getattr(matrix.baseline.get(read), baseline, None)) for read in matrix.read]
+    rows = [TableRow(["- (unchanged)"], [EMPTY, *unchanged, EMPTY], quiet=True, section=True)]
     for changed in matrix.changed:
         cells = [
             Cell(
                 getattr(cell, f"delta_{unit}"),
-                _DIGITS.get(unit, "+.3f"),
+                "+.1f" if unit == "perplexity" else "+.3f",
                 low=getattr(cell, f"delta_{unit}_low"),
                 high=getattr(cell, f"delta_{unit}_high"),
                 with_interval=with_interval,
@@ -63,7 +59,7 @@ def change_table(
             for cell in matrix.row(changed)
         ]
         contrast = _contrast(selectivity.get(changed), unit)
-        own = Cell() if contrast is None else _difference(contrast, with_interval=True)
+        own = Cell() if contrast is None else _difference(contrast)
         rows.append(TableRow([changed], [Cell(matrix.neurons[changed], ","), *cells, own]))
     return Table(
         f"Change in {UNITS[unit]} by {matrix.intervention} of {matrix.selector}, {matrix.model}",
@@ -89,26 +85,18 @@ def _contrast(row: Selectivity | None, unit: str) -> Contrast | None:
     return row if unit == "nats" else row.bits_per_byte
 
 
-def _difference(contrast: Contrast, *, with_interval: bool) -> Cell:
-    return Cell(contrast.difference, "+.3f", low=contrast.low, high=contrast.high, with_interval=with_interval)
+def _difference(contrast: Contrast) -> Cell:
+    return Cell(contrast.difference, "+.3f", low=contrast.low, high=contrast.high, with_interval=True)
 
 
 def selectivity_table(matrix: PerplexityMatrix) -> Table:
     """Return how much more each language's own text changes than the others', in the unit that compares languages."""
     unit = "nats" if any(row.bits_per_byte is None for row in matrix.selectivity) else "bits_per_byte"
     contrasts = {row.changed: _contrast(row, unit) or row for row in matrix.selectivity}
-    rows = [
-        TableRow(
-            [changed],
-            [
-                Cell(contrast.own, "+.3f"),
-                Cell(contrast.others, "+.3f"),
-                _difference(contrast, with_interval=True),
-                Cell(contrast.most_harmed),
-            ],
-        )
-        for changed, contrast in contrasts.items()
-    ]
+    rows = []
+    for changed, contrast in contrasts.items():
+        means = [Cell(contrast.own, "+.3f"), Cell(contrast.others, "+.3f")]
+        rows.append(TableRow([changed], [*means, _difference(contrast), Cell(contrast.most_harmed)]))
     return Table(
         f"Selectivity in {UNITS[unit]}: how much more a language's own text changes than that of the others.",
         ["neurons of"],
