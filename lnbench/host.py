@@ -53,7 +53,7 @@ _NAME = re.compile(r"(?=[A-Za-z0-9{])[A-Za-z0-9._-]*(\{(?P<parameter>[A-Za-z_]\w
 
 
 @dataclass(frozen=True)
-class Source:
+class PluginSource:
     """Who registered something."""
 
     plugin: str
@@ -68,7 +68,7 @@ class Source:
 class Broken:
     """A third-party plugin that could not be loaded."""
 
-    source: Source
+    source: PluginSource
     error: Exception
 
     def __str__(self) -> str:
@@ -78,12 +78,12 @@ class Broken:
 
 @dataclass(frozen=True)
 class Registered:
-    """What one name of one kind stands for: one line of ``lnbench plugins``."""
+    """One name of one kind, with its factory: a line of ``lnbench plugins``."""
 
     kind: str
     name: str
     factory: Any
-    source: Source
+    source: PluginSource
 
     @property
     def method(self) -> str | None:
@@ -122,7 +122,7 @@ class Registered:
             raise LnbenchError(f"{self.source} registers the {self.kind} {self.name!r}: {problem}")
 
     def matching(self, name: str) -> Registered | None:
-        """Return what ``name`` stands for, if it is this name, or one that fits this pattern."""
+        """Return the entry of ``name``, if it is this name, or one that fits this pattern."""
         pattern = re.sub(r"\\\{\w+\\\}", r"(-?\\d+(?:\\.\\d+)?)", re.escape(self.name))
         match = re.fullmatch(pattern, name)
         return match and (self._with(float(match[1])) if match.groups() else self)
@@ -193,12 +193,12 @@ class Host:
         self.broken: list[Broken] = []
         self._registered: list[Registered] = []
         # One manager per plugin, so that what its hooks register is known to be its own.
-        self._plugins: dict[int, tuple[Source, pluggy.PluginManager]] = {}
+        self._plugins: dict[int, tuple[PluginSource, pluggy.PluginManager]] = {}
         for name in _builtin_modules() if builtins is None else builtins:
-            self._add(importlib.import_module(name), Source(name, PROJECT, __version__))
+            self._add(importlib.import_module(name), PluginSource(name, PROJECT, __version__))
         for entry_point in sorted(importlib.metadata.entry_points(group=PROJECT)) if _third_parties() else ():
             assert entry_point.dist is not None
-            source = Source(entry_point.name, entry_point.dist.name, entry_point.dist.version)
+            source = PluginSource(entry_point.name, entry_point.dist.name, entry_point.dist.version)
             try:
                 self._add(entry_point.load(), source)
             except Exception as error:
@@ -212,7 +212,7 @@ class Host:
             PluginError: one of its hooks raised. Nothing of it is kept.
         """
         name = name or getattr(plugin, "__name__", None) or type(plugin).__name__
-        self._add(plugin, Source(name, name))
+        self._add(plugin, PluginSource(name, name))
 
     def unregister(self, plugin: Any) -> None:
         """Remove all that ``plugin`` registered."""
@@ -232,7 +232,7 @@ class Host:
         return self._find(kind, name).factory
 
     def resolve(self, kind: str, choice: Any) -> Any:
-        """Return the object that ``choice`` stands for.
+        """Return the object that ``choice`` names.
 
         Args:
             kind: One of :data:`kinds`.
@@ -315,7 +315,7 @@ class Host:
         """Return every name of every kind, kind by kind."""
         return [entry for kind in kinds for entry in self._of(kind)]
 
-    def command_hooks(self) -> Iterator[tuple[Source, Callable[..., Any]]]:
+    def command_hooks(self) -> Iterator[tuple[PluginSource, Callable[..., Any]]]:
         """Yield every plugin that adds commands, with its ``lnbench_register_commands``, to be called with ``app=``."""
         for source, manager in self._plugins.values():
             hook = manager.hook.lnbench_register_commands
@@ -356,7 +356,7 @@ class Host:
         entry = self._find(kind, name)
         return entry.name, *entry.build(values)
 
-    def _add(self, plugin: Any, source: Source) -> None:
+    def _add(self, plugin: Any, source: PluginSource) -> None:
         if id(plugin) in self._plugins:
             raise LnbenchError(f"plugin {source.plugin!r} ({source}) is registered already")
         manager = pluggy.PluginManager(PROJECT)
@@ -389,7 +389,7 @@ def get_host() -> Host:
     return Host()
 
 
-def _register(entries: list[Registered], kind: str, source: Source, name: str, factory: Any) -> None:
+def _register(entries: list[Registered], kind: str, source: PluginSource, name: str, factory: Any) -> None:
     entry = Registered(kind, name, factory, source)
     entry.check()
     for other in entries:

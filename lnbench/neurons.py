@@ -18,7 +18,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, fingerprint, write_text
 from lnbench.formats import read_format, validated
 from lnbench.model.architectures import NEURON_SITES, POST
-from lnbench.neurons_json import FORMAT, OLDER, Document, plain_selector, spread_json
+from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
 PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
@@ -287,7 +287,7 @@ class NeuronSet:
             LnbenchError: the file is missing, truncated, of another format or version, or its content is impossible.
         """
         content = read_format(path, FORMAT, "NeuronSet", OLDER)
-        fields = validated(Document, content, f"{path} is not a valid NeuronSet").model_dump(exclude={"format"})
+        fields = validated(NeuronSetFile, content, f"{path} is not a valid NeuronSet").model_dump(exclude={"format"})
         for language, layers in fields["neurons"].items():
             fields["neurons"][language] = {int(layer): indices for layer, indices in layers.items()}
         with _naming(path):

@@ -26,7 +26,7 @@ class SelectorChoice(BaseModel):
     """All of them, defaults included."""
 
 
-class Document(BaseModel):
+class NeuronSetFile(BaseModel):
     """Language → layer → sorted indices. Layers without neurons are left out."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)

@@ -74,10 +74,10 @@ class LayerOverride:
     def _check_values(self, operation: str) -> None:
         shape = (*_VALUE_SHAPES.get(operation, ()), self.indices.numel())
         if self.values is None or tuple(self.values.shape) != shape:
-            given = None if self.values is None else tuple(self.values.shape)
+            got = None if self.values is None else tuple(self.values.shape)
             raise LnbenchError(
                 f"an override needs one value per neuron: {operation!r} of {self.indices.numel()} neurons takes values "
-                f"of shape {shape}, got {given}"
+                f"of shape {shape}, got {got}"
             )
         if not torch.isfinite(self.values).all():
             raise LnbenchError("an override's values must be finite numbers")

@@ -69,18 +69,7 @@ def apply(
     positions: Positions = "all",
     sites: Sites | None = None,
 ) -> Iterator[Applied]:
-    """Apply an Override in every forward pass of ``model`` inside the block.
-
-    Args:
-        model: A supported Hugging Face causal LM: plain, PEFT-wrapped, quantised, or split over devices by layers.
-        change: What to write where.
-        statistics: Whose range ``outside_range`` refers to.
-        site: Where parts that name no site are written: ``post`` the non-linearity (the default), or ``pre``.
-        positions: Change ``all`` tokens, those of the ``prompt`` (forwards without cached keys) or the ``generated``.
-        sites: The model's neurons, if already located.
-
-    Yields:
-        What was changed so far, updated by every forward pass.
+    """Apply an Override in every forward pass of ``model`` inside the block; arguments as for :func:`lnbench.override`.
 
     Raises:
         LnbenchError: neurons that the model does not have, Statistics of another model, an unsupported architecture.

@@ -151,7 +151,8 @@ def build(factory: Any, values: Mapping[str, Any]) -> tuple[dict[str, Any], Any]
     annotations = {name: (parameters[name].annotation, ...) for name in values}
     config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
     model = create_model("Parameters", __config__=config, **annotations)(**values)  # type: ignore[call-overload]
-    arguments = attributes(parameters, None) | vars(model)
+    defaults = {name: parameter.default for name, parameter in parameters.items() if not parameter.required}
+    arguments = defaults | vars(model)
     return arguments, factory(**arguments)
 
 

@@ -10,7 +10,7 @@ from docs.generator.markdown import paragraphs
 from docs.generator.models import with_parts
 
 FORMATS = {
-    "NeuronSet": "lnbench.neurons_json:Document",
+    "NeuronSet": "lnbench.neurons_json:NeuronSetFile",
     "Records": "lnbench.sweeps.records:Record",
     "Leaderboard": "lnbench.leaderboard.rows:Row",
     "Perplexity": "lnbench.perplexity.matrix:PerplexityMatrix",
