@@ -30,7 +30,7 @@ def plugins_table() -> Table:
         parameters = "\n".join(map(str, row.parameters.values()))
         table.add_row(row.kind, row.name, parameters, row.doc, str(row.source))
     for broken in host.broken:
-        table.add_row("broken", broken.source.plugin, "", str(broken), str(broken.source), style="red")
+        table.add_row("broken", "", "", str(broken), "", style="red")
     return table
 
 

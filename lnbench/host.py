@@ -65,18 +65,6 @@ class PluginSource:
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A third-party plugin that could not be loaded."""
-
-    source: PluginSource
-    error: Exception
-
-    def __str__(self) -> str:
-        problem = one_line_error(self.error)
-        return f"plugin {self.source.plugin!r} ({self.source}) could not be loaded: {problem}"
-
-
-@dataclass(frozen=True)
 class Registered:
     """One name of one kind, with its factory: a line of ``lnbench plugins``."""
 
@@ -190,7 +178,7 @@ class Host:
     """
 
     def __init__(self, builtins: Iterable[str] | None = None) -> None:
-        self.broken: list[Broken] = []
+        self.broken: list[PluginError] = []
         self._registered: list[Registered] = []
         # One manager per plugin, so that what its hooks register is known to be its own.
         self._plugins: dict[int, tuple[PluginSource, pluggy.PluginManager]] = {}
@@ -202,7 +190,10 @@ class Host:
             try:
                 self._add(entry_point.load(), source)
             except Exception as error:
-                self.broken.append(Broken(source, error))
+                reason = one_line_error(error)
+                broken = PluginError(f"plugin {source.plugin!r} ({source}) could not be loaded: {reason}")
+                broken.__cause__ = error
+                self.broken.append(broken)
 
     def register(self, plugin: Any, name: str | None = None) -> None:
         """Add a plugin object: a module, or anything with marked hook functions.
@@ -333,7 +324,7 @@ class Host:
             raise LnbenchError(
                 f"{'; '.join(map(str, self.broken))}. Repair or uninstall it, or set {DISABLE}=1 to run without "
                 "third-party plugins"
-            ) from self.broken[0].error
+            ) from self.broken[0]
         for entry in entries:
             if match := entry.matching(name):
                 return match
