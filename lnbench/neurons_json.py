@@ -40,7 +40,7 @@ class NeuronSetFile(BaseModel):
     width: StrictInt
     """Units per layer; of the widest layer where they differ."""
     site: str = POST
-    """Name of the [hook point](architectures.md) whose units they are; format 1 has none and means `post`."""
+    """Name of the [hook point](../topics/architectures.md) whose units they are; format 1 has none and means `post`."""
     unit_size: StrictInt = 1
     """Coordinates of one unit: 1 for neurons."""
     widths: list[StrictInt] | None = None

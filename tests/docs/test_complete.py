@@ -121,7 +121,7 @@ def test_every_pydantic_model_has_its_fields_on_a_page() -> None:
     ]
     # What others extend is on the page with the fields of those.
     defined = {name for name, base in pairs if base in ("BaseModel", "FormatFile")} - {base for _, base in pairs}
-    assert len(defined) >= 8
+    assert len(defined) >= 5
     assert defined - known == set()
 
 

@@ -50,7 +50,7 @@ def looked_at(words: Sequence[str]) -> LookedAt | None:
 
 def _of_make(words: Sequence[str]) -> None:
     makefile = (docs.ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
     assert [word for word in words[1:] if "=" not in word and word not in targets] == []
 
 
