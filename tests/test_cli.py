@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,10 +94,9 @@ def test_options_are_the_fields_of_settings(command: str, model: type[Settings],
 class _EntryPoint:
     """A plugin that adds commands, as pip would have installed it."""
 
-    dist = None
-
     def __init__(self, name: str, register: Callable[[typer.Typer], None]) -> None:
         self.name = self.value = name
+        self.dist = SimpleNamespace(name=name, version="1", metadata={"Name": name})
         self._plugin = type(name, (), {"lnbench_register_commands": staticmethod(hookimpl(_named_app(register)))})
 
     def load(self) -> Any:
