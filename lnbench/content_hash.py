@@ -15,7 +15,6 @@ from lnbench.files import cache_dir, file_sha256, fingerprint, write_text
 
 _LARGE_BYTES = 1 << 26
 """From here on, a file's checksum is kept in the cache."""
-_NO_TASKS = "__pycache__"
 _OF_A_RUN = {"records.jsonl", ".running.lock"}
 """Files that only the folder of a run holds."""
 _caches: list[Any] = []
@@ -31,7 +30,7 @@ def forget() -> None:
 
 
 def remembered(function: F) -> F:
-    """Cache what ``function`` says of files until :func:`forget`."""
+    """Cache what ``function`` returns of files until :func:`forget`."""
     cached = cache(function)
     _caches.append(cached)
     return cast(F, cached)
@@ -56,42 +55,38 @@ def planning() -> Iterator[None]:
 
 @remembered
 def of_file(path: str) -> str:
-    """Return a file's content.
+    """Return a fingerprint of a file's content.
 
     Raises:
         LnbenchError: it cannot be read.
     """
-    if _planning.get() and not Path(path).exists():
+    if is_planning() and not Path(path).exists():
         return path
     try:
         status = Path(path).stat()
         if status.st_size < _LARGE_BYTES:
             return file_sha256(path)[:16]
         # Weights take a minute to read.
-        place = fingerprint([str(Path(path).resolve()), status.st_size, status.st_mtime_ns])
-        known = cache_dir("checksums", place)
-        if not known.is_file():
-            write_text(known, file_sha256(path)[:16])
-        return known.read_text(encoding="utf-8")
+        version = fingerprint([str(Path(path).resolve()), status.st_size, status.st_mtime_ns])
+        cached = cache_dir("checksums", version)
+        if not cached.is_file():
+            write_text(cached, file_sha256(path)[:16])
+        return cached.read_text(encoding="utf-8")
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 @remembered
 def of_folder(folder: str) -> str:
-    """Return all files in a folder, except those of runs inside it.
+    """Return a fingerprint of all files in a folder, except those of runs inside it.
 
     Raises:
         LnbenchError: it is no folder.
     """
-    root = _folder(folder)
+    root = Path(folder)
+    if not root.is_dir():
+        raise LnbenchError(f"{folder} is not a folder")
     return fingerprint(sorted((str(path.relative_to(root)), of_file(str(path))) for path in _files_in(root)))
-
-
-def _folder(name: str) -> Path:
-    if not Path(name).is_dir():
-        raise LnbenchError(f"{name} is not a folder")
-    return Path(name)
 
 
 def _files_in(root: Path) -> Iterator[Path]:
@@ -100,5 +95,5 @@ def _files_in(root: Path) -> Iterator[Path]:
         if here != root and _OF_A_RUN & set(files):
             inside.clear()
             continue
-        inside[:] = [name for name in inside if not name.startswith(".") and name != _NO_TASKS]
+        inside[:] = [name for name in inside if not name.startswith(".") and name != "__pycache__"]
         yield from (here / name for name in files if not name.startswith(".") and (here / name).is_file())

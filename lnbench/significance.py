@@ -1,4 +1,4 @@
-"""Two runs over the same documents: the difference, its interval, whether it could be chance, and what was measurable.
+"""Two runs over the same documents: the difference, its interval, its p-value, and the minimal detectable effect.
 
 Pure numbers: nothing here knows of models, tasks or files.
 """
@@ -44,18 +44,18 @@ class Comparison:
     p_value: float
     """Two-sided."""
     mde: float | None
-    """The smallest difference that so many documents would have shown with 80 % power at the 5 % level; None where it
-    cannot be told from the sample, or where no difference could have been shown."""
+    """Minimal detectable effect: the smallest difference that so many documents show with 80 % power at the 5 % level;
+    None where the sample does not say, or where no difference could have been shown."""
 
 
 def compare(before: ArrayLike, after: ArrayLike) -> Comparison:
-    """The paired difference of two runs; or of one and the average of several.
+    """Return the paired difference of two runs; or of one and the average of several.
 
     Values that are all 0 or 1, in two runs, are tested by McNemar's exact test, and have Tango's score interval.
     Anything else is tested by :func:`exchange_test`, and has a bootstrap interval.
 
     Args:
-        before: One value per document, ``[n]``; or one row a run, ``[runs, n]``.
+        before: One value per document, ``[n]``; or one row per run, ``[runs, n]``.
         after: The same documents' values under what is tested, ``[n]``.
 
     Raises:
@@ -64,40 +64,39 @@ def compare(before: ArrayLike, after: ArrayLike) -> Comparison:
     second = np.asarray(after, dtype=float)
     first = np.atleast_2d(np.asarray(before, dtype=float))
     if second.ndim != 1 or first.ndim != 2 or first.shape[1] != len(second) or second.size == 0 or first.size == 0:
-        raise LnbenchError(f"cannot pair values of shape {first.shape} with {second.shape}: one a document is needed")
+        raise LnbenchError(
+            f"cannot compare runs of shapes {first.shape} and {second.shape}: pass one score per document, [n] or "
+            "[runs, n]"
+        )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise LnbenchError("cannot compare values that are not finite numbers")
     difference = second - first.mean(axis=0)
-    low: float | None
-    high: float | None
+    interval: tuple[float | None, float | None]
     if len(first) == 1 and np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all():
         gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-        low, high = tango_interval(gained, lost, len(second))
+        interval = tango_interval(gained, lost, len(second))
         p_value = mcnemar(gained, lost)
-        smallest = detectable_proportion(gained + lost, len(second))
+        mde = detectable_proportion(gained + lost, len(second))
     else:
-        low, high = bootstrap_interval(difference)
+        interval = bootstrap_interval(difference)
         p_value = exchange_test(np.vstack([second, first]))
-        smallest = detectable_mean(difference)
-    return Comparison(float(first.mean()), float(difference.mean()), low, high, p_value, smallest)
+        mde = detectable_mean(difference)
+    return Comparison(float(first.mean()), float(difference.mean()), *interval, p_value, mde)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact test: the two-sided binomial test of gained against lost documents."""
+    """Return the p-value of McNemar's exact test: two-sided binomial, of gained against lost documents."""
     return float(stats.binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
 def exchange_test(values: _Floats) -> float:
-    """Whether the first run stands out, if in each document any run's value might have been the first's.
+    """Return the two-sided p-value of a permutation test of the first run against the others, within documents.
 
-    A permutation test within documents; the statistic is the first run's mean less the mean of all. With two runs it
-    flips the signs of the differences. Exact where there are few permutations, else by random ones.
+    The statistic is the first run's mean less the mean of all. With two runs, the test flips the signs of the
+    differences. It is exact where there are few permutations, else takes random ones.
 
     Args:
         values: ``[runs, n]``.
-
-    Returns:
-        The two-sided p-value.
     """
     runs = len(values)
     scores = values - values.mean(axis=0)
@@ -117,22 +116,22 @@ def exchange_test(values: _Floats) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Holm 1979): p-values that keep the chance of any false one below the level."""
+    """Return p-values after Holm's step-down correction (1979), which controls the family-wise error rate."""
     order = np.argsort(p_values, kind="stable")
     steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
-    return [float(value) for value in corrected]
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return list(map(float, corrected))
 
 
 def bootstrap_interval(difference: _Floats) -> tuple[float, float] | tuple[None, None]:
-    """The percentile bootstrap of a mean, its percentiles widened for small samples as Hesterberg (2015) does."""
+    """Return the percentile bootstrap interval of a mean, widened for small samples, see :func:`widened_tail`."""
     n = len(difference)
     if n < 2:
         return None, None
     if np.ptp(difference) == 0:
         return float(difference[0]), float(difference[0])
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (difference,),
         np.mean,
         method="percentile",
@@ -141,23 +140,21 @@ def bootstrap_interval(difference: _Floats) -> tuple[float, float] | tuple[None,
         batch=max(1, _CHUNK // n),
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def widened_tail(n: int) -> float:
-    """The level of a percentile interval's lower end for ``n`` values, at least 2; the upper end's is 1 less it.
+    """Return the level of a percentile interval's lower end for ``n`` ≥ 2 values; the upper end's is 1 minus it.
 
-    That of a normal interval is too narrow for few values; Hesterberg (2015), https://arxiv.org/abs/1411.5279, widens
-    it as a t-interval is wider.
+    It makes the interval wider than a normal one as a t-interval is: Hesterberg (2015), https://arxiv.org/abs/1411.5279.
     """
     return float(stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(LEVEL / 2, n - 1)))
 
 
 def tango_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """Tango's (1998) score interval of the difference of two paired proportions.
+    """Return Tango's (1998) score interval of the difference of two paired proportions.
 
-    Unlike the bootstrap it has a width where no document changed, and unlike an interval that takes the number of
-    changed documents as given it keeps its coverage.
+    Unlike the bootstrap's, it has a width where no document changed.
     """
     bound = stats.norm.ppf(1 - LEVEL / 2)
 
@@ -177,7 +174,7 @@ def tango_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
 
 
 def detectable_mean(difference: _Floats) -> float | None:
-    """The smallest mean difference that a paired t-test on a sample of this spread and size finds, in most cases."""
+    """Return the MDE of a paired t-test on a sample of this spread and size."""
     n = len(difference)
     if n < 2 or np.ptp(difference) == 0:
         return None
@@ -186,10 +183,10 @@ def detectable_mean(difference: _Floats) -> float | None:
 
 
 def detectable_proportion(changed: int, n: int) -> float | None:
-    """The smallest difference of two paired proportions that McNemar's exact test finds, in most cases.
+    """Return the MDE of McNemar's exact test, in a difference of two paired proportions.
 
-    Documents are taken to change as often as ``changed`` of ``n`` did; or, where that is too seldom for the difference
-    to be possible, just as often as it needs.
+    Documents are taken to change as often as ``changed`` of ``n`` did, or as often as the difference needs if that is
+    more.
     """
     if mcnemar_power(1.0, 1.0, n) < POWER:
         return None
@@ -198,7 +195,7 @@ def detectable_proportion(changed: int, n: int) -> float | None:
 
 
 def mcnemar_power(delta: float, discordance: float, n: int) -> float:
-    """How often McNemar's exact test finds a true difference, in its direction.
+    """Return the power of McNemar's exact test: how often it finds a true difference, in its direction.
 
     Args:
         delta: The difference of the proportions, above 0.
@@ -213,7 +210,7 @@ def mcnemar_power(delta: float, discordance: float, n: int) -> float:
 
 @lru_cache(maxsize=64)
 def _most_against(n: int) -> _Floats:
-    """For 0 … n changed documents, how many may have gone the other way for the test to reject."""
+    """Return, for 0 … n changed documents, how many may have gone the other way for the test to reject."""
     changed = np.arange(n + 1)
     most: _Floats = stats.binom.ppf(LEVEL / 2, changed, 0.5)
     most -= stats.binom.cdf(most, changed, 0.5) > LEVEL / 2

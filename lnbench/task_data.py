@@ -23,7 +23,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -33,8 +32,6 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.formats import validated
 
 DATA_VARIABLE = "LNBENCH_DATA"
-DISTRACTORS = 1
-"""How many wrong texts stand beside the true one in the continuation task."""
 _FOLDERS = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus"}
 """Beginnings of our tasks → the folder in ``$LNBENCH_DATA`` that they read."""
 XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
@@ -86,13 +83,17 @@ class ContinuationRow(_Row):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a benchmark lives. ``config`` and ``file`` are patterns over ``{language}`` and ``{split}``."""
+    """A benchmark on the hub and in the data folder. ``config`` and ``file`` have ``{language}`` and ``{split}``."""
 
     hub: str
     config: str
     file: str
     languages: tuple[str, ...]
     row: type[_Row]
+
+    def stem(self, language: str, split: str) -> str:
+        """Return the file of a split in the data folder, without its suffix."""
+        return self.file.format(language=language, split=split)
 
 
 XNLI = Source(
@@ -112,7 +113,7 @@ XQUAD = Source(
 
 
 def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object) -> datasets.DatasetDict:
-    """XNLI's ``test`` split, and ``validation`` for few-shot examples.
+    """Return XNLI's ``test`` split, and ``validation`` for few-shot examples.
 
     A folder without the validation file serves zero-shot evaluation: ``validation`` is then empty.
 
@@ -121,12 +122,9 @@ def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object)
     """
     folder = data_folder(lnbench_data)
     test = load_rows(XNLI, lnbench_language, "test", folder)
-    if folder and not local_files(XNLI, lnbench_language, "validation", folder):
-        logger.warning(
-            "%s has no %s.jsonl.gz: few-shot examples for XNLI need it",
-            folder,
-            XNLI.file.format(language=lnbench_language, split="validation"),
-        )
+    stem = XNLI.stem(lnbench_language, "validation")
+    if folder and not local_file(folder, stem):
+        logger.warning("%s has no %s.jsonl.gz: few-shot examples for XNLI need it", folder, stem)
         validation = test.select(range(0))
     else:
         validation = load_rows(XNLI, lnbench_language, "validation", folder)
@@ -136,7 +134,7 @@ def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object)
 def xquad(
     *, lnbench_language: str, lnbench_data: str | None = None, xquad_part: str = "all", **_: object
 ) -> datasets.DatasetDict:
-    """XQuAD's only split, ``validation``.
+    """Return XQuAD's only split, ``validation``.
 
     Args:
         lnbench_language: Language code.
@@ -156,62 +154,51 @@ def xquad(
 
 
 def demo_nli(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
-    """The embedded sentence pairs as split ``test``, with XNLI's columns."""
-    return _demo("nli", lnbench_language, NliRow)
+    """Return the embedded sentence pairs as split ``test``, with XNLI's columns."""
+    return datasets.DatasetDict(test=_demo("nli", lnbench_language, NliRow))
 
 
 def demo_qa(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
-    """The embedded questions as split ``test``, with XQuAD's columns."""
-    return _demo("qa", lnbench_language, QaRow)
+    """Return the embedded questions as split ``test``, with XQuAD's columns."""
+    return datasets.DatasetDict(test=_demo("qa", lnbench_language, QaRow))
 
 
 def demo_continuation(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
-    """The embedded continuations as split ``test``: columns ``contexts``, ``label``, ``continuation``, ``language``.
+    """Return the embedded continuations as split ``test``: ``contexts``, ``label``, ``continuation``, ``language``.
 
     The question is which text a continuation belongs to. Scoring one continuation after several texts, and not several
-    after one, leaves out how likely a continuation is by itself, which would drown what the text tells of it.
+    after one, leaves out how likely a continuation is by itself, which would hide what it has to do with the text.
     """
-    rows = _demo("continuation", lnbench_language, ContinuationRow)["test"]
-    contexts = contexts_with_distractors(rows["context"])
-    return datasets.DatasetDict(
-        test=datasets.Dataset.from_list(
-            [
-                {
-                    "contexts": texts,
-                    "label": label,
-                    "continuation": row["continuation"],
-                    "language": lnbench_language,
-                }
-                for row, (texts, label) in zip(rows, contexts, strict=True)
-            ]
-        )
-    )
+    rows = _demo("continuation", lnbench_language, ContinuationRow)
+    choices = [
+        {"contexts": contexts, "label": label, "continuation": row["continuation"], "language": lnbench_language}
+        for row, (contexts, label) in zip(rows, contexts_with_distractors(rows["context"]), strict=True)
+    ]
+    return datasets.DatasetDict(test=datasets.Dataset.from_list(choices))
 
 
 def contexts_with_distractors(contexts: Iterable[str]) -> list[tuple[list[str], int]]:
-    """For each text, the texts that its continuation is scored after, and its own place among them.
+    """Return, for each text, the two texts that its continuation is scored after, and its own place among them.
 
-    The wrong texts of row ``i`` are the first :data:`DISTRACTORS` different ones after it (the last row is followed by
-    the first). The true one stands at place ``i mod (DISTRACTORS + 1)``, so that no place is right more often.
+    The wrong text is the next different one (the last is followed by the first). The true one is first in every other
+    row, so that no place is right more often.
 
     Raises:
-        LnbenchError: there are fewer than ``DISTRACTORS + 1`` different texts.
+        LnbenchError: there are fewer than 2 different texts.
     """
     texts = list(contexts)
-    if len(set(texts)) <= DISTRACTORS:
-        raise LnbenchError(f"a continuation task needs at least {DISTRACTORS + 1} different texts")
-    result = []
+    if len(set(texts)) < 2:
+        raise LnbenchError("a continuation task needs at least 2 different texts")
+    choices = []
     for index, true in enumerate(texts):
-        others = dict.fromkeys(text for text in texts[index + 1 :] + texts[:index] if text != true)
-        label = index % (DISTRACTORS + 1)
-        placed = list(others)[:DISTRACTORS]
-        placed.insert(label, true)
-        result.append((placed, label))
-    return result
+        wrong = next(text for text in texts[index + 1 :] + texts[:index] if text != true)
+        label = index % 2
+        choices.append(([wrong, true] if label else [true, wrong], label))
+    return choices
 
 
 def data_folder(lnbench_data: str | None = None) -> Path | None:
-    """The folder with the benchmarks: the given one, else ``$LNBENCH_DATA``; None: the hub.
+    """Return the folder with the benchmarks: ``lnbench_data``, else ``$LNBENCH_DATA``; None: the hub.
 
     Raises:
         LnbenchError: it is not a folder.
@@ -225,82 +212,86 @@ def data_folder(lnbench_data: str | None = None) -> Path | None:
     return folder
 
 
-def local_files(source: Source, language: str, split: str, folder: Path) -> list[Path]:
-    """The files that hold one split in one language; the first is read."""
-    stem = source.file.format(language=language, split=split)
-    return [path for suffix in (".jsonl.gz", ".jsonl") if (path := folder / f"{stem}{suffix}").is_file()]
+def local_file(folder: Path, stem: str) -> Path | None:
+    """Return the file of rows with this stem, compressed or not; None if there is neither."""
+    files = (folder / f"{stem}{suffix}" for suffix in (".jsonl.gz", ".jsonl"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def missing_file(folder: Path, stem: str) -> LnbenchError:
+    """Return the error for a stem that :func:`local_file` finds no file of."""
+    return LnbenchError(
+        f"no file {folder / stem}.jsonl.gz (nor .jsonl); put it there, or unset {DATA_VARIABLE} to use the hub"
+    )
 
 
 def load_rows(source: Source, language: str, split: str, folder: Path | None) -> datasets.Dataset:
-    """One split of a benchmark in one language, from ``folder`` or the hub.
+    """Return one split of a benchmark in one language, from ``folder`` or the hub.
 
     Raises:
         LnbenchError: unknown language, missing or damaged file, invalid row, or the hub cannot be reached.
     """
     if language not in source.languages:
         raise unknown(f"{source.hub} language", language, source.languages)
+    stem = source.stem(language, split)
     if folder is None:
-        rows = _hub_rows(source, language, split)
-    elif files := local_files(source, language, split, folder):
-        rows = _file_rows(files[0])
+        rows = _hub_rows(source, language, split, stem)
+    elif file := local_file(folder, stem):
+        rows = _file_rows(file)
     else:
-        missing = folder / f"{source.file.format(language=language, split=split)}.jsonl.gz"
-        raise LnbenchError(f"no file {missing} (nor .jsonl); put it there, or unset {DATA_VARIABLE} to use the hub")
+        raise missing_file(folder, stem)
     return _dataset(rows, source.row, language)
 
 
-def _demo(kind: str, language: str, row: type[_Row]) -> datasets.DatasetDict:
+def _demo(kind: str, language: str, row: type[_Row]) -> datasets.Dataset:
     if language not in demo.LANGUAGES:
         raise unknown("demo language", language, demo.LANGUAGES)
     path = demo.DATA / kind / f"{language}.jsonl"
     if not path.is_file():
         raise LnbenchError(f"no file {path}; the installation of lnbench is damaged: install it again")
-    return datasets.DatasetDict(test=_dataset(_file_rows(path), row, language))
+    return _dataset(_file_rows(path), row, language)
 
 
-def _hub_rows(source: Source, language: str, split: str) -> Iterator[tuple[str, object]]:
+def _hub_rows(source: Source, language: str, split: str, stem: str) -> Iterator[tuple[str, object]]:
     config = source.config.format(language=language)
     try:
         rows = datasets.load_dataset(source.hub, config, split=split)
     except Exception as error:  # the hub's client raises a dozen unrelated types
         raise LnbenchError(
             f"cannot load {source.hub} ({config}, {split}) from the Hugging Face Hub: {error}; connect to it, or set "
-            f"{DATA_VARIABLE} to a folder that holds {source.file.format(language=language, split=split)}.jsonl.gz"
+            f"{DATA_VARIABLE} to a folder that holds {stem}.jsonl.gz"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{source.hub} ({config}, {split}), row {number}", row
 
 
 def _file_rows(path: Path) -> Iterator[tuple[str, object]]:
-    where, empty = str(path), True
+    where = None
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                where = f"{path}, line {number}"
                 if line.strip():
-                    empty = False
+                    where = f"{path}, line {number}"
                     yield where, json.loads(line)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LnbenchError(f"{path} is truncated or damaged ({error}); copy it anew") from error
+        raise LnbenchError(f"{path} is truncated or damaged ({error}); copy it again") from error
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise LnbenchError(f"{where} is not UTF-8 JSON ({error}); copy the file anew or mend the line") from error
-    if empty:
-        raise LnbenchError(f"{path} holds no rows; copy it anew")
+        raise LnbenchError(f"{where or path} is not UTF-8 JSON ({error}); copy the file again or mend it") from error
+    if where is None:
+        raise LnbenchError(f"{path} holds no rows; copy it again")
 
 
 def _dataset(rows: Iterable[tuple[str, object]], model: type[_Row], language: str) -> datasets.Dataset:
-    return datasets.Dataset.from_list([_check(where, row, model) | {"language": language} for where, row in rows])
-
-
-def _check(where: str, row: object, model: type[_Row]) -> dict[str, Any]:
-    return validated(model, row, where, f"a row needs {', '.join(model.model_fields)}").model_dump()
+    remedy = f"a row needs {', '.join(model.model_fields)}"
+    checked = [validated(model, row, where, remedy).model_dump() for where, row in rows]
+    return datasets.Dataset.from_list([row | {"language": language} for row in checked])
 
 
 @content_hash.remembered
 def content_of(task: str, folder: str | None) -> str | None:
-    """The data on this machine that one of our tasks reads; None where it is a part of lnbench, or on the hub.
+    """Return what the data that one of our tasks reads on this machine holds; None: part of lnbench, or on the hub.
 
     Args:
         task: The task's name, without ``lnbench_``.

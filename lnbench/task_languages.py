@@ -1,4 +1,4 @@
-"""Which language a task is in, told from its configuration or its name."""
+"""Which language a task is in, by its configuration or its name."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ _CODE = re.compile(r"[a-z]{2,3}(_[a-z0-9]+)*")
 
 
 def language_of(instance: Any, known: Collection[str]) -> str:
-    """The language of one lm-eval request.
+    """Return the language of one lm-eval request.
 
-    The first that is known of: its task's metadata, its document's ``language``, the end of its task's name. Case does
-    not matter, nor ``-`` or ``_``. Metadata or a document with another code than the language found is an error;
-    languages spelt out, and codes of three letters beside those of two, are nothing to compare.
+    The first known one of: its task's metadata, its document's ``language``, the end of its task's name. Case does not
+    matter, nor ``-`` or ``_``. It is an error if metadata or a document has another code; names of languages, and codes
+    of three letters beside those of two, are not compared.
 
     Args:
         instance: An ``lm_eval.api.instance.Instance``.
         known: The languages that have neurons.
 
     Raises:
-        LnbenchError: the task's language has no neurons, or nothing tells which it is.
+        LnbenchError: the task's language has no neurons, or nothing says which it is.
     """
     name = str(instance.task_name or "")
     document = instance.doc.get("language") if isinstance(instance.doc, dict) else None
-    # lm-eval lays the model's arguments over every task's metadata, so language=auto can stand there.
-    stated = [one for one in (getattr(instance, MARK, None), document) if isinstance(one, str) and one != AUTO]
+    # lm-eval lays the model's arguments over every task's metadata, so language=auto can be there.
+    stated = [text for text in (getattr(instance, MARK, None), document) if isinstance(text, str) and text != AUTO]
     ending = [part for part in re.split(r"[^A-Za-z0-9]+", name) if part][-2:]
-    spelling = {_form(one): one for one in known}
+    by_form = {_form(language): language for language in known}
     unknown_codes: list[str] = []
-    found = None
+    language = None
     for candidate in [*stated, "_".join(ending), *reversed(ending)]:
-        found = candidate if candidate in known else spelling.get(_form(candidate))
-        if found is not None:
+        language = candidate if candidate in known else by_form.get(_form(candidate))
+        if language is not None:
             break
         if candidate in stated and _CODE.fullmatch(_form(candidate)):
             unknown_codes.append(candidate)
-    if found is not None and not any(_contradict(_form(code), _form(found)) for code in unknown_codes):
-        return found
+    if language is not None and not any(_contradict(code, language) for code in unknown_codes):
+        return language
     if unknown_codes:
         hint = f"Task {name!r} needs neurons of it: add it to languages=, or to the NeuronSet"
         raise unknown("language", unknown_codes[0], sorted(known), hint)
@@ -57,7 +57,7 @@ def _form(code: str) -> str:
     return code.strip().lower().replace("-", "_")
 
 
-def _contradict(one: str, other: str) -> bool:
-    """Whether two codes name different languages, as far as codes of one length tell."""
-    first, second = one.partition("_")[0], other.partition("_")[0]
+def _contradict(code: str, other: str) -> bool:
+    """Return whether two codes name different languages, as far as codes of one length tell."""
+    first, second = (_form(text).partition("_")[0] for text in (code, other))
     return len(first) == len(second) and first != second

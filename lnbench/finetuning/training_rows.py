@@ -23,7 +23,7 @@ from pydantic import Field
 from lnbench import task_data
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import tasks_dir
-from lnbench.task_data import XNLI, XQUAD, Answers, NliRow, QaRow, Source, data_folder, load_rows, local_files
+from lnbench.task_data import XNLI, XQUAD, Answers, NliRow, QaRow, Source, data_folder, load_rows, local_file
 
 LANGUAGE = "en"
 """Every built-in source is English, as in the paper."""
@@ -102,7 +102,8 @@ def files_of(name: str) -> list[Path]:
     folder = data_folder()
     if folder is None or name not in SOURCES:
         return []
-    return [path for source, split in SOURCES[name].read for path in local_files(source, LANGUAGE, split, folder)[:1]]
+    stems = [source.stem(LANGUAGE, split) for source, split in SOURCES[name].read]
+    return [path for stem in stems if (path := local_file(folder, stem))]
 
 
 @dataclass(frozen=True)

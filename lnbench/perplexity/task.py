@@ -14,9 +14,8 @@ import datasets
 
 from lnbench import demo
 from lnbench.corpora.patterns import is_hub
-from lnbench.errors import LnbenchError
 from lnbench.perplexity.slices import HeldOut
-from lnbench.task_data import DATA_VARIABLE, data_folder
+from lnbench.task_data import data_folder, local_file, missing_file
 
 DOCUMENTS = 500
 """Per language, at most."""
@@ -52,11 +51,10 @@ def corpus_of(language: str, lnbench_data: str | None = None) -> str:
     folder = data_folder(lnbench_data)
     if folder is None:
         return demo.CORPUS if language in demo.LANGUAGES else _HUB
-    for suffix in (".jsonl.gz", ".jsonl"):
-        if (folder / FOLDER / f"{language}{suffix}").is_file():
-            return f"{folder}/{FOLDER}/{{lang}}{suffix}"
-    missing = folder / FOLDER / f"{language}.jsonl.gz"
-    raise LnbenchError(f"no file {missing} (nor .jsonl); put it there, or unset {DATA_VARIABLE}")
+    stem = f"{FOLDER}/{language}"
+    if (file := local_file(folder, stem)) is None:
+        raise missing_file(folder, stem)
+    return f"{folder}/{FOLDER}/{{lang}}{file.name.removeprefix(language)}"
 
 
 def process_results(doc: dict[str, Any], results: list[float]) -> dict[str, Any]:

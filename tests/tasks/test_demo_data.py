@@ -47,7 +47,7 @@ def test_continuation(language: str) -> None:
     assert first.to_list() == task_data.demo_continuation(lnbench_language=language)["test"].to_list()
     assert first.column_names == ["contexts", "label", "continuation", "language"]
     for row, item in zip(first, items, strict=True):
-        assert len(set(row["contexts"])) == len(row["contexts"]) == task_data.DISTRACTORS + 1
+        assert len(set(row["contexts"])) == len(row["contexts"]) == 2
         assert row["contexts"][row["label"]] == item["context"]
         assert row["continuation"] == item["continuation"]
     counts = Counter(first["label"]).values()
