@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lnbench.errors import LnbenchError
 from lnbench.host import changes_nothing
@@ -22,10 +22,11 @@ from lnbench.settings import (
     Settings,
     StatisticsSource,
 )
+from lnbench.sweeps.records import BASELINE
 
-SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Name = Annotated[str, Field(pattern=_NAME)]
+_Name = Annotated[str, Field(pattern=_NAME)]
 _UNDER_ANOTHER_NAME = {
     "max_batch_size": "batch_size",
     "peft": "adapters",
@@ -70,6 +71,15 @@ class AdapterSpec(Settings):
     model: str | None = Field(default=None, description="the one of the models it belongs to; all of them by default")
 
 
+def _repeated(values: Iterable[Any]) -> str | None:
+    return next((value for value, count in Counter(map(str, values)).items() if count > 1), None)
+
+
+def _short_for(field: str) -> BeforeValidator:
+    """Return a validator that takes a text for a mapping with one field."""
+    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
+
+
 class Sweep(StatisticsSource, Positions, Batches):
     """A grid of cells: each model and adapter, with each selector's neurons, under each intervention, on each task.
 
@@ -77,16 +87,16 @@ class Sweep(StatisticsSource, Positions, Batches):
         LnbenchError: a field that does not exist, or a value that does not fit.
     """
 
-    models: list[ModelSpec] = Field(
+    models: list[Annotated[ModelSpec, _short_for("pretrained")]] = Field(
         default=[ModelSpec(pretrained=DEFAULT_MODEL)],
         min_length=1,
         description="names, or mappings with pretrained (below)",
     )
     base: bool = Field(default=True, description="measure the models also without adapter, where there are adapters")
-    adapters: dict[Name, AdapterSpec] = Field(
+    adapters: dict[_Name, Annotated[AdapterSpec, _short_for("path")]] = Field(
         default={}, description="a mapping of name to folder, or to a mapping (below)"
     )
-    finetune: dict[Name, dict[str, Any]] = Field(
+    finetune: dict[_Name, dict[str, Any]] = Field(
         default={},
         description="a mapping of name to options of lnbench finetune but model and out; each is trained once for each "
         "model, and its adapter then enters cells as peft=, and as head= where it has a head",
@@ -123,36 +133,23 @@ class Sweep(StatisticsSource, Positions, Batches):
         "that are measured",
     )
 
-    @field_validator("models", mode="before")
-    @classmethod
-    def _named_models(cls, value: Any) -> Any:
-        return [{"pretrained": one} if isinstance(one, str) else one for one in value] if _is_list(value) else value
-
-    @field_validator("adapters", mode="before")
-    @classmethod
-    def _named_adapters(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: {"path": one} if isinstance(one, str) else one for name, one in value.items()}
-
     @model_validator(mode="after")
     def _consistent(self) -> Sweep:
         for name in ("models", "selectors", "neurons", "interventions", "languages", "tasks", "seeds", "compare"):
-            counts = Counter(map(str, getattr(self, name)))
-            if twice := [one for one, count in counts.items() if count > 1]:
-                raise ValueError(f"{name}: {twice[0]} is named twice")
-        if both := set(self.adapters) & set(self.finetune) | ({"none"} & {*self.adapters, *self.finetune}):
-            raise ValueError(f"adapters and finetune: the name {sorted(both)[0]!r} is taken")
+            if repeated := _repeated(getattr(self, name)):
+                raise ValueError(f"{name}: {repeated} is named twice")
+        if taken := _repeated([BASELINE, *self.adapters, *self.finetune]):
+            raise ValueError(f"adapters and finetune: the name {taken!r} is taken")
         if not self.base and not self.adapters and not self.finetune:
             raise ValueError("base: false leaves nothing to measure without adapters or finetune")
         if self.changing and not self.selectors and not self.neurons:
             raise ValueError("interventions need neurons: give selectors, or neurons files")
-        named = {model.pretrained for model in self.models}
+        models = [None, *(model.pretrained for model in self.models)]
         for name, adapter in self.adapters.items():
-            if adapter.model is not None and adapter.model not in named:
+            if adapter.model not in models:
                 raise ValueError(f"adapters.{name}.model: {adapter.model!r} is none of the models")
         for task in self.tasks:
-            if isinstance(task, dict) and (missing := [one for one in self.languages if one not in task]):
+            if isinstance(task, dict) and (missing := [code for code in self.languages if code not in task]):
                 raise ValueError(f"tasks: {task} names no task for {missing[0]!r}")
         if self.limit is not None and self.limit > 1 and self.limit != int(self.limit):
             raise ValueError("limit: a number of documents is a whole one")
@@ -161,7 +158,7 @@ class Sweep(StatisticsSource, Positions, Batches):
     @property
     def changing(self) -> list[str]:
         """The interventions that override anything."""
-        return [one for one in self.interventions if not changes_nothing(one)]
+        return [choice for choice in self.interventions if not changes_nothing(choice)]
 
 
 def load(path: str | Path) -> Sweep:
@@ -175,13 +172,12 @@ def load(path: str | Path) -> Sweep:
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = re.sub(r"\s+", " ", str(error))
-        raise LnbenchError(f"{path} is not valid YAML: {told}") from error
+        raise LnbenchError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return parse(content, str(path))
 
 
 def parse(content: Any, where: str = "sweep") -> Sweep:
-    """A spec from plain data.
+    """Return a spec from plain data.
 
     Args:
         content: What YAML or JSON holds.
@@ -199,21 +195,17 @@ def parse(content: Any, where: str = "sweep") -> Sweep:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a spec, for editors."""
-    found = Sweep.model_json_schema()
-    properties = found["properties"]
+    """Return the JSON Schema of a spec, for editors."""
+    described = Sweep.model_json_schema()
+    properties = described["properties"]
     # What may also be written short.
-    properties["models"]["items"] = {"anyOf": [{"type": "string"}, properties["models"]["items"]]}
-    short = properties["adapters"].get("additionalProperties") or next(
-        iter(properties["adapters"]["patternProperties"].values())
-    )
-    either = {"anyOf": [{"type": "string"}, short]}
-    key = "patternProperties" if "patternProperties" in properties["adapters"] else "additionalProperties"
-    properties["adapters"][key] = {_NAME: either} if key == "patternProperties" else either
+    for parent, key in ((properties["models"], "items"), (properties["adapters"]["patternProperties"], _NAME)):
+        parent[key] = {"anyOf": [{"type": "string"}, parent[key]]}
     # The default is a place on this machine.
     properties["corpus"].pop("default")
-    return {"$schema": SCHEMA_ID, "title": "lnbench sweep", **found, "description": "A grid of cells for lnbench sweep"}
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
+    return {
+        "$schema": _SCHEMA,
+        "title": "lnbench sweep",
+        **described,
+        "description": "A grid of cells for lnbench sweep",
+    }
