@@ -19,10 +19,9 @@ from lnbench.lm.evaluate import Tasks
 from lnbench.lm.experiment import Experiment
 from lnbench.neurons import NeuronSet
 from lnbench.sweeps import run_sweep as sweeps
-from lnbench.sweeps.cells import Invocation
 from lnbench.sweeps.jobs import Process
 from lnbench.sweeps.model_variants import Training, loadings
-from lnbench.sweeps.spec import Sweep, parse
+from lnbench.sweeps.spec import Invocation, Sweep, parse
 from lnbench.tables.leaderboard import leaderboard_tables
 from lnbench.tables.neurons import counts_table
 from lnbench.tables.render import terminal

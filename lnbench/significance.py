@@ -81,7 +81,7 @@ def compare(before: ArrayLike, after: ArrayLike) -> Comparison:
         interval = bootstrap_interval(difference)
         p_value = exchange_test(np.vstack([second, first]))
         mde = detectable_mean(difference)
-    return Comparison(float(first.mean()), float(difference.mean()), *interval, p_value, mde)
+    return Comparison(float(first.mean()), float(difference.mean()), interval[0], interval[1], p_value, mde)
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lnbench import content_hash, task_data
 from lnbench.corpora.corpus import fingerprint as text_fingerprint
 from lnbench.corpora.patterns import choose_languages, is_hub
-from lnbench.errors import LnbenchError, unknown
-from lnbench.files import fingerprint, tasks_dir
+from lnbench.errors import unknown
+from lnbench.files import fingerprint, tasks_dir, versions
 from lnbench.formats import slug
 from lnbench.host import changes_nothing, get_host
 from lnbench.lm.arguments import format_model_args
 from lnbench.settings import Positions, StatisticsSource, given
 from lnbench.statistics import store
-from lnbench.sweeps.records import BASELINE, NOT_SPECIFIC
-from lnbench.sweeps.spec import Sweep
-
-_OURS = "lnbench_"
-_NOT_KEYED = ("batch_size", "device", "include_path")
-"""Options that change no more than the last digits; and where tasks are, which count by what they hold."""
-_NOT_SETUP = (*_NOT_KEYED, "limit")
-"""And which documents are measured, as documents are compared one by one."""
+from lnbench.sweeps.records import BASELINE, NOT_SPECIFIC, Record
+from lnbench.sweeps.spec import OURS, Invocation, Sweep
 
 
 @dataclass(frozen=True)
@@ -48,70 +43,17 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """The options of lm-eval that all cells of a sweep share."""
-
-    limit: float | None
-    num_fewshot: int | None
-    apply_chat_template: bool | str
-    system_instruction: str | None
-    gen_kwargs: Mapping[str, Any]
-    metadata: Mapping[str, Any]
-    include_path: str | None
-    batch_size: int | str
-    device: str | None
-
-    @classmethod
-    def of(cls, spec: Sweep) -> Invocation:
-        """Return the part of a spec that is handed to lm-eval as it is."""
-        given = {name: getattr(spec, name) for name in cls.__dataclass_fields__}
-        # lm-eval takes a float below 1 for a share.
-        whole = spec.limit is not None and spec.limit >= 1
-        return cls(**{**given, "limit": int(spec.limit or 0) if whole else spec.limit})
-
-    def folder_of(self, task: str) -> str | None:
-        """Return where a task's YAML is looked for, beside lm-eval's own; if both have the name, the user's wins."""
-        if not task.startswith(_OURS) or (self.include_path and task in _tasks_in(self.include_path)):
-            return self.include_path
-        return str(tasks_dir())
-
-    @property
-    def setup(self) -> dict[str, Any]:
-        """The options that change the numbers of the same documents."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NOT_SETUP}
-
-    def words(self, seed: int | None) -> Iterator[str]:
-        """Yield the options on lm_eval's command line."""
-        named: dict[str, Any] = {
-            "--num_fewshot": self.num_fewshot,
-            "--limit": self.limit,
-            "--seed": seed,
-            "--batch_size": self.batch_size,
-            "--device": self.device,
-            "--system_instruction": self.system_instruction,
-            "--gen_kwargs": format_model_args(self.gen_kwargs) or None,
-            "--metadata": format_model_args(self.metadata) or None,
-        }
-        for option, value in named.items():
-            if value is not None:
-                yield from (option, str(value))
-        if self.apply_chat_template:
-            yield "--apply_chat_template"
-            yield from [] if self.apply_chat_template is True else [self.apply_chat_template]
-
-
-@dataclass(frozen=True)
 class Cell:
     """One lm-eval invocation, and under which names its results are recorded."""
 
     loading: Loading
-    arguments: Mapping[str, Any]
-    """The lnbench part of ``--model_args``."""
     invocation: Invocation
-    task: str
-    languages: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """The lnbench part of ``--model_args``."""
+    task: str = ""
+    languages: tuple[str, ...] = ()
     """Several where nothing tells them apart: the same task without intervention is run once."""
-    intervention: str
+    intervention: str = BASELINE
     selector: str = NOT_SPECIFIC
     control_of: str | None = None
     control_seed: int | None = None
@@ -122,7 +64,7 @@ class Cell:
     """Fingerprint of all that an override and its controls have in common."""
     key: str = ""
     """16 hexadecimal digits of all that the numbers depend on, as it was when the sweep was planned."""
-    deaths: int = 0
+    crashes: int = 0
     """How many processes in a row ended in the middle of it."""
 
     @property
@@ -133,7 +75,8 @@ class Cell:
     @property
     def setup(self) -> str:
         """Fingerprint of how the model was loaded and asked, which a cell and its baseline have in common."""
-        return fingerprint([self.loading.options, self.invocation.setup])
+        # Documents are compared one by one, so it does not matter how many there are.
+        return fingerprint([self.loading.options, self.invocation.keyed(leave_out="limit")])
 
     @property
     def command(self) -> str:
@@ -149,11 +92,39 @@ class Cell:
         """The name of the cell's folder."""
         parts = [self.loading.finetune] if self.loading.adapter else []
         parts += ["+".join(self.languages), self.task, self.selector, self.intervention]
-        readable = "-".join(slug(part.rpartition("/")[2]).strip("_") for part in parts if part != "-")
+        readable = "-".join(slug(part.rpartition("/")[2]).strip("_") for part in parts if part != NOT_SPECIFIC)
         return f"{readable[:120]}-{self.key[:8]}"
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What its records say of it, whatever came of it."""
+        return {
+            "cell": self.key,
+            "model": self.loading.model,
+            "adapter": self.loading.adapter,
+            "finetune": self.loading.finetune,
+            "selector": self.selector,
+            "control_of": self.control_of,
+            "control_seed": self.control_seed,
+            "seed": self.seed or 0,
+            "setup": self.setup,
+            "override_setup": self.override_setup,
+            "intervention": self.intervention,
+            "site": self.arguments.get("site", Sweep.model_fields["site"].default) if self.override_setup else None,
+            "command": self.command,
+            "limit": self.invocation.limit,
+            "batch_size": self.invocation.batch_size,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **versions(),
+        }
 
-def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
+    def failure(self, error: str) -> Record:
+        """Return its record where it gave no numbers."""
+        about = {"task": self.task, "language": "+".join(self.languages), "status": "failed", "error": error}
+        return Record.model_validate({**self.described, **about})
+
+
+def plan(spec: Sweep, loadings: Sequence[Loading]) -> list[Cell]:
     """Return the cells of a spec, each once, in an order in which nothing is loaded twice.
 
     Args:
@@ -163,107 +134,96 @@ def plan(spec: Sweep, loadings: list[Loading]) -> list[Cell]:
     Raises:
         LnbenchError: an unknown selector, intervention or language; a file that is missing.
     """
-    invocation = Invocation.of(spec)
-    neurons = list(_neurons(spec))
+    blank = Cell(Loading("", {}), Invocation.of(spec))
+    overriding = [*_overriding(spec, blank)]
     cells: dict[str, Cell] = {}
     for loading in loadings:
-        seeds: list[int | None] = [*spec.seeds] or [None]
-        for seed in seeds:
-            blank = Cell(loading, {}, invocation, "", (), BASELINE, seed=seed)
-            for cell in _of_loading(spec, blank, neurons):
+        for seed in (*spec.seeds,) or (None,):
+            for cell in _of_loading(spec, replace(blank, loading=loading, seed=seed), overriding):
                 key = _key(cell)
                 cells.setdefault(key, replace(cell, key=key))
     return list(cells.values())
 
 
 def _key(cell: Cell) -> str:
-    invocation = {name: value for name, value in asdict(cell.invocation).items() if name not in _NOT_KEYED}
-    folder = cell.invocation.folder_of(cell.task)
-    loading = cell.loading
+    invocation, loading = cell.invocation, cell.loading
+    folder = invocation.folder_of(cell.task)
     held = [loading.content, loading.options, cell.content, content_hash.of_folder(folder) if folder else None]
     if folder == str(tasks_dir()):
-        held.append(task_data.content_of(cell.task.removeprefix(_OURS), cell.invocation.metadata.get("lnbench_data")))
-    # Names that stand in the records count too, or a record would go by a name that is not in the spec. Without
-    # intervention, a language that is added is measured already.
+        held.append(task_data.content_of(cell.task.removeprefix(OURS), invocation.metadata.get("lnbench_data")))
+    # Names in the records count too, or a record would have a name that is not in the spec. Without intervention, a
+    # language that is added is measured already.
     languages = () if changes_nothing(cell.intervention) else cell.languages
     named = [loading.model, loading.finetune, cell.task, languages, cell.intervention, cell.selector]
-    return fingerprint([held, named, invocation, cell.control_seed, cell.seed])
+    return fingerprint([held, named, invocation.keyed(), cell.control_seed, cell.seed])
 
 
-@dataclass(frozen=True)
-class _Neurons:
-    """Whose effect is measured: a selector's or a file's neurons, or random ones."""
-
-    selector: str
-    arguments: Mapping[str, Any]
-    content: Any
-    shared: Any
-    """What its controls, too, are made from."""
-    control_of: str | None = None
-    control_seed: int | None = None
-
-
-def _of_loading(spec: Sweep, blank: Cell, neurons: list[_Neurons]) -> Iterator[Cell]:
+def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterator[Cell]:
     tasks: dict[str, list[str]] = {}
     for language in spec.languages:
         for task in spec.tasks:
             name = task[language] if isinstance(task, dict) else task.replace("{lang}", language)
             tasks.setdefault(name, []).append(language)
     head = {"head": blank.loading.head} if blank.loading.head else {}
-    shared = given(spec, StatisticsSource) | given(spec, Positions)
     for task, languages in tasks.items():
-        if unchanged := [choice for choice in spec.interventions if changes_nothing(choice)]:
-            arguments = {"intervention": unchanged[0], **head}
+        for unchanged in [choice for choice in spec.interventions if changes_nothing(choice)][:1]:
+            arguments = {"intervention": unchanged, **head}
             yield replace(blank, task=task, languages=tuple(languages), arguments=arguments)
         for language in languages:
-            for chosen in neurons:
-                for choice in spec.changing:
-                    intervention = get_host().format("intervention", choice)
-                    arguments = {"intervention": intervention, **chosen.arguments, **shared, **head}
-                    yield replace(
-                        blank,
-                        task=task,
-                        languages=(language,),
-                        arguments={**arguments, "language": language},
-                        intervention=intervention,
-                        selector=chosen.selector,
-                        control_of=chosen.control_of,
-                        control_seed=chosen.control_seed,
-                        content=[chosen.content, spec.site, spec.positions, *_files("intervention", choice)],
-                        override_setup=fingerprint([chosen.shared, spec.site, spec.positions]),
-                    )
+            for cell in overriding:
+                yield replace(
+                    cell,
+                    loading=blank.loading,
+                    seed=blank.seed,
+                    task=task,
+                    languages=(language,),
+                    arguments={**cell.arguments, **head, "language": language},
+                )
 
 
-def _neurons(spec: Sweep) -> Iterator[_Neurons]:
-    """Yield the selectors and files of a spec, each followed by its controls."""
+def _overriding(spec: Sweep, blank: Cell) -> Iterator[Cell]:
+    """Yield a cell without task and model for each intervention of each of the spec's neurons."""
+    shared = given(spec, StatisticsSource) | given(spec, Positions)
+    for cell, in_common in _neurons(spec, blank):
+        for choice in spec.changing:
+            intervention = get_host().format("intervention", choice)
+            yield replace(
+                cell,
+                arguments={"intervention": intervention, **cell.arguments, **shared},
+                intervention=intervention,
+                content=[cell.content, spec.site, spec.positions, *_files("intervention", choice)],
+                override_setup=fingerprint([in_common, spec.site, spec.positions]),
+            )
+
+
+def _neurons(spec: Sweep, blank: Cell) -> Iterator[tuple[Cell, Any]]:
+    """Yield the selectors and files of a spec, each followed by its controls, and what these have in common with it."""
     if not spec.changing:
         return
     compared = _compared(spec)
     read = _read(spec, compared)
-    languages = {"languages": "+".join(compared)}
+    chosen: list[tuple[str, dict[str, str], dict[str, str], Any, Any]] = []
     for choice in spec.selectors:
-        name, canonical = get_host().format("selector", choice), get_host().canonical("selector", choice)
-        content = [canonical, read, *_files("selector", choice)]
-        yield _Neurons(name, {"selector": name, **languages}, content, content)
-        yield from _controls(spec, name, languages, content, content)
+        name, languages = get_host().format("selector", choice), {"languages": "+".join(compared)}
+        content = [get_host().canonical("selector", choice), read, *_files("selector", choice)]
+        chosen.append((name, {"selector": name, **languages}, languages, content, content))
     for file in spec.neurons:
-        content, held = [content_hash.of_file(file), read], content_hash.of_file(file)
-        yield _Neurons(file, {"neurons": file}, content, held)
-        yield from _controls(spec, file, {"languages": "+".join(spec.languages)}, content, held)
-
-
-def _controls(spec: Sweep, name: str, arguments: Mapping[str, Any], content: Any, shared: Any) -> Iterator[_Neurons]:
-    for seed in range(spec.controls):
-        if (control := get_host().control_of(name, seed)) is not None:
-            drawn = [content, "random", seed]
-            yield _Neurons(control, {"selector": control, **arguments}, drawn, shared, name, seed)
+        held = content_hash.of_file(file)
+        chosen.append((file, {"neurons": file}, {"languages": "+".join(spec.languages)}, [held, read], held))
+    for name, arguments, of_control, content, in_common in chosen:
+        yield replace(blank, selector=name, arguments=arguments, content=content), in_common
+        for seed in range(spec.controls):
+            if (control := get_host().control_of(name, seed)) is not None:
+                drawn = replace(blank, selector=control, arguments={"selector": control, **of_control})
+                drawn = replace(drawn, content=[content, "random", seed], control_of=name, control_seed=seed)
+                yield drawn, in_common
 
 
 def _files(kind: str, choice: str) -> list[tuple[str, str]]:
     """Return the parameters of a choice that name files, and what these hold."""
-    given = get_host().canonical(kind, choice)["parameters"]
-    named = {name: value for name, value in given.items() if isinstance(value, str) and Path(value).is_file()}
-    return [(name, content_hash.of_file(path)) for name, path in sorted(named.items())]
+    parameters = get_host().canonical(kind, choice)["parameters"]
+    files = {name: value for name, value in parameters.items() if isinstance(value, str) and Path(value).is_file()}
+    return [(name, content_hash.of_file(path)) for name, path in sorted(files.items())]
 
 
 def _compared(spec: Sweep) -> list[str]:
@@ -273,18 +233,19 @@ def _compared(spec: Sweep) -> list[str]:
         LnbenchError: a language that is measured is not among them, or has no text.
     """
     if spec.statistics is not None:
-        found = store.planned_languages(spec.statistics)
-        if found is None:
+        planned = store.planned_languages(spec.statistics)
+        if planned is None:
             return list(spec.compare or spec.languages)
-        available, where = found, f"the Statistics in {spec.statistics}"
+        available, where = planned, f"the Statistics in {spec.statistics}"
     else:
         hub = spec.languages if is_hub(spec.corpus) else None
         available, where = choose_languages(spec.corpus, spec.compare or hub), "the corpus, or compare,"
     if not spec.selectors:
         return [language for language in spec.languages if language in available]
     compared = spec.compare or available
-    if missing := [one for one in [*compared, *spec.languages] if one not in available or one not in compared]:
-        raise unknown("language", missing[0], compared, f"{where} lacks it: add it there, or leave it out")
+    for language in [*compared, *spec.languages]:
+        if language not in available or language not in compared:
+            raise unknown("language", language, compared, f"{where} lacks it: add it there, or leave it out")
     return list(compared)
 
 
@@ -294,17 +255,3 @@ def _read(spec: Sweep, compared: list[str]) -> Any:
         return [store.content_of(spec.statistics), sorted(compared)]
     texts = [(language, text_fingerprint(spec.corpus, language)) for language in sorted(compared)]
     return [texts, spec.corpus_tokens, spec.corpus_length]
-
-
-@content_hash.remembered
-def _tasks_in(folder: str) -> frozenset[str]:
-    """Return the names of the tasks, groups and tags of a folder.
-
-    Raises:
-        LnbenchError: it is no folder.
-    """
-    from lm_eval.tasks import TaskManager
-
-    if not Path(folder).is_dir():
-        raise LnbenchError(f"include_path: {folder} is not a folder")
-    return frozenset(TaskManager(include_path=folder, include_defaults=False).all_tasks)

@@ -1,7 +1,4 @@
-"""Jobs that take their process down, as when memory ends: how often they are tried; and errors of the disk.
-
-Over several runs, a cell that did is known by the folder that it left behind.
-"""
+"""Jobs that take their process down, as when memory ends: how often they are tried; and errors of the disk."""
 
 from __future__ import annotations
 
@@ -30,12 +27,7 @@ class CrashedError(LnbenchError):
 
 
 def after_crash(job: Job, error: BaseException) -> Job | CrashedError:
-    """Return the job to try again after its process ended in the middle of it, or the error of its last attempt.
-
-    Args:
-        job: The job.
-        error: What the executor knows of the process's end.
-    """
+    """Return the job to try again after its process ended in the middle of it, or the error of its last attempt."""
     if job.crashes + 1 < ATTEMPTS:
         return replace(job, crashes=job.crashes + 1)
     return CrashedError(f"{ATTEMPTS} workers died of it, the last one: {one_line_error(error)}")
@@ -44,25 +36,26 @@ def after_crash(job: Job, error: BaseException) -> Job | CrashedError:
 def consecutive_crashes(out: Path, cells: Sequence[Cell]) -> dict[str, int]:
     """Return how often each cell's process died in the latest runs of the sweep; call it once, at the start.
 
-    A cell that left nothing behind the last time counts from 0 again: another cell was at fault, or none.
+    A cell whose process died has left an unfinished folder. One that left none counts from 0 again: another cell was at
+    fault, or none.
 
     Args:
         out: The folder of the run, as the last process left it.
         cells: Those that are still to be measured.
 
     Returns:
-        Cell → deaths.
+        Cell → crashes.
     """
-    left = [path.name for path in (out / CELLS).glob(".*")]
+    leftovers = [path.name for path in (out / CELLS).glob(".*")]
     try:
         before = read_json(out / _FILE)
     except LnbenchError:
         before = {}
-    died = [cell.key for cell in cells if any(name.startswith(f".{cell.slug}-") for name in left)]
-    found = {key: before.get(key, 0) + 1 for key in died}
-    # One that is given up is tried again by the next run, as all that fail.
-    write_json(out / _FILE, {key: deaths for key, deaths in found.items() if deaths < ATTEMPTS})
-    return found
+    died = [cell.key for cell in cells if any(name.startswith(f".{cell.slug}-") for name in leftovers)]
+    crashes = {key: before.get(key, 0) + 1 for key in died}
+    # A cell that is given up is tried again by the next run, as all that fail.
+    write_json(out / _FILE, {key: count for key, count in crashes.items() if count < ATTEMPTS})
+    return crashes
 
 
 def disk_error(error: BaseException | None) -> OSError | None:

@@ -53,8 +53,8 @@ class Job:
     def run(self, process: Process) -> Any:
         """Do it, and return its result."""
         item = self.item
-        if isinstance(item, Cell):  # it is careful if it has taken down processes
-            item = replace(item, deaths=item.deaths + self.crashes)
+        if isinstance(item, Cell):  # with smaller batches, if it has taken down processes
+            item = replace(item, crashes=item.crashes + self.crashes)
         return getattr(process.worker(self.out), self.method)(item)
 
 

@@ -20,7 +20,6 @@ from lnbench.sweeps.crashes import ATTEMPTS, CrashedError, consecutive_crashes, 
 from lnbench.sweeps.folder import clear_unfinished, reconcile, save_spec
 from lnbench.sweeps.jobs import Job
 from lnbench.sweeps.model_variants import Training, loadings
-from lnbench.sweeps.provenance import failure
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.spec import Sweep
 from lnbench.sweeps.statistics_jobs import countings
@@ -33,7 +32,7 @@ _SHOWN_METRICS = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep has come to."""
+    """The counts of a sweep that ended."""
 
     cells: int
     measured: int
@@ -44,12 +43,14 @@ class Outcome:
 
 def planned(spec: Sweep, out: Path) -> list[Cell]:
     """Return the cells of a spec, before anything is run."""
-    return plan(spec, [one.loading if isinstance(one, Training) else one for one in loadings(spec, out)])
+    variants = loadings(spec, out)
+    return plan(spec, [variant.loading if isinstance(variant, Training) else variant for variant in variants])
 
 
 def planned_commands(spec: Sweep, out: Path) -> Iterator[str]:
     """Yield the commands that do by hand what a spec asks for, each fine-tuning before the cells that need it."""
-    trainings = {str(one.job.out): one for one in loadings(spec, out) if isinstance(one, Training)}
+    variants = loadings(spec, out)
+    trainings = {str(variant.job.out): variant for variant in variants if isinstance(variant, Training)}
     for cell in planned(spec, out):
         if (training := trainings.pop(cell.loading.adapter or "", None)) is not None:
             yield training.command
@@ -74,13 +75,13 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
         measured, untrained = _trained(loadings(spec, out), out, executor, console)
         cells = plan(spec, measured)
         save_spec(out, spec)
-        kept, said = reconcile(out, cells)
-        for line in said:
-            console.print(line, highlight=False)
+        kept, repairs = reconcile(out, cells)
+        for repair in repairs:
+            console.print(repair, highlight=False)
         finished = {record.cell for record in kept if not record.failed}
         todo = [cell for cell in cells if cell.key not in finished]
-        deaths = consecutive_crashes(out, todo)
-        todo = [replace(cell, deaths=deaths.get(cell.key, 0)) for cell in todo]
+        crashes = consecutive_crashes(out, todo)
+        todo = [replace(cell, crashes=crashes.get(cell.key, 0)) for cell in todo]
         clear_unfinished(out)
         console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished: {out}", highlight=False)
         failed: dict[str, str] = {}
@@ -94,29 +95,32 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
 
 
 def _trained(
-    wanted: Sequence[Loading | Training], out: Path, executor: Executor, console: Console
+    variants: Sequence[Loading | Training], out: Path, executor: Executor, console: Console
 ) -> tuple[list[Loading], dict[str | None, str]]:
     """Return what is to be loaded, in order, and adapter → error of the fine-tunings that failed.
 
     Raises:
         LnbenchError: a fine-tuning could not be written.
     """
-    found = [one if isinstance(one, Loading) else one.loading for one in wanted]
-    places = {one.job.out: number for number, one in enumerate(wanted) if isinstance(one, Training)}
+    trainings = [variant for variant in variants if isinstance(variant, Training)]
+    finished: dict[Path, Loading] = {}
     failed: dict[str | None, str] = {}
-    trainings = [Job("train", one, out) for one in wanted if isinstance(one, Training)]
-    for job, adapter in executor.run(trainings):
+    for job, adapter in executor.run([Job("train", training, out) for training in trainings]):
         training: Training = job.item
         name = training.loading.finetune
-        if not isinstance(adapter, Exception):
-            console.print(f"fine-tuning {name}: {adapter}", highlight=False)
-            found[places[training.job.out]] = training.finished(adapter)
-            continue
-        if full := disk_error(adapter):
-            raise LnbenchError(f"finetune.{name}: {one_line_error(full)}; run the same command again") from adapter
-        failed[training.loading.adapter] = f"fine-tuning {name} failed: {one_line_error(adapter)}"
-        console.print(failed[training.loading.adapter], highlight=False, markup=False)
-    return found, failed
+        if isinstance(adapter, Exception):
+            if full := disk_error(adapter):
+                raise LnbenchError(f"finetune.{name}: {one_line_error(full)}; run the same command again") from adapter
+            line = failed[training.loading.adapter] = f"fine-tuning {name} failed: {one_line_error(adapter)}"
+        else:
+            finished[training.job.out] = training.finished(adapter)
+            line = f"fine-tuning {name}: {adapter}"
+        console.print(line, highlight=False, markup=False)
+    measured = [
+        finished.get(variant.job.out, variant.loading) if isinstance(variant, Training) else variant
+        for variant in variants
+    ]
+    return measured, failed
 
 
 def _results(
@@ -126,16 +130,16 @@ def _results(
     left = []
     for cell in cells:
         if cell.loading.adapter in untrained:
-            yield cell, [failure(cell, untrained[cell.loading.adapter])]
-        elif cell.deaths >= ATTEMPTS:
-            crashes = f"skipped after {ATTEMPTS} crashes, probably out of memory"
-            yield cell, [failure(cell, f"{crashes}: lower batch_size; the next run retries it")]
+            yield cell, [cell.failure(untrained[cell.loading.adapter])]
+        elif cell.crashes >= ATTEMPTS:
+            reason = f"skipped after {ATTEMPTS} crashes, probably out of memory"
+            yield cell, [cell.failure(f"{reason}: lower batch_size; the next run retries it")]
         else:
             left.append(cell)
     _count(left, executor, out)
     for job, result in executor.run([Job("run", cell, out) for cell in left]):
         if isinstance(result, CrashedError):
-            yield job.item, [failure(job.item, str(result))]
+            yield job.item, [job.item.failure(str(result))]
         elif isinstance(result, Exception):
             # A worker keeps failures to itself, except those that end the sweep.
             raise result

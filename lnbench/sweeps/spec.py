@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from lnbench import content_hash
 from lnbench.errors import LnbenchError
+from lnbench.files import tasks_dir
 from lnbench.host import changes_nothing
 from lnbench.model.packaged import DEFAULT_MODEL
 from lnbench.settings import (
@@ -24,6 +26,8 @@ from lnbench.settings import (
 )
 from lnbench.sweeps.records import BASELINE
 
+OURS = "lnbench_"
+"""Beginning of the names of lnbench's own tasks."""
 _SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _Name = Annotated[str, Field(pattern=_NAME)]
@@ -43,6 +47,13 @@ def field_for(argument: str) -> str | None:
     """Return the field of the sweep for a model argument that is the same for all models; None: it is the model's."""
     name = _UNDER_ANOTHER_NAME.get(argument, argument)
     return name if name in Sweep.model_fields else None
+
+
+def _whole(limit: float) -> float:
+    """Return a number of documents as an integer, since lm-eval takes a float for a share."""
+    if limit >= 1 and limit != int(limit):
+        raise ValueError("a number of documents is a whole one")
+    return int(limit) if limit >= 1 else limit
 
 
 class ModelSpec(Settings, extra="allow"):
@@ -71,6 +82,73 @@ class AdapterSpec(Settings):
     model: str | None = Field(default=None, description="the one of the models it belongs to; all of them by default")
 
 
+class Invocation(Batches):
+    """The options of lm-eval that all cells of a sweep share."""
+
+    limit: Annotated[float, Field(gt=0), AfterValidator(_whole)] | None = Field(
+        default=None, description="documents per task; below 1, share of them"
+    )
+    num_fewshot: int | None = Field(default=None, ge=0, description="examples in the prompt; the task's own by default")
+    apply_chat_template: bool | str = Field(default=False, description="as lm-eval's option")
+    system_instruction: str | None = Field(default=None, description="as lm-eval's option")
+    gen_kwargs: dict[str, str | int | float | bool] = Field(default={}, description="as lm-eval's option")
+    metadata: dict[str, Any] = Field(default={}, description="as lm-eval's option")
+    include_path: IncludePath = None
+
+    @classmethod
+    def of(cls, spec: Sweep) -> Invocation:
+        """Return this part of a spec."""
+        return cls(**{name: getattr(spec, name) for name in cls.model_fields})
+
+    def keyed(self, leave_out: str = "") -> dict[str, Any]:
+        """Return the options that change more than the last digits; where tasks are counts by what is there."""
+        return self.model_dump(exclude={"batch_size", "device", "include_path", leave_out})
+
+    def folder_of(self, task: str) -> str | None:
+        """Return where a task's YAML is looked for, beside lm-eval's own; if both have the name, the user's wins."""
+        if not task.startswith(OURS) or (self.include_path and task in _tasks_in(self.include_path)):
+            return self.include_path
+        return str(tasks_dir())
+
+    def words(self, seed: int | None) -> Iterator[str]:
+        """Yield the options on lm_eval's command line."""
+        from lnbench.lm.arguments import format_model_args
+
+        options = (
+            "num_fewshot",
+            "limit",
+            "seed",
+            "batch_size",
+            "device",
+            "system_instruction",
+            "gen_kwargs",
+            "metadata",
+        )
+        for name in options:
+            value = seed if name == "seed" else getattr(self, name)
+            if isinstance(value, dict):
+                value = format_model_args(value) or None
+            if value is not None:
+                yield from (f"--{name}", str(value))
+        if self.apply_chat_template:
+            yield "--apply_chat_template"
+            yield from [] if self.apply_chat_template is True else [self.apply_chat_template]
+
+
+@content_hash.remembered
+def _tasks_in(folder: str) -> frozenset[str]:
+    """Return the names of the tasks, groups and tags of a folder.
+
+    Raises:
+        LnbenchError: it is no folder.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if not Path(folder).is_dir():
+        raise LnbenchError(f"include_path: {folder} is not a folder")
+    return frozenset(TaskManager(include_path=folder, include_defaults=False).all_tasks)
+
+
 def _repeated(values: Iterable[Any]) -> str | None:
     return next((value for value, count in Counter(map(str, values)).items() if count > 1), None)
 
@@ -80,7 +158,7 @@ def _short_for(field: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
 
 
-class Sweep(StatisticsSource, Positions, Batches):
+class Sweep(StatisticsSource, Positions, Invocation):
     """A grid of cells: each model and adapter, with each selector's neurons, under each intervention, on each task.
 
     Raises:
@@ -120,13 +198,6 @@ class Sweep(StatisticsSource, Positions, Batches):
         description="every cell is run with each as lm-eval's --seed (few-shot examples, sampled generation); with its "
         "own defaults without",
     )
-    limit: float | None = Field(default=None, gt=0, description="documents a task; below 1, share of them")
-    num_fewshot: int | None = Field(default=None, ge=0, description="examples in the prompt; the task's own by default")
-    apply_chat_template: bool | str = Field(default=False, description="as lm-eval's option")
-    system_instruction: str | None = Field(default=None, description="as lm-eval's option")
-    gen_kwargs: dict[str, str | int | float | bool] = Field(default={}, description="as lm-eval's option")
-    metadata: dict[str, Any] = Field(default={}, description="as lm-eval's option")
-    include_path: IncludePath = None
     compare: list[str] = Field(
         default=[],
         description="languages that selectors compare; by default all of Statistics or corpus, of a hub dataset those "
@@ -151,8 +222,6 @@ class Sweep(StatisticsSource, Positions, Batches):
         for task in self.tasks:
             if isinstance(task, dict) and (missing := [code for code in self.languages if code not in task]):
                 raise ValueError(f"tasks: {task} names no task for {missing[0]!r}")
-        if self.limit is not None and self.limit > 1 and self.limit != int(self.limit):
-            raise ValueError("limit: a number of documents is a whole one")
         return self
 
     @property

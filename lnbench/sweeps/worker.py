@@ -21,11 +21,11 @@ from lnbench.errors import LnbenchError, one_line_error
 from lnbench.files import fingerprint, sync
 from lnbench.lm import LNBenchLM
 from lnbench.lm.evaluate import BatchSizes, Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
-from lnbench.sweeps.cells import Cell, Invocation, Loading
+from lnbench.sweeps.cells import Cell, Loading
 from lnbench.sweeps.crashes import ATTEMPTS, disk_error
 from lnbench.sweeps.folder import CELLS
-from lnbench.sweeps.provenance import described_by, failure
 from lnbench.sweeps.records import Record
+from lnbench.sweeps.spec import Invocation
 from lnbench.sweeps.statistics_jobs import Counting, count, merge_shards
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
 _FIRST_RETRY = 8
 """Batch size of the first retry where none was found for the memory there is."""
+_SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+"""What lm_eval's ``--seed`` with one number sets."""
+_OF_THE_MODEL = ("revision", "dtype", "quantization", "weights")
 
 
 class Worker:
@@ -49,7 +52,7 @@ class Worker:
         self._tasks: dict[str, Tasks] = {}
         self._loading: Loading | None = None
         self._lm: LNBenchLM | None = None
-        self._found = BatchSizes()
+        self._batch_sizes = BatchSizes()
         self._fits: int | None = None
         self._refused: LnbenchError | None = None
 
@@ -64,27 +67,26 @@ class Worker:
         """
         started = time.monotonic()
         try:
-            found = list(self._measured(cell, self._evaluated(cell)))
-            if not found:
+            records = list(self._measured(cell, self._evaluated(cell)))
+            if not records:
                 raise LnbenchError(f"{cell.task} has no metric: its tasks need a metric_list")
-            records = [record.model_copy(update={"lines": len(found)}) for record in found]
         except UnwrittenError:
             raise
         except Exception as error:
             if full := disk_error(error):
                 raise UnwrittenError(one_line_error(error if isinstance(error, LnbenchError) else full)) from error
             log.info("cell %s failed", cell.slug, exc_info=error)
-            records = [self._failed(cell, one_line_error(error))]
-        took = round(time.monotonic() - started, 3)
-        return [record.model_copy(update={"seconds": took}) for record in records]
+            records = [cell.failure(one_line_error(error)).model_copy(update=self._described(cell))]
+        about = {"lines": len(records), "seconds": round(time.monotonic() - started, 3)}
+        return [record.model_copy(update=about) for record in records]
 
-    def count(self, wanted: Counting) -> None:
+    def count(self, counting: Counting) -> None:
         """Put Statistics, or a shard of them, into the cache."""
-        count(self.load(wanted.loading, wanted.invocation), wanted)
+        count(self.load(counting.loading, counting.cell.invocation), counting)
 
-    def merge_shards(self, wanted: Counting) -> None:
+    def merge_shards(self, counting: Counting) -> None:
         """Make Statistics in the cache from their shards."""
-        merge_shards(self.load(wanted.loading, wanted.invocation), wanted)
+        merge_shards(self.load(counting.loading, counting.cell.invocation), counting)
 
     def train(self, training: Training) -> Path:
         """Run a fine-tuning; another worker may be at the same one."""
@@ -94,7 +96,7 @@ class Worker:
             _free_memory()
 
     def load(self, loading: Loading, invocation: Invocation) -> LNBenchLM:
-        """Return the model that is wanted, loaded unless it is there; one that cannot be loaded is not tried again.
+        """Return a model, loaded unless it is there already; one that cannot be loaded is not tried again.
 
         Raises:
             LnbenchError: it cannot be loaded.
@@ -103,10 +105,9 @@ class Worker:
             self._lm = self._refused = self._fits = None
             _free_memory()
             self._loading = loading
-            arguments = {**loading.arguments, "batch_size": invocation.batch_size, "device": invocation.device}
             try:
-                self._lm = LNBenchLM(**arguments)
-                self._found = remember(self._lm)
+                self._lm = LNBenchLM(**loading.arguments, batch_size=invocation.batch_size, device=invocation.device)
+                self._batch_sizes = remember(self._lm)
             except Exception as error:
                 if disk_error(error):
                     self._loading = None
@@ -122,49 +123,44 @@ class Worker:
     def _evaluated(self, cell: Cell) -> dict[str, Any]:
         """Return lm-eval's results, tried with smaller batches until they fit the memory."""
         lm = self.load(cell.loading, cell.invocation)
-        size = self._first_size(cell)
+        size = 1 if cell.crashes >= ATTEMPTS - 1 else cell.invocation.batch_size
+        if self._fits is not None:
+            size = self._fits if isinstance(size, str) else min(size, self._fits)
         while True:
             lm.batch_size_per_gpu = size
             try:
                 return self._attempt(lm, cell)
             except (MemoryError, RuntimeError) as error:
-                smaller = _smaller(size, self._found.last)
-                if not _is_out_of_memory(error) or smaller is None:
+                tried = (self._batch_sizes.last or 2 * _FIRST_RETRY) if isinstance(size, str) else size
+                if not _is_out_of_memory(error) or tried == 1:
                     raise
-                log.warning("out of memory with batch_size=%s, trying %s: %s", size, smaller, cell.slug)
-                self._fits = size = smaller
+                self._fits = tried // 2
+                log.warning("out of memory with batch_size=%s, trying %s: %s", size, self._fits, cell.slug)
+                size = self._fits
             # Outside the handler, where the error no longer holds what filled the memory.
             _free_memory()
-
-    def _first_size(self, cell: Cell) -> int | str:
-        """Return the batch size that is asked for, or a smaller one that is known to be needed."""
-        size = 1 if cell.deaths >= ATTEMPTS - 1 else cell.invocation.batch_size
-        if self._fits is None:
-            return size
-        return self._fits if isinstance(size, str) else min(size, self._fits)
 
     def _attempt(self, lm: LNBenchLM, cell: Cell) -> dict[str, Any]:
         folder = self.out / CELLS / cell.slug
         # Not the folder itself, in which a kill would leave half of a cell.
         unfinished = folder.with_name(f".{folder.name}-{socket.gethostname()}-{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)
-        seeds = {} if cell.seed is None else dict.fromkeys(_SEEDS, cell.seed)
-        given = cell.invocation
+        options = cell.invocation
         try:
             results = evaluate(
                 lm,
                 [cell.task],
                 cell.arguments,
-                task_manager=self._manager(cell.loading, given),
+                task_manager=self._manager(cell.loading, options),
                 output_path=unfinished,
                 model_args=cell.model_args,
-                limit=given.limit,
-                num_fewshot=given.num_fewshot,
-                apply_chat_template=given.apply_chat_template,
-                system_instruction=given.system_instruction,
-                gen_kwargs=dict(given.gen_kwargs) or None,
-                device=given.device,
-                **seeds,
+                limit=options.limit,
+                num_fewshot=options.num_fewshot,
+                apply_chat_template=options.apply_chat_template,
+                system_instruction=options.system_instruction,
+                gen_kwargs=dict(options.gen_kwargs) or None,
+                device=options.device,
+                **({} if cell.seed is None else dict.fromkeys(_SEEDS, cell.seed)),
             )
             sync(unfinished)
         except BaseException:
@@ -175,57 +171,49 @@ class Worker:
         unfinished.rename(folder)
         return results
 
-    def _manager(self, loading: Loading, given: Invocation) -> Tasks:
+    def _manager(self, loading: Loading, options: Invocation) -> Tasks:
         # Prompts depend on the tokenizer and its chat template, and tasks may read any model argument.
         arguments = {"pretrained": loading.model, **loading.options}
         key = fingerprint(arguments)
         if key not in self._tasks:
-            self._tasks[key] = Tasks(given.include_path, metadata={**arguments, **given.metadata})
+            self._tasks[key] = Tasks(options.include_path, metadata={**arguments, **options.metadata})
         return self._tasks[key]
 
     def _measured(self, cell: Cell, results: Mapping[str, Any]) -> Iterator[Record]:
         """Yield one record per language, task and metric."""
         folder = self.out / CELLS / cell.slug
-        path = str(results_file(folder).relative_to(self.out))
         info = results["config"].get("lnbench", {})
+        about = self._described(cell) | {
+            "results": str(results_file(folder).relative_to(self.out)),
+            "neuron_set": (info.get("neuron_set") or {}).get("fingerprint"),
+        }
         for language in cell.languages:
-            about = self._about(cell) | {
-                "language": language,
-                "results": path,
-                "neuron_set": (info.get("neuron_set") or {}).get("fingerprint"),
-                "statistics": (info.get("statistics_fingerprints") or {}).get(language),
-            }
+            about |= {"language": language, "statistics": (info.get("statistics_fingerprints") or {}).get(language)}
             for task in results["samples"]:
-                about["task"], about["n"] = task, results["n-samples"][task]["effective"]
-                about["samples"] = str(samples_file(folder, task).relative_to(self.out))
+                about |= {
+                    "task": task,
+                    "n": results["n-samples"][task]["effective"],
+                    "samples": str(samples_file(folder, task).relative_to(self.out)),
+                }
                 for metric, value, stderr in _metrics(results["results"][task]):
                     yield Record.model_validate({**about, "metric": metric, "value": value, "stderr": stderr})
 
-    def _failed(self, cell: Cell, error: str) -> Record:
-        return failure(cell, error).model_copy(update=self._about(cell))
-
-    def _about(self, cell: Cell) -> dict[str, Any]:
+    def _described(self, cell: Cell) -> dict[str, Any]:
         """Return what all records of a cell say, with what is known of the loaded model."""
         if self._lm is None:
-            return described_by(cell)
+            return cell.described
         size = self._lm.batch_size
-        model = {name: self._lm.described.get(name) for name in ("revision", "dtype", "quantization", "weights")}
-        command = replace(cell, invocation=replace(cell.invocation, batch_size=size)).command
-        return {**described_by(cell), **model, "batch_size": size, "command": command}
+        asked = replace(cell, invocation=cell.invocation.model_copy(update={"batch_size": size}))
+        return asked.described | {name: self._lm.described.get(name) for name in _OF_THE_MODEL}
 
 
-_SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
-"""What lm_eval's ``--seed`` with one number sets."""
-
-
-def _metrics(found: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
+def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
     """Yield ``(metric, value, standard error)`` of one task's results, which lm-eval names ``metric,filter``."""
-    for key, value in found.items():
-        name, comma, chosen = key.partition(",")
-        if not comma or name.endswith("_stderr"):
-            continue
-        named = name if chosen == "none" else key
-        yield named, _number(value), _number(found.get(f"{name}_stderr,{chosen}"))
+    for key, value in results.items():
+        name, comma, filter_name = key.partition(",")
+        if comma and not name.endswith("_stderr"):
+            stderr = results.get(f"{name}_stderr,{filter_name}")
+            yield name if filter_name == "none" else key, _number(value), _number(stderr)
 
 
 def _number(value: Any) -> float | None:
@@ -236,13 +224,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in str(error).lower() for sign in _OUT_OF_MEMORY
     )
-
-
-def _smaller(size: int | str, found: int | None) -> int | None:
-    """Return half a batch size, or half of what was found in place of "auto"."""
-    if isinstance(size, str):
-        size = found or 2 * _FIRST_RETRY
-    return size // 2 if size > 1 else None
 
 
 def _free_memory() -> None:

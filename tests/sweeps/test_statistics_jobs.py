@@ -36,7 +36,7 @@ def test_shards_make_the_same_statistics(
         monkeypatch.setenv("LNBENCH_CACHE", str(tmp_path / str(workers)))
         worker, wanted = Worker(tmp_path), countings(cells, workers)
         if workers > 1:
-            other = worker.load(wanted[0].loading, wanted[0].invocation)
+            other = worker.load(wanted[0].loading, wanted[0].cell.invocation)
             stray, _ = other.artifacts.cached(wanted[0].experiment, wanted[0].language)
             (stray / "shards" / "1-of-2").mkdir(parents=True)
             (stray / "shards" / "1-of-2" / f"{wanted[0].language}.safetensors").touch()
@@ -48,7 +48,7 @@ def test_shards_make_the_same_statistics(
         assert not list((tmp_path / str(workers)).rglob("shards"))
         statistics = (
             Worker(tmp_path)
-            .load(wanted[0].loading, wanted[0].invocation)
+            .load(wanted[0].loading, wanted[0].cell.invocation)
             .artifacts.statistics(wanted[0].experiment, "hi")
         )
         found.append(statistics.fingerprint)
