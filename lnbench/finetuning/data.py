@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +62,7 @@ class TrainingData:
     """Where it comes from and what became of it, as JSON data; see docs/reference/files.md."""
 
 
-def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_path: Path | None = None) -> TrainingData:
+def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_path: str | None = None) -> TrainingData:
     """Read, prompt and tokenise the rows that ``name`` names, exactly as ``lm`` is asked them in an evaluation.
 
     Args:
@@ -80,31 +79,32 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
         raise LnbenchError(f"max_length={settings.max_length} is more than the model's {lm.max_length} positions")
     rows = open_rows(name, include_path, head=settings.answer == "head")
     reader = _Reader(rows, lm, settings)
-    order = _order(len(rows.training), settings)
-    held_out = rows.validation is None
-    # Held out are rows from the end, so that training on the first N is what it says.
-    measured = rows.training if rows.validation is None else rows.validation
-    places = reversed(order) if held_out else iter(range(len(measured)))
+    order = list(range(len(rows.training)))
+    if settings.sample == "random":
+        random.Random(settings.seed).shuffle(order)
     most = settings.validation_examples
-    if held_out:
+    if held_out := rows.validation is None:
+        # From the end, so that training on the first N is what it says.
         most = min(most, math.ceil(len(order) * _HELD_OUT))
-    validation = list(islice(reader.questions(measured, places), most))
-    if held_out:
-        order = list(places)[::-1]
+        backwards = reversed(order)
+        validation = list(islice(reader.questions(rows.training, backwards), most))
+        order = list(backwards)[::-1]
+    else:
+        validation = list(islice(reader.questions(rows.validation, range(len(rows.validation))), most))
     validation_left_out = reader.forget_counts()
-    wanted = min(len(order), settings.examples or len(order))
-    examples = islice(reader.examples(rows.training, order), wanted)
-    training = list(tqdm(examples, desc=f"reading {name}", total=wanted, unit="row"))
+    count = min(len(order), settings.examples or len(order))
+    questions = islice(reader.questions(rows.training, order, only_gold=True), count)
+    training = [question.choices[0] for question in tqdm(questions, f"reading {name}", count, unit="row")]
     left_out = reader.forget_counts()
     if not training:
-        why = _said(left_out) or f"it has {len(rows.training)}, and validation_examples={most} of them are held out"
+        why = _listed(left_out) or f"it has {len(rows.training)}, and validation_examples={most} of them are held out"
         raise LnbenchError(f"no row of {name} is left to train on: {why}")
     if settings.patience is not None and not validation:
         raise LnbenchError(f"patience needs rows to measure on, and {name} has none that can be used")
     if settings.examples is not None and len(training) < settings.examples:
         log.warning("%s has %d rows to train on, fewer than the %d asked for", name, len(training), settings.examples)
     if left_out:
-        log.warning("training rows of %s: %s", name, _said(left_out))
+        log.warning("training rows of %s: %s", name, _listed(left_out))
     if len(validation) < settings.validation_examples:
         part = ", a tenth of its rows" if held_out and len(validation) == most else ""
         log.warning("%s has %d rows to measure on%s, not %d", name, len(validation), part, settings.validation_examples)
@@ -148,22 +148,15 @@ class _Reader:
         counts, self.counts = dict(self.counts), Counter()
         return counts
 
-    def examples(self, documents: Any, order: Iterable[int]) -> Iterator[Example]:
-        """Yield the right answers of the documents that can be used."""
-        for texts, gold in self._asked(documents, order):
-            example = self._example(*texts[gold], gold)
-            if example is not None:
-                yield example
+    def questions(self, documents: Any, order: Iterable[int], *, only_gold: bool = False) -> Iterator[Question]:
+        """Yield the documents that can be used, with all their choices or the right one alone."""
+        for texts, gold in self._labelled(documents, order):
+            texts = texts[gold : gold + 1] if only_gold or self._settings.answer == "head" else texts
+            choices = [choice for text in texts if (choice := self._example(*text, gold))]
+            if len(choices) == len(texts):
+                yield Question(tuple(choices), gold)
 
-    def questions(self, documents: Any, order: Iterable[int]) -> Iterator[Question]:
-        """Yield all choices of the documents that can be used."""
-        for texts, gold in self._asked(documents, order):
-            asked = texts[gold : gold + 1] if self._settings.answer == "head" else texts
-            choices = [self._example(*text, gold) for text in asked]
-            if None not in choices:
-                yield Question(tuple(choice for choice in choices if choice is not None), gold)
-
-    def _asked(self, documents: Any, order: Iterable[int]) -> Iterator[tuple[list[tuple[str, str]], int]]:
+    def _labelled(self, documents: Any, order: Iterable[int]) -> Iterator[tuple[list[tuple[str, str]], int]]:
         """Yield ``(context, answer)`` of every choice, and which is right."""
         for number in order:
             document = documents[number]
@@ -171,7 +164,7 @@ class _Reader:
                 self.counts["empty"] += 1
                 continue
             try:
-                texts, gold = self._put(document)
+                texts, gold = self._requests(document)
             except Exception as error:  # a task's own code can raise anything
                 task = self._task.config.task
                 raise LnbenchError(f"task {task}: row {number} cannot be read: {error!r}") from error
@@ -182,7 +175,7 @@ class _Reader:
             else:
                 yield texts, gold
 
-    def _put(self, document: Any) -> tuple[list[tuple[str, str]], int | None]:
+    def _requests(self, document: Any) -> tuple[list[tuple[str, str]], int | None]:
         """Return the requests that lm-eval would make of a document."""
         task = self._task
         context = task.fewshot_context(document, 0)
@@ -191,21 +184,18 @@ class _Reader:
             requests = task.construct_requests(document, context)[: len(choices)]
             gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
             if self._settings.answer == "head":
-                self._count_classes(len(choices))
+                self.classes = self.classes or len(choices)
+                if len(choices) != self.classes:
+                    raise LnbenchError(f"rows have {self.classes} and {len(choices)} choices; a head needs one number")
             return [request.args[:2] for request in requests], _index(gold, choices)
         target = task.doc_to_target(document)
         answers = target if isinstance(target, list) else [target]
-        answer = next((str(one) for one in answers if one is not None and str(one).strip()), None)
+        answer = next((str(text) for text in answers if text is not None and str(text).strip()), None)
         if answer is None:
             return [], None
         if self._kind == "generate_until":
             answer = task.config.target_delimiter + answer
         return [(context, answer)], 0
-
-    def _count_classes(self, choices: int) -> None:
-        self.classes = self.classes or choices
-        if choices != self.classes:
-            raise LnbenchError(f"rows have {self.classes} and {choices} choices; a head needs one number")
 
     def _example(self, context: str, answer: str, gold: int) -> Example | None:
         """Tokenise as lm-eval's ``hf`` does, to at most ``max_length``."""
@@ -236,13 +226,6 @@ def _index(gold: Any, choices: Sequence[str]) -> int | None:
     return int(gold) if gold is not None and 0 <= gold < len(choices) else None
 
 
-def _order(rows: int, settings: TrainingSettings) -> list[int]:
-    order = list(range(rows))
-    if settings.sample == "random":
-        random.Random(settings.seed).shuffle(order)
-    return order
-
-
 _REASONS = {
     "empty": "{} without text left out",
     "unlabelled": "{} without a label left out",
@@ -251,16 +234,15 @@ _REASONS = {
 }
 
 
-def _said(counts: dict[str, int]) -> str:
+def _listed(counts: dict[str, int]) -> str:
     return ", ".join(_REASONS[reason].format(count) for reason, count in counts.items())
 
 
 def _fingerprint(training: Sequence[Example], validation: Sequence[Question]) -> str:
     """Return 16 hexadecimal digits that change with any token or label."""
     digest = hashlib.sha256()
-    for example in training:
-        digest.update(np.asarray([example.label, example.answer, *example.tokens], dtype=np.int64).tobytes())
-    for question in validation:
-        for example in question.choices:
-            digest.update(np.asarray([question.gold, example.answer, *example.tokens], dtype=np.int64).tobytes())
+    labelled = [(example.label, example) for example in training]
+    labelled += [(question.gold, choice) for question in validation for choice in question.choices]
+    for label, example in labelled:
+        digest.update(np.asarray([label, example.answer, *example.tokens], dtype=np.int64).tobytes())
     return digest.hexdigest()[:16]

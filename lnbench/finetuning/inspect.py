@@ -15,14 +15,12 @@ from transformers.pytorch_utils import Conv1D
 
 from lnbench.choices import needs_of, select
 from lnbench.errors import LnbenchError
-from lnbench.finetuning.projections import Projection, place
+from lnbench.finetuning.projections import Projection, ProjectionPlace, places
 from lnbench.finetuning.trained_neurons import RANDOM
 from lnbench.host import get_host
 from lnbench.model.sites import Sites, locate
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus
-
-_PROJECTIONS: tuple[Projection, ...] = ("gate", "up", "down")
 
 
 class NeuronChange(NamedTuple):
@@ -67,13 +65,15 @@ class WeightDrift:
         width = self.change.shape[1]
         order = self.change.flatten().argsort(descending=True, stable=True)[:count].tolist()
         return [
-            NeuronChange(layer, one, float(self.change[layer, one]), self._is_chosen(layer, one))
-            for layer, one in (divmod(number, width) for number in order)
-            if self.change[layer, one] > 0
+            NeuronChange(
+                layer,
+                neuron,
+                float(self.change[layer, neuron]),
+                self.chosen is not None and bool(self.chosen[layer, neuron]),
+            )
+            for layer, neuron in (divmod(number, width) for number in order)
+            if self.change[layer, neuron] > 0
         ]
-
-    def _is_chosen(self, layer: int, neuron: int) -> bool:
-        return self.chosen is not None and bool(self.chosen[layer, neuron])
 
 
 def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> WeightDrift:
@@ -92,35 +92,31 @@ def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> Weight
     if neurons is not None:
         neurons.check(neurons.model, sites.layers, sites.width)
     updates = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
-    own = torch.zeros_like(updates)
-    found: list[Projection] = []
-    for projection in _PROJECTIONS:
-        for layer, update, weights in _neuron_norms(sites, projection):
+    norms = torch.zeros_like(updates)
+    changed: list[Projection] = []
+    for projection, place in places(sites.architecture, sites.width).items():
+        for layer, update, weights in _neuron_norms(sites, place):
             updates[layer] += update
-            own[layer] += weights
-            found.append(projection)
+            norms[layer] += weights
+            changed.append(projection)
     chosen = None
     if neurons is not None:
         chosen = torch.zeros(sites.layers, sites.width, dtype=torch.bool)
         for layer, indices in neurons.union(neurons.languages).items():
             chosen[layer, indices] = True
-    change = (updates / own.clamp_min(torch.finfo(own.dtype).tiny)).sqrt()
-    return WeightDrift(tuple(dict.fromkeys(found)), updates, change, _attention_change(sites), chosen)
+    change = (updates / norms.clamp_min(torch.finfo(norms.dtype).tiny)).sqrt()
+    return WeightDrift(tuple(dict.fromkeys(changed)), updates, change, _attention_change(sites), chosen)
 
 
-def _neuron_norms(sites: Sites, projection: Projection) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _neuron_norms(sites: Sites, place: ProjectionPlace) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield ``(layer, squared norm of each neuron's update, and of its weights)`` for the layers that change there."""
-    row = sites.architecture
-    if projection == "up" and row.up is None and not row.fused:
-        return
-    one = place(row, sites.width, projection)
     for layer, block in enumerate(sites.blocks):
-        module = block.get_submodule(one.path)
+        module = block.get_submodule(place.path)
         if isinstance(module, LoraLayer):
-            part = slice(one.offset, one.offset + sites.width)
-            update = _update_norms(module, one.dim)[part]
+            neurons = slice(place.offset, place.offset + sites.width)
+            update = _update_norms(module, place.dim)[neurons]
             if update.any():
-                yield layer, update, _weight(module).square().sum(1 - one.dim)[part].cpu()
+                yield layer, update, _weight(module).square().sum(1 - place.dim)[neurons].cpu()
 
 
 def _attention_change(sites: Sites) -> Tensor:
@@ -171,20 +167,20 @@ class SelectionDrift:
         """
         if self.trained is None or language not in self.trained:
             return None
-        before, after = (self.trained.compare(one)[language].intersection for one in (self.before, self.after))
-        return before, after
+        before, after = (self.trained.compare(selected)[language] for selected in (self.before, self.after))
+        return before.intersection, after.intersection
 
 
 def own_selector(trained: NeuronSet | None) -> dict[str, Any] | None:
     """Return the selector that chose the trained neurons; None if that is not known, or not here, or was chance."""
-    found = trained.selector if trained is not None else None
-    if found is None or found["name"] == RANDOM:
+    selector = trained.selector if trained is not None else None
+    if selector is None or selector["name"] == RANDOM:
         return None
     try:
-        get_host().resolve("selector", found)
+        get_host().resolve("selector", selector)
     except LnbenchError:
         return None
-    return dict(found)
+    return selector
 
 
 def selection_drift(
@@ -196,9 +192,6 @@ def selection_drift(
     selector: Any,
     trained: NeuronSet | None = None,
     tokens: int | None = None,
-    length: int = 128,
-    seed: int = 0,
-    progress: bool = True,
 ) -> SelectionDrift:
     """Collect Statistics without and with the adapter on the same text, and select neurons from both.
 
@@ -209,10 +202,7 @@ def selection_drift(
         languages: The languages that the selector compares.
         selector: A name such as ``lape:top_fraction=0.01``, the ``selector`` of a NeuronSet, or an object.
         trained: The neurons that were trained (``neurons.json`` in the adapter's folder).
-        tokens: Budget a language; all of the corpus if None.
-        length: Tokens in a block, BOS included.
-        seed: Seed of the documents' order.
-        progress: Show progress bars.
+        tokens: Budget per language; all of the corpus if None.
 
     Raises:
         LnbenchError: no adapter, and as :func:`lnbench.statistics.corpus_statistics.collect_corpus` and
@@ -223,22 +213,11 @@ def selection_drift(
     chosen = get_host().resolve("selector", selector)
     needs = needs_of(chosen)
     reading = Reading(
-        corpus=corpus,
-        tokens=tokens,
-        length=length,
-        seed=seed,
-        batch_levels=needs.batch_levels,
-        measures=needs.measures,
+        corpus=corpus, tokens=tokens, length=128, batch_levels=needs.batch_levels, measures=needs.measures
     )
 
     def selected() -> NeuronSet:
-        return select(
-            chosen,
-            {
-                language: collect_corpus(adapted, tokenizer, language, reading, progress=progress)
-                for language in languages
-            },
-        )
+        return select(chosen, {name: collect_corpus(adapted, tokenizer, name, reading) for name in languages})
 
     with adapted.disable_adapter():
         before = selected()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,7 @@ class FinetuneJob(ModelArgs, NeuronSource):
         return fingerprint(self.request())
 
     def run(self, *, wait: bool = False) -> Path:
-        """Train, or go on with an interrupted training, or return what is finished.
+        """Train, or resume an interrupted training, or return what is finished.
 
         Args:
             wait: For another process that trains in the same folder, in place of an error.
@@ -166,14 +165,16 @@ class FinetuneJob(ModelArgs, NeuronSource):
         """
         content_hash.forget()
         request = self.request()
-        self._claim()
+        # Names with a dot are the lock, and files that another process is about to rename.
+        if next(self.out.glob("[!.]*"), None) and record.read(self.out) is None:
+            raise LnbenchError(f"{self.out} is not empty and holds no training: choose another folder for the adapter")
         with exclusive_lock(self.out, wait=wait):
             before = record.read(self.out)
             if before is None:
                 record.update(self.out, finished=False, request=request)
-            elif changed := record.differences(before.get("request"), request):
+            elif changes := record.differences(before.get("request"), request):
                 raise LnbenchError(
-                    f"{self.out} holds the training of another request ({'; '.join(changed)}): choose another folder, "
+                    f"{self.out} holds the training of another request ({'; '.join(changes)}): choose another folder, "
                     "or delete this one"
                 )
             elif before.get("finished"):
@@ -184,22 +185,11 @@ class FinetuneJob(ModelArgs, NeuronSource):
                 shutil.rmtree(folder, ignore_errors=True)
         return adapter
 
-    def _claim(self) -> None:
-        """Make the folder, unless it is somebody else's."""
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            # Names with a dot are the lock, and files that another process is about to rename.
-            foreign = [path for path in self.out.iterdir() if not path.name.startswith(".")]
-        except OSError as error:
-            raise LnbenchError(f"cannot use {self.out} for the adapter: {error.strerror or error}") from error
-        if foreign and record.read(self.out) is None:
-            raise LnbenchError(f"{self.out} is not empty and holds no training: choose another folder for the adapter")
-
     def _train(self) -> Path:
         from transformers import set_seed
 
         from lnbench.finetuning.data import prepare
-        from lnbench.finetuning.quantized import keep_trainable
+        from lnbench.finetuning.training import keep_trainable
         from lnbench.lm import LNBenchLM
 
         finetuner = get_host().resolve("finetuner", self.choice)
@@ -208,20 +198,13 @@ class FinetuneJob(ModelArgs, NeuronSource):
         neurons = self._neurons(lm)
         if callable(check := getattr(finetuner, "check", None)):
             check(lm.model, neurons)
-        data = prepare(
-            self.rows, lm, self.training, include_path=Path(self.include_path) if self.include_path else None
-        )
+        data = prepare(self.rows, lm, self.training, include_path=self.include_path)
         made_from = {"model": lm.described, "data": data.account}
-        before = record.read(self.out) or {}
-        if changed := [
-            line
-            for name, now in made_from.items()
-            if name in before
-            for line in record.differences(before[name], now, name)
-        ]:
+        before = {name: part for name, part in (record.read(self.out) or {}).items() if name in made_from}
+        if before and (changes := record.differences(before, made_from)):
             raise LnbenchError(
-                f"{self.out} holds a training that began from something else ({'; '.join(changed)}): restore it, or "
-                "delete the folder"
+                f"cannot resume in {self.out}: its inputs changed since it started ({'; '.join(changes)}); restore "
+                "them, or delete the folder to start over"
             )
         record.update(self.out, **made_from, neurons=neurons.fingerprint if neurons else None)
         set_seed(self.training.seed)
@@ -230,25 +213,18 @@ class FinetuneJob(ModelArgs, NeuronSource):
 
     def _neurons(self, lm: LNBenchLM) -> NeuronSet | None:
         from lnbench.lm.experiment import Experiment
+        from lnbench.statistics.store import MANIFEST
 
         if self.neurons is None and self.selector is None:
             return None
-        found = lm.artifacts.neurons(
-            Experiment(**{name: value for name, value in given(self, NeuronSource).items() if value is not None})
-        )
-        if not (self.other_model or self._is_of(found, lm.described)):
+        source = {name: value for name, value in given(self, NeuronSource).items() if value is not None}
+        neurons = lm.artifacts.neurons(Experiment(**source))
+        # A model is known by its name without the folder, or by the weights that Statistics were made with.
+        names = {Path(name).name.casefold() for name in (neurons.model, lm.described["model"])}
+        selected_in = read_json(Path(self.statistics, MANIFEST)) if self.selector and self.statistics else {}
+        if not (self.other_model or len(names) == 1 or selected_in.get("weights") == lm.described["weights"]):
             raise LnbenchError(
-                f"these neurons were found in {found.model}, not in {lm.described['model']}: choose neurons of this "
+                f"these neurons were found in {neurons.model}, not in {lm.described['model']}: choose neurons of this "
                 "model; if it is a copy of that one, or close to it, say so with --other-model (other_model=True)"
             )
-        return found
-
-    def _is_of(self, found: NeuronSet, described: Mapping[str, Any]) -> bool:
-        """Whether neurons are the described model's: by its name without the folder, or by the Statistics' weights."""
-        from lnbench.statistics.store import MANIFEST
-
-        if Path(found.model).name.casefold() == Path(described["model"]).name.casefold():
-            return True
-        if self.neurons is not None or self.statistics is None:
-            return False
-        return bool(read_json(Path(self.statistics, MANIFEST))["weights"] == described["weights"])
+        return neurons

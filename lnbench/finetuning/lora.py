@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.masked_linear import RestrictedFactor
-from lnbench.finetuning.projections import Factor, Projection, place
+from lnbench.finetuning.projections import Factor, Projection, place, places
 from lnbench.finetuning.trained_neurons import name_of
 from lnbench.model.sites import Sites, locate
 from lnbench.neurons import NeuronSet
@@ -109,13 +109,13 @@ def _kept(
     if neurons is None:
         return {}
     neurons.check(name_of(sites.model), sites.layers, sites.width)
-    places = [place(sites.architecture, sites.width, projection) for projection in dict.fromkeys(projections)]
+    trained = [place(sites.architecture, sites.width, projection) for projection in dict.fromkeys(projections)]
     kept: dict[str, tuple[Factor, Tensor]] = {}
     for layer, indices in neurons.union(neurons.languages).items():
-        for one in places:
-            name = f"{sites.architecture.blocks}.{layer}.{one.path}"
+        for path, factor, offset in trained:
+            name = f"{sites.architecture.blocks}.{layer}.{path}"
             before = kept[name][1] if name in kept else indices.new_empty(0)
-            kept[name] = (one.factor, torch.cat([before, indices + one.offset]))
+            kept[name] = (factor, torch.cat([before, indices + offset]))
     return kept
 
 
@@ -135,24 +135,18 @@ def count_parameters(adapted: nn.Module) -> Counts:
     such a projection, shared by its neurons, counts among the rest.
     """
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    sites = locate(adapted)
+    # A fused projection is the place of two.
+    factors = {(place.path, place.factor) for place in places(sites.architecture, sites.width).values()}
     of_neurons = sum(
         parameter.numel()
-        for factor in _neuron_factors(adapted)
-        for parameter in factor.parameters()
+        for block in sites.blocks
+        for path, factor in factors
+        if isinstance(module := block.get_submodule(path), LoraLayer)
+        for parameter in getattr(module, factor).parameters()
         if parameter.requires_grad
     )
     return Counts(trainable, of_neurons)
-
-
-def _neuron_factors(adapted: nn.Module) -> Iterator[nn.Module]:
-    """Yield the factors with a row or column per neuron, of the feed-forward modules that are adapted."""
-    sites = locate(adapted)
-    row = sites.architecture
-    factors: dict[str | None, Factor] = {row.before: "lora_B", row.up: "lora_B", row.after: "lora_A"}
-    for block in sites.blocks:
-        for path, factor in factors.items():
-            if path is not None and isinstance(module := block.get_submodule(path), LoraLayer):
-                yield getattr(module, factor)
 
 
 def save_adapter(adapted: PeftModel, folder: str | Path, neurons: NeuronSet | None = None) -> Path:

@@ -82,23 +82,15 @@ class RestrictedFactor(nn.Module):
         entries: Tensor = self.entries
         if torch.is_autocast_enabled(x.device.type):
             # As autocast does for a plain linear map; it does not look into a function of one's own.
-            x, entries = (one.to(torch.get_autocast_dtype(x.device.type)) for one in (x, entries))
+            x, entries = (tensor.to(torch.get_autocast_dtype(x.device.type)) for tensor in (x, entries))
         product: Tensor = _Product.apply(x, entries, self.kept, self.dim, self._size)  # type: ignore[no-untyped-call]
         return product
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.weight if keep_vars else self.weight.detach()
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        missing_keys, _, error_msgs = arguments[-3:]
         full = state_dict.get(prefix + "weight")
         if full is None:
             missing_keys.append(prefix + "weight")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lnbench.finetuning.data import Example, Question, TrainingData
 from lnbench.lm.head import LaidOut, Pooling, read_hidden
-from lnbench.lm.scoring import Batch, TokenRow
+from lnbench.lm.scoring import Batch, TokenRow, collate, read_scores
 from lnbench.model.logits import logits_at, pad_right
 from lnbench.model.sites import locate, transformer_body
 
@@ -23,8 +22,8 @@ IGNORED = -100
 class Objective(nn.Module):
     """An adapted model and what it is trained for.
 
-    ``forward`` takes what :meth:`collate` makes, on any device, and returns the loss in nats, a mean over the labels of
-    all forward passes that one optimiser step is split into (``num_items_in_batch``).
+    ``forward`` takes what ``collate`` makes of examples, on any device, and returns the loss in nats, a mean over the
+    labels of all forward passes that one optimiser step is split into (``num_items_in_batch``).
     """
 
     accepts_loss_kwargs = True  # for transformers' Trainer: forward takes num_items_in_batch
@@ -39,10 +38,6 @@ class Objective(nn.Module):
     def device(self) -> torch.device:
         """Where the model reads its tokens."""
         return next(self.adapted.parameters()).device
-
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Stack examples as one batch of tensors."""
-        raise NotImplementedError
 
     def measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
         """Return ``loss`` (nats, a mean) and ``accuracy`` over questions, without dropout."""
@@ -81,44 +76,35 @@ class TextObjective(Objective):
 
     def forward(self, input_ids: Tensor, labels: Tensor, num_items_in_batch: Tensor | None = None) -> dict[str, Tensor]:
         """Return ``loss``, from :meth:`collate`'s tensors."""
-        given = input_ids.device
-        input_ids, labels = input_ids.to(self.device), labels.to(self.device)
-        wanted = labels != IGNORED
-        targets = labels[wanted]
-        logits = logits_at(self.adapted, input_ids, wanted)
-        total = cross_entropy(logits.float(), targets.to(logits.device), reduction="sum").to(given)
+        has_loss = labels != IGNORED
+        targets = labels[has_loss]
+        logits = logits_at(self.adapted, input_ids.to(self.device), has_loss.to(self.device))
+        total = cross_entropy(logits.float(), targets.to(logits.device), reduction="sum").to(input_ids.device)
         return {"loss": total / (len(targets) if num_items_in_batch is None else num_items_in_batch)}
 
     def _measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
-        scores = self._scores([choice for question in questions for choice in question.choices], batch_size)
+        scores = iter(self._scores([choice for question in questions for choice in question.choices], batch_size))
         loss, tokens, right = 0.0, 0, 0
         for question in questions:
-            own = [next(scores) for _ in question.choices]
-            likelihoods = [likelihood for likelihood, _ in own]
+            likelihoods, are_greedy = zip(*(next(scores) for _ in question.choices), strict=True)
             loss -= likelihoods[question.gold]
             tokens += question.choices[question.gold].answer
-            best = max(range(len(own)), key=likelihoods.__getitem__)
-            right += best == question.gold if len(own) > 1 else own[0][1]
+            right += likelihoods.index(max(likelihoods)) == question.gold if len(likelihoods) > 1 else are_greedy[0]
         return {"loss": loss / tokens, "accuracy": right / len(questions)}
 
-    def _scores(self, examples: Sequence[Example], batch_size: int) -> Iterator[tuple[float, bool]]:
-        """Return each answer's log-likelihood, and whether greedy decoding would give it.
-
-        Choices of one token after the same prompt share a row.
-        """
-        shared: dict[tuple[int, ...], list[int]] = {}
-        for number, example in enumerate(examples):
-            shared.setdefault((example.answer, *example.tokens[:-1]), []).append(number)
-        found: dict[int, tuple[float, bool]] = {}
-        for some in _batches(sorted(shared, key=len, reverse=True), batch_size):
-            batch = Batch.of([TokenRow(list(key[1:]), key[0]) for key in some], self.device)
-            logits = logits_at(self.adapted, batch.ids, batch.scored).float().log_softmax(-1).cpu()
-            for key, own in zip(some, torch.split(logits, [key[0] for key in some]), strict=True):
-                for number in shared[key]:
-                    target = torch.tensor(examples[number].tokens[-key[0] :])
-                    likelihood = own.gather(1, target[:, None]).sum()
-                    found[number] = (float(likelihood), bool((own.argmax(-1) == target).all()))
-        return iter([found[number] for number in range(len(examples))])
+    def _scores(self, examples: Sequence[Example], batch_size: int) -> list[tuple[float, bool]]:
+        """Return each answer's log-likelihood, and whether greedy decoding would give it; batched as in evaluation."""
+        requests = [
+            (None, example.tokens[: -example.answer], example.tokens[-example.answer :]) for example in examples
+        ]
+        collator = collate(requests, share=True)
+        scores: list[tuple[float, bool]] = []
+        for chunk in collator.get_batched(n=batch_size):
+            rows = [TokenRow((context + answer)[:-1], len(answer)) for _, context, answer in chunk]
+            batch = Batch.of(rows, self.device)
+            logits = logits_at(self.adapted, batch.ids, batch.scored)
+            scores += [score for _, score in read_scores(collator, chunk, batch, logits, torch.float32)]
+        return list(collator.get_original(scores))
 
 
 class HeadObjective(Objective):
@@ -127,12 +113,14 @@ class HeadObjective(Objective):
     def __init__(self, adapted: nn.Module, data: TrainingData) -> None:
         super().__init__(adapted)
         assert data.classes is not None
-        self._body = [transformer_body(locate(adapted).model)]  # in a list, or it would be a second submodule
+        model: Any = locate(adapted).model
+        self._body = [transformer_body(model)]  # in a list, or it would be a second submodule
         settings = data.settings
         self.pooling = Pooling("paper", settings.max_length, data.pad) if settings.pooling == "paper" else Pooling()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings.seed)
-            self.head = nn.Linear(_hidden_size(adapted), data.classes)
+            # Some bodies end in another width than that of their blocks: what counts is what the output head reads.
+            self.head = nn.Linear(model.get_output_embeddings().in_features, data.classes)
         self.head.to(self.device)
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -159,30 +147,21 @@ class HeadObjective(Objective):
     def _logits(self, texts: LaidOut) -> Tensor:
         hidden = read_hidden(self._body[0], texts)
         # The head is scored in float32, so it is trained in float32, whatever the rest is.
-        with torch.autocast(hidden.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
+        with torch.autocast(hidden.device.type, enabled=False):
             logits: Tensor = self.head(hidden.float().to(self.head.weight.device))
         return logits
 
     def _measure(self, questions: Sequence[Question], batch_size: int) -> dict[str, float]:
         loss, right = 0.0, 0
         ordered = sorted(questions, key=lambda question: -len(question.choices[0].tokens))
-        for some in _batches(ordered, batch_size):
-            texts = self.pooling.lay_out([question.choices[0].tokens for question in some], self.device)
-            gold = torch.tensor([question.gold for question in some])
+        for start in range(0, len(ordered), batch_size):
+            chunk = ordered[start : start + batch_size]
+            texts = self.pooling.lay_out([question.choices[0].tokens for question in chunk], self.device)
+            gold = torch.tensor([question.gold for question in chunk])
             logits = self._logits(texts).cpu()
             loss += float(cross_entropy(logits, gold, reduction="sum"))
             right += int((logits.argmax(-1) == gold).sum())
         return {"loss": loss / len(questions), "accuracy": right / len(questions)}
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _hidden_size(adapted: nn.Module) -> int:
-    """Return what the output head reads: some bodies end in another width than that of their blocks."""
-    model: Any = locate(adapted).model
-    return int(model.get_output_embeddings().in_features)
 
 
 def objective_of(adapted: nn.Module, data: TrainingData) -> TextObjective | HeadObjective:

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lnbench.errors import LnbenchError, unknown
-from lnbench.formats import first_error
+from lnbench.errors import unknown
+from lnbench.settings import Names, Settings
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Settings):
     """The numbers of one training run. Steps are optimiser steps.
 
     Raises:
         LnbenchError: an unknown name, or a value that does not fit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    subject = "training setting "
 
     answer: Literal["prompt", "head"] = Field(
         default="prompt", description="how the task is answered: by the likelihood of text, or by a classification head"
@@ -65,19 +65,7 @@ class TrainingSettings(BaseModel):
     seed: int = Field(
         default=0, ge=0, description="of the head, dropout and the order of the rows; the fine-tuner has its own"
     )
-    report_to: tuple[str, ...] = Field(default=(), description="any of Trainer's: tensorboard+wandb …")
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            problem = first_error(error, with_value=True, known=type(self).model_fields)
-            raise LnbenchError(f"training setting {problem}") from error
-
-    @field_validator("report_to", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(filter(None, value.split("+"))) if isinstance(value, str) else value
+    report_to: Names = Field(default=(), description="any of Trainer's: tensorboard+wandb …")
 
     @field_validator("examples", "head_lr", "max_steps", "eval_steps", "patience", "save_steps", mode="before")
     @classmethod

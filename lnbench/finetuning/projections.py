@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.model.architectures import Architecture
@@ -16,9 +16,9 @@ class ProjectionPlace(NamedTuple):
 
     path: str
     """The module, from the block."""
-    factor: Factor
-    """The LoRA factor with one row (``lora_B``) or column (``lora_A``) a neuron."""
-    offset: int
+    factor: Factor = "lora_B"
+    """The LoRA factor with one row (``lora_B``) or column (``lora_A``) per neuron."""
+    offset: int = 0
     """The row of neuron 0."""
 
     @property
@@ -27,20 +27,25 @@ class ProjectionPlace(NamedTuple):
         return 0 if self.factor == "lora_B" else 1
 
 
+def places(row: Architecture, width: int) -> dict[Projection, ProjectionPlace]:
+    """Return where each projection is; in a plain block ``gate`` is the one before the non-linearity, and no ``up``."""
+    up = ProjectionPlace(row.before, offset=width) if row.fused else ProjectionPlace(row.up or "")
+    here: dict[Projection, ProjectionPlace] = {
+        "gate": ProjectionPlace(row.before),
+        "up": up,
+        "down": ProjectionPlace(row.after, "lora_A"),
+    }
+    return {name: place for name, place in here.items() if place.path}
+
+
 def place(row: Architecture, width: int, projection: Projection) -> ProjectionPlace:
-    """Return where ``gate`` (in a plain block, the projection before the non-linearity), ``up`` or ``down`` is.
+    """Return where one projection is.
 
     Raises:
         LnbenchError: ``up`` of a plain block, or another name.
     """
-    if projection == "gate":
-        return ProjectionPlace(row.before, "lora_B", 0)
-    if projection == "down":
-        return ProjectionPlace(row.after, "lora_A", 0)
-    if projection != "up":
-        raise unknown("projection", projection, ("gate", "up", "down"))
-    if row.fused:
-        return ProjectionPlace(row.before, "lora_B", width)
-    if row.up is None:
+    if projection not in get_args(Projection):
+        raise unknown("projection", projection, get_args(Projection))
+    if projection not in (here := places(row, width)):
         raise LnbenchError("this model's feed-forward blocks are not gated, so they have no up projection")
-    return ProjectionPlace(row.up, "lora_B", 0)
+    return here[projection]

@@ -13,7 +13,6 @@ from lnbench.neurons import NeuronSet, draw_random
 
 RANDOM = "random"
 _RANDOM_LIKE = "random-like-"
-_KEYWORDS = "random, random-like-…, all, none"
 
 
 def no_neurons(model: nn.Module) -> NeuronSet:
@@ -61,14 +60,11 @@ def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> Neur
     named = neurons.languages if languages == RANDOM else languages.removeprefix(_RANDOM_LIKE).split("+")
     _check(neurons, named)
     if not is_random:
-        return NeuronSet(
-            name, layers, width, {one: neurons[one] for one in named}, neurons.selector, neurons.statistics
-        )
-    own = torch.zeros(layers, width, dtype=torch.bool)
-    for one in named:
-        own |= neurons.mask(one)
+        chosen = {language: neurons[language] for language in named}
+        return NeuronSet(name, layers, width, chosen, neurons.selector, neurons.statistics)
+    taken = torch.stack([neurons.mask(language) for language in named]).any(0)
     selector = {"name": RANDOM, "parameters": {"like": f"{neurons.fingerprint} {'+'.join(named)}", "seed": seed}}
-    return NeuronSet.from_masks(name, {RANDOM: draw_random(RANDOM, own.sum(1), own, seed)}, selector)
+    return NeuronSet.from_masks(name, {RANDOM: draw_random(RANDOM, taken.sum(1), taken, seed)}, selector)
 
 
 def _check(neurons: NeuronSet, named: list[str]) -> None:
@@ -76,10 +72,11 @@ def _check(neurons: NeuronSet, named: list[str]) -> None:
         raise LnbenchError(
             "languages=… needs neurons: pass --neurons FILE or --selector (without, only 'all' and 'none' work)"
         )
-    for one in named:
-        if one not in neurons:
-            raise unknown("language", one, neurons.languages, f"Or choose by a word: {_KEYWORDS}")
-    empty = [one for one in named if not neurons.count(one)]
+    for language in named:
+        if language not in neurons:
+            hint = "Or choose by a word: random, random-like-…, all, none"
+            raise unknown("language", language, neurons.languages, hint)
+    empty = [language for language in named if not neurons.count(language)]
     if len(empty) == len(named):
         raise LnbenchError(f"{' and '.join(named)} has no neurons to train; languages=none trains the attention alone")
     if empty:

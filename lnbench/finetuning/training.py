@@ -24,7 +24,6 @@ from lnbench.finetuning.data import TrainingData
 from lnbench.finetuning.lora import count_parameters
 from lnbench.finetuning.objectives import HeadObjective, Objective, objective_of
 from lnbench.finetuning.presets import TrainingSettings
-from lnbench.finetuning.quantized import keep_trainable
 from lnbench.finetuning.training_log import LogFile, plot
 from lnbench.lm.head import FILE as HEAD_FILE
 from lnbench.lm.head import save_head
@@ -37,6 +36,27 @@ _FULL_DISK = (OSError, RuntimeError, SafetensorError)
 """What Python, torch and safetensors raise when a file cannot be written."""
 _MEASUREMENTS = 10
 _LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbytes")
+
+
+def keep_trainable(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking a model's 4-bit weights for fast inference, which it does on some CPUs.
+
+    It does so in the first forward pass in evaluation mode, for good, and what it computes from repacked weights has
+    no gradient. Call this before any forward pass.
+
+    Raises:
+        LnbenchError: it is too late.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+                raise LnbenchError(
+                    "bitsandbytes repacked the 4-bit weights in an earlier forward pass, so they have no gradient; "
+                    "reload the model"
+                )
+            module.support_avx512bf16_for_cpu = False
 
 
 def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output_dir: Path) -> None:  # noqa: ARG001 - the contract
@@ -57,7 +77,10 @@ def train_adapter(adapted: nn.Module, tokenizer: Any, data: TrainingData, output
     """
     started = time.monotonic()
     settings = data.settings
-    _check_alone()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LnbenchError(
+            "fine-tuning runs in one process; a model too large for one GPU is spread by --model-args parallelize=True"
+        )
     keep_trainable(adapted)
     objective = objective_of(adapted, data)
     counts = count_parameters(adapted)
@@ -115,12 +138,12 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         )
 
     def run(self) -> None:
-        """Train, or go on where an earlier process stopped; then measure, if the last step was not measured."""
+        """Train, from where an earlier process stopped if one did; then measure, unless the last step is measured."""
         checkpoint = self._last_checkpoint()
         if checkpoint is not None and read_json(checkpoint / _COMPLETE)["finished"]:
             self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
             self._load_from_checkpoint(str(checkpoint))
-            self._log.start(self.state)
+            self._log.on_train_begin(self.args, self.state, self.control)
             if self.args.load_best_model_at_end:
                 self._load_best_model()
         else:
@@ -132,42 +155,36 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
 
     def results(self) -> dict[str, Any]:
         """Return the steps, and the measures before and after, as JSON data."""
-        measures = self._measures()
-        named = {"before": measures[:1], "after": measures[-1:]}
-        best = {}
-        if self.args.load_best_model_at_end and self.state.best_global_step:
-            best = {"best_step": self.state.best_global_step}
-            named["after"] = [row for row in measures if row["step"] == self.state.best_global_step]
-        return {
-            "steps": self.state.global_step,
-            **best,
-            **{
-                when: {name: row[f"eval_{name}"] for name in ("loss", "accuracy")}
-                for when, rows in named.items()
-                for row in rows
-            },
-        }
+        results: dict[str, Any] = {"steps": self.state.global_step}
+        if measures := self._measures():
+            last = measures[-1]
+            if self.args.load_best_model_at_end and (best := self.state.best_global_step):
+                results["best_step"] = best
+                last = next(row for row in measures if row["step"] == best)
+            for when, row in {"before": measures[0], "after": last}.items():
+                results[when] = {name: row[f"eval_{name}"] for name in ("loss", "accuracy")}
+        return results
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure on the validation questions; no random numbers are drawn, so training continues as without it."""
-        found = self.model.measure(self._data.validation, self.args.per_device_eval_batch_size)
-        metrics = {f"eval_{name}": value for name, value in found.items()}
+        measures = self.model.measure(self._data.validation, self.args.per_device_eval_batch_size)
+        metrics = {f"eval_{name}": value for name, value in measures.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Work as Trainer's; the head learns at a rate of its own, if it is given one."""
+        """Do as Trainer; the head learns at a rate of its own, if it is given one."""
         head_lr = self._data.settings.head_lr
-        new = self.optimizer is None
+        is_new = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        if new and head_lr is not None and isinstance(self.model, HeadObjective):
-            own = {id(parameter) for parameter in self.model.head.parameters()}
+        if is_new and head_lr is not None and isinstance(self.model, HeadObjective):
+            of_head = {id(parameter) for parameter in self.model.head.parameters()}
             for group in list(optimizer.param_groups):
-                mine = [parameter for parameter in group["params"] if id(parameter) in own]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
-                if mine:
-                    optimizer.add_param_group({**group, "params": mine, "lr": head_lr})
+                head = [parameter for parameter in group["params"] if id(parameter) in of_head]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in of_head]
+                if head:
+                    optimizer.add_param_group({**group, "params": head, "lr": head_lr})
         return optimizer
 
     def _measures(self) -> list[dict[str, Any]]:
@@ -181,19 +198,19 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, **_: Any) -> None:
         assert output_dir is not None
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in self._trained().items()}
         save_file(tensors, Path(output_dir) / _WEIGHTS)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        found, wanted = load_file(Path(resume_from_checkpoint) / _WEIGHTS), self._trained()
-        if {name: value.shape for name, value in found.items()} != {name: one.shape for name, one in wanted.items()}:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *_: Any) -> None:
+        stored, trained = load_file(Path(resume_from_checkpoint) / _WEIGHTS), self._trained()
+        if {name: value.shape for name, value in stored.items()} != {name: now.shape for name, now in trained.items()}:
             raise LnbenchError(f"{resume_from_checkpoint} is of another adapter; delete the folder to start over")
         with torch.no_grad():
-            for name, parameter in wanted.items():
-                parameter.copy_(found[name])
+            for name, parameter in trained.items():
+                parameter.copy_(stored[name])
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"))
@@ -216,13 +233,6 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
             for path in Path(self.args.output_dir).glob(f"{record.CHECKPOINTS}/{_COMPLETE}")
         }
         return folders[max(folders)] if folders else None
-
-
-def _check_alone() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise LnbenchError(
-            "fine-tuning runs in one process; a model too large for one GPU is spread by --model-args parallelize=True"
-        )
 
 
 def total_steps(examples: int, settings: TrainingSettings) -> int:

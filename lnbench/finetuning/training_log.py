@@ -36,17 +36,13 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
         self.path = path
         self.rows: list[dict[str, Any]] = []
 
-    def start(self, state: Any) -> None:
-        """Write what was logged up to the state."""
+    def on_train_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+        """Write what was logged before training starts; called by Trainer."""
         self.rows = [row for logged in state.log_history if (row := _row(logged))]
         with atomic_path(self.path) as temporary, jsonlines.open(temporary, "w") as file:
             file.write_all(self.rows)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the log where training starts; called by Trainer."""
-        self.start(state)
-
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_log(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         """Append what Trainer logged; called by Trainer.
 
         Raises:

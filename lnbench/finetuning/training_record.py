@@ -14,7 +14,6 @@ FILE = "training.json"
 CHECKPOINTS = "checkpoint-*"
 """Folders beside it, during training."""
 _ABOUT_WEIGHTS = ("dtype", "revision", "gguf_file", "load_in_4bit")
-_BITSANDBYTES = "bnb_4bit_"
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -30,18 +29,18 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def update(folder: Path, **parts: Any) -> None:
-    """Put parts into the record, and leave its others as they are."""
+    """Write parts of the record; its others stay as they are."""
     write_json(folder / FILE, {"format": FORMAT, **(read(folder) or {}), **parts})
 
 
-def base_model(found: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
+def base_model(record: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
     """Return the base model that a record names, and those of its model arguments that say how weights are read.
 
     A record can come from a stranger, so no other argument is taken from it: ``trust_remote_code`` would run code.
     """
-    request = (found or {}).get("request") or {}
-    given = request.get("model_args") or {}
-    kept = {name: value for name, value in given.items() if name in _ABOUT_WEIGHTS or name.startswith(_BITSANDBYTES)}
+    request = (record or {}).get("request") or {}
+    arguments = request.get("model_args") or {}
+    kept = {name: arguments[name] for name in arguments if name in _ABOUT_WEIGHTS or name.startswith("bnb_4bit_")}
     return request.get("model"), kept
 
 

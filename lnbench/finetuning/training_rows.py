@@ -11,7 +11,7 @@ Sources:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pydantic import Field
 
 from lnbench import task_data
 from lnbench.errors import LnbenchError, unknown
-from lnbench.files import tasks_dir
+from lnbench.lm.evaluate import Tasks
 from lnbench.task_data import XNLI, XQUAD, Answers, NliRow, QaRow, Source, data_folder, load_rows, local_file
 
 LANGUAGE = "en"
@@ -51,45 +51,38 @@ _SQUAD = Source(
 )
 
 
-def _xnli() -> dict[str, datasets.Dataset]:
-    folder = data_folder()
-    return {split: load_rows(_XNLI, LANGUAGE, split, folder) for split in ("train", "validation")}
-
-
-def _xquad() -> dict[str, datasets.Dataset]:
-    return {"train": task_data.xquad(lnbench_language=LANGUAGE, xquad_part="first80")["validation"]}
-
-
-def _squad() -> dict[str, datasets.Dataset]:
-    return {"train": load_rows(_SQUAD, LANGUAGE, "train", data_folder())}
-
-
 @dataclass(frozen=True)
 class RowSource:
     """Training rows for a task of lnbench."""
 
     task: str
     """Asked in words, for answers in text."""
-    rows: Callable[[], dict[str, datasets.Dataset]]
-    """The split ``train``, and ``validation`` where there is one."""
     text: tuple[str, ...]
     """Columns without which a row is empty."""
-    read: tuple[tuple[Source, str], ...]
-    """What the rows come from, and which split of it."""
+    source: Source
+    splits: Mapping[str, str]
+    """``train``, and ``validation`` where there is one, and the split of the source that each is."""
     head_task: str | None = None
     """Asked without words, for a classification head; None where answers are text only."""
 
+    def rows(self) -> dict[str, datasets.Dataset]:
+        """Read the splits.
 
+        Raises:
+            LnbenchError: rows that cannot be had.
+        """
+        if self.source is XQUAD:
+            return {"train": task_data.xquad(lnbench_language=LANGUAGE, xquad_part="first80")["validation"]}
+        return {name: load_rows(self.source, LANGUAGE, split, data_folder()) for name, split in self.splits.items()}
+
+
+_XNLI_SPLITS = {"train": "train", "validation": "validation"}
 SOURCES: dict[str, RowSource] = {
     "xnli": RowSource(
-        "lnbench_xnli_en",
-        _xnli,
-        ("premise", "hypothesis"),
-        ((_XNLI, "train"), (_XNLI, "validation")),
-        head_task="lnbench_xnli_pair_en",
+        "lnbench_xnli_en", ("premise", "hypothesis"), _XNLI, _XNLI_SPLITS, head_task="lnbench_xnli_pair_en"
     ),
-    "xquad": RowSource("lnbench_xquad_en", _xquad, ("context", "question"), ((XQUAD, "validation"),)),
-    "squad": RowSource("lnbench_xquad_en", _squad, ("context", "question"), ((_SQUAD, "train"),)),
+    "xquad": RowSource("lnbench_xquad_en", ("context", "question"), XQUAD, {"train": "validation"}),
+    "squad": RowSource("lnbench_xquad_en", ("context", "question"), _SQUAD, {"train": "train"}),
 }
 
 
@@ -102,7 +95,8 @@ def files_of(name: str) -> list[Path]:
     folder = data_folder()
     if folder is None or name not in SOURCES:
         return []
-    stems = [source.stem(LANGUAGE, split) for source, split in SOURCES[name].read]
+    rows = SOURCES[name]
+    stems = [rows.source.stem(LANGUAGE, split) for split in rows.splits.values()]
     return [path for stem in stems if (path := local_file(folder, stem))]
 
 
@@ -120,7 +114,7 @@ class Rows:
     """Columns without which a row is empty."""
 
 
-def open_rows(name: str, include_path: Path | None = None, *, head: bool = False) -> Rows:
+def open_rows(name: str, include_path: str | None = None, *, head: bool = False) -> Rows:
     """Open the task and the rows that ``name`` names.
 
     Args:
@@ -132,12 +126,12 @@ def open_rows(name: str, include_path: Path | None = None, *, head: bool = False
     Raises:
         LnbenchError: unknown name, a group, a task without a training split, or rows that cannot be had.
     """
+    if include_path is not None and not Path(include_path).is_dir():
+        raise LnbenchError(f"no folder of tasks: {include_path}")
+    manager = Tasks(include_path)
     source = SOURCES.get(name)
-    manager = _manager(include_path, include_defaults=False)
     if source is None:
-        # Indexing the thousands of tasks that lm-eval brings takes ten seconds.
-        known = name in manager.all_tasks
-        return _of_task(name, manager if known else _manager(include_path, include_defaults=True))
+        return _of_task(name, manager)
     splits = source.rows()
     splits["example"] = splits["train"].select(range(1))
     changes = {
@@ -152,12 +146,12 @@ def open_rows(name: str, include_path: Path | None = None, *, head: bool = False
     return Rows(task, splits["train"], splits.get("validation"), source.text)
 
 
-def _of_task(name: str, manager: TaskManager) -> Rows:
-    if name not in manager.all_subtasks:
-        if name in manager.all_tasks:
-            raise LnbenchError(f"{name} is a group of tasks; name one task to train on")
+def _of_task(name: str, manager: Tasks) -> Rows:
+    if not manager.has(name):
         hint = "Or the name of an lm-eval task with a training split (lm_eval ls tasks; your own: include_path)"
         raise unknown("training data", name, SOURCES, hint)
+    if name not in manager.all_subtasks:
+        raise LnbenchError(f"{name} is a group of tasks; name one task to train on")
     task = _build(manager, name, {})
     if not task.has_training_docs():
         raise LnbenchError(
@@ -168,19 +162,13 @@ def _of_task(name: str, manager: TaskManager) -> Rows:
     return Rows(task, task.training_docs(), validation, ())
 
 
-def _manager(include_path: Path | None, *, include_defaults: bool) -> TaskManager:
-    if include_path is not None and not include_path.is_dir():
-        raise LnbenchError(f"no folder of tasks: {include_path}")
-    folders = [str(tasks_dir()), *([str(include_path)] if include_path else [])]
-    return TaskManager(include_path=folders, include_defaults=include_defaults)
-
-
-def _build(manager: TaskManager, name: str, changes: dict[str, Any]) -> Any:
+def _build(manager: Tasks, name: str, changes: dict[str, Any]) -> Any:
     logger = logging.getLogger("lm_eval.api.task")
     level = logger.level
     logger.setLevel(logging.ERROR)  # its hint on --metadata is about evaluation
     try:
-        return manager.load({"group": "lnbench_training", "task": [{"task": name, **changes}]})["tasks"][name]
+        loaded = TaskManager.load(manager, {"group": "lnbench_training", "task": [{"task": name, **changes}]})
+        return loaded["tasks"][name]
     except LnbenchError:
         raise
     except Exception as error:  # the hub's client, and tasks' own code, raise anything

@@ -20,30 +20,22 @@ from lnbench.lm.compat import hash_args, silence
 class Answers(CacheHook):  # type: ignore[misc]
     """Answers by configuration and request, in a table of their own inside lm-eval's cache file."""
 
-    def __init__(self, store: SqliteDict | None) -> None:
+    def __init__(self, store: SqliteDict) -> None:
         super().__init__(None)
         self.configuration = ""
-        self._table: SqliteDict | None = None
-        if store is not None:
-            # JSON, as a file that someone hands over must not be able to run code; sqlitedict's default is pickle.
-            codec = {"encode": json.dumps, "decode": json.loads}
-            self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True, **codec)
-            silence(store)
-
-    @property
-    def enabled(self) -> bool:
-        """Whether lm-eval was given ``--use_cache``."""
-        return self._table is not None
+        # JSON, as a file that someone hands over must not be able to run code; sqlitedict's default is pickle.
+        codec = {"encode": json.dumps, "decode": json.loads}
+        self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True, **codec)
+        silence(store)
 
     def find(self, kind: str, request: Iterable[Any]) -> Any | None:
         """Return the answer kept for a request under the present configuration, or None."""
-        found = self._table.get(self._key(kind, request)) if self._table is not None else None
-        return tuple(found) if isinstance(found, list) else found
+        answer = self._table.get(self._key(kind, request))
+        return tuple(answer) if isinstance(answer, list) else answer
 
     def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
         """Keep an answer; lm-eval's models call this as they go."""
-        if self._table is not None:
-            self._table[self._key(attr, req)] = res
+        self._table[self._key(attr, req)] = res
 
     def _key(self, kind: str, request: Iterable[Any]) -> str:
         return str(hash_args(kind, [self.configuration, *request]))

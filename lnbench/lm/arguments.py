@@ -1,4 +1,4 @@
-"""Arguments as lm_eval's command line takes them."""
+"""Arguments as the command lines of lm_eval and lnbench take them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def format_model_args(arguments: Mapping[str, Any]) -> str:
 
     The corpus pattern's ``{lang}`` is written ``*``, since lm_eval takes a word with a brace for JSON.
     """
-    given = {key: value.replace("{lang}", "*") if key == "corpus" else value for key, value in arguments.items()}
-    if all(_is_plain(value) for value in given.values()):
-        return ",".join(f"{key}={value}" for key, value in given.items())
-    return json.dumps(given, ensure_ascii=False)
+    written = {key: value.replace("{lang}", "*") if key == "corpus" else value for key, value in arguments.items()}
+    if all(map(_is_plain, written.values())):
+        return ",".join(f"{key}={value}" for key, value in written.items())
+    return json.dumps(written, ensure_ascii=False)
 
 
 def option_words(settings: Settings, leave_out: Collection[str] = ()) -> list[str]:
@@ -30,7 +30,8 @@ def option_words(settings: Settings, leave_out: Collection[str] = ()) -> list[st
     for name, value in settings.model_dump(mode="json", exclude_defaults=True, exclude=set(leave_out)).items():
         option = f"--{option_of(type(settings), name).name}"
         if isinstance(value, dict) and option == "--set":
-            words += [word for key, one in value.items() for word in (option, f"{key}={_setting(one)}")]
+            for key, setting in value.items():
+                words += [option, f"{key}={setting if isinstance(setting, str) else json.dumps(setting)}"]
         elif isinstance(value, dict):
             words += [option, format_model_args(value)]
         elif value is True:
@@ -38,11 +39,6 @@ def option_words(settings: Settings, leave_out: Collection[str] = ()) -> list[st
         else:
             words += [option, "+".join(map(str, value)) if isinstance(value, list) else str(value)]
     return words
-
-
-def _setting(value: Any) -> str:
-    """Return a setting's value as ``--set`` reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_plain(value: Any) -> bool:

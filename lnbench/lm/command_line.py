@@ -8,13 +8,11 @@ from collections.abc import Sequence
 
 def complete(arguments: Sequence[str]) -> list[str]:
     """Return lm_eval's arguments with ``--model lnbench``, where no model is given."""
-    rest = list(arguments)
-    if rest[:1] == ["run"]:
-        rest = rest[1:]
-    if rest[:1] == ["--help"] or rest[:1] == ["-h"]:
+    rest = list(arguments[1:] if arguments[:1] == ["run"] else arguments)
+    if rest[:1] in (["--help"], ["-h"]):
         return ["run", "--help"]
-    given = {argument.partition("=")[0] for argument in rest}
-    added = [] if given & {"--model", "-M", "--config", "-C"} else ["--model", "lnbench"]
+    options = {word.partition("=")[0] for word in rest}
+    added = [] if options & {"--model", "-M", "--config", "-C"} else ["--model", "lnbench"]
     # lm_eval's parser takes a word with a brace for JSON; the corpus pattern has a spelling without.
     return ["run", *added, *(word if word.startswith("{") else word.replace("{lang}", "*") for word in rest)]
 

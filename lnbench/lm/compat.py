@@ -6,7 +6,7 @@ Written against lm-eval 0.4.13. :func:`apply` is called when :mod:`lnbench.lm` i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -17,15 +17,18 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import hash_args
 from lm_eval.api.task import Task
 from lm_eval.loggers import utils as loggers
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from sqlitedict import SqliteDict
 from torch.utils import collect_env
+from transformers import BitsAndBytesConfig
 
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.task_languages import MARK
 
-__all__ = ["apply", "hash_args", "is_single_task", "keep_requests", "our_tasks_included", "silence"]
+__all__ = ["PatchedHFLM", "apply", "hash_args", "is_single_task", "keep_requests", "our_tasks_included", "silence"]
+_BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
 
 
 @functools.cache
@@ -70,6 +73,28 @@ def our_tasks_included() -> Iterator[None]:
         TaskManager.__init__ = construct
 
 
+class PatchedHFLM(HFLM):  # type: ignore[misc]
+    """lm-eval's ``hf``, where it fails for reasons of its own."""
+
+    batch_schedule: float
+
+    def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
+        # Upstream divides by zero where there are fewer requests than batch sizes to try.
+        steps = self.batch_schedule
+        self.batch_schedule = min(steps, len(n_reordered_requests))
+        try:
+            return int(super()._batch_scheduler(pos, n_reordered_requests))
+        finally:
+            self.batch_schedule = steps
+
+    def _create_model(self, *args: Any, **options: Any) -> None:
+        # Upstream hands quantisation arguments on one by one, which transformers no longer takes.
+        quantization = {name: options.pop(name) for name in list(options) if name.startswith(_BITSANDBYTES)}
+        if quantization.get("load_in_4bit") or quantization.get("load_in_8bit"):
+            options["quantization_config"] = BitsAndBytesConfig(**quantization)
+        super()._create_model(*args, **options)
+
+
 def is_single_task(entry: Any) -> bool:
     """Return whether an entry of a TaskManager's index is one task; upstream has no public way to ask."""
     return entry.kind in (Kind.TASK, Kind.PY_TASK)
@@ -88,7 +113,7 @@ def keep_requests(task: Task) -> None:
         if key not in kept:
             build(**options)
             kept[key] = task.instances
-        task._instances = [_blank(instance) for instance in kept[key]]
+        task._instances = [_blank(instance) for instance in kept[key]]  # noqa: SLF001 - upstream has no public way
 
     task.build_all_requests = build_all_requests
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
 from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,10 @@ from lnbench.files import tasks_dir
 from lnbench.lm import compat
 from lnbench.lm.experiment import Experiment
 from lnbench.lm.lnbench_lm import LNBenchLM
-from lnbench.lm.scoring import TokenRow
 
 
 class UnwrittenError(LnbenchError):
-    """Results could not be written, as on a full disk; going on would lose more."""
+    """Results that could not be written, as on a full disk; to continue would lose more."""
 
 
 class Tasks(TaskManager):  # type: ignore[misc]
@@ -70,57 +67,31 @@ class Tasks(TaskManager):  # type: ignore[misc]
         if key not in self._loaded:
             for name in key:
                 self.has(name)
-            found = super().load(task_list)
-            for task in found["tasks"].values():
+            self._loaded[key] = super().load(task_list)
+            for task in self._loaded[key]["tasks"].values():
                 compat.keep_requests(task)
-            self._loaded[key] = found
         return self._loaded[key]
-
-
-@dataclass
-class BatchSizes:
-    """The batch sizes that were found for a model."""
-
-    by_length: dict[int | None, int] = field(default_factory=dict)
-    last: int | None = None
-    """The one that was asked for last."""
-
-
-def remember(lm: LNBenchLM) -> BatchSizes:
-    """Make ``lm`` tokenise each text, and find a batch size for each length, once: a sweep's cells ask for the same."""
-    lm._encode_pair = functools.lru_cache(maxsize=1 << 16)(lm._encode_pair)
-    detect, found = lm._detect_batch_size, BatchSizes()
-
-    def detect_once(requests: Sequence[Any] | None = None, pos: int = 0) -> int:
-        longest = len(TokenRow.of(requests[pos], lm.max_length).tokens) if requests else lm._longest
-        if longest not in found.by_length:
-            found.by_length[longest] = int(detect(requests, pos))
-        found.last = found.by_length[longest]
-        return found.last
-
-    lm._detect_batch_size = detect_once  # type: ignore[method-assign]
-    return found
 
 
 def evaluate(
     lm: LNBenchLM,
-    tasks: Sequence[str],
+    task: str,
     arguments: Mapping[str, Any],
     *,
-    task_manager: TaskManager,
-    output_path: Path | None = None,
-    model_args: Mapping[str, Any] | None = None,
+    task_manager: Tasks,
+    output_path: Path,
+    model_args: Mapping[str, Any],
     **options: Any,
 ) -> dict[str, Any]:
     """Run one lm-eval invocation, in this process and on a model that is loaded already.
 
     Args:
         lm: The model; it takes up ``arguments`` as its experiment.
-        tasks: Task names.
+        task: Name of a task, group or tag.
         arguments: The lnbench part of ``--model_args``.
-        task_manager: Where lm-eval finds the tasks; shared by all invocations.
+        task_manager: Where lm-eval finds the task; shared by all invocations.
         output_path: Where lm-eval writes its results and samples, and ``lm_eval.log`` what it says.
-        model_args: All of ``--model_args``, for the results; by default ``arguments``.
+        model_args: All of ``--model_args``, for the results.
         options: Of ``lm_eval.simple_evaluate``, as ``limit``.
 
     Returns:
@@ -130,26 +101,24 @@ def evaluate(
         UnwrittenError: lm-eval's files did not come out whole.
     """
     lm.configure(Experiment(**arguments))
-    tracker = EvaluationTracker(output_path=str(output_path) if output_path is not None else None)
-    with redirect_output(output_path / "lm_eval.log" if output_path is not None else None):
+    tracker = EvaluationTracker(output_path=str(output_path))
+    with redirect_output(output_path / "lm_eval.log"):
         results: dict[str, Any] = lm_eval.simple_evaluate(
             model=lm,
-            model_args=dict(model_args or arguments),
-            tasks=list(tasks),
+            model_args=dict(model_args),
+            tasks=[task],
             task_manager=task_manager,
             batch_size=lm.batch_size,
             log_samples=True,
             evaluation_tracker=tracker,
             **options,
         )
-        if output_path is not None:
-            samples = results["samples"]
-            shown = {key: value for key, value in results.items() if key != "samples"}
-            tracker.save_results_aggregated(results=shown, samples=samples)
-            for task, rows in samples.items():
-                tracker.save_results_samples(task_name=task, samples=rows)
-    if output_path is not None:
-        _check_written(output_path, {task: len(rows) for task, rows in results["samples"].items()})
+        samples = results["samples"]
+        shown = {key: value for key, value in results.items() if key != "samples"}
+        tracker.save_results_aggregated(results=shown, samples=samples)
+        for name, rows in samples.items():
+            tracker.save_results_samples(task_name=name, samples=rows)
+    _check_written(output_path, {name: len(rows) for name, rows in samples.items()})
     return results
 
 
@@ -159,10 +128,10 @@ def results_file(folder: Path) -> Path:
     Raises:
         UnwrittenError: there are none.
     """
-    found = sorted(folder.glob("*/results_*.json"))
-    if not found:
+    results = max(folder.glob("*/results_*.json"), default=None)
+    if results is None:
         raise UnwrittenError(f"lm-eval left no results in {folder}: the disk may be full, or the folder not writable")
-    return found[-1]
+    return results
 
 
 def samples_file(folder: Path, task: str) -> Path:
@@ -183,13 +152,12 @@ def _check_written(folder: Path, samples: Mapping[str, int]) -> None:
 
 
 @contextmanager
-def redirect_output(log: Path | None) -> Iterator[None]:
-    """Send what lm-eval prints, and what the programs it starts print on stderr, to a file, or nowhere."""
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
+def redirect_output(log: Path) -> Iterator[None]:
+    """Send what lm-eval prints, and what the programs it starts print on stderr, to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
     kept = os.dup(2)
-    with Path(log or os.devnull).open("ab") as target:
+    with log.open("ab") as target:
         os.dup2(target.fileno(), 2)
         try:
             with (

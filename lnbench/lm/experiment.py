@@ -1,8 +1,9 @@
-"""What one experiment does to a model: the arguments of the lm-eval model, validated, and what they come to."""
+"""One experiment on a model: the arguments of the lm-eval model, the artifacts that they name, and what was changed."""
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,10 @@ from lnbench.files import cache_dir, file_sha256, fingerprint
 from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing
 from lnbench.lm.head import ClassificationHead
-from lnbench.model.architectures import site_choice
+from lnbench.model.architectures import SiteChoice, site_choice
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
+from lnbench.overrides import Applied
 from lnbench.settings import Intervention, Names, NeuronSource, Positions
 from lnbench.statistics import Statistics, store
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus, request_key
@@ -74,23 +76,26 @@ class Experiment(NeuronSource, Positions):
         return not changes_nothing(self.intervention)
 
     @property
-    def read_site(self) -> str:
-        """Where Statistics are read."""
-        return site_choice(self.site).read
+    def sites(self) -> SiteChoice:
+        """Where Statistics are read, and where values are written."""
+        return site_choice(self.site)
 
     @property
-    def write_site(self) -> str:
-        """Where values are written."""
-        return site_choice(self.site).write
+    def reading(self) -> Reading:
+        """How Statistics are collected on the fly, with all that the selector needs."""
+        needs = needs_of(self.selector) if self.neurons is None else Needs()
+        return Reading(
+            corpus=self.corpus,
+            tokens=self.corpus_tokens,
+            length=self.corpus_length,
+            batch_levels=needs.batch_levels,
+            measures=needs.measures,
+        )
 
 
-def _content(path: str | None) -> str | None:
-    """What a file holds now, so that one that was rewritten is read again."""
-    return file_sha256(path) if path is not None and Path(path).is_file() else path
-
-
-def _manifest(folder: str | None) -> list[str | None] | None:
-    return None if folder is None else [folder, _content(str(Path(folder) / store.MANIFEST))]
+def _content(path: str | Path | None) -> str | None:
+    """Return a fingerprint of a file, so that one that was rewritten is read again."""
+    return file_sha256(path) if path is not None and Path(path).is_file() else None
 
 
 @dataclass
@@ -111,7 +116,7 @@ class Artifacts:
     _neurons: dict[str, NeuronSet] = field(default_factory=dict)
 
     def languages(self, experiment: Experiment) -> tuple[str, ...]:
-        """The languages that the selector compares."""
+        """Return the languages that the selector compares."""
         if experiment.languages:
             return experiment.languages
         if experiment.statistics is not None:
@@ -119,49 +124,44 @@ class Artifacts:
         return tuple(choose_languages(experiment.corpus))
 
     def neurons(self, experiment: Experiment) -> NeuronSet:
-        """The NeuronSet of an experiment: its file, or what its selector finds."""
-        named = ["selector", "corpus", "languages", "site", "corpus_tokens", "corpus_length"]
-        made_from = [str(getattr(experiment, name)) for name in named]
-        key = fingerprint([*made_from, _content(experiment.neurons), _manifest(experiment.statistics)])
+        """Return the NeuronSet of an experiment: its file, or what its selector finds."""
+        made_from = experiment.model_dump(include={*NeuronSource.model_fields, "languages"})
+        key = fingerprint([made_from, _content(experiment.neurons), self._manifest(experiment)])
         if key not in self._neurons:
             if experiment.neurons is not None:
-                found = NeuronSet.load(experiment.neurons)
-                found.check(self.described["model"], self.layers, self.width)
+                neurons = NeuronSet.load(experiment.neurons)
+                neurons.check(self.described["model"], self.layers, self.width)
             else:
                 compared = {language: self.statistics(experiment, language) for language in self.languages(experiment)}
-                found = select(experiment.selector, compared)
-                found.save(self.neurons_file(experiment, found))
-            self._neurons[key] = found
+                neurons = select(experiment.selector, compared)
+                neurons.save(self.neurons_file(experiment, neurons))
+            self._neurons[key] = neurons
         return self._neurons[key]
 
     def statistics(self, experiment: Experiment, language: str) -> Statistics:
-        """One language's Statistics at the experiment's read site: from its folder, the cache, or a pass over text."""
-        needs = self._needs(experiment)
-        named: list[Any] = [
-            _manifest(experiment.statistics),
-            experiment.corpus,
-            experiment.corpus_tokens,
-            experiment.corpus_length,
-            needs.batch_levels,
-            needs.measures,
-        ]
-        key = fingerprint([*named, language])
+        """Return Statistics at the experiment's read site: from its folder, the cache, or a pass over text."""
+        key = fingerprint([experiment.reading.model_dump(), self._manifest(experiment), language])
         if key not in self._statistics:
             if experiment.statistics is not None:
-                found = Statistics.load(experiment.statistics, language)
-                self._check(found, experiment.statistics)
+                statistics = Statistics.load(experiment.statistics, language)
+                self._check(statistics, experiment.statistics)
             else:
-                found = self._collected(experiment, language)
-            self._statistics[key] = found
-        return self._statistics[key].at(experiment.read_site)
+                statistics = self._collected(experiment, language)
+            self._statistics[key] = statistics
+        return self._statistics[key].at(experiment.sites.read)
+
+    @staticmethod
+    def _manifest(experiment: Experiment) -> list[str | None] | None:
+        folder = experiment.statistics
+        return None if folder is None else [folder, _content(Path(folder, store.MANIFEST))]
 
     @staticmethod
     def neurons_file(experiment: Experiment, neurons: NeuronSet) -> Path:
-        """Where a NeuronSet can be found again: the file that was given, or a copy in the cache."""
+        """Return where a NeuronSet can be found again: the file that was given, or a copy in the cache."""
         return Path(experiment.neurons or cache_dir("neurons", f"{neurons.fingerprint}.json"))
 
     def override(self, experiment: Experiment, language: str) -> tuple[Override, Statistics | None]:
-        """What the experiment's intervention comes to for one language, and the Statistics it is measured against.
+        """Return one language's resolved intervention, and the Statistics whose range it is measured against.
 
         The Statistics are None where neurons are given and the corpus has no text of their language.
         """
@@ -185,7 +185,7 @@ class Artifacts:
         return change, statistics
 
     def readable(self, experiment: Experiment, language: str) -> bool:
-        """Whether Statistics of ``language`` can be had; they must be, unless neurons are given."""
+        """Return whether Statistics of ``language`` can be had; they must be, unless neurons are given."""
         if experiment.neurons is None or experiment.statistics is not None:
             return True
         try:
@@ -195,19 +195,13 @@ class Artifacts:
             return False
         return True
 
-    def _needs(self, experiment: Experiment) -> Needs:
-        if experiment.neurons is not None:
-            return Needs()
-        return needs_of(experiment.selector)
-
     def _check(self, statistics: Statistics, source: str) -> None:
-        shape, wanted = (statistics.layers, statistics.width), (self.layers, self.width)
-        theirs = statistics.provenance.get("tokenizer")
-        if shape != wanted or (theirs is not None and theirs != self.described["tokenizer"]):
+        fits = (statistics.layers, statistics.width) == (self.layers, self.width)
+        if not fits or statistics.provenance.get("tokenizer") not in (None, self.described["tokenizer"]):
             raise LnbenchError(
-                f"the Statistics in {source} are of {statistics.model} ({shape[0]} layers x {shape[1]}), not of this "
-                f"model ({self.described['model']}, {wanted[0]} x {wanted[1]})"
-                + ("" if shape != wanted else "; their tokenizers differ")
+                f"the Statistics in {source} are of {statistics.model} ({statistics.layers} layers x "
+                f"{statistics.width}), not of this model ({self.described['model']}, {self.layers} x {self.width})"
+                + ("; their tokenizers differ" if fits else "")
             )
         if statistics.provenance.get("weights", self.described["weights"]) != self.described["weights"]:
             log.warning(
@@ -218,27 +212,20 @@ class Artifacts:
             )
 
     def cached(self, experiment: Experiment, language: str) -> tuple[Path, Reading]:
-        """Where Statistics that are collected on the fly are kept, and how they are collected."""
-        needs = self._needs(experiment)
-        reading = Reading(
-            corpus=experiment.corpus,
-            tokens=experiment.corpus_tokens,
-            length=experiment.corpus_length,
-            batch_levels=needs.batch_levels,
-            measures=needs.measures,
-        )
+        """Return where Statistics that are collected on the fly are kept, and how they are collected."""
+        reading = experiment.reading
         return cache_dir("statistics", request_key(self.described | reading.provenance(language))), reading
 
     def _collected(self, experiment: Experiment, language: str) -> Statistics:
-        """Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
+        """Return Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
         folder, reading = self.cached(experiment, language)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".collecting"):
             if (folder / f"{language}.safetensors").exists():
                 try:
-                    found = Statistics.load(folder, language)
+                    cached = Statistics.load(folder, language)
                     # They may have been collected while the same weights went by another name.
-                    return replace(found, provenance={**found.provenance, "model": self.described["model"]})
+                    return replace(cached, provenance={**cached.provenance, "model": self.described["model"]})
                 except LnbenchError as error:
                     log.warning("%s; collecting these Statistics again", error)
             state = folder / "unfinished.safetensors"
@@ -248,3 +235,35 @@ class Artifacts:
             collected.save(folder)
             state.unlink(missing_ok=True)
             return collected
+
+
+@dataclass
+class OverrideCounts:
+    """The overrides of one language's requests, added up, for the results."""
+
+    neurons: int = 0
+    layers: int = 0
+    tokens: int = 0
+    values: int = 0
+    """Values written where the range observed at their site is known."""
+    outside: float = 0.0
+    """How many of them are outside it."""
+    cached_answers: int = 0
+
+    def add(self, applied: Applied) -> None:
+        """Add what one context's override did."""
+        self.neurons, self.layers = applied.neurons, applied.layers
+        self.tokens += applied.tokens
+        if not math.isnan(applied.outside_range):
+            self.values += applied.tokens * applied.neurons
+            self.outside += applied.outside_range * (applied.tokens * applied.neurons)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts as they appear in the results."""
+        return {
+            "neurons": self.neurons,
+            "layers": self.layers,
+            "tokens_overridden": self.tokens,
+            "share_outside_observed_range": self.outside / self.values if self.values else None,
+            "answers_from_cache": self.cached_answers,
+        }

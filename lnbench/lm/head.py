@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from lnbench.model.logits import pad_right
 FORMAT = "lnbench.head/1"
 FILE = "head.safetensors"
 """Its name in an adapter's folder."""
-POOLINGS = ("last", "paper")
+PoolingName = Literal["last", "paper"]
 SEPARATOR = "\x1e"
 """In a prompt, the place of the tokenizer's own end of text: tasks do not know the tokenizer."""
 
@@ -47,12 +47,12 @@ class Pooling:
     attends to the real ones.
 
     Args:
-        name: One of :data:`POOLINGS`.
+        name: Which of the two.
         length: Tokens that texts are padded and cut to; ``paper`` only.
         pad: Token id of the padding; ``paper`` only.
     """
 
-    name: Literal["last", "paper"] = "last"
+    name: PoolingName = "last"
     length: int | None = None
     pad: int | None = None
 
@@ -81,11 +81,10 @@ class Pooling:
         Raises:
             LnbenchError: an unknown one, or one whose length or padding is missing.
         """
-        name = metadata.get("pooling", "last")
-        if name not in POOLINGS:
-            raise unknown("pooling", name, POOLINGS, f"{path} names it")
-        if name == "last":
+        if (name := metadata.get("pooling", "last")) == "last":
             return cls()
+        if name != "paper":
+            raise unknown("pooling", name, get_args(PoolingName), f"{path} names it")
         try:
             return cls("paper", int(metadata["length"]), int(metadata["pad"]))
         except (KeyError, ValueError) as error:
@@ -167,9 +166,9 @@ class ClassificationHead:
         return cls(weight, bias, file_sha256(path), Pooling.of(metadata, path), metadata.get("task"))
 
     def warn_of_other_prompts(self, tasks: Iterable[str]) -> None:
-        """Say which tasks are not the one it was trained on, in whatever language: ``xnli_en`` is ``xnli_hi``."""
-        own = (self.task or "").rpartition("_")[0]
-        if own and (others := sorted(task for task in tasks if task.rpartition("_")[0] != own)):
+        """Name the tasks that are not the one it was trained on; ``xnli_en`` and ``xnli_hi`` are one."""
+        trained = (self.task or "").rpartition("_")[0]
+        if trained and (others := sorted(task for task in tasks if task.rpartition("_")[0] != trained)):
             log.warning(
                 "the head was trained on the prompts of %s; those of %s may differ", self.task, ", ".join(others)
             )
@@ -198,9 +197,9 @@ def check_choices(requests: Iterable[Any], classes: int) -> None:
     asked: dict[tuple[str, int], list[Any]] = defaultdict(list)
     for request in requests:
         asked[request.task_name, request.doc_id].append(request)
-    for (task, _), own in asked.items():
+    for (task, _), of_document in asked.items():
         # Between processes lm-eval may ask the same twice.
-        choices, prompts = {request.idx for request in own}, {request.args[0] for request in own}
+        choices, prompts = {request.idx for request in of_document}, {request.args[0] for request in of_document}
         if choices != set(range(classes)) or len(prompts) > 1:
             raise LnbenchError(
                 f"task {task} cannot be answered by the classification head, which has {classes} classes: a document "

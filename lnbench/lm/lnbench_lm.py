@@ -6,13 +6,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
 from lm_eval.api.model import CacheHook
-from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
-from transformers import BitsAndBytesConfig
 
 from lnbench._version import __version__
 from lnbench.choices import override
@@ -20,10 +19,10 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
 from lnbench.lm.answers import Answers
-from lnbench.lm.experiment import Artifacts, Experiment
+from lnbench.lm.compat import PatchedHFLM
+from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
 from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
-from lnbench.lm.override_counts import OverrideCounts
-from lnbench.lm.scoring import Batch, TokenRequest, TokenRow, collate, length_for_batch_size, read_scores
+from lnbench.lm.scoring import Batch, TokenRequest, TokenRow, collate, read_scores
 from lnbench.model.logits import logits_at
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 from lnbench.model.sites import TENSOR_PARALLEL, Sites, locate, transformer_body
@@ -33,7 +32,6 @@ from lnbench.task_languages import AUTO, language_of
 
 log = logging.getLogger(__name__)
 _CPU_BATCH_TOKENS = 2048
-_BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
 _ANSWER_SETTINGS = (
     *("max_length", "add_bos_token", "prefix_token_id", "truncation", "softmax_dtype", "mixed_precision_dtype"),
     *("think_end_token", "chat_template_args"),
@@ -41,7 +39,7 @@ _ANSWER_SETTINGS = (
 """Attributes of lm-eval's ``hf`` that its answers depend on."""
 
 
-class LNBenchLM(HFLM):  # type: ignore[misc]
+class LNBenchLM(PatchedHFLM):
     """A Hugging Face causal LM whose language-specific neurons are overridden while lm-eval measures it.
 
     Takes every argument of lm-eval's ``hf`` and those of :class:`~lnbench.lm.experiment.Experiment`. With
@@ -72,19 +70,16 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         super().__init__(pretrained=resolve(pretrained) if isinstance(pretrained, str) else pretrained, **hf)
         if self.backend != "causal":
             raise LnbenchError("lnbench works on causal language models; this one is an encoder-decoder")
-        if experiment.changes_model and any(
-            getattr(one, "is_prompt_learning", False) for one in getattr(self.model, "peft_config", {}).values()
-        ):
+        adapters = getattr(self.model, "peft_config", {}).values()
+        if experiment.changes_model and any(getattr(config, "is_prompt_learning", False) for config in adapters):
             raise LnbenchError(
                 "this PEFT adapter prepends virtual tokens (prompt or prefix tuning), which are no tokens of any "
                 "language; overrides work with adapters that change weights, such as LoRA"
             )
-        self.batch_schedule: float
         self._applied: Applied | None = None
         self._longest: int | None = None
-        self._sites: Sites | None = None
-        self._artifacts: Artifacts | None = None
-        self._described: dict[str, Any] | None = None
+        self.last_batch_size: int | None = None
+        """The batch size that was found last, after :meth:`remember`."""
         self.configure(experiment)
 
     def configure(self, experiment: Experiment) -> None:
@@ -97,7 +92,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         self.accounts: dict[str, OverrideCounts] = defaultdict(OverrideCounts)
         self._plans: dict[str, Any] = {}
         self._classifier = ClassificationHead.load(experiment.head) if experiment.head else None
-        if experiment.read_site != experiment.write_site and experiment.changes_model:
+        if experiment.sites.read != experiment.sites.write and experiment.changes_model:
             log.warning(
                 "site=paper reads values before the non-linearity and writes them after it, as the published code "
                 "does; many are values that the neurons can never take there"
@@ -109,26 +104,34 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                     raise unknown("language", experiment.language, neurons.languages, "This NeuronSet has no others")
                 self._plan(experiment.language)
 
-    @property
+    def remember(self) -> None:
+        """Tokenise each text, and find a batch size for each length, once from now on: many cells ask for the same."""
+        self._encode_pair: Any = lru_cache(maxsize=1 << 16)(self._encode_pair)
+        detect, sizes = self._detect_batch_size, dict[int | None, int]()
+
+        def detect_once(requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+            longest = len(TokenRow.of(requests[pos], self.max_length).tokens) if requests else self._longest
+            if longest not in sizes:
+                sizes[longest] = int(detect(requests, pos))
+            self.last_batch_size = sizes[longest]
+            return sizes[longest]
+
+        self._detect_batch_size = detect_once  # type: ignore[method-assign]
+
+    @cached_property
     def sites(self) -> Sites:
         """Where the model's neurons are."""
-        if self._sites is None:
-            self._sites = locate(self.model)
-        return self._sites
+        return locate(self.model)
 
-    @property
+    @cached_property
     def artifacts(self) -> Artifacts:
         """The Statistics and NeuronSets of the loaded model."""
-        if self._artifacts is None:
-            self._artifacts = Artifacts(self.model, self.tokenizer, self.sites.layers, self.sites.width, self.described)
-        return self._artifacts
+        return Artifacts(self.model, self.tokenizer, self.sites.layers, self.sites.width, self.described)
 
-    @property
+    @cached_property
     def described(self) -> dict[str, Any]:
         """See :func:`lnbench.statistics.describe_model`."""
-        if self._described is None:
-            self._described = describe_model(self.model, self.tokenizer)
-        return self._described
+        return describe_model(self.model, self.tokenizer)
 
     def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
         """Encode as lm-eval does; :data:`~lnbench.lm.head.SEPARATOR` in a text is the tokenizer's own end of text."""
@@ -142,9 +145,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             check_choices(requests, len(self._classifier.bias))
             self._classifier.warn_of_other_prompts({str(request.task_name) for request in requests})
             return self._answer("loglikelihood", requests, self._classify)
-        return self._answer(
-            "loglikelihood", requests, lambda some: super(LNBenchLM, self).loglikelihood(some, disable_tqdm)
-        )
+        return self._answer("loglikelihood", requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """See lm-eval."""
@@ -153,17 +154,12 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 "lm-eval puts a BOS before every text, and this tokenizer another one, which the model then has to "
                 "predict; add_bos_token=False in the model arguments leaves it out"
             )
-        return self._answer(
-            "loglikelihood_rolling",
-            requests,
-            lambda some: super(LNBenchLM, self).loglikelihood_rolling(some, disable_tqdm),
-        )
+        run = partial(super().loglikelihood_rolling, disable_tqdm=disable_tqdm)
+        return self._answer("loglikelihood_rolling", requests, run)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """See lm-eval."""
-        return self._answer(
-            "generate_until", requests, lambda some: super(LNBenchLM, self).generate_until(some, disable_tqdm)
-        )
+        return self._answer("generate_until", requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
 
     def get_model_info(self) -> dict[str, Any]:
         """Return lm-eval's model information, and under ``lnbench`` what was applied and to what."""
@@ -189,8 +185,8 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                     language: statistics.fingerprint if statistics is not None else None
                     for language, (_, statistics) in self._plans.items()
                 },
-                "read_site": experiment.read_site,
-                "write_site": experiment.write_site,
+                "read_site": experiment.sites.read,
+                "write_site": experiment.sites.write,
                 "applied": {language: account.summary() for language, account in sorted(self.accounts.items())},
             }
         if self._classifier is not None:
@@ -199,7 +195,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take lm-eval's ``--use_cache`` file, and keep this model's answers apart in it."""
-        self.cache_hook = Answers(cache_hook.dbdict)
+        self.cache_hook = cache_hook if cache_hook.dbdict is None else Answers(cache_hook.dbdict)
 
     # How it is done
 
@@ -215,8 +211,10 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
                 continue
             asked = [requests[number] for number in left]
             if self.batch_size == "auto":
+                texts = [[part for part in request.args if isinstance(part, str)] for request in asked]
+                longest = max(sum(len(self.tok_encode(part)) for part in parts) for parts in texts)
                 generated = self.max_gen_toks if kind == "generate_until" else 0
-                self._longest = min(self.max_length, length_for_batch_size(asked, self.tok_encode, generated))
+                self._longest = min(self.max_length, longest + generated)
             with self._overriding(language, asked):
                 for number, answer in zip(left, run(asked), strict=True):
                     answers[number] = answer
@@ -234,7 +232,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
     ) -> list[int]:
         """Fill in what ``--use_cache`` kept; return the requests that are left."""
         hook = self.cache_hook
-        if not isinstance(hook, Answers) or not hook.enabled:
+        if not isinstance(hook, Answers):
             return numbers
         hook.configuration = self._configuration(language)
         left = []
@@ -263,7 +261,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
             self.model,
             change,
             statistics=statistics,
-            site=self.experiment.write_site,
+            site=self.experiment.sites.write,
             positions=self.experiment.positions,
             sites=self.sites,
         ) as applied:
@@ -324,15 +322,15 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         for start in tqdm(
             range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0
         ):
-            some = contexts[start : start + size]
-            texts = pooling.lay_out([encoded[text] for text in some], self.device)
-            with self._reading(Batch([TokenRow(encoded[text], 1) for text in some], texts.ids), texts.read):
+            chunk = contexts[start : start + size]
+            texts = pooling.lay_out([encoded[text] for text in chunk], self.device)
+            with self._reading(Batch([TokenRow(encoded[text], 1) for text in chunk], texts.ids), texts.read):
                 pooled = read_hidden(transformer_body(self.sites.model), texts)
-            scores |= dict(zip(some, self._classifier.log_probabilities(pooled).cpu(), strict=True))
+            scores |= dict(zip(chunk, self._classifier.log_probabilities(pooled).cpu(), strict=True))
         answers = []
         for request in requests:
-            own = scores[request.args[0]]
-            answer = (float(own[request.idx]), int(own.argmax()) == request.idx)
+            of_classes = scores[request.args[0]]
+            answer = (float(of_classes[request.idx]), int(of_classes.argmax()) == request.idx)
             self.cache_hook.add_partial("loglikelihood", request.args, answer)
             answers.append(answer)
         return answers
@@ -341,7 +339,7 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
     def _reading(self, batch: Batch, pooled: torch.Tensor | None = None) -> Iterator[None]:
         """Let forward passes in this block read ``batch``: the override learns which of its tokens to change.
 
-        A classification head can read a padding token (``pooled``, a position a row), which then counts as real.
+        A classification head can read a padding token (``pooled``, one position per row), which then counts as real.
         """
         dtype = self.mixed_precision_dtype
         precision = nullcontext() if dtype is None else torch.autocast(device_type=self.device.type, dtype=dtype)
@@ -368,26 +366,10 @@ class LNBenchLM(HFLM):  # type: ignore[misc]
         with self._applied.paused() if self._applied is not None else nullcontext():
             return int(super()._detect_batch_size([(None, [0] * longest, [0])], 0))
 
-    def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
-        """Schedule as lm-eval does, which divides by zero where there are fewer requests than batch sizes to try."""
-        steps: float = self.batch_schedule
-        self.batch_schedule = min(steps, len(n_reordered_requests))
-        try:
-            return int(super()._batch_scheduler(pos, n_reordered_requests))
-        finally:
-            self.batch_schedule = steps
-
-    def _create_model(self, *args: Any, **options: Any) -> None:
-        """Load as lm-eval does, whose quantisation arguments transformers no longer takes one by one."""
-        quantization = {name: options.pop(name) for name in list(options) if name.startswith(_BITSANDBYTES)}
-        if quantization.get("load_in_4bit") or quantization.get("load_in_8bit"):
-            options["quantization_config"] = BitsAndBytesConfig(**quantization)
-        super()._create_model(*args, **options)
-
     def _configuration(self, language: str | None) -> str:
         """Return everything besides the request that an answer depends on, as a fingerprint for the answer cache."""
         settings = [str(getattr(self, name, None)) for name in _ANSWER_SETTINGS]
         parts: list[Any] = [self.described, settings, self._classifier.sha256 if self._classifier else None]
         if language is not None:
-            parts += [self._plan(language)[0].fingerprint, self.experiment.write_site, self.experiment.positions]
+            parts += [self._plan(language)[0].fingerprint, self.experiment.sites.write, self.experiment.positions]
         return fingerprint(parts)

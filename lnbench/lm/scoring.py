@@ -7,7 +7,7 @@ than those that a request scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,18 +115,10 @@ def read_scores(
     # One request at a time: of all together, a second copy of the logits would have to fit the memory.
     for request, unscaled in zip(chunk, torch.split(logits, scored), strict=True):
         strings, context, continuation = request
-        own = torch.nn.functional.log_softmax(unscaled, dim=-1, dtype=softmax_dtype).unsqueeze(0)
-        greedy = own.argmax(-1)
-        for asked, tokens, shared in collator.get_cache(strings, context, continuation, own):
-            target = torch.tensor(tokens, device=own.device).unsqueeze(0)
+        scaled = torch.nn.functional.log_softmax(unscaled, dim=-1, dtype=softmax_dtype).unsqueeze(0)
+        greedy = scaled.argmax(-1)
+        for asked, tokens, shared in collator.get_cache(strings, context, continuation, scaled):
+            target = torch.tensor(tokens, device=scaled.device).unsqueeze(0)
             likelihood = shared.gather(2, target.unsqueeze(-1)).squeeze(-1)
             answers.append((asked, (float(likelihood.sum()), bool((greedy[:, -target.shape[1] :] == target).all()))))
     return answers
-
-
-def length_for_batch_size(requests: Sequence[Any], encode: Callable[[str], list[int]], generated: int) -> int:
-    """Return the length in tokens of the longest row of ``requests``, ``generated`` ones included."""
-    return (
-        max(sum(len(encode(part)) for part in request.args if isinstance(part, str)) for request in requests)
-        + generated
-    )

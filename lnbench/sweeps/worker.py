@@ -20,7 +20,7 @@ import torch
 from lnbench.errors import LnbenchError, one_line_error
 from lnbench.files import fingerprint, sync
 from lnbench.lm import LNBenchLM
-from lnbench.lm.evaluate import BatchSizes, Tasks, UnwrittenError, evaluate, remember, results_file, samples_file
+from lnbench.lm.evaluate import Tasks, UnwrittenError, evaluate, results_file, samples_file
 from lnbench.sweeps.cells import Cell, Loading
 from lnbench.sweeps.crashes import ATTEMPTS, disk_error
 from lnbench.sweeps.folder import CELLS
@@ -52,7 +52,6 @@ class Worker:
         self._tasks: dict[str, Tasks] = {}
         self._loading: Loading | None = None
         self._lm: LNBenchLM | None = None
-        self._batch_sizes = BatchSizes()
         self._fits: int | None = None
         self._refused: LnbenchError | None = None
 
@@ -107,7 +106,7 @@ class Worker:
             self._loading = loading
             try:
                 self._lm = LNBenchLM(**loading.arguments, batch_size=invocation.batch_size, device=invocation.device)
-                self._batch_sizes = remember(self._lm)
+                self._lm.remember()
             except Exception as error:
                 if disk_error(error):
                     self._loading = None
@@ -131,7 +130,7 @@ class Worker:
             try:
                 return self._attempt(lm, cell)
             except (MemoryError, RuntimeError) as error:
-                tried = (self._batch_sizes.last or 2 * _FIRST_RETRY) if isinstance(size, str) else size
+                tried = (lm.last_batch_size or 2 * _FIRST_RETRY) if isinstance(size, str) else size
                 if not _is_out_of_memory(error) or tried == 1:
                     raise
                 self._fits = tried // 2
@@ -149,7 +148,7 @@ class Worker:
         try:
             results = evaluate(
                 lm,
-                [cell.task],
+                cell.task,
                 cell.arguments,
                 task_manager=self._manager(cell.loading, options),
                 output_path=unfinished,

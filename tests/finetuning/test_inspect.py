@@ -164,9 +164,7 @@ def test_refuses_what_it_cannot_measure() -> None:
 
 
 def drift_of(adapted: Any, corpus: str, trained: NeuronSet | None = None) -> Any:
-    return selection_drift(
-        adapted, tokenizer(), corpus, ["en", "hi"], selector=SELECTOR, trained=trained, tokens=400, progress=False
-    )
+    return selection_drift(adapted, tokenizer(), corpus, ["en", "hi"], selector=SELECTOR, trained=trained, tokens=400)
 
 
 def test_an_untrained_adapter_leaves_the_selection(tiny_corpus: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,27 +26,26 @@ class Lora:
     seed: int = Field(default=0, ge=0, description="seed of the first weights and of random neurons")
 
     def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
-        return self._train(model, tokenizer, None, data, output_dir)
-
-    def _train(
-        self, model: Any, tokenizer: Any, chosen: NeuronSet | None, data: Any, output_dir: Path, **parts: Any
-    ) -> Path:
         from lnbench.finetuning.lora import build_adapter, save_adapter
         from lnbench.finetuning.training import train_adapter
 
-        adapted = build_adapter(
-            model, chosen, rank=self.rank, alpha=self.alpha, dropout=self.dropout, seed=self.seed, **parts
-        )
+        chosen = self.chosen(model, neurons)
+        parameters = {name: value for name, value in asdict(self).items() if name != "languages"}
+        adapted = build_adapter(model, chosen, **parameters)
         train_adapter(adapted, tokenizer, data, output_dir)
         return save_adapter(adapted, output_dir, chosen)
+
+    def chosen(self, model: Any, neurons: NeuronSet | None) -> NeuronSet | None:
+        """Return the neurons that are trained."""
+        return None
 
 
 @dataclass(kw_only=True)
 class MaskedLora(Lora):
     """LoRA on the attention and on the selected neurons' rows of the feed-forward block.
 
-    A gate update has a row a neuron (in a plain block: the update of the projection before the non-linearity), and so
-    has an up update; a down update has a column a neuron. All others stay as they are, exactly.
+    A gate update has one row per neuron (in a plain block: the update of the projection before the non-linearity), and
+    so has an up update; a down update has one column per neuron. All others stay as they are, exactly.
     """
 
     languages: str = Field(description="whose neurons: `en`, `en+hi`, `random`, `random-like-en+hi`, `all` or `none`")
@@ -54,19 +54,15 @@ class MaskedLora(Lora):
         default=("gate",), min_length=1, description="feed-forward projections to train"
     )
 
-    def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
-        chosen, parts = self.chosen(model, neurons), {"attention": self.attention, "projections": self.projections}
-        return self._train(model, tokenizer, chosen, data, output_dir, **parts)
-
     def check(self, model: Any, neurons: NeuronSet | None) -> None:
         """Refuse languages that ``neurons`` lacks."""
         self.chosen(model, neurons)
 
     def chosen(self, model: Any, neurons: NeuronSet | None) -> NeuronSet:
-        """The neurons that are trained.
+        """Return the neurons that are trained.
 
         Raises:
-            LnbenchError: ``neurons`` has not the languages asked for.
+            LnbenchError: ``neurons`` lacks a language that is asked for.
         """
         from lnbench.finetuning.trained_neurons import chosen_neurons, no_neurons
 
