@@ -152,23 +152,11 @@ def _weight(module: Any) -> Tensor:
     return weight.T if isinstance(base, Conv1D) else weight
 
 
-@dataclass(frozen=True)
-class SelectionDrift:
+class SelectionDrift(NamedTuple):
     """The neurons that one selector finds on one corpus before and after fine-tuning."""
 
     before: NeuronSet
     after: NeuronSet
-    trained: NeuronSet | None
-
-    def still_selected(self, language: str) -> tuple[int, int] | None:
-        """Return how many of the neurons trained for ``language`` are selected for it before, and after.
-
-        None where none were trained for it.
-        """
-        if self.trained is None or language not in self.trained:
-            return None
-        before, after = (self.trained.compare(selected)[language] for selected in (self.before, self.after))
-        return before.intersection, after.intersection
 
 
 def own_selector(trained: NeuronSet | None) -> dict[str, Any] | None:
@@ -190,26 +178,14 @@ def selection_drift(
     languages: Sequence[str],
     *,
     selector: Any,
-    trained: NeuronSet | None = None,
-    tokens: int | None = None,
+    tokens: int,
 ) -> SelectionDrift:
-    """Collect Statistics without and with the adapter on the same text, and select neurons from both.
-
-    Args:
-        adapted: A PEFT model.
-        tokenizer: Its tokenizer.
-        corpus: Corpus pattern.
-        languages: The languages that the selector compares.
-        selector: A name such as ``lape:top_fraction=0.01``, the ``selector`` of a NeuronSet, or an object.
-        trained: The neurons that were trained (``neurons.json`` in the adapter's folder).
-        tokens: Budget per language; all of the corpus if None.
+    """Collect Statistics of languages without and with the adapter on the same text, and select neurons from both.
 
     Raises:
         LnbenchError: no adapter, and as :func:`lnbench.statistics.corpus_statistics.collect_corpus` and
             :func:`lnbench.select`.
     """
-    if not isinstance(adapted, PeftModel):
-        raise LnbenchError("this model has no adapter to inspect; pass the adapter's folder as peft=")
     chosen = get_host().resolve("selector", selector)
     needs = needs_of(chosen)
     reading = Reading(
@@ -221,4 +197,4 @@ def selection_drift(
 
     with adapted.disable_adapter():
         before = selected()
-    return SelectionDrift(before, selected(), trained)
+    return SelectionDrift(before, selected())

@@ -181,7 +181,6 @@ class Artifacts:
             neurons_of=neurons.__getitem__,
             statistics_of=partial(self.statistics, experiment),
         )
-        change.check(self.layers, self.width)
         return change, statistics
 
     def readable(self, experiment: Experiment, language: str) -> bool:

@@ -14,7 +14,6 @@ from lm_eval.api.model import CacheHook
 from tqdm import tqdm
 
 from lnbench._version import __version__
-from lnbench.choices import override
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
@@ -26,7 +25,7 @@ from lnbench.lm.scoring import Batch, TokenRequest, TokenRow, collate, read_scor
 from lnbench.model.logits import logits_at
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 from lnbench.model.sites import TENSOR_PARALLEL, Sites, locate, transformer_body
-from lnbench.overrides import Applied
+from lnbench.overrides import Applied, apply
 from lnbench.statistics import describe_model
 from lnbench.task_languages import AUTO, language_of
 
@@ -257,13 +256,9 @@ class LNBenchLM(PatchedHFLM):
             yield
             return
         change, statistics = self._plan(language)
-        with override(
-            self.model,
-            change,
-            statistics=statistics,
-            site=self.experiment.sites.write,
-            positions=self.experiment.positions,
-            sites=self.sites,
+        site, positions = self.experiment.sites.write, self.experiment.positions
+        with apply(
+            self.model, change, statistics=statistics, site=site, positions=positions, sites=self.sites
         ) as applied:
             self._applied = applied
             try:

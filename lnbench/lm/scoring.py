@@ -66,18 +66,14 @@ class Batch:
     @property
     def scored(self) -> Tensor:
         """``BoolTensor[batch, length]``: the positions whose logits are read."""
-        return self._between([len(row.tokens) - row.scored for row in self.rows], self._ends)
+        ends = [len(row.tokens) for row in self.rows]
+        return self._between([end - row.scored for end, row in zip(ends, self.rows, strict=True)], ends)
 
     def real(self, positions: Positions) -> Tensor:
         """Return ``BoolTensor[batch, length]``: the real tokens at the positions that an override changes."""
+        ends = [len(row.tokens) for row in self.rows]
         prompts = [min(row.prompt, len(row.tokens)) for row in self.rows]
-        if positions == "prompt":
-            return self._between([0], prompts)
-        return self._between(prompts if positions == "generated" else [0], self._ends)
-
-    @property
-    def _ends(self) -> list[int]:
-        return [len(row.tokens) for row in self.rows]
+        return self._between(prompts if positions == "generated" else [0], prompts if positions == "prompt" else ends)
 
     def _between(self, first: Sequence[int], end: Sequence[int]) -> Tensor:
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
@@ -98,17 +94,14 @@ def collate(requests: Sequence[TokenRequest], *, share: bool) -> Any:
 def read_scores(
     collator: Any, chunk: Sequence[TokenRequest], batch: Batch, logits: Tensor, softmax_dtype: torch.dtype | None
 ) -> list[tuple[Any, tuple[float, bool]]]:
-    """Return the answers of one batch.
+    """Return ``(strings, (log-likelihood in nats, whether it is the greedy answer))`` per request, in batch order.
 
     Args:
         collator: What :func:`collate` made; it knows which requests share a row.
         chunk: The requests of the batch.
         batch: Their rows.
-        logits: ``[n, vocabulary]`` of their scored positions, as :func:`lnbench.model.logits.logits_at` gives them.
+        logits: ``[n, vocabulary]`` of their scored positions.
         softmax_dtype: Precision of the softmax, as in lm-eval.
-
-    Returns:
-        ``(strings, (log-likelihood in nats, whether greedy decoding would say so))`` per request, in batch order.
     """
     scored = [row.scored for row in batch.rows]
     answers = []

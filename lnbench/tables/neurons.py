@@ -141,13 +141,14 @@ def changed_neurons_table(drift: WeightDrift, count: int = 20) -> Table:
     return Table(f"Most changed neurons ({over})", ["layer", "neuron"], ["change", "chosen"], rows)
 
 
-def selection_table(drift: SelectionDrift) -> Table:
+def selection_table(drift: SelectionDrift, trained: NeuronSet | None = None) -> Table:
     """Return, per language, neurons selected before and after fine-tuning, and what became of the trained ones."""
     rows = []
     for language, agreement in drift.before.compare(drift.after).items():
-        kept, trained = drift.still_selected(language), [Cell()] * 3
-        if kept is not None and drift.trained is not None:
-            trained = [*map(_count, (drift.trained.count(language), *kept))]
-        rows.append(TableRow([language], [*map(_count, agreement[:3]), Cell(agreement.jaccard, ".2f"), *trained]))
+        kept = [Cell()] * 3
+        if trained is not None and language in trained:
+            selected = [trained.compare(neurons)[language].intersection for neurons in drift]
+            kept = [*map(_count, (trained.count(language), *selected))]
+        rows.append(TableRow([language], [*map(_count, agreement[:3]), Cell(agreement.jaccard, ".2f"), *kept]))
     columns = ["before", "after", "both", "Jaccard", "trained", "selected before", "selected after"]
     return Table("Neurons selected before and after fine-tuning", ["language"], columns, rows)

@@ -68,11 +68,7 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
     """
     settings = InspectSettings(**given)
     from lnbench.finetuning import training_record as record
-    from lnbench.finetuning.inspect import (
-        own_selector,
-        selection_drift,
-        weight_drift,
-    )
+    from lnbench.finetuning.inspect import own_selector, selection_drift, weight_drift
     from lnbench.finetuning.lora import NEURONS
     from lnbench.lm import LNBenchLM
     from lnbench.neurons import NeuronSet
@@ -92,12 +88,6 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
     else:
         compared = chosen_languages(settings.corpus, settings.languages)
         changed = selection_drift(
-            lm.model,
-            lm.tokenizer,
-            settings.corpus,
-            compared,
-            selector=again,
-            trained=trained,
-            tokens=settings.tokens,
+            lm.model, lm.tokenizer, settings.corpus, compared, selector=again, tokens=settings.tokens
         )
-        show(selection_table(changed), format_=format_)
+        show(selection_table(changed, trained), format_=format_)
