@@ -122,4 +122,4 @@ def test_the_command_writes_and_names_them(folder: Path, tmp_path: Path) -> None
     files = {path.name for path in out.iterdir()}
     assert len(files) == 12 and {Path(name).suffix for name in files} == {".svg", ".csv"}
     assert all(name in printed for name in files)
-    assert "Neurons that two selectors share: act_prob and lape:bar=0.9, tiny" in printed
+    assert "act_prob and lape:bar=0.9, tiny" in printed

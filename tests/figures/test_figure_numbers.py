@@ -15,7 +15,7 @@ from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
 from tests.support.figure_data import DELTAS, LANGUAGES, matrix_of
-from tests.support.messages import refused
+from tests.support.messages import lacks, refused
 from tests.support.samples import normal, statistics_of
 
 
@@ -45,7 +45,7 @@ def test_bars_are_the_counts(lape: NeuronSet, act_prob: NeuronSet) -> None:
     assert [label.get_text().split(" · ")[:2] for label in axes.get_yticklabels()] == [
         *(["en", "English"], ["hi", "Hindi"], ["ur", "Urdu"], ["zh", "Chinese"])
     ]
-    assert axes.get_xlabel() == "neurons (of 24 in the model)"
+    assert not lacks(axes.get_xlabel(), "neurons", "24")
     counts = {(row["selector"], row["language"]): row["neurons"] for row in table(figure)}
     assert counts["one", "ur"] == 5 and counts["one", "zh"] is None
     assert {row["share_of_model"] for row in table(figure) if row["neurons"] == 4} == {4 / 24}
@@ -146,10 +146,7 @@ def test_a_perplexity_matrix_in_nats(matrix: PerplexityMatrix) -> None:
     assert hatched == {(0, 0), (1, 0), (2, 0)}
     (mesh,) = axes.collections
     assert mesh.norm.vmin == -12 and mesh.norm.vmax == 12  # white is no change
-    assert (axes.get_ylabel(), axes.get_xlabel()) == (
-        "language whose neurons are changed",
-        "language whose text is read",
-    )
+    assert not lacks(axes.get_ylabel(), "neurons") and not lacks(axes.get_xlabel(), "text")
     assert "nats per token" in bar.get_ylabel()
     assert "Hindi neurons Urdu text (+3.50)" in figure.alt and "3 draws" in figure.caption
     row = next(row for row in table(figure) if (row["changed"], row["read"]) == ("hi", "ur"))

@@ -13,6 +13,7 @@ from lnbench.cli import app
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json, write_json
 from lnbench.finetuning.job import FinetuneJob
+from tests.support.messages import lacks
 
 pytestmark = pytest.mark.slow
 
@@ -29,18 +30,16 @@ def test_the_command_line(job_fields: dict[str, Any], tiny_corpus: str) -> None:
     for name, value in (job_fields["settings"] | {"answer": "head"}).items():
         words += ["--set", f"{name}={value}"]
     printed = run("finetune", "masked_lora:rank=2", *words, "--preset", "xnli-paper", "--out", out)
-    assert re.search(
-        r"training [\d,]+ parameters of the adapter, [\d,]+ of them of neurons, and 51 of the head", printed
+    assert not lacks(
+        printed, "parameters", "51", f"--model_args pretrained={job_fields['model']},peft={out},head={out}"
     )
-    assert f"use it with --model_args pretrained={job_fields['model']},peft={out},head={out}" in printed
     found = read_json(job_fields["out"] / "training.json")["request"]
     assert found["finetuner"]["parameters"]["rank"] == 2
     assert found["settings"]["max_steps"] == 4
     inspected = run("finetune", "inspect", out, "--top", "3")
-    assert "Most changed neurons" in inspected
-    assert "pass --selector to see if they still are" in inspected
+    assert "--selector" in inspected
     compared = run("finetune", "inspect", out, "--selector", "act_prob:fraction=0.2", "--corpus", tiny_corpus)
-    assert "Neurons selected before and after fine-tuning" in compared
+    assert not lacks(compared, "before", "after") and "--selector" not in compared
 
 
 def test_inspecting_selects_as_the_neurons_were(job_fields: dict[str, Any], tiny_corpus: str) -> None:
@@ -85,10 +84,10 @@ def test_the_command_line_says_what_is_wrong(job_fields: dict[str, Any], tmp_pat
         result = CliRunner().invoke(app, ["finetune", *arguments])
         return str(result.exception)
 
-    assert "unknown finetuner 'full'; known: lora, masked_lora" in fail("full", "--out", str(tmp_path / "x"))
-    assert "--set=['lr']: expected KEY=VALUE, not 'lr'" in fail("lora", "--out", str(tmp_path / "x"), "--set", "lr")
+    assert not lacks(fail("full", "--out", str(tmp_path / "x")), "full", "lora, masked_lora")
+    assert not lacks(fail("lora", "--out", str(tmp_path / "x"), "--set", "lr"), "--set", "KEY=VALUE", "'lr'")
     (tmp_path / "empty").mkdir()
-    assert "does not say which model it belongs to: pass --model" in fail("inspect", str(tmp_path / "empty"))
+    assert not lacks(fail("inspect", str(tmp_path / "empty")), tmp_path / "empty", "--model")
 
 
 @pytest.mark.parametrize("name", ["FINETUNER", "masked_lora", "inspect"])

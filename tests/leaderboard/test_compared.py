@@ -12,7 +12,7 @@ from lnbench.leaderboard import build, read_runs
 from lnbench.significance import compare, holm
 from lnbench.sweeps import records
 from lnbench.tables.leaderboard import leaderboard_tables
-from tests.support.messages import refused
+from tests.support.messages import lacks, refused
 from tests.support.runs import RIGHT, WRONG, Run, control, pick, printed
 
 # What is compared with what
@@ -121,7 +121,7 @@ def test_controls_on_other_documents_are_said(run: Run) -> None:
     run.add("zero", {"acc": [1.0]}, **control(0))
     zero = pick(run.rows(), selector="lape")
     assert (zero.delta, zero.n_controls) == (-1, 0)
-    assert "not compared with controls: the control was measured on other documents" in (zero.note or "")
+    assert not lacks(zero.note or "", "control", "documents")
 
 
 def test_an_adapter_is_compared_with_the_model_without_it(run: Run) -> None:
@@ -138,33 +138,33 @@ def test_an_adapter_is_compared_with_the_model_without_it(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "means", "told"),
+    ("values", "means", "named"),
     [
-        ([float("nan"), 1.0], {}, "1 of 2 documents have no finite score"),
-        ([[1, 2], [3, 4]], {"score": 0.5}, "made from all documents together"),
-        ([0.5, 0.7], {"score": 0.9}, "not the mean of its documents"),
+        ([float("nan"), 1.0], {}, ["1 of 2", "score"]),
+        ([[1, 2], [3, 4]], {"score": 0.5}, ["together"]),
+        ([0.5, 0.7], {"score": 0.9}, ["mean"]),
     ],
 )
 def test_values_that_have_no_mean_over_documents(
-    run: Run, values: list[Any], means: dict[str, float], told: str
+    run: Run, values: list[Any], means: dict[str, float], named: list[str]
 ) -> None:
     run.add("none", {"score": values}, means=means)
     run.add("zero", {"score": values}, means=means)
     for row in run.rows():
         assert (row.delta, row.p_value) == (None, None)
-        assert told in (row.note or "")
+        assert not lacks(row.note or "", *named)
 
 
 def test_a_baseline_with_a_problem_is_named(run: Run) -> None:
     run.add("none", {"score": [float("nan"), 1.0]})
     run.add("zero", {"score": [0.0, 1.0]})
-    assert "in the baseline, 1 of 2 documents" in (pick(run.rows(), intervention="zero").note or "")
+    assert not lacks(pick(run.rows(), intervention="zero").note or "", "baseline", "1 of 2")
 
 
 def test_a_failed_baseline_is_said(run: Run) -> None:
     run.add("none", error="no memory")
     run.add("zero", {"acc": RIGHT})
-    assert pick(run.rows(), intervention="zero").note == "not compared: the baseline failed"
+    assert not lacks(pick(run.rows(), intervention="zero").note or "", "baseline", "failed")
 
 
 def test_filters_are_kept_apart(run: Run) -> None:
@@ -230,7 +230,7 @@ def test_rounding_is_no_disagreement(tmp_path: Path) -> None:
     rows = build(read_runs([tmp_path / "one", tmp_path / "two"]))
     none = pick(rows, intervention="none", metric="acc")
     assert none.value == 1
-    assert "more than one run" in (none.note or "")
+    assert not lacks(none.note or "", "run")
     assert [row.baseline for row in rows if row.intervention == "zero" and row.metric == "acc"] == [1, 11 / 12]
     Run(tmp_path / "three").add("none", {"acc": RIGHT, "bits_per_byte": [1.001] * 12})
     with refused("bits_per_byte"):

@@ -23,7 +23,7 @@ from lnbench.perplexity.run_matrix import load, run
 from lnbench.statistics import Statistics
 from lnbench.tables.perplexity import matrix_tables
 from lnbench.tables.render import terminal as rendered
-from tests.support.messages import refused
+from tests.support.messages import lacks, refused
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,8 @@ def test_the_command_repeats_it(done: tuple[PerplexityMatrix, Path], tmp_path: P
     assert result.exit_code == 0, result.output
     assert PerplexityMatrix.load(tmp_path / "perplexity.json").cells == matrix.cells
     printed = re.sub(r"\s+", " ", result.output)
-    assert "Change in nats per token by zero of act_prob:fraction=0.15" in printed
-    assert "Rows: whose neurons are changed; columns: whose text is read" in printed
-    assert f"written to {tmp_path / 'perplexity.json'}" in result.output
+    assert not lacks(printed, "nats per token", "zero", "act_prob:fraction=0.15", "Rows:", "columns:")
+    assert str(tmp_path / "perplexity.json") in result.output
 
 
 def test_several_interventions_have_a_folder_each(request_of: Any, tmp_path: Path) -> None:
@@ -121,15 +120,14 @@ def test_a_neuron_set_and_statistics_from_files(
     other.save(tmp_path / "other.json")
     unknown = run(request_of(**given | {"neurons": str(tmp_path / "other.json")}), tmp_path / "other", progress=False)
     assert unknown.slices["en"].overlap is None
-    assert "en: whether Statistics were collected from this text is not known" in unknown.notes
+    assert any(not lacks(note, "en", "Statistics") for note in unknown.notes)
 
 
 def test_one_text_for_both_is_told(request_of: Any, tiny_corpus: str, tmp_path: Path) -> None:
     found = run(request_of(corpus=tiny_corpus, corpus_tokens=10_000, controls=0), tmp_path, progress=False)
     assert {text.overlap for text in found.slices.values()} == {1}
-    told = "en: Statistics were collected from 100% of this text's documents as well; the corpus is too short for both"
-    assert told in found.notes
-    assert "there is no control: as many random neurons might do as much" in found.notes
+    assert any(not lacks(note, "en", "Statistics", "100%") for note in found.notes)
+    assert any("no control" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -203,17 +201,12 @@ def test_the_table_says_whose_neurons_are_shared(done: tuple[PerplexityMatrix, P
     matrix = done[0].model_copy(update={"cells": cells, "neurons": {"en": 30, "hi": 20}, "shared": shared})
     harmed = {"dominant": False, "most_harmed": "hi", "bits_per_byte": None}
     text = printed(with_rows(matrix, en=harmed | {"own": 0.2}, hi=harmed | {"own": -0.1}))
-    assert (
-        "The neurons of en: changing them harms hi (+0.500 nats per token) more than en (+0.200); of its 30 neurons, "
-        "12 are also those of zh, the most, and 3 those of hi." in text
-    )
-    assert (
-        "The neurons of hi: changing them harms no text that was read; of its 20 neurons, none is another language's."
-        in text
-    )
+    english, hindi = text.partition("neurons of en")[2].split("neurons of hi", maxsplit=1)
+    assert not lacks(english, "hi (+0.500 nats per token)", "en (+0.200)", "30 neurons", "12", "zh", "3")
+    assert not lacks(hindi, "20 neurons")
     per_byte = Contrast(own=0.09, others=0, difference=0, low=0, high=0, dominant=True, most_harmed="en")
     both = with_rows(matrix, en=harmed | {"own": 0.2, "bits_per_byte": per_byte}, hi={"dominant": True})
-    assert "more than en (+0.200), though less per byte of text (+0.050 bits, en +0.090); of its 30" in printed(both)
+    assert not lacks(printed(both), "en (+0.200)", "(+0.050 bits, en +0.090)")
 
 
 def test_the_table_in_both_units(done: tuple[PerplexityMatrix, Path]) -> None:
@@ -227,9 +220,6 @@ def test_the_table_in_both_units(done: tuple[PerplexityMatrix, Path]) -> None:
 def test_too_few_blocks_to_find_anything_are_told(request_of: Any, tmp_path: Path) -> None:
     """Five blocks: p cannot be below 2 / 2⁵, which Holm multiplies by the four cells."""
     few = run(request_of(tokens=150, controls=0), tmp_path / "few", progress=False)
-    assert (
-        "en: with 5 blocks of text no change can be significant after correction for 4 cells; read more tokens, or "
-        "shorter blocks" in few.notes
-    )
+    assert any(not lacks(note, "en", "5 blocks", "4 cells") for note in few.notes)
     enough = run(request_of(tokens=250, controls=0), tmp_path / "enough", progress=False)
-    assert not any("blocks of text" in note for note in enough.notes)
+    assert not any("4 cells" in note for note in enough.notes)

@@ -15,6 +15,7 @@ from lnbench.report.inputs import find
 from lnbench.report.page_context import caveats
 from lnbench.tables.findings import leaderboard_findings, matrix_finding, overall
 from lnbench.tables.perplexity import change_table, selectivity_table
+from tests.support.messages import lacks
 from tests.support.report import Sweep, control, matrix, write_matrix, write_training
 
 
@@ -46,31 +47,29 @@ def significant(delta: float, language: str, **changes: Any) -> Row:
 
 def test_a_change_is_for_the_worse_by_its_metric() -> None:
     (accuracy,) = leaderboard_findings([significant(-0.2, "hi"), significant(0.1, "ur"), row(language="en")])
-    assert accuracy.verdict == "2 of 3 comparisons are significant: 1 worse and 1 better."
-    assert accuracy.details == [
-        "zero on the neurons of lape: worse in hi (−0.200); better in ur (+0.100); no significant change in en."
-    ]
+    assert not lacks(accuracy.verdict, "2 of 3", "1 worse", "1 better")
+    (detail,) = accuracy.details
+    assert not lacks(detail, "zero", "lape", "worse in hi (−0.200)", "better in ur (+0.100)", "en")
     (surprise,) = leaderboard_findings([significant(0.2, "hi", metric="bits_per_byte", higher_is_better=False)])
-    assert surprise.verdict == "1 of 1 comparison is significant: 1 worse."
+    assert not lacks(surprise.verdict, "1 of 1", "1 worse")
     (unknown,) = leaderboard_findings(
         [significant(0.2, "hi", higher_is_better=None), significant(0.3, "ur", higher_is_better=None)]
     )
-    assert unknown.verdict == "2 of 2 comparisons are significant: all higher."
+    assert not lacks(unknown.verdict, "2 of 2", "higher")
 
 
 def test_nothing_is_significant_and_what_could_have_been() -> None:
     rows = [row(delta=0.02, mde=0.05), row("p10", delta=-0.04, mde=0.12)]
-    assert overall(rows) == "None of 2 comparisons shows a significant change (p < 0.05 after Holm's correction)."
+    assert not lacks(overall(rows), "2 comparisons", "p < 0.05", "Holm")
     (finding,) = leaderboard_findings(rows)
-    for part in ("2 comparisons", "−0.040, of hi by p10", "200 documents", "0.05 to 0.12, by cell"):
-        assert part in finding.verdict
+    assert not lacks(finding.verdict, "2 comparisons", "−0.040", "hi", "p10", "200 documents", "0.05 to 0.12")
 
 
 @pytest.mark.parametrize(("documents", "possible"), [(6, False), (7, True)])
 def test_so_few_documents_that_nothing_can_be_significant(documents: int, possible: bool) -> None:
     """Two tests of 2^(1 - 6) are not below 0.05, of 2^(1 - 7) they are."""
     (found,) = leaderboard_findings([row(n=documents), row("p10", n=documents)])
-    assert ("no change, however large, can be significant" in found.verdict) is not possible
+    assert ("6 documents and 2 comparisons" in found.verdict) is not possible
 
 
 def test_adapters_and_controls_are_told() -> None:
@@ -80,8 +79,8 @@ def test_adapters_and_controls_are_told() -> None:
         significant(-0.3, "ur", control_p_holm=0.6, control_significant=False),
     ]
     (found,) = leaderboard_findings(rows)
-    assert "Of the 2 that have a control of random neurons, 1 differs from it too." in found.verdict
-    assert "adapter hindi: better in hi (+0.100)." in found.details
+    assert not lacks(found.verdict, "Of the 2", "control", "1 differs")
+    assert any(not lacks(detail, "hindi", "better in hi (+0.100)") for detail in found.details)
 
 
 def test_tables_are_told_apart() -> None:
@@ -92,15 +91,14 @@ def test_tables_are_told_apart() -> None:
         "acc of quiz_{lang}, other",
         "acc of other_{lang}, m",
     ]
-    assert "nothing is said of changes" in overall([row(p_holm=None)])
+    assert not any(character.isdigit() for character in overall([row(p_holm=None)]))
 
 
 def test_the_diagonal_of_a_matrix() -> None:
     finding = matrix_finding("run", matrix())
-    assert "for 1 of 3 languages: ur (not en and hi)" in finding.verdict
+    assert not lacks(finding.verdict, "1 of 3", "ur (not en and hi)")
     (hindi,) = [detail for detail in finding.details if "neurons of hi" in detail]
-    for number in ("ur (+1.600", "hi (+1.500)", "its 6 neurons, 4 are also those of ur"):
-        assert number in hindi
+    assert not lacks(hindi, "ur (+1.600", "hi (+1.500)", "6 neurons", "4")
     unchanged, *changes = change_table(matrix(), "nats").rows
     assert [cell.text() for cell in unchanged.cells[1:4]] == ["3.000"] * 3
     assert [cell.value for cell in changes[1].cells[1:4]] == [0.02, 1.5, 1.6]
@@ -140,14 +138,14 @@ def test_caveats_that_apply(sweep: Sweep) -> None:
     write_training(sweep.folder / "adapter")
     found = caveats_by_title(sweep.folder)
     (failed,) = found["Failed cells"]
-    assert failed.startswith("1 cell failed") and failed.endswith("OutOfMemoryError: 3 GiB")
-    assert "in 1 of 1 cell: up to 25\u00a0% of the values" in found["Values outside the observed range"][0]
-    assert found["No control, or a single one"][0].startswith("1 of 2 comparisons of an override has no control")
-    assert found["No control, or a single one"][1].startswith("1 comparison has one draw")
-    assert found["Too few documents"][0].startswith("2 of 2 comparisons found less than what 14 documents can show")
+    assert not lacks(failed, "1 cell", "OutOfMemoryError: 3 GiB")
+    assert not lacks(found["Values outside the observed range"][0], "1 of 1", "25\u00a0%")
+    uncontrolled, single = found["No control, or a single one"]
+    assert not lacks(uncontrolled, "1 of 2") and not lacks(single, "1 comparison")
+    assert not lacks(found["Too few documents"][0], "2 of 2", "14 documents")
     assert "(limit 14)" in found["Limited documents"][0]
-    assert "2 models are shown together (m float32 and other float32)" in found["Different models"][0]
-    assert found["Unfinished training"] == ["The training of adapter has not finished."]
+    assert not lacks(found["Different models"][0], "2 models", "m float32 and other float32")
+    assert len(found["Unfinished training"]) == 1 and "adapter" in found["Unfinished training"][0]
 
 
 def test_caveats_from_what_lm_eval_kept(sweep: Sweep) -> None:
@@ -157,25 +155,25 @@ def test_caveats_from_what_lm_eval_kept(sweep: Sweep) -> None:
     results["config"]["lnbench"] |= {"read_site": "pre", "neuron_set": {"neurons": {"hi": 3, "en": 0}}}
     path.write_text(json.dumps(results), encoding="utf-8")
     found = caveats_by_title(sweep.folder)
-    assert "read at the site pre and written at the site post" in found["Read and written at different sites"][0]
-    assert found["Languages without neurons"][0].startswith("lape found no neurons for en")
-    assert found["Not compared, or not the same"] == ["1 row: not compared: no baseline."]
+    assert not lacks(found["Read and written at different sites"][0], "pre", "post")
+    assert not lacks(found["Languages without neurons"][0], "lape", "en")
+    assert not lacks(found["Not compared, or not the same"][0], "1 row", "baseline")
 
 
 def test_caveats_of_neurons_and_matrices(tmp_path: Path) -> None:
     NeuronSet("m", 2, 32, {"hi": {0: [1]}, "ur": {}}).save(tmp_path / "neurons" / "lape.json")
-    assert caveats_by_title(tmp_path)["Languages without neurons"][0].startswith("lape found no neurons for ur")
+    assert not lacks(caveats_by_title(tmp_path)["Languages without neurons"][0], "lape", "ur")
     write_matrix(tmp_path / "ppl")
     path = tmp_path / "ppl" / "perplexity.json"
-    measured = matrix().model_copy(update={"notes": ["up to 40% of the values written lie outside"], "site": "paper"})
+    measured = matrix().model_copy(update={"notes": ["a note"], "site": "paper"})
     measured.save(path)
     outside, crossed = caveats_by_title(tmp_path)["Perplexity matrices"]
-    assert outside == "ppl: up to 40% of the values written lie outside."
-    assert "site pre" in crossed and "site post" in crossed
+    assert outside == "ppl: a note."
+    assert not lacks(crossed, "site pre", "site post")
 
 
 def test_several_tables_are_several_chances(sweep: Sweep) -> None:
     for task in ("quiz", "exam"):
         sweep.add("none", "hi", task=task)
         sweep.add("zero", "hi", task=task)
-    assert "There are 2 tables" in caveats_by_title(sweep.folder)["Several tables"][0]
+    assert not lacks(caveats_by_title(sweep.folder)["Several tables"][0], "2 tables")

@@ -26,7 +26,7 @@ from lnbench.statistics.accumulator import Account
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus, count_corpus, request_key
 from lnbench.statistics.statistics_folder import collect_folder, merge_folders
-from tests.support.messages import refused
+from tests.support.messages import lacks, refused
 from tests.support.tiny import build, tokenizer
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -149,7 +149,7 @@ def test_goes_on_where_it_was_interrupted(model, tmp_path, reading, shard, monke
             interrupted(patched, rows)
             with pytest.raises(KeyboardInterrupt):
                 folder(model, tmp_path / "parts", reading, shard=shard, save_every=0)
-    assert "going on after" in caplog.text
+    assert not lacks(caplog.text, "en", "blocks")
     folder(model, tmp_path / "parts", reading, shard=shard, save_every=0)
     where = "." if shard == (0, 1) else "shards/2-of-2"
     whole, parts = (contents(tmp_path / name / where) for name in ("whole", "parts"))
@@ -185,7 +185,7 @@ def test_a_smaller_batch_can_be_asked_for_after_running_out_of_memory(model, tmp
         with pytest.raises(KeyboardInterrupt):
             count_corpus(model, tokenizer(), "en", changed(reading, batch_size=16), state=state, save_every=0, **QUIET)
     account = count_corpus(model, tokenizer(), "en", changed(reading, batch_size=2), state=state, **QUIET)
-    assert "2 blocks a forward pass" in caplog.text
+    assert "2 blocks" in caplog.text
     assert account.tokens == count_corpus(model, tokenizer(), "en", reading, **QUIET).tokens
 
 
@@ -206,7 +206,7 @@ def test_progress_of_another_request_is_not_used(model, tmp_path, reading, monke
     (state,) = (out / "unfinished").glob("*")
     other = changed(reading, seed=5)
     folder(model, out, other, ("en",))
-    assert "counts of another request; starting anew" in caplog.text
+    assert str(state) in caplog.text
     folder(model, tmp_path / "fresh", other, ("en",))
     assert contents(out) == contents(tmp_path / "fresh")
     state.parent.mkdir(exist_ok=True)
@@ -321,7 +321,7 @@ def test_a_corpus_that_drifts_is_warned_of(model, tmp_path, caplog):
         for block in blocks(lines, tokenizer(), 32, 8):
             read(block)
     statistics = statistics_of(account, sites.activations, "en", site="post", provenance={})
-    assert "Shuffle a corpus that is sorted by topic" in caplog.text
+    assert not lacks(caplog.text, "en", "Shuffle")
     assert float(statistics.rank_error.max()) > 0.01
 
 
@@ -339,7 +339,7 @@ def test_the_batch_size_fits_and_is_told(model, caplog):
     with caplog.at_level("INFO", logger="lnbench"):
         assert fitting_batch_size(sites, 128) == 8
         assert fitting_batch_size(sites, 100_000) == 1
-    assert "8 blocks of 128 tokens a forward pass (cpu" in caplog.text
+    assert not lacks(caplog.text, "8 blocks", "128 tokens", "cpu")
 
 
 def test_little_memory_makes_small_batches(model, monkeypatch):

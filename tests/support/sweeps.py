@@ -84,4 +84,4 @@ def sweep_with_small_disk(spec: Sweep, out: Path, file_bytes: int) -> None:
     try:
         sweep(spec, out)
     except LnbenchError as error:
-        sys.exit(DISK_WAS_FULL if "disk may be full" in str(error) or "File too large" in str(error) else 1)
+        sys.exit(DISK_WAS_FULL if "disk" in str(error) or "File too large" in str(error) else 1)
