@@ -255,9 +255,9 @@ def test_neurons_of_another_model_of_the_same_shape(job_fields: dict[str, Any], 
     file = tmp_path / "other.json"
     NeuronSet.from_masks("org/other", {"en": torch.ones(3, 24, dtype=torch.bool)}).save(file)
     fields = job_fields | {"neurons": file}
-    with pytest.warns(UserWarning, match="same shape"), refused("org/other", "--other-model"):
+    with pytest.warns(UserWarning, match="other|renamed"), refused("org/other", "--other-model"):
         FinetuneJob(**fields).run()
-    with pytest.warns(UserWarning, match="same shape"):
+    with pytest.warns(UserWarning, match="other|renamed"):
         assert FinetuneJob(**fields | {"other_model": True}).run()
 
 

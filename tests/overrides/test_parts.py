@@ -111,7 +111,7 @@ def test_fingerprints_of_single_parts_are_those_of_version_0_1() -> None:
     for operation, fingerprint in known.items():
         assert Override({2: LayerOverride(indices, values, operation)}).fingerprint == fingerprint
         assert Override({2: [LayerOverride(indices, values, operation)]}).fingerprint == fingerprint
-    with pytest.warns(DeprecationWarning, match="'shift' is called 'add'"):
+    with pytest.warns(DeprecationWarning, match="'shift'.*'add'"):
         assert Override({2: LayerOverride(indices, values, "shift")}).fingerprint == known["add"]
 
 
@@ -184,7 +184,7 @@ class Older:
 
 
 def test_the_older_signature_works_with_one_warning() -> None:
-    with pytest.warns(DeprecationWarning, match=r"Older has override\(neurons, statistics\).*context"):
+    with pytest.warns(DeprecationWarning, match="Older.*context"):
         assert plan({0: ONE}, Older(), None).neurons == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
