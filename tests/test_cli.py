@@ -32,7 +32,7 @@ from lnbench.hookspecs import hookimpl
 from lnbench.lm.command_line import complete
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.request import PerplexityRequest
-from lnbench.reproduce.request import ReproductionRequest
+from lnbench.reproduce.reproduction_request import ReproductionRequest
 from lnbench.settings import Settings, option_of
 from tests.support.messages import lacks, refused
 

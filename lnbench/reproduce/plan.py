@@ -14,12 +14,12 @@ from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, FigureSpec, Spec
-from lnbench.reproduce.request import ALL, ReproductionRequest
+from lnbench.reproduce.reproduction_request import ALL, ReproductionRequest
 from lnbench.reproduce.scale_settings import PRESETS, Preset, ReproductionSettings, read_settings
 from lnbench.reproduce.steps import (
     KINDS,
     Adapter,
-    Step,
+    PlannedStep,
     StepKind,
     count_statistics,
     measure_cells,
@@ -53,9 +53,9 @@ class PlannedPart:
 
     at: Workspace
     spec: Spec
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedStep, ...]
 
-    def of(self, kind: StepKind) -> list[Step]:
+    def of(self, kind: StepKind) -> list[PlannedStep]:
         """Return its steps of one kind."""
         return [step for step in self.steps if step.kind == kind]
 
@@ -84,7 +84,7 @@ class PlannedItem:
     parts: tuple[PlannedPart, ...]
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[PlannedStep]:
         """Its steps, each once, those first that others need."""
         return merged(step for part in self.parts for step in part.steps)
 
@@ -99,7 +99,7 @@ class Plan:
     items: tuple[PlannedItem, ...]
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[PlannedStep]:
         """All steps, each once, those first that others need."""
         return merged(step for item in self.items for step in item.steps)
 
@@ -163,7 +163,7 @@ def _models(spec: Spec, model: str | None) -> dict[str, str]:
     return {next((key for key, paper in papers.items() if paper.is_named(model)), spec.models[0]): model}
 
 
-def _steps(at: Workspace, spec: Spec) -> Iterator[Step]:
+def _steps(at: Workspace, spec: Spec) -> Iterator[PlannedStep]:
     """Yield the steps of one spec on one model, each after those that it needs."""
     if isinstance(spec, CellsSpec):
         yield from _sweeps(at, spec)
@@ -178,7 +178,7 @@ def _steps(at: Workspace, spec: Spec) -> Iterator[Step]:
                 yield measure_matrix(at, at.own_selection(name), spec.intervention)
 
 
-def _selected(at: Workspace, selection: str) -> Iterator[Step]:
+def _selected(at: Workspace, selection: str) -> Iterator[PlannedStep]:
     yield count_statistics(at, at.selections[selection].languages)
     yield select_neurons(at, selection)
 
@@ -196,7 +196,7 @@ def _rows(at: Workspace, spec: CellsSpec) -> Iterator[CellsRow]:
             yield CellsRow(at, spec, selector, selection, adapter, label, language)
 
 
-def _sweeps(at: Workspace, spec: CellsSpec) -> Iterator[Step]:
+def _sweeps(at: Workspace, spec: CellsSpec) -> Iterator[PlannedStep]:
     """Yield a table's sweeps after what they need; languages that share adapters and neurons are measured together."""
     selections: dict[tuple[str, tuple[Adapter, ...]], list[str]] = defaultdict(list)
     for (language, selection), rows in groupby(_rows(at, spec), lambda row: (row.language, row.selection)):
@@ -219,9 +219,9 @@ def _sweeps(at: Workspace, spec: CellsSpec) -> Iterator[Step]:
             yield measure_cells(at, sweep, spec.task, adapters, fields)
 
 
-def merged(steps: Iterable[Step]) -> list[Step]:
+def merged(steps: Iterable[PlannedStep]) -> list[PlannedStep]:
     """Return steps once each, one kind after the other; what is counted into one folder, together."""
-    by_folder: dict[Path, Step] = {}
+    by_folder: dict[Path, PlannedStep] = {}
     for step in steps:
         before = by_folder.get(step.out)
         if step.kind == "statistics" and before is not None:

@@ -14,9 +14,9 @@ from lnbench.files import write_text
 from lnbench.leaderboard.rows import Row
 from lnbench.model.architectures import NEURON_SITES
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, FigureSpec
-from lnbench.reproduce.caveats import caveats
 from lnbench.reproduce.conclusions import conclusions
 from lnbench.reproduce.measurements import Measurements, activations_tables, cells_table
+from lnbench.reproduce.paper_caveats import caveats
 from lnbench.reproduce.plan import Plan, PlannedItem, PlannedPart
 from lnbench.reproduce.scale_settings import PRESETS
 from lnbench.statistics import Statistics

@@ -10,7 +10,7 @@ from lnbench.files import exclusive_lock
 from lnbench.hookspecs import Executor
 from lnbench.reproduce.plan import Plan
 from lnbench.reproduce.results import write_results
-from lnbench.reproduce.steps import Step, train_adapters
+from lnbench.reproduce.steps import PlannedStep, train_adapters
 from lnbench.tables.reproduction import Reproduction
 
 
@@ -23,7 +23,7 @@ def run(plan: Plan, executor: Executor, console: Console) -> Iterator[Reproducti
         LnbenchError: a step failed, or another process uses the folder. What is finished is kept, and the same call
             continues from there.
     """
-    done: list[Step] = []
+    done: list[PlannedStep] = []
     with exclusive_lock(plan.request.folder):
         for item in plan.items:
             todo = [step for step in item.steps if not _is_done(step, done)]
@@ -32,12 +32,12 @@ def run(plan: Plan, executor: Executor, console: Console) -> Iterator[Reproducti
             yield write_results(plan, item)
 
 
-def _is_done(step: Step, done: list[Step]) -> bool:
+def _is_done(step: PlannedStep, done: list[PlannedStep]) -> bool:
     """Return whether it was done for another table or figure: it, or the same text in more languages."""
     return any(before.out == step.out and {*step.languages} <= {*before.languages} for before in done)
 
 
-def _do(todo: list[Step], executor: Executor, console: Console) -> None:
+def _do(todo: list[PlannedStep], executor: Executor, console: Console) -> None:
     # Together, so that a cluster trains them at the same time.
     adapters = [step.adapter for step in todo if step.adapter]
     for number, step in enumerate(todo, start=1):

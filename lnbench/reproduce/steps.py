@@ -37,7 +37,7 @@ _METADATA: dict[str, dict[str, Any]] = {"xnli": {}, "xquad": {"xquad_part": "las
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedStep:
     """One piece of work."""
 
     kind: StepKind
@@ -56,7 +56,7 @@ class Step:
     """The fine-tuning, of that kind."""
 
 
-def count_statistics(at: Workspace, languages: tuple[str, ...]) -> Step:
+def count_statistics(at: Workspace, languages: tuple[str, ...]) -> PlannedStep:
     """Return the step that counts Statistics of some languages."""
     settings, site = at.settings, at.settings.select_site
     text = {"corpus": at.corpus, "tokens": settings.tokens, "length": settings.length, **settings.reading.model_dump()}
@@ -76,10 +76,10 @@ def count_statistics(at: Workspace, languages: tuple[str, ...]) -> Step:
         gc.collect()
 
     doing = f"Reading {settings.tokens:,} tokens of text in each of {', '.join(languages)}: {at.folder.name}"
-    return Step("statistics", at, at.statistics, doing, lambda: [command], run, languages)
+    return PlannedStep("statistics", at, at.statistics, doing, lambda: [command], run, languages)
 
 
-def select_neurons(at: Workspace, selection: str) -> Step:
+def select_neurons(at: Workspace, selection: str) -> PlannedStep:
     """Return the step that selects the neurons of one selection, from the Statistics as they are then."""
     languages, site, out = at.selections[selection].languages, at.settings.select_site, at.neurons(selection)
     selector = at.settings.selectors[at.selections[selection].selector]
@@ -96,7 +96,7 @@ def select_neurons(at: Workspace, selection: str) -> Step:
         _printing_to(console)(f"{selection}: {counts}")
 
     doing = f"Selecting neurons by {selector} over {', '.join(languages)}: {at.folder.name}"
-    return Step("neurons", at, out, doing, lambda: [command], run, languages)
+    return PlannedStep("neurons", at, out, doing, lambda: [command], run, languages)
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,13 @@ class Adapter:
         return Training(job, Loading(self.at.model, self.at.options, self.name, str(self.out), head))
 
 
-def train_adapter(adapter: Adapter) -> Step:
+def train_adapter(adapter: Adapter) -> PlannedStep:
     """Return the step that trains an adapter."""
     doing = f"Fine-tuning {adapter.out.name}: {adapter.at.folder.name}"
     run = partial(train_adapters, [adapter])
-    return Step("adapter", adapter.at, adapter.out, doing, lambda: [adapter.training.command], run, adapter=adapter)
+    return PlannedStep(
+        "adapter", adapter.at, adapter.out, doing, lambda: [adapter.training.command], run, adapter=adapter
+    )
 
 
 def train_adapters(adapters: Sequence[Adapter], executor: Executor, console: Console) -> None:
@@ -163,7 +165,9 @@ def train_adapters(adapters: Sequence[Adapter], executor: Executor, console: Con
         _printing_to(console)(f"fine-tuned: {folder}")
 
 
-def measure_cells(at: Workspace, name: str, task: str, adapters: Sequence[Adapter], fields: Mapping[str, Any]) -> Step:
+def measure_cells(
+    at: Workspace, name: str, task: str, adapters: Sequence[Adapter], fields: Mapping[str, Any]
+) -> PlannedStep:
     """Return the step that measures a sweep over adapters that were trained before, with its languages and neurons."""
     how: TaskSettings = getattr(at.settings, task)
     out = at.folder / "sweeps" / name
@@ -189,10 +193,12 @@ def measure_cells(at: Workspace, name: str, task: str, adapters: Sequence[Adapte
     def run(executor: Executor, console: Console) -> None:
         run_sweep(sweep(), out, executor, console)
 
-    return Step("sweep", at, out, f"Measuring {name}: {at.folder.name}", commands, run, tuple(fields["languages"]))
+    return PlannedStep(
+        "sweep", at, out, f"Measuring {name}: {at.folder.name}", commands, run, tuple(fields["languages"])
+    )
 
 
-def measure_matrix(at: Workspace, selection: str, intervention: str) -> Step:
+def measure_matrix(at: Workspace, selection: str, intervention: str) -> PlannedStep:
     """Return the step that measures one matrix of perplexity changes."""
     languages = at.selections[selection].languages
     out = at.folder / "perplexity" / f"{selection}-{intervention}"
@@ -215,7 +221,7 @@ def measure_matrix(at: Workspace, selection: str, intervention: str) -> Step:
 
     doing = f"Reading text with {selection} neurons under {intervention}: {at.folder.name}"
     command = f"{request.command} --out {shlex.quote(str(out))}"
-    return Step("matrix", at, out, doing, lambda: [command], run, languages)
+    return PlannedStep("matrix", at, out, doing, lambda: [command], run, languages)
 
 
 def _lnbench(*words: str, **options: object) -> str:

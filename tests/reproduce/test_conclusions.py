@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.conclusions import Difference, judge
 from lnbench.reproduce.plan import plan
-from lnbench.reproduce.request import ReproductionRequest
+from lnbench.reproduce.reproduction_request import ReproductionRequest
 
 LOWER, HIGHER = Difference(-5, -7, -3, 0.001), Difference(5, 3, 7, 0.001)
 EQUAL = Difference(0.1, -0.6, 0.8, 0.7)

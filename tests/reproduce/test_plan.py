@@ -13,8 +13,8 @@ from lnbench import content_hash
 from lnbench.lm.experiment import Experiment
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.plan import Plan, plan
-from lnbench.reproduce.request import ReproductionRequest
-from lnbench.reproduce.steps import Adapter, Step, StepKind
+from lnbench.reproduce.reproduction_request import ReproductionRequest
+from lnbench.reproduce.steps import Adapter, PlannedStep, StepKind
 from lnbench.statistics import store
 from tests.support import docs_pages
 from tests.support.messages import refused
@@ -30,7 +30,7 @@ def commands(found: Plan, program: str = "lm_eval") -> list[str]:
     return [line for step in found.steps for line in step.commands() if line.startswith(f"{program} ")]
 
 
-def steps(found: Plan, kind: StepKind) -> list[Step]:
+def steps(found: Plan, kind: StepKind) -> list[PlannedStep]:
     return [step for step in found.steps if step.kind == kind]
 
 

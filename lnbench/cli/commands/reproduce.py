@@ -8,7 +8,7 @@ import typer
 
 from lnbench.cli.listing import NamesGroup
 from lnbench.cli.options import Executor, Format, Given, say, show, takes
-from lnbench.reproduce.request import ReproductionRequest
+from lnbench.reproduce.reproduction_request import ReproductionRequest
 
 if TYPE_CHECKING:
     from lnbench.tables.table import Table
