@@ -22,7 +22,7 @@ FORMAT = "lnbench.account/1"
 _BATCH = "batch"
 
 
-class Account:
+class Accumulator:
     """One language's counts.
 
     Args:
@@ -44,7 +44,11 @@ class Account:
         self.batches = 0
         self.about: dict[str, Any] = {}
         self.measures = Measures()
-        self._batch_sums: dict[tuple[str, float, int], Tensor] = {}
+        self._batch_sums = {
+            (site, level): torch.zeros(layers, width, dtype=torch.float64)
+            for site in NEURON_SITES
+            for level in self.batch_levels
+        }
 
     def add(self, layer: int, pre: Tensor, post: Tensor, rows: Tensor) -> None:
         """Count one layer's activations of one forward pass; see :meth:`LayerAccumulator.add`."""
@@ -53,8 +57,9 @@ class Account:
             return
         levels = torch.tensor(self.batch_levels, dtype=torch.float64)
         for site, values in zip(NEURON_SITES, (pre, post), strict=True):
-            for level, found in zip(self.batch_levels, sample_quantiles(values[rows].float(), levels), strict=True):
-                self._add_batch((site, level, layer), found.cpu())
+            quantiles = sample_quantiles(values[rows].float(), levels).cpu()
+            for level, quantile in zip(self.batch_levels, quantiles, strict=True):
+                self._batch_sums[site, level][layer] += quantile
 
     def _layer(self, layer: int, device: torch.device) -> LayerAccumulator:
         own = self.layers[layer]
@@ -64,10 +69,7 @@ class Account:
             own = self.layers[layer] = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device)
         return own
 
-    def _add_batch(self, key: tuple[str, float, int], value: Tensor) -> None:
-        self._batch_sums[key] = self._batch_sums.get(key, 0) + value
-
-    def take_bins(self, other: Account) -> None:
+    def take_bins(self, other: Accumulator) -> None:
         """Count into bins like those of ``other``, so that the counts of both can be added up."""
         for number, layer in enumerate(other.layers):
             if layer is not None:
@@ -79,22 +81,23 @@ class Account:
             if (seen := layer.tokens if layer else 0) != self.tokens:
                 raise LnbenchError(
                     f"layer {number} saw {seen} tokens of {self.tokens}: this model does not run every layer's "
-                    "non-linearity once a forward pass, so its neurons cannot be observed"
+                    "non-linearity once per forward pass, so its neurons cannot be observed"
                 )
-            if numbers and layer is not None and not torch.isfinite(layer.sums).all():
+            if numbers and layer is not None and not torch.isfinite(layer.moments.sums).all():
                 raise LnbenchError(
                     f"layer {number} gave activations that are not finite numbers on {language!r} text; "
                     "load the model in float32 or bfloat16"
                 )
 
-    def merge(self, other: Account) -> None:
+    def merge(self, other: Accumulator) -> None:
         """Add what ``other`` has counted. Counts add up exactly, in any order; ``other`` is of no use afterwards.
 
         Raises:
-            LnbenchError: the accounts are of models of different shapes, or keep other batch levels or measures.
+            LnbenchError: they are of models of different shapes, or keep other batch levels or measures.
         """
         mine, theirs = (
-            (len(one.layers), one.width, one.batch_levels, sorted(one.measures.reductions)) for one in (self, other)
+            (len(counts.layers), counts.width, counts.batch_levels, sorted(counts.measures.reductions))
+            for counts in (self, other)
         )
         if mine != theirs:
             raise LnbenchError(
@@ -107,11 +110,11 @@ class Account:
             if layer is not None:
                 self._layer(number, layer.device).merge(layer)
         for key, value in other._batch_sums.items():
-            self._add_batch(key, value)
+            self._batch_sums[key] += value
         self.measures.merge(other.measures)
 
     def finish(self, activations: Sequence[Activation]) -> dict[str, SiteValues]:
-        """Site → its values.
+        """Return the values of each site.
 
         Args:
             activations: The non-linearity of each layer.
@@ -125,23 +128,19 @@ class Account:
         return {
             site: SiteValues(
                 **{
-                    part.name: torch.stack([getattr(layer[number], part.name) for layer in finished], dim=-2)
+                    part.name: torch.stack([getattr(values, part.name) for values in layers], dim=-2)
                     for part in fields(SiteValues)
                 }
             )
-            for number, site in enumerate(NEURON_SITES)
+            for site, layers in zip(NEURON_SITES, zip(*finished, strict=True), strict=True)
         }
 
     def batch_means(self) -> dict[str, dict[float, Tensor]]:
-        """Site → level → ``[layers, width]``: the mean over batches of each batch's quantile, where asked for."""
-        layers = range(len(self.layers))
-        return {
-            site: {
-                level: torch.stack([self._batch_sums[site, level, layer] for layer in layers]).float() / self.batches
-                for level in self.batch_levels
-            }
-            for site in (NEURON_SITES if self.batch_levels else ())
-        }
+        """Return site → level → ``[layers, width]``: the mean over batches of each batch's quantile, if asked for."""
+        means: dict[str, dict[float, Tensor]] = {}
+        for (site, level), sums in self._batch_sums.items():
+            means.setdefault(site, {})[level] = sums.float() / self.batches
+        return means
 
     def save(self, path: Path) -> None:
         """Write the counts and :attr:`about` to a file, atomically.
@@ -149,15 +148,12 @@ class Account:
         Raises:
             LnbenchError: the disk is full, or the folder cannot be written.
         """
-        tensors = {
-            f"{number}.{name}": tensor.cpu().contiguous()
-            for number, layer in enumerate(self.layers)
-            if layer is not None
-            for name, tensor in layer.tensors().items()
-        }
-        for (site, level, number), value in self._batch_sums.items():
-            tensors[f"{number}.{_BATCH}.{site}.{level!r}"] = value.contiguous()
-        tensors |= stored(self.measures.tensors())
+        tensors = stored(self.measures.tensors())
+        for number, layer in enumerate(self.layers):
+            if layer is not None:
+                tensors |= {f"{number}.{name}": tensor.cpu().contiguous() for name, tensor in layer.tensors().items()}
+            for (site, level), sums in self._batch_sums.items():
+                tensors[f"{number}.{_BATCH}.{site}.{level!r}"] = sums[number].clone()
         head = {
             "format": FORMAT,
             "layers": len(self.layers),
@@ -173,42 +169,40 @@ class Account:
 
     @classmethod
     def about_in(cls, path: Path) -> dict[str, Any]:
-        """:attr:`about` of a file, without its counts.
+        """Return :attr:`about` of a file, without its counts.
 
         Raises:
             LnbenchError: missing, truncated or not such a file.
         """
-        return dict(_open(path)[0]["about"])
+        return dict(_open(path, metadata_only=True)[0]["about"])
 
     @classmethod
-    def load(cls, path: Path) -> Account:
+    def load(cls, path: Path) -> Accumulator:
         """Read what :meth:`save` has written. The counts move to the model's devices as they are added to.
 
         Raises:
             LnbenchError: missing, truncated or not such a file.
         """
-        head, tensors = _open(path, counts=True)
-        account = cls(head["layers"], head["width"], head["batch_levels"])
-        account.tokens, account.batches, account.about = head["tokens"], head["batches"], head["about"]
-        account.measures = Measures(taken_from(tensors), head.get("reductions"))
+        head, tensors = _open(path)
+        counts = cls(head["layers"], head["width"], head["batch_levels"])
+        counts.tokens, counts.batches, counts.about = head["tokens"], head["batches"], head["about"]
+        counts.measures = Measures(taken_from(tensors), head.get("reductions"))
         parts: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
-            number, _, rest = name.partition(".")
-            kind, _, place = rest.partition(".")
-            if kind == _BATCH:
-                site, _, level = place.partition(".")
-                account._batch_sums[site, float(level), int(number)] = tensor
+            number, part, *place = name.split(".", 3)
+            if part == _BATCH:
+                counts._batch_sums[place[0], float(place[1])][int(number)] = tensor
             else:
-                parts.setdefault(int(number), {})[rest] = tensor
+                parts.setdefault(int(number), {})[name.partition(".")[2]] = tensor
         dtype, cpu = getattr(torch, head["dtype"]), torch.device("cpu")
-        for layer, part in parts.items():
-            account.layers[layer] = LayerAccumulator.of(part, account.tokens, dtype, cpu)
-        return account
+        for layer, of_layer in parts.items():
+            counts.layers[layer] = LayerAccumulator.of(of_layer, counts.tokens, dtype, cpu)
+        return counts
 
 
-def _open(path: Path, *, counts: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _open(path: Path, *, metadata_only: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors, metadata = read_tensors(
-        path, "file of counts", "collect it again", metadata_only=not counts, decode=["account"]
+        path, "file of counts", "collect it again", metadata_only=metadata_only, decode=["account"]
     )
     head = metadata["account"]
     if not isinstance(head, dict) or head.get("format") != FORMAT:

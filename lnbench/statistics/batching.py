@@ -1,10 +1,10 @@
-"""How many blocks a forward pass takes: as many as the memory holds, and no more than help."""
+"""Blocks per forward pass: as many as the memory holds, and no more than make it faster."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import torch
@@ -14,30 +14,22 @@ from lnbench.model.sites import Sites, input_device, transformer_body
 log = logging.getLogger(__name__)
 
 
-class _Limits(NamedTuple):
-    """How far a kind of device is filled."""
-
-    enough: int
-    """Tokens a forward pass beyond which it does not get faster."""
-    share: float
-    """Of the free memory that may be filled."""
-
-
-_CPU, _ACCELERATOR = _Limits(1024, 0.25), _Limits(16_384, 0.8)
+_LIMITS = {"cpu": (1024, 0.25)}
+_LIMITS_OF_ACCELERATORS = (16_384, 0.8)
+"""Tokens per forward pass beyond which it does not get faster, and the share of the free memory that may be filled."""
 _KEPT = 4096
-"""Bytes that counting keeps for a neuron."""
+"""Bytes per neuron that counting keeps."""
 
 
 def fitting_batch_size(sites: Sites, length: int) -> int:
-    """Blocks of ``length`` tokens that fit into the memory of the model's device, at least 1; the log says how many."""
+    """Return how many blocks of ``length`` tokens fit into the memory of the model's device, at least 1; and log it."""
     device = input_device(sites.model)
     # Two histograms' worth: the counts, and what laying them out takes for a moment.
     free = _free(device) - 2 * sites.layers * sites.width * _KEPT
-    limits = _CPU if device.type == "cpu" else _ACCELERATOR
-    wanted = max(1, limits.enough // length)
-    each = _measured(sites, length, device) if device.type == "cuda" else _estimated(sites, length)
-    size = max(1, min(wanted, int(free * limits.share / each)))
-    log.info("%d blocks of %d tokens a forward pass (%s, %.1f GiB free)", size, length, device, free / 2**30)
+    tokens, share = _LIMITS.get(device.type, _LIMITS_OF_ACCELERATORS)
+    block_bytes = _measured(sites, length, device) if device.type == "cuda" else _estimated(sites, length)
+    size = max(1, min(tokens // length, int(free * share / block_bytes)))
+    log.info("%d blocks of %d tokens per forward pass (%s, %.1f GiB free)", size, length, device, free / 2**30)
     return size
 
 
@@ -48,7 +40,7 @@ def _free(device: torch.device) -> int:
 
 
 def _free_in_container() -> int:
-    """What a container's limit leaves (cgroup v2); no limit where there is none."""
+    """Return what a container's limit leaves (cgroup v2), or more than any machine has."""
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     try:
         return int(limit.read_text()) - int(used.read_text())
@@ -57,7 +49,7 @@ def _free_in_container() -> int:
 
 
 def _estimated(sites: Sites, length: int) -> float:
-    """Bytes that a block takes in one layer, of which there is one at a time: a process without memory is killed."""
+    """Return bytes per block in one layer, of which there is one at a time: a process without memory is killed."""
     model: Any = sites.model
     config = model.config.get_text_config()
     # The feed-forward's few tensors, attention's, and the scores of all heads; in 4 bytes, whatever the weights are in.
@@ -66,7 +58,7 @@ def _estimated(sites: Sites, length: int) -> float:
 
 
 def _measured(sites: Sites, length: int, device: torch.device) -> float:
-    """Bytes that one more block takes."""
+    """Return the bytes that one more block takes."""
     body, peaks = transformer_body(sites.model), [0]
     for blocks in (1, 2):
         torch.cuda.reset_peak_memory_stats(device)

@@ -7,7 +7,7 @@ the text drifts far from what the bins were laid out for, they widen only with t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BINS = 992
-"""With 32-bit counts and the moments, a little under 4 KiB a neuron."""
+"""With 32-bit counts and the moments, a little under 4 KiB per neuron."""
 HALF = BINS // 2
 FAR = 1e18
 """Farther than this is as far; it keeps x / (1 + |x|) finite."""
@@ -25,8 +25,7 @@ _QUARTILE, _TAIL = 1.6, 1 / 15
 _SMALLEST = 1e-30
 
 
-@dataclass(frozen=True)
-class Bins:
+class Bins(NamedTuple):
     """Where a layer's bins lie, each ``[width]`` float32: their centre, and 1 / unit on either side of it."""
 
     centre: Tensor
@@ -36,9 +35,8 @@ class Bins:
     @classmethod
     def on(cls, sample: Tensor) -> Bins:
         """Lay bins out for values like ``sample`` ``[tokens, width]``."""
-        # A few hundred tokens tell a scale; sorting more would take longer than reading them.
-        some = sample[:: max(1, len(sample) // _LAID_OUT_ON)]
-        ordered = sort_rows(some.T)
+        # A few hundred tokens show a scale; sorting more would take longer than reading them.
+        ordered = sort_rows(sample[:: max(1, len(sample) // _LAID_OUT_ON)].T)
         places = [round(level * (ordered.shape[1] - 1)) for level in (0.05, 0.25, 0.5, 0.75, 0.95)]
         lowest, low, centre, high, highest = ordered[:, places].T
         # Below a neuron's own precision bins tell nothing apart; a constant neuron has no scale at all.
@@ -47,29 +45,21 @@ class Bins:
         above = torch.maximum(_QUARTILE * (high - centre), _TAIL * (highest - centre))
         # A side that has no spread in the sample may have some later.
         below, above = torch.maximum(below, above * _TAIL), torch.maximum(above, below * _TAIL)
-        return cls(
-            centre.contiguous(), (1 / torch.maximum(below, least)).contiguous(), (1 / torch.maximum(above, least))
-        )
-
-    def __getitem__(self, part: slice) -> Bins:
-        return Bins(self.centre[part], self.below[part], self.above[part])
+        return cls(centre.contiguous(), 1 / torch.maximum(below, least), 1 / torch.maximum(above, least))
 
     def same(self, other: Bins) -> bool:
-        """Whether counts in these bins can be added to counts in ``other``."""
-        return all(
-            torch.equal(getattr(self, name), getattr(other, name).to(self.centre.device))
-            for name in ("centre", "below", "above")
-        )
+        """Return whether counts in these bins can be added to counts in ``other``."""
+        return all(torch.equal(own, its.to(own.device)) for own, its in zip(self, other, strict=True))
 
     def places(self, values: Tensor) -> Tensor:
-        """The bin of each value, ``[…, width]`` float32 → int64. The compiled loop does the same, step by step."""
+        """Return the bin of each value, ``[…, width]`` float32 → int64, by the steps of the compiled loop."""
         offset = values - self.centre
         x = (offset * torch.where(offset < 0, self.below, self.above)).clamp_(-FAR, FAR)
         place = (x / (x.abs() + 1) + 1) * HALF
         return place.nan_to_num_(0.0).clamp_(0, BINS - 1).long()
 
     def edges(self) -> Tensor:
-        """``[width, BINS - 1]`` (float64): where one bin ends and the next begins."""
+        """Return ``[width, BINS - 1]`` (float64): where one bin ends and the next begins."""
         u = torch.arange(1, BINS, dtype=torch.float64, device=self.centre.device) / HALF - 1
         x = u / (1 - u.abs())
         unit = torch.where(u < 0, 1 / self.below.double().unsqueeze(1), 1 / self.above.double().unsqueeze(1))
@@ -77,14 +67,14 @@ class Bins:
 
 
 def sort_rows(values: Tensor) -> Tensor:
-    """Each row sorted; on a CPU by numpy, which is several times as fast at it."""
+    """Sort each row; on a CPU by numpy, which is several times as fast at it."""
     if values.device.type == "cpu" and values.dtype != torch.bfloat16:
         return torch.from_numpy(np.sort(values.contiguous().numpy(), axis=1))
     return values.contiguous().sort(dim=1).values
 
 
 def outline(bins: Bins, counts: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A histogram as a line of points and the counts between them.
+    """Return a histogram as a line of points and the counts between them.
 
     Args:
         bins: Of ``width`` neurons.
@@ -108,18 +98,18 @@ def outline(bins: Bins, counts: Tensor, low: Tensor, high: Tensor, dtype: torch.
 
 
 def _first_in(bins: Bins, edges: Tensor, dtype: torch.dtype) -> Tensor:
-    """The least value of ``dtype`` in the bin above each edge, by the arithmetic that counted it."""
+    """Return the least value of ``dtype`` in the bin above each edge, by the arithmetic that counted it."""
     near = edges.to(dtype).double()
-    wanted = torch.arange(1, BINS, device=edges.device)
-    columns = Bins(bins.centre.unsqueeze(1), bins.below.unsqueeze(1), bins.above.unsqueeze(1))
+    numbers = torch.arange(1, BINS, device=edges.device)
+    columns = Bins(*(tensor.unsqueeze(1) for tensor in bins))
     first = _neighbour(near, 1, dtype)
     for candidate in (near, _neighbour(near, -1, dtype)):
-        first = torch.where(columns.places(candidate.float()) >= wanted, candidate, first)
+        first = torch.where(columns.places(candidate.float()) >= numbers, candidate, first)
     return first
 
 
 def _neighbour(values: Tensor, step: int, dtype: torch.dtype) -> Tensor:
-    """The next greater (``step`` 1) or smaller (-1) number of a 16-bit ``dtype``."""
+    """Return the next greater (``step`` 1) or smaller (-1) number of a 16-bit ``dtype``."""
     bits = values.to(dtype).view(torch.int16).int()
     ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFF)) + step
     bits = torch.where(ordered >= 0, ordered, -ordered | -0x8000)

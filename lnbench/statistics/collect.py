@@ -1,9 +1,9 @@
-"""Run text through a model's transformer body once, and keep an account of every neuron."""
+"""Run text through a model's transformer body once, and count the activations of every neuron."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,10 +16,9 @@ from lnbench.hookspecs import Step
 from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import Sites, evaluating, input_device, locate, transformer_body
-from lnbench.statistics.accumulator import Account
+from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.layer_accumulator import CALIBRATION, Activation
-from lnbench.statistics.site_values import SiteValues
 
 Block = Tensor | tuple[Tensor, Tensor]
 Read = Callable[[Block], int]
@@ -65,27 +64,28 @@ def collect_statistics(
     Raises:
         LnbenchError: unsupported model, no token counted, activations that are not finite numbers.
     """
-    wanted = (site,) if site is not None else tuple(sites)
-    if not wanted or (missing := [name for name in wanted if name not in NEURON_SITES]):
-        raise unknown("site", missing[0] if wanted else "", NEURON_SITES)
+    shown = (site,) if site is not None else tuple(sites)
+    for name in shown or ("",):
+        if name not in NEURON_SITES:
+            raise unknown("site", name, NEURON_SITES)
     located = locate(model)
-    account = Account(located.layers, located.width, batch_levels)
-    account.measures.start(measures, located)
+    counts = Accumulator(located.layers, located.width, batch_levels)
+    counts.measures.start(measures, located)
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
-    with observing(located, account, language, skip=skip) as read, bar:
+    with observing(located, counts, language, skip=skip) as read, bar:
         for block in blocks:
             bar.update(read(block))
-    known = describe_model(model) | (provenance or {})
-    return statistics_of(account, located.activations, language, site=wanted[0], provenance=known)
+    provenance = describe_model(model) | (provenance or {})
+    return statistics_of(counts, located.activations, language, site=shown[0], provenance=provenance)
 
 
 def statistics_of(
-    account: Account, activations: Sequence[Activation], language: str, *, site: str, provenance: dict[str, Any]
+    counts: Accumulator, activations: Sequence[Activation], language: str, *, site: str, provenance: dict[str, Any]
 ) -> Statistics:
-    """What an account comes to. Warns where the text has drifted away from what the bins were laid out for.
+    """Finish counts. Warns where the text has drifted away from what the bins were laid out for.
 
     Args:
-        account: The counts.
+        counts: What was counted.
         activations: The non-linearity of each layer.
         language: Language code.
         site: Site shown first.
@@ -94,40 +94,36 @@ def statistics_of(
     Raises:
         LnbenchError: nothing was counted.
     """
-    if account.tokens == 0:
+    if counts.tokens == 0:
         raise LnbenchError(
             f"no token of language {language!r} was counted: its text is empty, or its blocks have no positions left "
             "after the skipped ones"
         )
-    values = account.finish(activations)
-    _warn_of_drift(account, language, values)
-    batch_means, measures = account.batch_means(), account.measures.tensors()
-    return Statistics(language, account.tokens, site, values, provenance, batch_means, measures)
-
-
-def _warn_of_drift(account: Account, language: str, values: Mapping[str, SiteValues]) -> None:
-    error = torch.stack([one.rank_error for one in values.values()])
+    values = counts.finish(activations)
+    error = torch.stack([of_site.rank_error for of_site in values.values()])
     many = int((error > _TOLERATED).any(0).sum())
-    if many > _FEW * error[0].numel() and account.tokens > CALIBRATION:
+    if many > _FEW * error[0].numel() and counts.tokens > CALIBRATION:
         log.warning(
             "%s: quantiles of %d of %d neurons may be off by up to %.3f of the tokens: their values crowd in a few "
             "places, or are not like those of the first %d tokens. Shuffle a corpus that is sorted by topic",
             *(language, many, error[0].numel(), float(error.max()), CALIBRATION),
         )
+    batch_means, measures = counts.batch_means(), counts.measures.tensors()
+    return Statistics(language, counts.tokens, site, values, provenance, batch_means, measures)
 
 
 @contextmanager
-def observing(sites: Sites, account: Account, language: str, *, skip: int) -> Iterator[Read]:
-    """Observe all non-linearities: a function that runs one block through the body and returns the tokens counted.
+def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) -> Iterator[Read]:
+    """Observe all non-linearities; yield a function that runs one block through the body and returns tokens counted.
 
     Args:
         sites: Of the model, see :func:`lnbench.model.sites.locate`.
-        account: Where to count.
+        counts: Where to count.
         language: The text's language, for messages.
         skip: Positions at the start of every row that are not counted.
 
     Raises:
-        LnbenchError: from the function and at the end of the block, when a layer did not run once a forward pass or
+        LnbenchError: from the function and at the end of the block, when a layer did not run once per forward pass or
             gave numbers that are not finite.
     """
     body, device = transformer_body(sites.model), input_device(sites.model)
@@ -139,10 +135,10 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
             pre, post = args[0].reshape(-1, sites.width), output.reshape(-1, sites.width)
             if pre.device not in rows:
                 rows[pre.device] = rows[torch.device("cpu")].to(pre.device)
-            account.add(layer, pre, post, rows[pre.device])
-            if account.measures:
+            counts.add(layer, pre, post, rows[pre.device])
+            if counts.measures:
                 for site, values in zip(NEURON_SITES, (pre, post), strict=True):
-                    account.measures.observe(_step(site, layer, values, shape[0], rows[pre.device]))
+                    counts.measures.observe(_step(site, layer, values, shape[0], rows[pre.device]))
 
         return observe
 
@@ -154,21 +150,18 @@ def observing(sites: Sites, account: Account, language: str, *, skip: int) -> It
         rows.clear()
         rows[torch.device("cpu")] = counted
         shape[:] = [ids.shape]
-        body(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device) if mask is not None else None,
-            use_cache=False,
-        )
-        account.tokens += len(counted)
-        account.batches += 1
-        account.check(language, numbers=account.batches % _CHECKED_EVERY == 0)
+        attention_mask = mask.to(device) if mask is not None else None
+        body(input_ids=ids.to(device), attention_mask=attention_mask, use_cache=False)
+        counts.tokens += len(counted)
+        counts.batches += 1
+        counts.check(language, numbers=counts.batches % _CHECKED_EVERY == 0)
         return len(counted)
 
     with evaluating(sites.model), ExitStack() as hooks, torch.inference_mode():
         for layer, module in enumerate(sites.activations):
             hooks.callback(module.register_forward_hook(hook(layer)).remove)
         yield read
-        account.check(language)
+        counts.check(language)
 
 
 def _step(site: str, layer: int, values: Tensor, shape: torch.Size, rows: Tensor) -> Step:
@@ -178,6 +171,6 @@ def _step(site: str, layer: int, values: Tensor, shape: torch.Size, rows: Tensor
 
 
 def _counted(ids: Tensor, mask: Tensor | None, skip: int) -> Tensor:
-    """The flat positions of the tokens that count: real, and past the first ``skip`` real ones of their row."""
+    """Return the flat positions of the tokens that count: real, and past the first ``skip`` real ones of their row."""
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
     return (real & (real.cumsum(1) > skip)).flatten().nonzero().squeeze(1).cpu()

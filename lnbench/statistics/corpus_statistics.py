@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lnbench.corpora.corpus import Corpus, open_corpus
+from lnbench.corpora.corpus import Corpus
 from lnbench.corpora.packing import blocks
 from lnbench.corpora.prefetch import prefetch
 from lnbench.errors import LnbenchError
@@ -21,11 +21,11 @@ from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import Sites, locate
 from lnbench.settings import TextSource
-from lnbench.statistics.accumulator import FORMAT, Account
+from lnbench.statistics.accumulator import FORMAT, Accumulator
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.collect import Block, observing, statistics_of
 from lnbench.statistics.language_statistics import Statistics
-from lnbench.statistics.layer_accumulator import CALIBRATION
+from lnbench.statistics.layer_accumulator import CALIBRATION, Activation
 from lnbench.statistics.measures import names_of_measures
 from lnbench.statistics.nonlinearity import names_of
 from lnbench.statistics.site_values import PLACES
@@ -47,17 +47,17 @@ class Reading(TextSource):
     """
 
     def open(self, language: str) -> Corpus:
-        """The documents of one language."""
+        """Open the documents of one language."""
         chosen = {"dedup": self.dedup, "drop_wrong_script": self.drop_wrong_script}
-        return open_corpus(self.corpus, language, seed=self.seed, **chosen)
+        return Corpus(self.corpus, language, seed=self.seed, **chosen)
 
     def blocks(self, corpus: Corpus, tokenizer: Any, batch_size: int, **options: Any) -> Iterator[Block]:
-        """Its batches, made ahead of their use."""
+        """Yield its batches, made ahead of their use."""
         cut = blocks(corpus, tokenizer, self.length, batch_size, self.tokens, mode=self.mode, **options)
         return prefetch(cut)
 
     def provenance(self, language: str) -> dict[str, Any]:
-        """What decides which tokens are counted, and where they come from."""
+        """Return what decides which tokens are counted, and where they come from."""
         opened = self.open(language)
         return {
             "corpus": opened.fingerprint,
@@ -81,18 +81,12 @@ class Reading(TextSource):
 
 
 def request_key(provenance: dict[str, Any]) -> str:
-    """A fingerprint of everything that Statistics depend on, the way of counting included, and of nothing else."""
+    """Return a fingerprint of all that Statistics depend on, the way of counting included, and of nothing else."""
     return fingerprint([FORMAT, {name: value for name, value in provenance.items() if name not in PLACES}])
 
 
 def collect_corpus(
-    model: nn.Module,
-    tokenizer: Any,
-    language: str,
-    reading: Reading,
-    *,
-    site: str = POST,
-    **options: Any,
+    model: nn.Module, tokenizer: Any, language: str, reading: Reading, *, site: str = POST, **options: Any
 ) -> Statistics:
     """Collect one language's Statistics from a corpus: :func:`count_corpus`, finished.
 
@@ -107,19 +101,19 @@ def collect_corpus(
     Raises:
         LnbenchError: missing corpus, empty text, unsupported model.
     """
-    account = count_corpus(model, tokenizer, language, reading, **options)
-    return finished(account, site=site, activations=locate(model).activations)
+    counts = count_corpus(model, tokenizer, language, reading, **options)
+    return finished(counts, site=site, activations=locate(model).activations)
 
 
-def finished(account: Account, *, site: str, activations: Any) -> Statistics:
-    """The Statistics that a corpus's account comes to, with its provenance.
+def finished(counts: Accumulator, *, site: str, activations: Sequence[Activation]) -> Statistics:
+    """Return the Statistics of a corpus's counts, with their provenance.
 
     Raises:
         LnbenchError: nothing was counted.
     """
-    about = account.about
+    about = counts.about
     provenance = {**about["provenance"], "request": about["request"], "text": about["text"]}
-    return statistics_of(account, activations, about["language"], site=site, provenance=provenance)
+    return statistics_of(counts, activations, about["language"], site=site, provenance=provenance)
 
 
 def count_corpus(
@@ -133,8 +127,8 @@ def count_corpus(
     save_every: float = 60.0,
     progress: bool = True,
     described: dict[str, Any] | None = None,
-) -> Account:
-    """Count one language's corpus, or a shard of it, and go on where an earlier attempt was interrupted.
+) -> Accumulator:
+    """Count one language's corpus, or a shard of it, and continue where an earlier attempt was interrupted.
 
     Args:
         model: A supported Hugging Face causal LM.
@@ -143,10 +137,10 @@ def count_corpus(
         reading: Which tokens are counted.
         shard: ``(index, count)``, from 0: every count-th block. All shards lay their bins out on the start of the whole
             text, so that their counts add up to those of the whole.
-        state: File that keeps the progress, and the finished account. What it holds of another request is replaced.
-        save_every: Seconds between two savings, at least; large accounts are saved less often.
+        state: File that keeps the progress, and the finished counts. What it holds of another request is replaced.
+        save_every: Seconds between two savings, at least; large counts are saved less often.
         progress: Show a progress bar.
-        described: What :func:`~lnbench.statistics.describe_model` says of the two, if that is known already.
+        described: What :func:`~lnbench.statistics.describe_model` returns for the two, if that is known already.
 
     Raises:
         LnbenchError: missing corpus, empty text, unsupported model, full disk.
@@ -154,79 +148,85 @@ def count_corpus(
     sites = locate(model)
     provenance = (described or describe_model(model, tokenizer)) | reading.provenance(language)
     request = request_key(provenance)
-    account = _begun(state, request, shard, language)
-    if account is None:
-        account = Account(sites.layers, sites.width, reading.batch_levels)
-        account.about = {
+    counts = _begun(state, request, shard, language)
+    if counts is None:
+        size = reading.size or fitting_batch_size(sites, reading.length)
+        counts = Accumulator(sites.layers, sites.width, reading.batch_levels)
+        counts.about = {
             "language": language,
             "request": request,
             "provenance": provenance,
             "shard": list(shard),
             "activations": names_of(sites.activations),
-            "batch_size": reading.size or fitting_batch_size(sites, reading.length),
+            "batch_size": size,
             "rows": 0,
             "done": False,
         }
         if shard != WHOLE:
-            account.take_bins(_laid_out(sites, tokenizer, language, reading, account.about["batch_size"]))
+            counts.take_bins(_start_of_text(sites, tokenizer, language, reading, size))
         if state is not None:
             # What was chosen by the memory that happened to be free stays the same after an interruption.
-            account.save(state)
-    elif not account.about["done"]:
-        account.about["batch_size"] = reading.size or account.about["batch_size"]
-        so_far = (f"{account.tokens:,}", account.about["batch_size"])
-        log.warning("%s: going on after %s tokens, %d blocks a forward pass", language, *so_far)
-    if not account.about["done"]:
-        _count(sites, tokenizer, account, reading, state, save_every, progress)
-    return account
+            counts.save(state)
+    elif not counts.about["done"]:
+        counts.about["batch_size"] = reading.size or counts.about["batch_size"]
+        so_far = (f"{counts.tokens:,}", counts.about["batch_size"])
+        log.warning("%s: continuing after %s tokens, %d blocks per forward pass", language, *so_far)
+    if not counts.about["done"]:
+        _count(sites, tokenizer, counts, reading, state, save_every, progress)
+    return counts
 
 
-def _begun(state: Path | None, request: str, shard: Shard, language: str) -> Account | None:
-    """What an earlier attempt at the same has left."""
+def _begun(state: Path | None, request: str, shard: Shard, language: str) -> Accumulator | None:
+    """Return what an earlier attempt at the same has left."""
     if state is None or not state.exists():
         return None
     try:
-        about = Account.about_in(state)
-        if (about["request"], about["shard"]) != (request, list(shard)):
-            log.warning("%s: %s holds counts of another request; starting anew", language, state)
-            return None
-        return Account.load(state)
+        about = Accumulator.about_in(state)
+        if (about["request"], about["shard"]) == (request, list(shard)):
+            return Accumulator.load(state)
+        log.warning("%s: %s holds counts of another request; starting again", language, state)
     except LnbenchError as error:
-        log.warning("%s; starting anew", error)
-        return None
+        log.warning("%s; starting again", error)
+    return None
 
 
-def _laid_out(sites: Sites, tokenizer: Any, language: str, how: Reading, batch_size: int) -> Account:
-    """An account of the start of the whole text, which has its bins."""
-    account = Account(sites.layers, sites.width)
-    with observing(sites, account, language, skip=how.skip) as read:
-        for block in how.blocks(how.open(language), tokenizer, batch_size):
+def _start_of_text(sites: Sites, tokenizer: Any, language: str, reading: Reading, batch_size: int) -> Accumulator:
+    """Count the start of the whole text, on which bins are laid out."""
+    counts = Accumulator(sites.layers, sites.width)
+    with observing(sites, counts, language, skip=reading.skip) as read:
+        for block in reading.blocks(reading.open(language), tokenizer, batch_size):
             read(block)
-            if account.tokens > CALIBRATION:
+            if counts.tokens > CALIBRATION:
                 break
-    return account
+    return counts
 
 
 def _count(
-    sites: Sites, tokenizer: Any, account: Account, how: Reading, state: Path | None, save_every: float, progress: bool
+    sites: Sites,
+    tokenizer: Any,
+    counts: Accumulator,
+    reading: Reading,
+    state: Path | None,
+    save_every: float,
+    progress: bool,
 ) -> None:
-    about = account.about
-    account.measures.start(how.measures, sites)
+    about = counts.about
+    counts.measures.start(reading.measures, sites)
     language, shard = about["language"], about["shard"]
-    corpus = how.open(language)
-    total = how.tokens // shard[1] if how.tokens is not None else None
+    corpus = reading.open(language)
+    total = reading.tokens // shard[1] if reading.tokens is not None else None
     documents = corpus.count() if progress and total is None else None
-    bar = tqdm(total=total, initial=account.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
+    bar = tqdm(total=total, initial=counts.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
 
-    def passing_over(row: int) -> None:
+    def show_skipped(row: int) -> None:
         if row % 1000 == 0:
             bar.set_postfix_str(f"reading up to there again: {row / about['rows']:.0%}")
 
-    batches = how.blocks(
-        corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"], on_skip=passing_over
+    batches = reading.blocks(
+        corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"], on_skip=show_skipped
     )
     due = time.monotonic() + save_every
-    with observing(sites, account, language, skip=how.skip) as read, bar:
+    with observing(sites, counts, language, skip=reading.skip) as read, bar:
         for block in batches:
             bar.set_postfix_str("", refresh=False)
             bar.update(read(block))
@@ -236,10 +236,10 @@ def _count(
             about["rows"] += len(block if isinstance(block, Tensor) else block[0])
             if state is not None and time.monotonic() >= due:
                 started = time.monotonic()
-                account.check(language)
-                account.save(state)
+                counts.check(language)
+                counts.save(state)
                 due = time.monotonic() + max(save_every, _COST * (time.monotonic() - started))
     about["text"] = asdict(corpus.report)
     about["done"] = True
     if state is not None and shard != list(WHOLE):
-        account.save(state)
+        counts.save(state)

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lnbench.statistics.bins import Bins
-
-MOMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "positive": torch.add,
-    "sums": torch.add,
-    "squares": torch.add,
-    "min": torch.minimum,
-    "max": torch.maximum,
-}
-"""Moments, and how those of two accumulators become one."""
+from lnbench.statistics.bins import BINS, Bins
 
 
-class Moments:
-    """Exact moments of one layer, each ``[sites, width]``: counts as integers, sums in float64.
+class Moments(NamedTuple):
+    """Exact moments of one layer, each ``[sites, width]``, pre and post: counts as integers, sums in float64."""
 
-    Args:
-        width: Neurons of the layer.
-        device: Where they are kept.
-    """
+    positive: Tensor
+    sums: Tensor
+    squares: Tensor
+    min: Tensor
+    max: Tensor
 
-    def __init__(self, width: int, device: torch.device) -> None:
-        self.width = width
-        self.device = device
-        self.positive = torch.zeros(2, width, dtype=torch.int64, device=device)
-        self.sums = torch.zeros(2, width, dtype=torch.float64, device=device)
-        self.squares = torch.zeros(2, width, dtype=torch.float64, device=device)
-        self.min = torch.full((2, width), torch.inf, dtype=torch.float32, device=device)
-        self.max = torch.full((2, width), -torch.inf, dtype=torch.float32, device=device)
+    @classmethod
+    def empty(cls, width: int, device: torch.device) -> Moments:
+        """Return the moments of no token."""
+        shape = (2, width)
+        return cls(
+            positive=torch.zeros(shape, dtype=torch.int64, device=device),
+            sums=torch.zeros(shape, dtype=torch.float64, device=device),
+            squares=torch.zeros(shape, dtype=torch.float64, device=device),
+            min=torch.full(shape, torch.inf, dtype=torch.float32, device=device),
+            max=torch.full(shape, -torch.inf, dtype=torch.float32, device=device),
+        )
 
-    def moments(self) -> tuple[Tensor, ...]:
-        """``positive``, ``sums``, ``squares``, ``min`` and ``max``, each ``[2, width]``: pre and post."""
-        return tuple(getattr(self, name) for name in MOMENTS)
+    def merged(self, other: Moments) -> Moments:
+        """Return the moments of the tokens of both."""
+        positive, sums, squares, low, high = (tensor.to(self.sums.device) for tensor in other)
+        return Moments(
+            self.positive + positive,
+            self.sums + sums,
+            self.squares + squares,
+            torch.minimum(self.min, low),
+            torch.maximum(self.max, high),
+        )
 
 
 @dataclass
@@ -49,11 +51,12 @@ class Histogram:
     bins: Bins
     counts: Tensor
 
+    @classmethod
+    def empty(cls, bins: Bins) -> Histogram:
+        """Return a histogram of no token."""
+        shape = (len(bins.centre), BINS)
+        return cls(bins, torch.zeros(shape, dtype=torch.int32, device=bins.centre.device))
+
     def tensors(self) -> dict[str, Tensor]:
-        """By name, as they are stored."""
-        return {
-            "centre": self.bins.centre,
-            "below": self.bins.below,
-            "above": self.bins.above,
-            "counts": self.counts,
-        }
+        """Return the tensors by name, as they are stored."""
+        return {**self.bins._asdict(), "counts": self.counts}

@@ -1,4 +1,4 @@
-"""The inner loop of the Statistics on a GPU, in Triton: what :mod:`lnbench.statistics.kernels` says, step by step.
+"""The inner loop of the Statistics on a GPU, in Triton: that of :mod:`lnbench.statistics.kernels`, step by step.
 
 A program walks all tokens of a few neurons, so that sums are added up in the same order each time, and only counts,
 whose order does not matter, are added atomically.
@@ -17,72 +17,55 @@ from torch import Tensor
 from lnbench.statistics.bins import BINS, FAR, HALF, Bins
 from lnbench.statistics.counts import Histogram, Moments
 
-_NEURONS, _TOKENS = 32, 128
+_BINS, _HALF, _FAR = tl.constexpr(BINS), tl.constexpr(float(HALF)), tl.constexpr(FAR)
+_NEURONS, _TOKENS = tl.constexpr(32), tl.constexpr(128)
 
 
-def add_moments(values: Tensor, rows: Tensor, layer: Moments, site: int) -> None:
+def add_moments(values: Tensor, rows: Tensor, moments: Moments, site: int) -> None:
     """Add tokens to one site's moments; see :func:`lnbench.statistics.kernels.add_tokens`."""
     values = values.contiguous()
-    grid = (triton.cdiv(layer.width, _NEURONS),)
-    _moments[grid](
-        values,
-        rows,
-        *(each[site] for each in layer.moments()),
-        len(rows),
-        layer.width,
-        TOKENS=_TOKENS,
-        NEURONS=_NEURONS,
-    )
+    width = values.shape[1]
+    with _on(values):
+        grid = (triton.cdiv(width, _NEURONS.value),)
+        _moments[grid](values, rows, *(tensor[site] for tensor in moments), len(rows), width)
 
 
 def add_histogram(values: Tensor, rows: Tensor, histogram: Histogram) -> None:
     """Count values in their bins; see :func:`lnbench.statistics.kernels.add_histogram`."""
-    values, bins = values.contiguous(), histogram.bins
+    values = values.contiguous()
     width = values.shape[1]
-    grid = (triton.cdiv(width, _NEURONS), triton.cdiv(len(rows), _TOKENS))
-    accounts = (bins.centre, bins.below, bins.above, histogram.counts)
-    sizes = {"BINS": BINS, "HALF": float(HALF), "FAR": FAR, "TOKENS": _TOKENS, "NEURONS": _NEURONS}
     with _on(values):
-        _histogram[grid](values, rows, *accounts, len(rows), width, **sizes)
+        grid = (triton.cdiv(width, _NEURONS.value), triton.cdiv(len(rows), _TOKENS.value))
+        _histogram[grid](values, rows, *histogram.bins, histogram.counts, len(rows), width)
 
 
 def compile_all() -> None:
     """Compile the kernels on the GPU, or raise what Triton raises."""
-    layer = Moments(1, torch.device("cuda"))
-    values, rows = torch.zeros(1, 1, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda")
-    add_moments(values, rows, layer, 0)
-    bins = Bins(*(torch.ones(1, device="cuda") for _ in range(3)))
-    add_histogram(values, rows, Histogram(bins, torch.zeros(1, BINS, dtype=torch.int32, device="cuda")))
+    device = torch.device("cuda")
+    values, rows = torch.zeros(1, 1, device=device), torch.zeros(1, dtype=torch.long, device=device)
+    add_moments(values, rows, Moments.empty(1, device), 0)
+    add_histogram(values, rows, Histogram.empty(Bins(*torch.ones(3, 1, device=device))))
 
 
 def _on(values: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, whatever device its tensors are on."""
+    """Make a device the current one, on which Triton launches, whatever device its tensors are on."""
     return torch.cuda.device(values.device) if values.is_cuda else nullcontext()
 
 
+# Triton looks up the names in annotations and takes none but its own, so these functions have no types.
 @triton.jit  # type: ignore[untyped-decorator]
-def _moments(
-    values: Any,
-    rows: Any,
-    positive: Any,
-    sums: Any,
-    squares: Any,
-    low: Any,
-    high: Any,
-    tokens: Any,
-    width: Any,
-    TOKENS: tl.constexpr,  # noqa: N803
-    NEURONS: tl.constexpr,  # noqa: N803
-) -> None:  # pragma: no cover
-    neuron = tl.program_id(0) * NEURONS + tl.arange(0, NEURONS)
+def _moments(  # type: ignore[no-untyped-def]
+    values, rows, positive, sums, squares, low, high, tokens, width
+):  # pragma: no cover
+    neuron = tl.program_id(0) * _NEURONS + tl.arange(0, _NEURONS)
     inside = neuron < width
-    above = tl.zeros((NEURONS,), tl.int64)
-    total = tl.zeros((NEURONS,), tl.float64)
-    square = tl.zeros((NEURONS,), tl.float64)
-    least = tl.full((NEURONS,), float("inf"), tl.float32)
-    most = tl.full((NEURONS,), float("-inf"), tl.float32)
-    for first in range(0, tokens, TOKENS):
-        token = first + tl.arange(0, TOKENS)
+    above = tl.zeros((_NEURONS,), tl.int64)
+    total = tl.zeros((_NEURONS,), tl.float64)
+    square = tl.zeros((_NEURONS,), tl.float64)
+    least = tl.full((_NEURONS,), float("inf"), tl.float32)
+    most = tl.full((_NEURONS,), float("-inf"), tl.float32)
+    for first in range(0, tokens, _TOKENS):
+        token = first + tl.arange(0, _TOKENS)
         row = tl.load(rows + token, mask=token < tokens, other=0)
         real = (token < tokens)[:, None] & inside[None, :]
         value = tl.load(values + row[:, None] * width + neuron[None, :], mask=real, other=0.0).to(tl.float32)
@@ -100,23 +83,11 @@ def _moments(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _histogram(
-    values: Any,
-    rows: Any,
-    centre: Any,
-    below: Any,
-    above: Any,
-    counts: Any,
-    tokens: Any,
-    width: Any,
-    BINS: tl.constexpr,  # noqa: N803
-    HALF: tl.constexpr,  # noqa: N803
-    FAR: tl.constexpr,  # noqa: N803
-    TOKENS: tl.constexpr,  # noqa: N803
-    NEURONS: tl.constexpr,  # noqa: N803
-) -> None:  # pragma: no cover
-    neuron = tl.program_id(0) * NEURONS + tl.arange(0, NEURONS)
-    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+def _histogram(  # type: ignore[no-untyped-def]
+    values, rows, centre, below, above, counts, tokens, width
+):  # pragma: no cover
+    neuron = tl.program_id(0) * _NEURONS + tl.arange(0, _NEURONS)
+    token = tl.program_id(1) * _TOKENS + tl.arange(0, _TOKENS)
     inside = neuron < width
     real = (token < tokens)[:, None] & inside[None, :]
     row = tl.load(rows + token, mask=token < tokens, other=0)
@@ -125,10 +96,10 @@ def _histogram(
     lower = tl.load(below + neuron, mask=inside, other=0.0)[None, :]
     upper = tl.load(above + neuron, mask=inside, other=0.0)[None, :]
     x = offset * tl.where(offset < 0, lower, upper)
-    x = tl.minimum(tl.maximum(x, -FAR), FAR)
+    x = tl.minimum(tl.maximum(x, -_FAR), _FAR)
     # A plain division is approximate here, and would put some values into the next bin.
-    place = (tl.div_rn(x, tl.abs(x) + 1.0) + 1.0) * HALF
-    # The first comparison also takes what is no number.
+    place = (tl.div_rn(x, tl.abs(x) + 1.0) + 1.0) * _HALF
+    # The first comparison also takes NaN.
     place = tl.where(place > 0, place, 0.0)
-    place = tl.minimum(place, BINS - 1.0).to(tl.int32)
-    tl.atomic_add(counts + neuron[None, :].to(tl.int64) * BINS + place, 1, mask=real)
+    place = tl.minimum(place, _BINS - 1.0).to(tl.int32)
+    tl.atomic_add(counts + neuron[None, :].to(tl.int64) * _BINS + place, 1, mask=real)

@@ -1,10 +1,9 @@
 """The inner loop of the Statistics: every activation of every token passes here once.
 
-On the CPU a compiled loop walks a block of neurons at a time, so that their accounts stay in registers and their
+On the CPU a compiled loop walks a block of neurons at a time, so that their moments stay in registers and their
 histograms in the cache; on a GPU a Triton kernel does; elsewhere torch does the same in whole-tensor steps. Counts are
-equal to the last one; sums may differ in the last bits.
-
-Where the bins lie is told in :mod:`lnbench.statistics.bins`.
+equal to the last one; sums may differ in the last bits. Where the bins lie is defined in
+:mod:`lnbench.statistics.bins`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnbench.statistics.bins import BINS, FAR, HALF
+from lnbench.statistics.bins import BINS, FAR, HALF, Bins
 from lnbench.statistics.counts import Histogram, Moments
 from lnbench.statistics.threads import run_threaded
 
@@ -38,7 +37,7 @@ def add_tokens(
     pre: Tensor,
     post: Tensor,
     rows: Tensor,
-    layer: Moments,
+    moments: Moments,
     histogram: Histogram | None = None,
     *,
     way: Way | None = None,
@@ -49,42 +48,35 @@ def add_tokens(
         pre: ``[positions, width]``.
         post: The same shape.
         rows: ``LongTensor[tokens]``, the positions that count.
-        layer: The account to add to.
+        moments: What to add to.
         histogram: Where to count ``pre`` in its bins.
         way: How; None chooses by device.
     """
     chosen = way or _way(pre.device.type)
     if chosen == "compiled":
-        arrays = (_array(pre), _array(post), rows.numpy(), *(each.numpy() for each in layer.moments()))
-        _shared(_tokens, pre, (*arrays, *_bins_of(histogram)))
+        own = Moments(*(tensor.numpy() for tensor in moments))  # type: ignore[arg-type]
+        _run_compiled(_tokens, pre, (_array(pre), _array(post), rows.numpy(), own, *_bins_of(histogram)))
         return
     for site, values in enumerate((pre, post)):
         if chosen == "triton":
             from lnbench.statistics import gpu_kernels
 
-            gpu_kernels.add_moments(values, rows, layer, site)
+            gpu_kernels.add_moments(values, rows, moments, site)
             continue
         for part in _chunks(values, rows):
             exact = part.double()
-            layer.positive[site] += (part > 0).sum(0)
-            layer.sums[site] += exact.sum(0)
-            layer.squares[site] += exact.square().sum(0)
-            layer.min[site] = torch.minimum(layer.min[site], part.amin(0))
-            layer.max[site] = torch.maximum(layer.max[site], part.amax(0))
+            moments.positive[site] += (part > 0).sum(0)
+            moments.sums[site] += exact.sum(0)
+            moments.squares[site] += exact.square().sum(0)
+            moments.min[site] = torch.minimum(moments.min[site], part.amin(0))
+            moments.max[site] = torch.maximum(moments.max[site], part.amax(0))
     if histogram is not None:
         add_histogram(pre, rows, histogram, way=chosen)
 
 
 def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, way: Way | None = None) -> None:
-    """Count values in their bins, and not in any moments.
-
-    Args:
-        pre: ``[positions, width]``.
-        rows: ``LongTensor[tokens]``, the positions that count.
-        histogram: Where to count.
-        way: As in :func:`add_tokens`.
-    """
-    bins, counts = histogram.bins, histogram.counts
+    """Count values in their bins, and not in any moments; arguments as in :func:`add_tokens`."""
+    counts = histogram.counts
     chosen = way or _way(pre.device.type)
     if chosen == "triton":
         from lnbench.statistics import gpu_kernels
@@ -92,10 +84,10 @@ def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, way: Way |
         gpu_kernels.add_histogram(pre, rows, histogram)
         return
     if chosen == "compiled":
-        _shared(_histogram, pre, (_array(pre), rows.numpy(), *_bins_of(histogram)))
+        _run_compiled(_histogram, pre, (_array(pre), rows.numpy(), *_bins_of(histogram)))
         return
     for part in _chunks(pre, rows):
-        place = bins.places(part)
+        place = histogram.bins.places(part)
         place += torch.arange(part.shape[1], device=part.device) * BINS
         ones = torch.ones((), dtype=counts.dtype, device=part.device).expand(place.numel())
         counts.view(-1).scatter_add_(0, place.view(-1), ones)
@@ -105,12 +97,11 @@ def _array(values: Tensor) -> Any:
     return values.float().contiguous().numpy()
 
 
-def _bins_of(histogram: Histogram | None) -> tuple[Any, ...]:
-    """Centre, units and counts; empty arrays where nothing is to be binned."""
+def _bins_of(histogram: Histogram | None) -> tuple[Bins, Any]:
+    """Return bins and counts as arrays; empty ones where nothing is to be binned."""
     if histogram is None:
-        return (*(np.empty(0, np.float32) for _ in range(3)), np.empty((0, BINS), np.int32))
-    bins = histogram.bins
-    return tuple(each.numpy() for each in (bins.centre, bins.below, bins.above, histogram.counts))
+        return Bins(*(np.empty(0, np.float32) for _ in range(3))), np.empty((0, BINS), np.int32)  # type: ignore[arg-type]
+    return Bins(*(tensor.numpy() for tensor in histogram.bins)), histogram.counts.numpy()  # type: ignore[arg-type]
 
 
 @cache
@@ -131,34 +122,20 @@ def _way(device: str) -> Way:
 
 
 def _chunks(values: Tensor, rows: Tensor) -> Iterator[Tensor]:
-    """The rows that count in float32, some at a time: whole-tensor steps take several times the memory of theirs."""
-    for some in torch.split(rows, max(1, _CHUNK // values.shape[1])):
-        yield values[some].float()
+    """Yield the rows that count in float32, a part at a time: whole-tensor steps take several times its memory."""
+    for part in torch.split(rows, max(1, _CHUNK // values.shape[1])):
+        yield values[part].float()
 
 
-def _shared(kernel: Any, values: Tensor, arguments: tuple[Any, ...]) -> None:
+def _run_compiled(kernel: Any, values: Tensor, arguments: tuple[Any, ...]) -> None:
     """Run a kernel over all neurons; handing a small batch to threads would take longer than counting it."""
     width = values.shape[1]
-    at_once = _SHARE if values.numel() >= 1 << 16 else width
-    run_threaded(kernel, arguments, width, at_once=at_once)
+    run_threaded(kernel, arguments, width, at_once=_SHARE if values.numel() >= 1 << 16 else width)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _tokens(
-    pre: Any,
-    post: Any,
-    rows: Any,
-    positive: Any,
-    sums: Any,
-    squares: Any,
-    low: Any,
-    high: Any,
-    centre: Any,
-    below: Any,
-    above: Any,
-    counts: Any,
-    begin: int,
-    end: int,
+    pre: Any, post: Any, rows: Any, moments: Any, bins: Any, counts: Any, begin: int, end: int
 ) -> None:  # pragma: no cover
     place = np.empty((_TOKENS, _BLOCK), np.uint16)
     for site in range(2):
@@ -185,35 +162,31 @@ def _tokens(
                         least[neuron] = value if value < least[neuron] else least[neuron]
                         most[neuron] = value if value > most[neuron] else most[neuron]
                 if binned:
-                    _bin(values, tokens, centre, below, above, counts, place, start, size)
+                    _bin(values, tokens, bins, counts, place, start, size)
             for neuron in range(size):
                 at = start + neuron
-                positive[site, at] += over[neuron]
-                sums[site, at] += total[neuron]
-                squares[site, at] += square[neuron]
-                low[site, at] = min(low[site, at], least[neuron])
-                high[site, at] = max(high[site, at], most[neuron])
+                moments.positive[site, at] += over[neuron]
+                moments.sums[site, at] += total[neuron]
+                moments.squares[site, at] += square[neuron]
+                moments.min[site, at] = min(moments.min[site, at], least[neuron])
+                moments.max[site, at] = max(moments.max[site, at], most[neuron])
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _histogram(
-    values: Any, rows: Any, centre: Any, below: Any, above: Any, counts: Any, begin: int, end: int
-) -> None:  # pragma: no cover
+def _histogram(values: Any, rows: Any, bins: Any, counts: Any, begin: int, end: int) -> None:  # pragma: no cover
     place = np.empty((_TOKENS, _BLOCK), np.uint16)
     for start in range(begin, end, _BLOCK):
         size = min(_BLOCK, end - start)
         for first in range(0, len(rows), _TOKENS):
-            _bin(values, rows[first : first + _TOKENS], centre, below, above, counts, place, start, size)
+            _bin(values, rows[first : first + _TOKENS], bins, counts, place, start, size)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _bin(
-    values: Any, rows: Any, centre: Any, below: Any, above: Any, counts: Any, place: Any, start: int, size: int
-) -> None:  # pragma: no cover
+def _bin(values: Any, rows: Any, bins: Any, counts: Any, place: Any, start: int, size: int) -> None:  # pragma: no cover
     zero, one, half = np.float32(0), np.float32(1), np.float32(HALF)
     last, far = np.float32(BINS - 1), np.float32(FAR)
-    centres = centre[start : start + size]
-    belows, aboves = below[start : start + size], above[start : start + size]
+    centres = bins.centre[start : start + size]
+    belows, aboves = bins.below[start : start + size], bins.above[start : start + size]
     for token in range(len(rows)):
         row, here = values[rows[token], start : start + size], place[token]
         for neuron in range(size):

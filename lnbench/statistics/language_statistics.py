@@ -1,4 +1,4 @@
-"""What one pass over a language's text leaves: per neuron, moments and a quantile function, at both sites."""
+"""Statistics of one language's text: per neuron, moments and a quantile function, at both sites."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Scope = Literal["neuron", "layer", "model"]
 
 @dataclass(frozen=True)
 class Statistics:
-    """How one language's text activates every neuron of a model.
+    """Activations of every neuron of a model on one language's text.
 
-    The moments and quantiles are those of ``site``; :meth:`at` gives the same pass seen at the other one.
+    The moments and quantiles are those of ``site``; :meth:`at` returns the same pass seen at another one.
 
     Args:
         language: Language code.
@@ -50,10 +50,10 @@ class Statistics:
             raise unknown("site", self.site, self.sites)
 
     def at(self, site: str) -> Statistics:
-        """The same Statistics, seen at ``site``.
+        """Return the same Statistics, seen at ``site``.
 
         Raises:
-            LnbenchError: nothing is known of that site.
+            LnbenchError: that site was not counted.
         """
         return self if site == self.site else replace(self, site=site)
 
@@ -109,9 +109,13 @@ class Statistics:
 
     @property
     def fingerprint(self) -> str:
-        """These numbers, their language and the site they show, in 16 hexadecimal digits."""
+        """A hash of these numbers, their language and the site they show, in 16 hexadecimal digits."""
         digests = sorted((site, values.digest) for site, values in self.sites.items())
-        return fingerprint([self.language, self.tokens, self.site, digests, *self._measured()])
+        measured = [
+            [choice, sorted((name, digest(tensor)) for name, tensor in tensors.items())]
+            for choice, tensors in sorted(self.measures.items())
+        ]
+        return fingerprint([self.language, self.tokens, self.site, digests, *measured])
 
     def measure(self, choice: str) -> Mapping[str, Tensor]:
         """Return the tensors of one measure, by name.
@@ -125,14 +129,8 @@ class Statistics:
             raise unknown("measure", choice, self.measures, hint)
         return self.measures[name]
 
-    def _measured(self) -> list[Any]:
-        return [
-            [choice, sorted((name, digest(tensor)) for name, tensor in tensors.items())]
-            for choice, tensors in sorted(self.measures.items())
-        ]
-
     def quantile(self, q: float) -> Tensor:
-        """The ``q``-quantile of every neuron, ``[layers, width]``; linear between the kept levels.
+        """Return the ``q``-quantile of every neuron, ``[layers, width]``; linear between the kept levels.
 
         Raises:
             LnbenchError: ``q`` is not between 0 and 1.
@@ -148,19 +146,15 @@ class Statistics:
         return torch.lerp(kept[upper - 1], kept[upper], (q - low) / (high - low))
 
     def exceedance(self, threshold: float | Tensor) -> Tensor:
-        """Share of tokens whose value exceeds ``threshold``, ``[layers, width]``; exact for 0.
+        """Return the share of tokens whose value exceeds ``threshold``, ``[layers, width]``; exact for 0.
 
         Args:
             threshold: A number, or a tensor that broadcasts to ``[layers, width]``.
         """
-        return _exceedance(self._grid(), self.positive_rate, torch.as_tensor(threshold))
-
-    def _grid(self) -> Tensor:
-        """The quantile function of every neuron, ``[layers, width, levels]``."""
-        return self.values.quantiles.permute(1, 2, 0).contiguous()
+        return self._exceedance(self._grid(), torch.as_tensor(threshold))
 
     def pooled_quantile(self, q: float, scope: Scope = "model") -> Tensor:
-        """The ``q``-quantile of values pooled over neurons; broadcasts to ``[layers, width]``.
+        """Return the ``q``-quantile of values pooled over neurons; broadcasts to ``[layers, width]``.
 
         Args:
             q: Level, between 0 and 1.
@@ -183,9 +177,29 @@ class Statistics:
         for step in range(50):
             # First the lowest value itself: where most values tie there, it is the quantile.
             middle = (low + high) / 2 if step else low
-            too_low = _exceedance(grid, self.positive_rate, middle.float()).mean(axes, keepdim=True) > 1 - q
+            too_low = self._exceedance(grid, middle.float()).mean(axes, keepdim=True) > 1 - q
             low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
         return high.float()
+
+    def _grid(self) -> Tensor:
+        """Return the quantile function of every neuron, ``[layers, width, levels]``."""
+        return self.values.quantiles.permute(1, 2, 0).contiguous()
+
+    def _exceedance(self, grid: Tensor, threshold: Tensor) -> Tensor:
+        """Return the share of tokens above ``threshold``, ``[layers, width]``, by quantile functions."""
+        point = threshold.to(grid.dtype).broadcast_to(grid.shape[:2]).contiguous().unsqueeze(-1)
+        # right=True counts the levels whose quantile does not exceed the threshold, so ties do not exceed it.
+        above = torch.searchsorted(grid, point, right=True)
+        upper = above.clamp(1, len(LEVELS) - 1)
+        y0, y1 = grid.gather(-1, upper - 1), grid.gather(-1, upper)
+        share = ((point - y0).double() / (y1 - y0).double().clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
+        below = LEVELS[upper - 1] + share * (LEVELS[upper] - LEVELS[upper - 1])
+        below = torch.where(above == 0, 0.0, torch.where(above == len(LEVELS), 1.0, below))
+        share = (1 - below).squeeze(-1)
+        # At 0, where values of many neurons tie, the share is known exactly, and bounds it on either side.
+        point, exact = point.squeeze(-1), self.positive_rate
+        share = torch.where(point >= 0, torch.minimum(share, exact), torch.maximum(share, exact))
+        return torch.where(point == 0, exact, share)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Add this language to a Statistics folder; see :mod:`lnbench.statistics.store`."""
@@ -206,25 +220,8 @@ def _check_level(q: float) -> None:
         raise LnbenchError(f"a quantile's level lies between 0 and 1, got {q}")
 
 
-def _exceedance(grid: Tensor, positive_rate: Tensor, threshold: Tensor) -> Tensor:
-    """Share of tokens above ``threshold``, ``[layers, width]``, by quantile functions ``[layers, width, levels]``."""
-    point = threshold.to(grid.dtype).broadcast_to(grid.shape[:2]).contiguous().unsqueeze(-1)
-    # right=True counts the levels whose quantile does not exceed the threshold, so ties do not exceed it.
-    above = torch.searchsorted(grid, point, right=True)
-    upper = above.clamp(1, len(LEVELS) - 1)
-    y0, y1 = grid.gather(-1, upper - 1), grid.gather(-1, upper)
-    share = ((point - y0).double() / (y1 - y0).double().clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
-    below = LEVELS[upper - 1] + share * (LEVELS[upper] - LEVELS[upper - 1])
-    below = torch.where(above == 0, 0.0, torch.where(above == len(LEVELS), 1.0, below))
-    share = (1 - below).squeeze(-1)
-    # At 0, where values of many neurons tie, the share is known exactly, and bounds it on either side.
-    point = point.squeeze(-1)
-    share = torch.where(point >= 0, torch.minimum(share, positive_rate), torch.maximum(share, positive_rate))
-    return torch.where(point == 0, positive_rate, share)
-
-
 def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, int]:
-    """The model, layers and width that several languages' Statistics share.
+    """Return the model, layers and width that several languages' Statistics share.
 
     Raises:
         LnbenchError: there are none, or they come from different models or show different sites.
@@ -232,14 +229,18 @@ def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, in
     if not statistics:
         raise LnbenchError("no Statistics given: name at least one language")
     first = next(iter(statistics.values()))
-    for language, one in statistics.items():
-        for what in ("model", "weights", "layers", "width", "site"):
-            here, there = (
-                each.provenance.get(what) if what == "weights" else getattr(each, what) for each in (one, first)
-            )
-            if here != there:
+    expected = _identity(first)
+    for language, other in statistics.items():
+        for name, value in _identity(other).items():
+            if value != expected[name]:
                 raise LnbenchError(
-                    f"these Statistics come from different models or sites: {what} is {there!r} for "
-                    f"{first.language!r} and {here!r} for {language!r}; collect them alike"
+                    f"these Statistics come from different models or sites: {name} is {expected[name]!r} for "
+                    f"{first.language!r} and {value!r} for {language!r}; collect them alike"
                 )
     return first.model, first.layers, first.width
+
+
+def _identity(statistics: Statistics) -> dict[str, Any]:
+    names = ("layers", "width", "site")
+    source = {"model": statistics.model, "weights": statistics.provenance.get("weights")}
+    return source | {name: getattr(statistics, name) for name in names}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from lnbench.errors import LnbenchError
@@ -16,39 +15,29 @@ _WITH_PARAMETERS = ("prelu", "xielu")
 
 
 def names_of(modules: Sequence[nn.Module]) -> list[str | None]:
-    """The name that transformers knows each non-linearity by; None for one that equals none of them."""
-    return [_name(module) for module in modules]
+    """Return the name that transformers knows each non-linearity by; None for one that is not one of its own."""
+    with torch.inference_mode():
+        probe = torch.linspace(-30, 30, 6001)
+        outputs = {name: ACT2FN[name].eval()(probe) for name in ACT2FN if name not in _WITH_PARAMETERS}
+        return [_name(module, probe, outputs) for module in modules]
+
+
+def _name(module: nn.Module, probe: Tensor, outputs: Mapping[str, Tensor]) -> str | None:
+    if any(True for _ in module.parameters()):
+        return None
+    output = module(probe)
+    return next((name for name, known in outputs.items() if torch.equal(known, output)), None)
 
 
 def by_name(names: Sequence[str | None]) -> list[Activation]:
-    """The non-linearities of these names.
+    """Return the non-linearities of these names.
 
     Raises:
         LnbenchError: one has no name.
     """
-    if unnamed := [layer for layer, name in enumerate(names) if name is None]:
+    if None in names:
         raise LnbenchError(
-            f"the non-linearity of layer {unnamed[0]} is none of transformers' own, so these counts can be "
-            "finished only beside their model: pass --model"
+            f"layer {names.index(None)} has a custom activation function, so shards cannot be merged without the "
+            "model: pass --model"
         )
     return [ACT2FN[str(name)] for name in names]
-
-
-def _name(module: nn.Module) -> str | None:
-    if any(True for _ in module.parameters()):
-        return None
-    probe = _probe()
-    with torch.inference_mode():
-        values = module(probe)
-        return next((name for name, known in _known().items() if torch.equal(known, values)), None)
-
-
-@cache
-def _probe() -> torch.Tensor:
-    return torch.linspace(-30, 30, 6001)
-
-
-@cache
-def _known() -> dict[str, torch.Tensor]:
-    """The values of every non-linearity of transformers that has no parameters."""
-    return {name: ACT2FN[name].eval()(_probe()) for name in ACT2FN if name not in _WITH_PARAMETERS}

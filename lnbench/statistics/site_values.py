@@ -19,13 +19,13 @@ LEVELS: Tensor = torch.cat(
 """The levels at which quantiles are kept; between them the quantile function is linear."""
 
 ASKED = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-"""The levels that interventions and tables use, for which the error in ranks is told."""
+"""The levels that interventions and tables use, at which the error in ranks is recorded."""
 
 RANKED: Tensor = torch.tensor([int((LEVELS - level).abs().argmin()) for level in ASKED])
-"""Where they stand in :data:`LEVELS`."""
+"""Their positions in :data:`LEVELS`."""
 
 PLACES = ("model", "corpus_pattern")
-"""Entries of the provenance that say where something lies and not what it is."""
+"""Entries of the provenance that name where something is and not what it is."""
 
 MOMENTS = ("positive_rate", "mean", "std", "min", "max")
 TENSORS = (*MOMENTS, "rank_error", "quantiles")
@@ -63,5 +63,5 @@ class SiteValues:
         return digest(*self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, as they are stored."""
+        """Return the tensors by name, as they are stored."""
         return {name: getattr(self, name) for name in TENSORS}

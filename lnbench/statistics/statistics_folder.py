@@ -1,4 +1,4 @@
-"""A folder of Statistics, language by language: what is there is kept, what was begun goes on, shards are put together.
+"""A folder of Statistics, language by language: finished ones are kept, started ones continued, shards merged.
 
 A folder that is being filled holds, beside what :mod:`lnbench.statistics.store` describes, ``unfinished/{lang}``
 (progress) and ``shards/{number}-of-{count}/{lang}`` (shards, finished or not), in files of format
@@ -8,13 +8,16 @@ A folder that is being filled holds, beside what :mod:`lnbench.statistics.store`
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 from torch import nn
 
 from lnbench.corpora.documents import TextReport
@@ -24,15 +27,16 @@ from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import locate
 from lnbench.statistics import store
-from lnbench.statistics.accumulator import Account
+from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.corpus_statistics import WHOLE, Reading, Shard, count_corpus, finished, request_key
-from lnbench.statistics.distributed import rank_of_world, wait_for_all
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.layer_accumulator import Activation
 from lnbench.statistics.nonlinearity import by_name
 
 log = logging.getLogger(__name__)
 _SHARD = re.compile(r"(?P<number>\d+)-of-(?P<count>\d+)")
+_PATIENCE = timedelta(weeks=52)
+"""Some processes may have hours to go when others are done: after an interruption they start from different places."""
 
 
 def collect_folder(
@@ -55,16 +59,16 @@ def collect_folder(
         readings: Language → which tokens are counted.
         shard: ``(index, count)``: count only so much of each language, for :func:`merge_folders`.
         site: Site shown first.
-        say: Told of each language that is done.
+        say: Called with a line on each finished language.
         options: Of :func:`~lnbench.statistics.corpus_statistics.count_corpus`.
 
     Raises:
         LnbenchError: another process writes to the folder; and as
             :func:`~lnbench.statistics.corpus_statistics.count_corpus`.
-            Finished languages stay, and the same call goes on with the one that was interrupted.
+            Finished languages stay, and the same call continues with the one that was interrupted.
     """
-    rank, world = rank_of_world()
-    asked = shard
+    rank, world = _rank_of_world()
+    is_whole = shard == WHOLE
     if world > 1:
         shard = (shard[0] + shard[1] * rank, shard[1] * world)
         options |= {"progress": rank == 0}
@@ -72,33 +76,33 @@ def collect_folder(
     described = describe_model(model, tokenizer)
     activations = locate(model).activations
     with ExitStack() as locks:
-        for used in {own, folder} if asked == WHOLE and rank == 0 else {own}:
+        for used in {own, folder} if is_whole and rank == 0 else {own}:
             locks.enter_context(exclusive_lock(used))
         for language, reading in readings.items():
             state = (own / "unfinished" if shard == WHOLE else own) / f"{language}.safetensors"
-            for left in state.parent.glob(f".{state.name}.*"):
-                left.unlink()  # of a process that was killed as it wrote
+            for leftover in state.parent.glob(f".{state.name}.*"):
+                leftover.unlink()  # of a process that was killed as it wrote
             request = request_key(described | reading.provenance(language))
             if _stored(folder, language, request, site if rank == 0 else None):
                 say(f"{language}: already in {folder}")
                 _clear(state)
                 continue
-            account = count_corpus(
+            counts = count_corpus(
                 model, tokenizer, language, reading, shard=shard, state=state, described=described, **options
             )
             if shard == WHOLE:
-                _keep(finished(account, site=site, activations=activations), folder, say)
+                _save(finished(counts, site=site, activations=activations), folder, say)
                 _clear(state)
                 continue
-            say(f"{language}: shard {shard[0] + 1} of {shard[1]}, {account.tokens:,} tokens → {state}")
-            if asked == WHOLE:
-                wait_for_all()
+            say(f"{language}: shard {shard[0] + 1} of {shard[1]}, {counts.tokens:,} tokens → {state}")
+            if is_whole:
+                torch.distributed.barrier()
                 if rank == 0:
-                    parts = [_shard_folder(folder, (one, world)) for one in range(world)]
-                    merge_folders(parts, folder, languages=[language], site=site, activations=activations, say=say)
-                wait_for_all()
+                    shards = [_shard_folder(folder, (index, world)) for index in range(world)]
+                    merge_folders(shards, folder, languages=[language], site=site, activations=activations, say=say)
+                torch.distributed.barrier()
                 state.unlink()
-    if asked == WHOLE != shard:
+    if is_whole and shard != WHOLE:
         _clear(own)
 
 
@@ -111,7 +115,7 @@ def merge_folders(
     activations: Sequence[Activation] | None = None,
     say: Callable[[str], None] = log.info,
 ) -> None:
-    """Put shards together: counts, moments and extremes add up exactly, whatever the order.
+    """Merge shards: counts, moments and extremes add up exactly, whatever the order.
 
     Args:
         folders: Folders with ``shards/``, or single shards' folders, from one machine or many.
@@ -119,70 +123,81 @@ def merge_folders(
         languages: Languages to merge; all if None.
         site: Site shown first.
         activations: The non-linearity of each layer; found by name if None.
-        say: Told of each language that is done.
+        say: Called with a line on each finished language.
 
     Raises:
-        LnbenchError: no shards, some are missing or unfinished, or they belong to different requests.
+        LnbenchError: no shards, some are missing or unfinished, or they were collected with different settings.
     """
     if _SHARD.fullmatch(out.resolve().name):
         raise LnbenchError(
             f"{out} holds a shard, which the merged Statistics would overwrite; choose another with --out"
         )
-    found = _shards(folders)
+    shards = _shards(folders)
     if languages is not None:
-        found = {language: shards for language, shards in found.items() if language in languages}
-    if not found:
+        shards = {language: files for language, files in shards.items() if language in languages}
+    if not shards:
         raise LnbenchError(
             f"no shards in {', '.join(map(str, folders))}; collect them with lnbench stats --shard 1/2 --out FOLDER"
         )
-    for language, shards in sorted(found.items()):
-        _check_complete(language, shards)
-    for _, shards in sorted(found.items()):
-        first, *others = (shards[number] for number in sorted(shards))
-        whole = Account.load(first)
+    for language, files in sorted(shards.items()):
+        _check_complete(language, files)
+    for _, files in sorted(shards.items()):
+        first, *others = (files[number] for number in sorted(files))
+        whole = Accumulator.load(first)
         text = TextReport(**whole.about["text"])
         for path in others:
-            part = Account.load(path)
+            part = Accumulator.load(path)
             text += TextReport(**part.about["text"])
             whole.merge(part)
         whole.about["text"] = vars(text)
-        known = activations if activations is not None else by_name(whole.about["activations"])
-        _keep(finished(whole, site=site, activations=known), out, say)
-
-
-def _keep(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> None:
-    path = statistics.save(folder)
-    bound = max(float(one.rank_error.max()) for one in statistics.sites.values())
-    text = TextReport(**statistics.provenance["text"]).sentence(statistics.language)
-    say(f"{text}; {statistics.tokens:,} tokens, quantiles within {bound:.4f} in rank → {path}")
-
-
-def _stored(folder: Path, language: str, request: str, site: str | None) -> bool:
-    """Whether the folder has these very Statistics already; they then show ``site`` first, if one is given."""
-    if not (folder / store.MANIFEST).exists() or language not in store.languages(folder):
-        return False
-    try:
-        found = Statistics.load(folder, language)
-    except LnbenchError as error:
-        log.warning("%s", error)
-        return False
-    if found.provenance.get("request") != request:
-        return False
-    if site is not None and found.site != site:
-        found.at(site).save(folder)
-    return True
+        of_layers = activations if activations is not None else by_name(whole.about["activations"])
+        _save(finished(whole, site=site, activations=of_layers), out, say)
 
 
 def load_shard(
     folder: Path, shard: Shard, language: str, *, site: str = POST, activations: Sequence[Activation]
 ) -> Statistics:
-    """The Statistics of one finished shard by itself.
+    """Return the Statistics of one finished shard by itself.
 
     Raises:
         LnbenchError: it is missing or damaged.
     """
-    account = Account.load(_shard_folder(folder, shard) / f"{language}.safetensors")
-    return finished(account, site=site, activations=activations)
+    counts = Accumulator.load(_shard_folder(folder, shard) / f"{language}.safetensors")
+    return finished(counts, site=site, activations=activations)
+
+
+def _rank_of_world() -> tuple[int, int]:
+    """Return this process's number, from 0, and how many were started together; ``(0, 1)`` for one by itself."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1
+    if not torch.distributed.is_initialized():
+        # On GPUs accelerate has done this when the model was loaded.
+        torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    return int(os.environ.get("RANK", "0")), world
+
+
+def _save(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> None:
+    path = statistics.save(folder)
+    bound = max(float(values.rank_error.max()) for values in statistics.sites.values())
+    text = TextReport(**statistics.provenance["text"]).sentence(statistics.language)
+    say(f"{text}; {statistics.tokens:,} tokens, quantiles within {bound:.4f} in rank → {path}")
+
+
+def _stored(folder: Path, language: str, request: str, site: str | None) -> bool:
+    """Return whether the folder has these very Statistics already; let them show ``site`` first, if one is given."""
+    if not (folder / store.MANIFEST).exists() or language not in store.languages(folder):
+        return False
+    try:
+        statistics = Statistics.load(folder, language)
+    except LnbenchError as error:
+        log.warning("%s", error)
+        return False
+    if statistics.provenance.get("request") != request:
+        return False
+    if site is not None and statistics.site != site:
+        statistics.at(site).save(folder)
+    return True
 
 
 def _shard_folder(folder: Path, shard: Shard) -> Path:
@@ -200,35 +215,42 @@ def _clear(path: Path) -> None:
 
 
 def _shards(folders: Sequence[Path]) -> dict[str, dict[int, Path]]:
-    """Language → number → file.
+    """Return language → number → file.
 
     Raises:
         LnbenchError: there are two different files of one shard.
     """
-    found: dict[str, dict[int, Path]] = {}
+    shards: dict[str, dict[int, Path]] = {}
     for folder in folders:
         if not folder.is_dir():
             raise LnbenchError(f"no such folder: {folder}")
-        inside = [folder] if _SHARD.fullmatch(folder.name) else sorted((folder / "shards").glob("*-of-*"))
-        for path in (file for one in inside for file in sorted(one.glob("*.safetensors"))):
-            number = Account.about_in(path)["shard"][0]
-            other = found.setdefault(path.stem, {}).setdefault(number, path)
-            if other != path and Account.about_in(other) != Account.about_in(path):
+        pattern = "*.safetensors" if _SHARD.fullmatch(folder.name) else "shards/*-of-*/*.safetensors"
+        for path in sorted(folder.glob(pattern)):
+            number = Accumulator.about_in(path)["shard"][0]
+            other = shards.setdefault(path.stem, {}).setdefault(number, path)
+            if other != path and Accumulator.about_in(other) != Accumulator.about_in(path):
                 raise LnbenchError(f"{other} and {path} are both shard {number + 1} of {path.stem}; name one of them")
-    return found
+    return shards
 
 
 def _check_complete(language: str, shards: Mapping[int, Path]) -> None:
-    abouts = {number: Account.about_in(path) for number, path in shards.items()}
-    first = next(iter(abouts.values()))
-    count = first["shard"][1]
+    abouts = {number: Accumulator.about_in(path) for number, path in shards.items()}
+    first, *_ = abouts
+    expected = _settings(abouts[first])
     for number, about in abouts.items():
-        if (about["request"], about["shard"][1]) != (first["request"], count):
+        if about["request"] != abouts[first]["request"] or about["shard"][1] != expected["shards"]:
+            settings = _settings(about)
+            differing = [name for name in expected | settings if settings.get(name) != expected.get(name)]
             raise LnbenchError(
-                f"{shards[number]} belongs to another request than {next(iter(shards.values()))}: model, corpus, "
-                "options and number of shards must be the same"
+                f"{shards[first]} and {shards[number]} were collected with different settings (differing: "
+                f"{', '.join(differing)}) and cannot be merged"
             )
+    count = expected["shards"]
     missing = [number for number in range(count) if number not in abouts or not abouts[number]["done"]]
     if missing:
         named = ", ".join(f"{number + 1}/{count}" for number in missing)
         raise LnbenchError(f"{language}: shards {named} are missing or unfinished; run lnbench stats --shard for each")
+
+
+def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {**about["provenance"], "shards": about["shard"][1]}

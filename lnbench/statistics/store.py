@@ -1,4 +1,4 @@
-"""A folder of Statistics: ``{lang}.safetensors`` a language and one ``manifest.json``."""
+"""A folder of Statistics: one ``{lang}.safetensors`` per language and one ``manifest.json``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
+from pydantic import BaseModel
 
 from lnbench import content_hash
 from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import write_json
-from lnbench.formats import read_format, read_tensors, write_tensors
+from lnbench.formats import read_format, read_tensors, validated, write_tensors
 from lnbench.statistics.measures import stored, taken_from
 from lnbench.statistics.site_values import LEVELS, TENSORS, SiteValues
 
@@ -28,6 +29,19 @@ _ABOUT = "statistics"
 _SHARED = ("model", "revision", "weights", "config", "adapter", "dtype", "quantization", "tokenizer", "layers", "width")
 
 
+class _Entry(BaseModel, strict=True):
+    site: str
+    tokens: int
+
+
+class _Manifest(BaseModel, strict=True):
+    """The entries that are needed to read a folder."""
+
+    layers: int
+    width: int
+    languages: dict[str, _Entry]
+
+
 def save(statistics: Statistics, folder: Path) -> Path:
     """Write one language's tensors, then enter it in the manifest; both atomically.
 
@@ -38,29 +52,29 @@ def save(statistics: Statistics, folder: Path) -> Path:
     """
     language = statistics.language
     if not language or Path(language).name != language or language.startswith("."):
-        raise LnbenchError(f"{language!r} cannot be a language code: it names the file of its Statistics")
+        raise LnbenchError(f"invalid language code {language!r}: it becomes a file name, so no '/' and no leading '.'")
     target = folder / f"{language}.safetensors"
     shared = {name: statistics.provenance.get(name) for name in _SHARED}
     shared |= {"layers": statistics.layers, "width": statistics.width}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            known = _manifest(folder)["languages"] if _alike(folder, shared) else {}
+            entries = _entries(folder, shared) if (folder / MANIFEST).exists() else {}
             about = {"format": FORMAT, "language": language, "fingerprint": statistics.fingerprint}
             # Several entries would be written in another order each time.
             write_tensors(target, _tensors(statistics), {_ABOUT: json.dumps(about)})
-            known[language] = _entry(statistics)
+            rest = {key: value for key, value in statistics.provenance.items() if key not in _SHARED}
+            own = {"tokens": statistics.tokens, "site": statistics.site, "fingerprint": statistics.fingerprint}
+            entries[language] = rest | own
             head = {"format": FORMAT, "lnbench": __version__, **shared, "levels": LEVELS.tolist()}
-            write_json(folder / MANIFEST, head | {"languages": dict(sorted(known.items()))})
+            write_json(folder / MANIFEST, head | {"languages": dict(sorted(entries.items()))})
     except OSError as error:
         raise LnbenchError(f"cannot write Statistics to {folder}: {error}") from error
     return target
 
 
-def _alike(folder: Path, shared: dict[str, Any]) -> bool:
-    """Whether ``folder`` holds Statistics already; an error if they are another model's."""
-    if not (folder / MANIFEST).exists():
-        return False
+def _entries(folder: Path, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return the languages that ``folder`` holds already; an error if they are another model's."""
     manifest = _manifest(folder)
     for name, value in shared.items():
         if manifest["languages"] and manifest.get(name) != value:
@@ -68,7 +82,8 @@ def _alike(folder: Path, shared: dict[str, Any]) -> bool:
                 f"{folder} holds Statistics of another model ({name} is {manifest.get(name)!r} there and {value!r} "
                 "here); choose another folder"
             )
-    return True
+    languages: dict[str, Any] = manifest["languages"]
+    return languages
 
 
 def _tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
@@ -81,15 +96,8 @@ def _tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
     return tensors | stored(statistics.measures)
 
 
-def _entry(statistics: Statistics) -> dict[str, Any]:
-    """What the manifest says of one language."""
-    rest = {key: value for key, value in statistics.provenance.items() if key not in _SHARED}
-    own = {"tokens": statistics.tokens, "site": statistics.site, "fingerprint": statistics.fingerprint}
-    return rest | own
-
-
 def languages(folder: Path) -> list[str]:
-    """The languages of a Statistics folder.
+    """Return the languages of a Statistics folder.
 
     Raises:
         LnbenchError: there is no such folder, or it holds no Statistics.
@@ -103,13 +111,13 @@ def load(folder: Path, language: str) -> tuple[Any, ...]:
     entries = manifest["languages"]
     if language not in entries:
         raise unknown("language", language, entries, f"Collect it with lnbench stats, or look elsewhere than {folder}")
-    entry = dict(entries[language])
+    entry = entries[language]
     path = folder / f"{language}.safetensors"
     tensors, metadata = read_tensors(path, "file of Statistics", "collect them again", decode=[_ABOUT])
     written = (metadata[_ABOUT] or {}).get("fingerprint")
-    site, tokens, known = entry.pop("site"), entry.pop("tokens"), entry.pop("fingerprint", None)
-    if written is not None and written != known:
-        raise LnbenchError(f"{path} is not the file that {folder / MANIFEST} describes; collect it anew")
+    site, tokens, expected = entry.pop("site"), entry.pop("tokens"), entry.pop("fingerprint", None)
+    if written is not None and written != expected:
+        raise LnbenchError(f"{path} is not the file that {folder / MANIFEST} describes; collect it again")
 
     measures = taken_from(tensors)
     by_site: dict[str, dict[str, torch.Tensor]] = {}
@@ -140,25 +148,15 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise LnbenchError(f"no such Statistics folder: {folder}; make one with lnbench stats --out {folder}")
     manifest = read_format(folder / MANIFEST, FORMAT, "manifest of Statistics", OLDER)
-    entries = manifest.get("languages")
-    whole = (
-        isinstance(entries, dict)
-        and all(isinstance(manifest.get(name), int) for name in ("layers", "width"))
-        and all(
-            isinstance(entry, dict) and isinstance(entry.get("site"), str) and isinstance(entry.get("tokens"), int)
-            for entry in entries.values()
-        )
-    )
-    if not whole:
-        raise LnbenchError(f"{folder / MANIFEST} lacks entries that every manifest has; collect these Statistics anew")
+    validated(_Manifest, manifest, f"{folder / MANIFEST} lacks entries", "collect these Statistics again")
     if manifest.get("levels") != LEVELS.tolist():
-        raise LnbenchError(f"{folder / MANIFEST} keeps quantiles at other levels than this lnbench; collect them anew")
+        raise LnbenchError(f"{folder / MANIFEST} keeps quantiles at other levels than this lnbench; collect them again")
     return manifest
 
 
 @content_hash.remembered
 def content_of(folder: str) -> str:
-    """A Statistics folder's manifest.
+    """Return a hash of a Statistics folder's manifest.
 
     Raises:
         LnbenchError: there is none.
@@ -167,7 +165,7 @@ def content_of(folder: str) -> str:
 
 
 def planned_languages(folder: str) -> list[str] | None:
-    """The languages of a Statistics folder; None where it is not there yet, in :func:`lnbench.content_hash.planning`.
+    """Return a Statistics folder's languages; None where it is not there yet, in :func:`lnbench.content_hash.planning`.
 
     Raises:
         LnbenchError: there is none.

@@ -1,4 +1,4 @@
-"""Compiled loops over neurons, shared among threads."""
+"""Compiled loops over neurons, in threads."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def run_threaded(kernel: Callable[..., None], arguments: Sequence[Any], neurons:
 
 @cache
 def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: those of a parent do not survive a fork."""
+    """Return threads of this process: those of a parent do not survive a fork."""
     return ThreadPoolExecutor(threads, thread_name_prefix="lnbench-statistics")

@@ -22,7 +22,7 @@ from lnbench import Statistics
 from lnbench.files import exclusive_lock
 from lnbench.model.sites import locate
 from lnbench.statistics import store
-from lnbench.statistics.accumulator import Account
+from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus, count_corpus, request_key
 from lnbench.statistics.statistics_folder import collect_folder, merge_folders
@@ -212,14 +212,14 @@ def test_progress_of_another_request_is_not_used(model, tmp_path, reading, monke
     state.parent.mkdir(exist_ok=True)
     state.write_bytes(b"half a file")
     folder(model, out, reading, ("en",))
-    assert "starting anew" in caplog.text.splitlines()[-1]
+    assert "starting again" in caplog.text.splitlines()[-1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_kill_at_random_moments_changes_nothing(model, tmp_path, reading):
     folder(model, tmp_path / "whole", reading)
     out, moments = tmp_path / "killed", random.Random(1)
-    kills, check = 0, Account.check
+    kills, check = 0, Accumulator.check
 
     def slow(*args: Any, **options: Any) -> None:
         time.sleep(0.01)
@@ -228,7 +228,7 @@ def test_kill_at_random_moments_changes_nothing(model, tmp_path, reading):
     for _ in range(40):
         child = os.fork()
         if child == 0:
-            Account.check = slow  # type: ignore[method-assign]
+            Accumulator.check = slow  # type: ignore[method-assign]
             folder(model, out, reading, save_every=0)
             os._exit(0)
         time.sleep(moments.uniform(0.05, 0.6))
@@ -313,7 +313,7 @@ def test_a_corpus_that_drifts_is_warned_of(model, tmp_path, caplog):
     lines = ["aaaa " * 300] * 4 + ["hijklm" * 300] * 30
     (tmp_path / "en.txt").write_text("\n".join(lines))
     sites = locate(model)
-    account = Account(sites.layers, sites.width)
+    account = Accumulator(sites.layers, sites.width)
     from lnbench.corpora.packing import blocks
     from lnbench.statistics.collect import observing, statistics_of
 

@@ -14,7 +14,7 @@ from lnbench.errors import PluginError
 from lnbench.hookspecs import Needs
 from lnbench.host import get_host
 from lnbench.model.sites import locate
-from lnbench.statistics.accumulator import Account
+from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.collect import observing
 from tests.support.messages import refused
 from tests.support.tiny import LAYERS, VOCABULARY, WIDTH, build
@@ -159,7 +159,7 @@ def test_they_are_stored_and_change_the_fingerprint(tmp_path):
 
 def counted(blocks, path=None):
     sites = locate(MODEL)
-    account = Account(sites.layers, sites.width) if path is None else Account.load(path)
+    account = Accumulator(sites.layers, sites.width) if path is None else Accumulator.load(path)
     account.measures.start(["row_means"], sites)
     with observing(sites, account, "en", skip=1) as read:
         for block in blocks:
@@ -175,10 +175,10 @@ def test_parts_add_up_whether_merged_or_resumed(tmp_path):
     first.merge(second)
     for account in (first, resumed):
         account.save(tmp_path / "whole.safetensors")
-        for own in (account, Account.load(tmp_path / "whole.safetensors")):
+        for own in (account, Accumulator.load(tmp_path / "whole.safetensors")):
             torch.testing.assert_close(own.measures.tensors()["row_means"], whole, rtol=1e-12, atol=1e-12)
     with refused("['row_means']", "[]"):
-        first.merge(Account(LAYERS, WIDTH))
+        first.merge(Accumulator(LAYERS, WIDTH))
 
 
 @pytest.mark.parametrize(

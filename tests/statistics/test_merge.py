@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lnbench.model.sites import locate
-from lnbench.statistics.accumulator import Account
+from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.collect import observing, statistics_of
 from lnbench.statistics.layer_accumulator import CALIBRATION, LayerAccumulator
 from lnbench.statistics.site_values import ASKED, RANKED
@@ -65,7 +65,7 @@ def test_parts_in_any_order_are_the_whole(kind, cuts, order, shared):
         merged.merge(part)
     assert merged.tokens == whole.tokens
     for name in ("positive", "min", "max"):
-        assert torch.equal(getattr(merged, name), getattr(whole, name))
+        assert torch.equal(getattr(merged.moments, name), getattr(whole.moments, name))
     if shared and whole.histograms:
         assert torch.equal(merged.histograms[0].counts, whole.histograms[0].counts)
     for seen, wanted, values in zip(
@@ -102,9 +102,9 @@ def text(rows: int, length: int = 40, seed: int = 0) -> Tensor:
     return torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def read(model, blocks, account=None, skip=1) -> Account:
+def read(model, blocks, account=None, skip=1) -> Accumulator:
     sites = locate(model)
-    account = account or Account(sites.layers, sites.width, (0.9,))
+    account = account or Accumulator(sites.layers, sites.width, (0.9,))
     with observing(sites, account, "en", skip=skip) as one:
         for block in blocks:
             one(block)
@@ -121,7 +121,7 @@ def test_a_saved_account_goes_on_as_if_it_had_not_stopped(kind, dtype, tmp_path)
         first = read(model, blocks[:stop])
         first.about = {"rows": stop}
         first.save(tmp_path / "state.safetensors")
-        again = Account.load(tmp_path / "state.safetensors")
+        again = Accumulator.load(tmp_path / "state.safetensors")
         assert again.about == {"rows": stop}
         read(model, blocks[stop:], again)
         one, other = (statistics_of(account, locate(model).activations, "en", site="post", provenance={})
@@ -139,7 +139,7 @@ def test_the_order_of_shards_does_not_matter():
     for order in itertools.permutations(range(3)):
         parts = []
         for index in range(3):
-            account = Account(len(bins.layers), bins.width, (0.9,))
+            account = Accumulator(len(bins.layers), bins.width, (0.9,))
             account.take_bins(bins)
             parts.append(read(model, blocks[index::3], account))
         merged = copy.deepcopy(parts[order[0]])
@@ -154,8 +154,8 @@ def test_the_order_of_shards_does_not_matter():
 
 
 def test_accounts_of_other_shapes_do_not_add_up():
-    account = Account(2, 4)
-    for other in (Account(3, 4), Account(2, 5), Account(2, 4, (0.5,))):
+    account = Accumulator(2, 4)
+    for other in (Accumulator(3, 4), Accumulator(2, 5), Accumulator(2, 4, (0.5,))):
         with refused("(2, 4, (), [])"):
             account.merge(other)
 
@@ -167,13 +167,13 @@ def test_damaged_files_say_what_is_wrong(tmp_path: Path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with refused(path, "truncated"):
-        Account.load(path)
+        Accumulator.load(path)
     path.write_bytes(whole)
     save_file(load_file(path), path, metadata={"account": json.dumps({"format": "other"})})
     with refused(path, "lnbench.account/1"):
-        Account.load(path)
+        Accumulator.load(path)
     with refused(tmp_path / "none.safetensors"):
-        Account.about_in(tmp_path / "none.safetensors")
+        Accumulator.about_in(tmp_path / "none.safetensors")
 
 
 def brute(model, blocks, skip: int) -> dict[str, Tensor]:
@@ -238,5 +238,5 @@ def test_any_split_of_any_padded_text_is_brute_force(kind, shape, size, shards, 
             torch.testing.assert_close(seen.quantile(level), wanted, rtol=1e-4, atol=1e-5)
 
 
-def read_masked(model, batches, skip: int) -> Account:
-    return read(model, batches, Account(locate(model).layers, locate(model).width), skip)
+def read_masked(model, batches, skip: int) -> Accumulator:
+    return read(model, batches, Accumulator(locate(model).layers, locate(model).width), skip)

@@ -173,8 +173,8 @@ def test_compiled_and_torch_count_alike(width, threads):
         for way in ("compiled", "torch"):
             account, histogram = LayerAccumulator(width, pre.device), empty(bins(width))
             for part in rows.split(200):
-                add_tokens(pre, post, part, account, histogram, way=way)
-            found.append((account, histogram.counts))
+                add_tokens(pre, post, part, account.moments, histogram, way=way)
+            found.append((account.moments, histogram.counts))
     finally:
         torch.set_num_threads(before)
     (one, counts), (other, others) = found
@@ -192,9 +192,9 @@ def test_values_that_are_no_numbers_stay_inside_the_histogram(way):
     centre = torch.tensor([0.0, torch.nan, torch.inf])
     account, histogram = LayerAccumulator(3, torch.device("cpu")), empty(Bins(centre, torch.ones(3), torch.ones(3)))
     bad = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf])[:, None].repeat(1, 3)
-    add_tokens(bad, bad, torch.arange(4), account, histogram, way=way)
+    add_tokens(bad, bad, torch.arange(4), account.moments, histogram, way=way)
     assert histogram.counts.sum(1).tolist() == [4, 4, 4]
-    assert not torch.isfinite(account.sums).any()
+    assert not torch.isfinite(account.moments.sums).any()
 
 
 TRITON = """
@@ -216,9 +216,9 @@ for dtype in (torch.float32, torch.bfloat16):
             account = LayerAccumulator(width, device)
             histogram = Histogram(bins, torch.zeros(width, BINS, dtype=torch.int32, device=device))
             for rows in torch.randperm(tokens, generator=torch.Generator().manual_seed(0)).to(device).split(100):
-                add_tokens(good, 2 * good, rows, account, way=way)
+                add_tokens(good, 2 * good, rows, account.moments, way=way)
             add_histogram(bad, torch.arange(len(bad), device=device), histogram, way=way)
-            found.append((account, histogram.counts))
+            found.append((account.moments, histogram.counts))
         (one, counts), (other, others) = found
         assert torch.equal(counts, others)
         for name in ("positive", "min", "max"):
@@ -309,8 +309,8 @@ def test_counting_goes_on_in_a_forked_process():
     if child == 0:
         torch.set_num_threads(2)
         account = LayerAccumulator(300, pre.device)
-        add_tokens(pre, pre, torch.arange(len(pre)), account)
-        os._exit(0 if torch.equal(account.max[0], torch.from_numpy(pre.numpy().max(0))) else 1)
+        add_tokens(pre, pre, torch.arange(len(pre)), account.moments)
+        os._exit(0 if torch.equal(account.moments.max[0], torch.from_numpy(pre.numpy().max(0))) else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
