@@ -83,7 +83,7 @@ class HeldOut(Corpus):
     total: int | None = None
 
     def documents(self) -> Iterator[Document]:
-        """Return the documents, in this order."""
+        """Yield the documents, in this order."""
         if self.path is None:
             yield from islice(super().documents(), self.passed_over, None)
             return
@@ -114,7 +114,7 @@ def cut(
 ) -> Slice:
     """Cut one language's slice.
 
-    Where Statistics come from the same text, its documents are taken in the same order, and the same of them left out.
+    Where Statistics come from the same text, its documents are read in the same order, without those that they read.
     Beyond that, the blocks of a file depend on the other arguments alone.
 
     Args:

@@ -38,13 +38,6 @@ def consecutive_crashes(out: Path, cells: Sequence[Cell]) -> dict[str, int]:
 
     A cell whose process died has left an unfinished folder. One that left none counts from 0 again: another cell was at
     fault, or none.
-
-    Args:
-        out: The folder of the run, as the last process left it.
-        cells: Those that are still to be measured.
-
-    Returns:
-        Cell → crashes.
     """
     leftovers = [path.name for path in (out / CELLS).glob(".*")]
     try:

@@ -44,23 +44,20 @@ def reconcile(out: Path, cells: Sequence[Cell]) -> tuple[list[Record], list[str]
 
     Returns:
         The records of these cells, and what was repaired or put aside, in words.
-
-    Raises:
-        LnbenchError: a file is damaged or cannot be written.
     """
-    said = []
+    repairs = []
     ours, cut = records.repair(out / records.FILE)
     if cut:
-        said.append(f"{records.FILE}: took out {cut}, left by an interrupted run")
+        repairs.append(f"{records.FILE}: took out {cut}, left by an interrupted run")
     others, _ = records.repair(out / OTHER)
-    wanted = {cell.key: cell for cell in cells}
+    planned = {cell.key: cell for cell in cells}
     everything = {record.model_dump_json(): record for record in [*ours, *others]}
-    keep = [record for record in everything.values() if record.cell in wanted]
-    aside = [record for record in everything.values() if record.cell not in wanted]
-    if lost := {record.cell for record in keep if not all(_is_whole(out / file) for file in _files_of(record))}:
-        said.append(f"the files of {len(lost)} finished cells are gone or damaged: they are measured again")
+    keep = [record for record in everything.values() if record.cell in planned]
+    aside = [record for record in everything.values() if record.cell not in planned]
+    if lost := {record.cell for record in keep if not _has_whole_files(record, out)}:
+        repairs.append(f"the files of {len(lost)} finished cells are gone or damaged: they are measured again")
         keep = [record for record in keep if record.cell not in lost]
-    keep = _in_languages(keep, wanted)
+    keep = _in_languages(keep, planned)
     if keep != ours or aside != others:
         # The file that takes up records first, so that a kill between the two leaves none of them in neither.
         records.replace(out / OTHER, everything.values())
@@ -69,24 +66,23 @@ def reconcile(out: Path, cells: Sequence[Cell]) -> tuple[list[Record], list[str]
         moved = {record.cell for record in aside} - {record.cell for record in others}
         back = {record.cell for record in keep} - {record.cell for record in ours}
         if moved:
-            said.append(f"{len(moved)} cells are not in this spec any more: their results are now in {OTHER}")
+            repairs.append(f"{len(moved)} cells are not in this spec any more: their results are now in {OTHER}")
         if back:
-            said.append(f"{len(back)} cells were measured for an earlier form of the spec, and are taken from {OTHER}")
-    return keep, said
+            repairs.append(f"{len(back)} cells were measured for an earlier form of the spec: taken from {OTHER}")
+    return keep, repairs
 
 
-def _files_of(record: Record) -> list[str]:
-    return [file for file in (record.results, record.samples) if file is not None]
-
-
-def _is_whole(file: Path) -> bool:
-    """Return whether a file of JSON, or of lines of it, has its end."""
+def _has_whole_files(record: Record, out: Path) -> bool:
+    """Return whether lm-eval's files of a record, JSON or lines of it, have their end."""
     try:
-        with file.open("rb") as opened:
-            opened.seek(-1, os.SEEK_END)
-            return opened.read() in b"}\n"
+        for name in filter(None, (record.results, record.samples)):
+            with (out / name).open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read() not in b"}\n":
+                    return False
     except OSError:
         return False
+    return True
 
 
 def _in_languages(kept: Sequence[Record], cells: Mapping[str, Cell]) -> list[Record]:
@@ -97,15 +93,16 @@ def _in_languages(kept: Sequence[Record], cells: Mapping[str, Cell]) -> list[Rec
     by_cell: dict[str, list[Record]] = defaultdict(list)
     for record in kept:
         by_cell[record.cell].append(record)
-    found = []
+    repeated: list[Record] = []
     for key, lines in by_cell.items():
         languages = cells[key].languages
-        if lines[0].failed or {line.language for line in lines} == set(languages):
-            found += lines
-            continue
-        some = [line for line in lines if line.language == lines[0].language]
-        count = len(some) * len(languages)
-        found += [
-            line.model_copy(update={"language": language, "lines": count}) for language in languages for line in some
-        ]
-    return found
+        if not lines[0].failed and {line.language for line in lines} != set(languages):
+            measured = [line for line in lines if line.language == lines[0].language]
+            count = len(measured) * len(languages)
+            lines = [
+                line.model_copy(update={"language": language, "lines": count})
+                for language in languages
+                for line in measured
+            ]
+        repeated += lines
+    return repeated

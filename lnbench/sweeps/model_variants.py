@@ -45,15 +45,11 @@ class Training:
 def loadings(spec: Sweep, out: Path) -> list[Loading | Training]:
     """Return what cells are run on, in order: each model as it is, with each adapter, and with each fine-tuning.
 
-    Args:
-        spec: The spec.
-        out: The run's folder, in which fine-tunings keep their adapters.
-
     Raises:
         LnbenchError: an adapter is missing, or a fine-tuning's options are wrong.
     """
     content_hash.forget()
-    return [one for model in spec.models for one in _of_model(spec, model, out)]
+    return [variant for model in spec.models for variant in _of_model(spec, model, out)]
 
 
 def _of_model(spec: Sweep, model: ModelSpec, out: Path) -> Iterator[Loading | Training]:
@@ -81,7 +77,7 @@ def _adapted(plain: Loading, name: str, adapter: AdapterSpec) -> Loading:
 
 def _training(plain: Loading, name: str, options: Mapping[str, Any], out: Path) -> Training:
     if reserved := {"model", "out"} & set(options):
-        raise LnbenchError(f"finetune.{name}: leave {sorted(reserved)[0]} out, it follows from the sweep")
+        raise LnbenchError(f"finetune.{name}: leave {min(reserved)} out, it follows from the sweep")
     given = {"model_args": dict(plain.options), **options, "model": plain.model}
     try:
         key = FinetuneJob(out=out, **given).key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -124,7 +124,7 @@ class Record(BaseModel):
 
 
 def load(path: str | Path) -> list[Record]:
-    """Read the records of a run, as they stand: whole cells only, and of each cell what was recorded last.
+    """Read the records of a run: whole cells only, and of each cell what was recorded last.
 
     Lines that a kill cut off are left out, with a warning; the sweep runs their cell again.
 
@@ -134,13 +134,8 @@ def load(path: str | Path) -> list[Record]:
     Raises:
         LnbenchError: there is no such file, or a line before the last is not a record.
     """
-    path = Path(path)
-    path = path / FILE if path.is_dir() else path
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    records, cut = _parse(text, path)
+    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    records, cut = _read(path)
     if cut:
         log.warning("%s: left out %s", path, cut)
     return records
@@ -151,30 +146,23 @@ def repair(path: Path) -> tuple[list[Record], str]:
 
     Returns:
         The records, and what was taken out, in words; empty if the file was whole. A missing file has no records.
-
-    Raises:
-        LnbenchError: as :func:`load`; the file cannot be written.
     """
     if not path.exists():
         return [], ""
-    records, cut = _parse(path.read_bytes(), path)
+    records, cut = _read(path)
     if cut:
         replace(path, records)
     return records, cut
 
 
 def replace(path: Path, records: Iterable[Record]) -> None:
-    """Rewrite a file of records.
-
-    Raises:
-        LnbenchError: it cannot be written; it is left as it was.
-    """
+    """Rewrite a file of records; if that fails, it is left as it was."""
     with atomic_path(path) as whole:
         whole.write_bytes(_lines(records))
 
 
 def append(path: Path, records: Sequence[Record]) -> None:
-    """Add all lines of one cell, and see them to the disk.
+    """Add all lines of one cell, and fsync them.
 
     Raises:
         LnbenchError: they cannot be written, e.g. because the disk is full; the file is then as it was before.
@@ -195,11 +183,16 @@ def _lines(records: Iterable[Record]) -> bytes:
     return b"".join(record.model_dump_json().encode() + b"\n" for record in records)
 
 
-def _parse(text: bytes, path: Path) -> tuple[list[Record], str]:
-    """Return the records of whole cells, and what was cut off, in words."""
-    *whole, rest = text.split(b"\n")
-    records = list(_records(whole, path))
-    latest = _latest(records)
+def _read(path: Path) -> tuple[list[Record], str]:
+    """Return the records of whole cells, each as it was tried last, and what was cut off, in words."""
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    records = [_record(line, f"{path}, line {number},") for number, line in enumerate(lines, start=1)]
+    succeeded = {record.cell for record in records if not record.failed}
+    failures = {record.cell: record for record in records if record.failed and record.cell not in succeeded}
+    latest = [record for record in records if not record.failed or failures.get(record.cell) is record]
     counts = Counter(record.cell for record in latest)
     kept = [record for record in latest if counts[record.cell] == record.lines]
     parts = ["a half-written line"] if rest else []
@@ -208,23 +201,9 @@ def _parse(text: bytes, path: Path) -> tuple[list[Record], str]:
     return kept, " and ".join(parts)
 
 
-def _records(lines: Sequence[bytes], path: Path) -> Iterator[Record]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield Record.model_validate_json(line)
-        except ValidationError as error:
-            raise LnbenchError(
-                f"{path}, line {number}, is no record ({first_error(error)}); delete that line, and the sweep runs its "
-                "cell again"
-            ) from error
-
-
-def _latest(records: Sequence[Record]) -> list[Record]:
-    """Return the records without the failures of cells that were tried again."""
-    succeeded = {record.cell for record in records if not record.failed}
-    last = {record.cell: number for number, record in enumerate(records) if record.failed}
-    return [
-        record
-        for number, record in enumerate(records)
-        if (record.cell not in succeeded and last[record.cell] == number) or not record.failed
-    ]
+def _record(line: bytes, where: str) -> Record:
+    try:
+        return Record.model_validate_json(line)
+    except ValidationError as error:
+        remedy = "delete that line, and the sweep runs its cell again"
+        raise LnbenchError(f"{where} is no record ({first_error(error)}); {remedy}") from error

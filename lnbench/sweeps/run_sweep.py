@@ -97,11 +97,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
 def _trained(
     variants: Sequence[Loading | Training], out: Path, executor: Executor, console: Console
 ) -> tuple[list[Loading], dict[str | None, str]]:
-    """Return what is to be loaded, in order, and adapter → error of the fine-tunings that failed.
-
-    Raises:
-        LnbenchError: a fine-tuning could not be written.
-    """
+    """Return what is to be loaded, in order, and adapter → error of the fine-tunings that failed."""
     trainings = [variant for variant in variants if isinstance(variant, Training)]
     finished: dict[Path, Loading] = {}
     failed: dict[str | None, str] = {}
@@ -152,11 +148,11 @@ def _count(cells: Sequence[Cell], executor: Executor, out: Path) -> None:
     workers = min(executor.workers, len(cells))
     if workers < 2:
         return
-    pieces = countings(cells, workers)
+    counted = countings(cells, workers)
     # Where Statistics cannot be had, the cells that need them say so.
-    deque(executor.run([Job("count", piece, out) for piece in pieces]), maxlen=0)
-    first_shards = [piece for piece in pieces if piece.shard != WHOLE and piece.shard[0] == 0]
-    deque(executor.run([Job("merge_shards", piece, out) for piece in first_shards]), maxlen=0)
+    deque(executor.run([Job("count", counting, out) for counting in counted]), maxlen=0)
+    first_shards = [counting for counting in counted if counting.shard != WHOLE and counting.shard[0] == 0]
+    deque(executor.run([Job("merge_shards", counting, out) for counting in first_shards]), maxlen=0)
 
 
 def _result(cell: Cell, lines: Sequence[Record]) -> str:

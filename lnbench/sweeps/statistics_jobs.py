@@ -63,11 +63,7 @@ def countings(cells: Sequence[Cell], workers: int) -> list[Counting]:
 
 
 def count(lm: LNBenchLM, counting: Counting) -> None:
-    """Collect Statistics or a shard of them, unless the cache has the whole already.
-
-    Raises:
-        LnbenchError: the text is missing, or the cache cannot be written.
-    """
+    """Collect Statistics or a shard of them, unless the cache has the whole already."""
     artifacts, experiment, language = lm.artifacts, counting.experiment, counting.language
     folder, reading = artifacts.cached(experiment, language)
     if counting.shard == WHOLE:
@@ -77,11 +73,7 @@ def count(lm: LNBenchLM, counting: Counting) -> None:
 
 
 def merge_shards(lm: LNBenchLM, counting: Counting) -> None:
-    """Merge the shards of which ``counting`` is one, unless that is done.
-
-    Raises:
-        LnbenchError: a shard is missing, or the cache cannot be written.
-    """
+    """Merge the shards of which ``counting`` is one, unless that is done."""
     language = counting.language
     folder, _ = lm.artifacts.cached(counting.experiment, language)
     if not (folder / f"{language}.safetensors").exists():

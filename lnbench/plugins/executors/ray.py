@@ -40,19 +40,15 @@ class Ray:
         Raises:
             LnbenchError: Ray is not installed, the cluster cannot be reached, or it fits no worker.
         """
-        given = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON) and name != _SECRET}
-        options: dict[str, Any] = {
-            "runtime_env": {"env_vars": given | {"OMP_NUM_THREADS": str(max(1, int(self.cpus)))}},
-            "log_to_driver": False,
-        }
+        passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON) and name != _SECRET}
+        environment = {"env_vars": passed | {"OMP_NUM_THREADS": str(max(1, int(self.cpus)))}}
+        cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:
             cores = max(os.cpu_count() or 1, int((self.workers or 1) * self.cpus))
-            options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
-        else:
-            options["address"] = self.address
+            cluster = {"address": "local", "num_cpus": cores, "include_dashboard": False}
         ray = _ray()
         try:
-            ray.init(**options)
+            ray.init(runtime_env=environment, log_to_driver=False, **cluster)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise LnbenchError(f"cannot reach a Ray cluster at {self.address or 'local'}: {error}") from error
         room = self._room(ray.cluster_resources())
@@ -70,26 +66,21 @@ class Ray:
         Raises:
             LnbenchError: no worker can start.
         """
-        if not jobs:
-            return
-        with closing(_Pool(min(self.workers or 1, len(jobs)), self._resources)) as pool:
-            yield from pool.each(jobs)
-
-    @property
-    def _resources(self) -> dict[str, float]:
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus or 0}
+        if jobs:
+            resources = {"num_cpus": self.cpus, "num_gpus": self.gpus or 0}
+            with closing(_Pool(min(self.workers or 1, len(jobs)), resources)) as pool:
+                yield from pool.each(jobs)
 
     def _room(self, resources: dict[str, float]) -> int:
         """Return how many workers fit the cluster."""
-        has = {"CPU": resources.get("CPU", 0), "GPU": resources.get("GPU", 0)}
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
         if self.gpus is None:
-            self.gpus = 1 if has["GPU"] else 0
-        wanted = {"CPU": self.cpus, "GPU": self.gpus}
-        fits = min((int(has[name] / need) for name, need in wanted.items() if need), default=int(has["CPU"]))
+            self.gpus = 1 if gpus else 0
+        fits = min((int(has / need) for has, need in ((cpus, self.cpus), (gpus, self.gpus)) if need), default=int(cpus))
         if fits < 1:
             raise LnbenchError(
-                f"the Ray cluster has {has['CPU']:g} CPUs and {has['GPU']:g} GPUs, and a worker needs "
-                f"{self.cpus:g} and {self.gpus:g}: ask for less, with ray:cpus=…:gpus=…"
+                f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs, and a worker needs {self.cpus:g} and "
+                f"{self.gpus:g}: ask for less, with ray:cpus=…:gpus=…"
             )
         return fits
 
@@ -129,18 +120,14 @@ class _Slot:
 
 
 class _Pool:
-    """So many actors, and the next job for each that is free."""
+    """A number of actors, and the next job for each that is free."""
 
     def __init__(self, size: int, resources: dict[str, float]) -> None:
         self._remote = _ray().remote(**resources)(_Actor)
         self.slots = [_Slot(self._new()) for _ in range(size)]
 
     def each(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
-        """Every job with its result, or with the exception, as they end.
-
-        Raises:
-            LnbenchError: a worker cannot start.
-        """
+        """Yield every job with its result, or with the exception, as they end."""
         from ray.exceptions import RayError, RayTaskError
 
         from lnbench.sweeps.crashes import CrashedError, after_crash
@@ -184,11 +171,7 @@ class _Pool:
             _ray().kill(slot.actor)
 
     def _renewed(self, slot: _Slot, *, started: bool, error: Exception) -> bool:
-        """Put a new actor in the place of a dead one, unless none starts there.
-
-        Raises:
-            LnbenchError: it was the last slot.
-        """
+        """Put a new actor in the place of a dead one; return False if none starts there."""
         from lnbench.sweeps.crashes import ATTEMPTS
 
         # It may be alive, and only out of reach.
