@@ -1,6 +1,6 @@
 """The sentences that users read, each kept once: a changed wording is a changed line in the snapshot beside this file.
 
-``pytest tests/test_messages.py --numprocesses=0 --snapshot-update`` writes the snapshot.
+``pytest tests/test_messages.py --snapshot-update`` writes the snapshot.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_a_finished_adapter_is_returned_at_once(job_fields: dict[str, Any], monk
     assert found["request"]["finetuner"]["parameters"]["languages"] == "en"
     assert found["data"]["training"] == 30
     assert found["model"]["dtype"] == "float32"
-    monkeypatch.setattr("lnbench.finetuning.job.FinetuneJob._train", None)
+    monkeypatch.setattr("lnbench.lm.LNBenchLM.__init__", None)
     assert FinetuneJob(**job_fields).run() == folder
 
 

@@ -20,6 +20,7 @@ from lm_eval.__main__ import cli_evaluate
 from lm_eval.tasks import TaskManager
 from typer.testing import CliRunner
 
+from lnbench import figures
 from lnbench._lm_eval_hook import register
 from lnbench.cli import app
 from lnbench.demo import DATA
@@ -158,7 +159,8 @@ def substitutes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNBENCH_DATA", str(world.data))
     monkeypatch.setenv("LNBENCH_CACHE", str(world.folder / "cache"))
     monkeypatch.setattr("lnbench.lm.lnbench_lm.resolve", lambda name: world.model)
-    monkeypatch.setattr("lnbench.figures.figure.save.__defaults__", (("svg",),))
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda figure, folder, formats=("svg",): save(figure, folder, formats))
     monkeypatch.setattr("lnbench.quickstart.SELECTORS", ("lape",))
     monkeypatch.setattr("lnbench.quickstart.INTERVENTIONS", ("none", "zero"))
     _without_lm_evals_tasks(monkeypatch)

@@ -160,7 +160,7 @@ def test_a_task_of_no_language_takes_the_cells(given: dict[str, Any], tmp_path: 
 def test_out_of_memory_is_tried_with_smaller_batches(
     given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = LNBenchLM._loglikelihood_tokens
+    answer = LNBenchLM.loglikelihood
     tried: list[int] = []
 
     def small(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -169,7 +169,7 @@ def test_out_of_memory_is_tried_with_smaller_batches(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return answer(self, *arguments, **options)
 
-    monkeypatch.setattr(LNBenchLM, "_loglikelihood_tokens", small)
+    monkeypatch.setattr(LNBenchLM, "loglikelihood", small)
     fits = 1
     spec = spec_of(given, interventions=["none"], languages=["en"])
     assert sweep(spec, tmp_path / "fits").failed == {}
