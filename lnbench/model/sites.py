@@ -22,7 +22,7 @@ _HOW_TO_ADD = (
 )
 
 Tap = Callable[[Tensor], Tensor | None]
-"""What is called with a site's values ``[..., width]``; it may return new ones."""
+"""A function of a site's values ``[..., width]``; it may return new ones."""
 
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
 
@@ -93,14 +93,11 @@ class Sites:
 
 def unwrap(model: Any) -> Any:
     """Return the Hugging Face model inside PEFT, data-parallel and compiled wrappers."""
-    while True:
-        if hasattr(model, "get_base_model"):
-            inner = model.get_base_model()
-        else:
-            inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+    if hasattr(model, "get_base_model"):
+        inner = model.get_base_model()
+    else:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+    return unwrap(inner) if isinstance(inner, nn.Module) else model
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -137,29 +134,28 @@ def locate(model: nn.Module) -> Sites:
     config = getattr(base, "config", None)
     row = architecture_of(config)
     refuse_tensor_parallel(base)
-    model_type = getattr(config, "model_type", None)
+    kind = type(base).__name__
     try:
         blocks = tuple(attrgetter(row.blocks)(base))
         activations = tuple(attrgetter(row.activation)(block) for block in blocks)
         widths = {_inputs(attrgetter(row.after)(block)) for block in blocks}
     except AttributeError as error:
         raise LnbenchError(
-            f"this {type(base).__name__} does not have the parts that the row for {model_type!r} names ({error}); "
-            f"pass the causal language model itself. {_HOW_TO_ADD}"
+            f"this {kind} does not have the parts that the row for {getattr(config, 'model_type', None)!r} names "
+            f"({error}); pass the causal language model itself. {_HOW_TO_ADD}"
         ) from error
     if not all(isinstance(module, nn.Module) for module in activations):
         raise LnbenchError(
-            f"{row.activation!r} of this {type(base).__name__} is not a module of its own, so nothing can be "
-            "hooked to it"
+            f"{row.activation!r} of this {kind} is not a module of its own, so nothing can be hooked to it"
         )
     if len(widths) != 1:
         raise LnbenchError(
-            f"this {type(base).__name__} has feed-forward blocks of different widths {sorted(widths)} or none; "
-            "lnbench needs one width for all layers"
+            f"this {kind} has feed-forward blocks of different widths {sorted(widths)} or none; lnbench needs one "
+            "width for all layers"
         )
     if len(set(map(id, activations))) != len(activations):
         raise LnbenchError(
-            f"this {type(base).__name__} shares one non-linearity between layers, so its layers cannot be distinguished"
+            f"this {kind} shares one non-linearity between layers, so its layers cannot be distinguished"
         )
     return Sites(row, base, blocks, activations, widths.pop())
 
