@@ -186,7 +186,7 @@ class Override:
 
 
 def _check_exist(layer: int, indices: Tensor, layers: int, width: int) -> None:
-    least, greatest = (int(indices.min()), int(indices.max())) if indices.numel() else (0, 0)
+    least, greatest = map(int, indices.aminmax()) if indices.numel() else (0, 0)
     if not 0 <= layer < layers or least < 0 or greatest >= width:
         index = least if least < 0 else greatest
         raise LnbenchError(

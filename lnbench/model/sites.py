@@ -57,14 +57,14 @@ class Sites:
         """The number of units per layer."""
         return (self.width,) * self.layers
 
-    def at(self, site: str) -> tuple[nn.Module, ...]:
-        """Return the module of ``site`` in every block.
+    def at(self, site: str, layer: int) -> nn.Module:
+        """Return the module of ``site`` in one block.
 
         Raises:
             LnbenchError: the architecture has no such site.
         """
-        path = self.architecture.site(site).module
-        return tuple(attrgetter(path)(block) for block in self.blocks)
+        module: nn.Module = attrgetter(self.architecture.site(site).module)(self.blocks[layer])
+        return module
 
     def tap(self, site: str, layer: int, function: Tap) -> RemovableHandle:
         """Call ``function`` with the values of one layer in every forward pass.
@@ -80,7 +80,7 @@ class Sites:
         Raises:
             LnbenchError: the architecture has no such site.
         """
-        module = self.at(site)[layer]
+        module = self.at(site, layer)
         if self.architecture.site(site).side == "input":
 
             def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
