@@ -151,7 +151,8 @@ class Registered:
                 arguments, built = build(self.factory, values)
             except ValidationError as error:
                 problem = first_error(error, with_value=True)
-                raise LnbenchError(f"{self.kind} {self.name!r}: {problem}; {self._listing()}") from error
+                listing = f"; {self._listing()}" if parameters else ""
+                raise LnbenchError(f"{self.kind} {self.name!r}: {problem}{listing}") from error
         if not callable(getattr(built, self.method, None)):
             raise PluginError(
                 f"{self.kind} {self.name!r} ({self.source}) made {built!r}, which has no method {self.method!r}"

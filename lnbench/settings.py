@@ -185,7 +185,7 @@ Corpus = Annotated[
     Option(has_default=False),
 ]
 AllLanguages = Annotated[
-    Names, Field(description="languages, as en+hi+zh; all by default, but a hub dataset needs them")
+    Names, Field(description="languages as en+hi+zh; all by default, but a hub dataset needs them")
 ]
 Tokens = Annotated[int, Field(ge=1, description="tokens of text per language")]
 Length = Annotated[int, Field(ge=2, description="tokens in a block, BOS included")]
@@ -201,7 +201,7 @@ BatchLevels = Annotated[
     Option("batch-level", repeated=True),
 ]
 Measures = Annotated[
-    tuple[str, ...],
+    tuple[Annotated[str, _resolving("measure")], ...],
     Field(description="also keep this measure of a plugin: name or name:key=value"),
     Option("measure", repeated=True),
 ]

@@ -70,7 +70,7 @@ def _line(error: Exception) -> str:
     """What is wrong, in one line."""
     usage = getattr(error, "format_message", None)  # of click's errors, wherever this release of typer keeps them
     if usage or isinstance(error, LnbenchError):
-        return " ".join(str(usage() if usage else error).split("\n"))
+        return " ".join(str(usage() if usage else error).replace("Value error, ", "").split("\n"))
     lines = str(error).strip().splitlines() or [""]
     named = lines[0] and not isinstance(error, KeyError)  # a KeyError's text is the bare key
     return f"{lines[0] if named else repr(error)} (run with --traceback for details)"

@@ -19,7 +19,7 @@ from lnbench.figures.heatmaps import MANY, cells, fit, frame, language_columns, 
 from lnbench.figures.labels import language_name, language_ticks
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import CHANGES, NEUTRAL
-from lnbench.perplexity.matrix import Cell, PerplexityMatrix, Selectivity
+from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.tables.findings import UNITS
 from lnbench.tables.words import counted, model_name
@@ -118,7 +118,7 @@ def _scale(values: NDArray[np.float64], unit: str) -> Any:
     return SymLogNorm(1, vmin=-max(most, 10), vmax=max(most, 10)) if unit == _WIDE else CenteredNorm(0, most)
 
 
-def _text(cell: Cell, unit: str, dense: bool) -> str:
+def _text(cell: MatrixCell, unit: str, dense: bool) -> str:
     value = getattr(cell, f"delta_{unit}")
     text = "> 1e308" if value is None and unit == _WIDE else "–" if value is None else _short(value, dense)
     return f"({text})" if cell.exceeds_controls is False else text
@@ -150,7 +150,7 @@ def _about_controls(matrix: PerplexityMatrix) -> str:
     return f"In brackets: one of {draws} draws of as many random neurons changed as much, or more, in that direction."
 
 
-def _alt(matrix: PerplexityMatrix, rows: Sequence[Sequence[Cell]]) -> str:
+def _alt(matrix: PerplexityMatrix, rows: Sequence[Sequence[MatrixCell]]) -> str:
     """Return one sentence on whose text each row harms most."""
     parts = []
     for row in rows:

@@ -170,7 +170,7 @@ class FinetuneJob(ModelArgs, NeuronSource):
             raise LnbenchError(f"{self.out} is not empty and holds no training: choose another folder for the adapter")
         with exclusive_lock(self.out, wait=wait):
             before = record.read(self.out)
-            if before is None:
+            if before is None or "data" not in before:  # what failed before it had its data has trained nothing
                 record.update(self.out, finished=False, request=request)
             elif changes := record.differences(before.get("request"), request):
                 raise LnbenchError(

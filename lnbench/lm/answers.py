@@ -17,7 +17,7 @@ from sqlitedict import SqliteDict
 from lnbench.lm.compat import hash_args, silence
 
 
-class Answers(CacheHook):  # type: ignore[misc]
+class AnswerCache(CacheHook):  # type: ignore[misc]
     """Answers by configuration and request, in a table of their own inside lm-eval's cache file."""
 
     def __init__(self, store: SqliteDict) -> None:

@@ -17,7 +17,7 @@ from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
-from lnbench.lm.answers import Answers
+from lnbench.lm.answers import AnswerCache
 from lnbench.lm.compat import PatchedHFLM
 from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
 from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
@@ -194,7 +194,7 @@ class LNBenchLM(PatchedHFLM):
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take lm-eval's ``--use_cache`` file, and keep this model's answers apart in it."""
-        self.cache_hook = cache_hook if cache_hook.dbdict is None else Answers(cache_hook.dbdict)
+        self.cache_hook = cache_hook if cache_hook.dbdict is None else AnswerCache(cache_hook.dbdict)
 
     # How it is done
 
@@ -231,7 +231,7 @@ class LNBenchLM(PatchedHFLM):
     ) -> list[int]:
         """Fill in what ``--use_cache`` kept; return the requests that are left."""
         hook = self.cache_hook
-        if not isinstance(hook, Answers):
+        if not isinstance(hook, AnswerCache):
             return numbers
         hook.configuration = self._configuration(language)
         left = []

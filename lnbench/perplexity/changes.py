@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnbench.perplexity.matrix import Baseline, Cell, Contrast, Selectivity
+from lnbench.perplexity.matrix import Baseline, Contrast, MatrixCell, Selectivity
 from lnbench.significance import exchange_test, holm, widened_tail
 
 RESAMPLES = 5_000
@@ -69,7 +69,7 @@ class _Sums:
 
 def cells_and_selectivity(
     slices: Mapping[str, SliceNats], languages: Sequence[str]
-) -> tuple[list[Cell], list[Selectivity]]:
+) -> tuple[list[MatrixCell], list[Selectivity]]:
     """Return a matrix's cells row by row, and the selectivity of each language that is both changed and read.
 
     The resamples of a slice are the same for the unchanged model, for every language that is changed, and for the
@@ -87,7 +87,7 @@ def cells_and_selectivity(
     }
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     cells = [
-        Cell(
+        MatrixCell(
             changed=changed,
             read=read,
             outside_range=nats.outside.get(changed),

@@ -41,7 +41,7 @@ class Baseline(_Part):
     bits_per_byte: float | None = Field(description="nats / (ln 2 · bytes); null for text without bytes")
 
 
-class Cell(_Part):
+class MatrixCell(_Part):
     """Language ``changed``'s neurons changed, language ``read``'s text read, against the unchanged model.
 
     Intervals are 95 % percentile bootstrap intervals over blocks, widened where blocks are few; null where there is one
@@ -127,7 +127,7 @@ class PerplexityMatrix(_Part, FormatFile):
         default_factory=dict, description="fingerprint of the Statistics of each language i that were read"
     )
     baseline: dict[str, Baseline] = Field(description="each language j, read by the unchanged model")
-    cells: list[Cell] = Field(description="one for each i and j, row by row")
+    cells: list[MatrixCell] = Field(description="one for each i and j, row by row")
     selectivity: list[Selectivity] = Field(description="one for each language whose neurons are changed and text read")
     notes: list[str] = Field(default_factory=list, description="what a reader should know of these numbers")
     command: str | None = Field(description="a command that repeats it; null if it was measured from Python")
@@ -136,7 +136,7 @@ class PerplexityMatrix(_Part, FormatFile):
     torch_version: str | None = Field(default=None, description="version of torch")
     finished_at: str | None = Field(default=None, description="UTC, ISO 8601")
 
-    def cell(self, changed: str, read: str) -> Cell:
+    def cell(self, changed: str, read: str) -> MatrixCell:
         """Return the cell of language ``changed``'s neurons and language ``read``'s text.
 
         Raises:
@@ -147,7 +147,7 @@ class PerplexityMatrix(_Part, FormatFile):
                 raise unknown(f"{kind} language", name, known)
         return self.cells[self.changed.index(changed) * len(self.read) + self.read.index(read)]
 
-    def row(self, changed: str) -> Iterator[Cell]:
+    def row(self, changed: str) -> Iterator[MatrixCell]:
         """Return the cells of language ``changed``'s neurons, in the order of :attr:`read`."""
         return (self.cell(changed, read) for read in self.read)
 

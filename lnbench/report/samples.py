@@ -14,7 +14,7 @@ from markupsafe import escape
 from lnbench.leaderboard.merged_records import inside, lines_of
 from lnbench.leaderboard.rows import pattern_of
 from lnbench.report.inputs import Sources
-from lnbench.sweeps.records import Record
+from lnbench.sweeps.records import BASELINE, Record
 
 _MOST_READ = 500
 """Documents of a task that are read."""
@@ -106,7 +106,7 @@ def sample_groups(sources: Sources) -> list[SampleGroup]:
 
 def _group(cells: Sequence[tuple[Record, Path]]) -> SampleGroup | None:
     # The unchanged model first, which the others are compared with.
-    cells = sorted(cells, key=lambda cell: (cell[0].finetune != "none", not cell[0].is_baseline))
+    cells = sorted(cells, key=lambda cell: (cell[0].finetune != BASELINE, not cell[0].is_baseline))
     several = len({record.language for record, _ in cells if not record.is_baseline}) > 1
     answers: dict[tuple[int, str], list[tuple[str, _Sample]]] = defaultdict(list)
     for record, run in cells:
@@ -125,9 +125,9 @@ def _group(cells: Sequence[tuple[Record, Path]]) -> SampleGroup | None:
 
 def _change(record: Record, several: bool) -> str:
     """Name what was done to the model, with the language whose neurons were overridden if there are several."""
-    adapter = [] if record.finetune == "none" else [f"adapter {record.finetune}"]
+    adapter = [] if record.finetune == BASELINE else [f"adapter {record.finetune}"]
     if record.is_baseline:
-        return ", ".join([*adapter, "none"])
+        return ", ".join([*adapter, BASELINE])
     whose = f" ({record.language})" if several else ""
     return ", ".join([*adapter, f"{record.intervention}, {record.selector}{whose}"])
 

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 
+from lnbench.host import changes_nothing
 from lnbench.leaderboard.merged_records import Result
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import Claim
@@ -95,7 +96,7 @@ def _differences(claim: Claim, rows: Sequence[CellsRow], measured: Measurements)
             partners = [row for row in rows if row.label == claim.before["finetune"] and _measured_on(row) == own]
         metric = METRICS[after.spec.task][-1]
         for before, change in product(partners, changes):
-            selection = None if change == first == "none" else after.selection
+            selection = None if change == first and changes_nothing(change) else after.selection
             key = (before.adapter.out, after.adapter.out, after.language, change, selection)
             if key not in seen:
                 seen.add(key)

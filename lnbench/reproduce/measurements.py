@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lnbench import leaderboard
 from lnbench.analysis.activation_averages import activation_averages
-from lnbench.host import get_host
+from lnbench.host import changes_nothing, get_host
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row
 from lnbench.model.architectures import POST, PRE, SITE_DESCRIPTIONS
@@ -46,7 +46,7 @@ class Measurements:
 
 def _key_of(place: CellsRow, intervention: str, metric: str | None) -> tuple[str | None, ...]:
     name = get_host().format("intervention", intervention)
-    selector = NOT_SPECIFIC if name == "none" else str(place.at.neurons(place.selection))
+    selector = NOT_SPECIFIC if changes_nothing(name) else str(place.at.neurons(place.selection))
     return (str(place.adapter.out), selector, name, place.language, metric)
 
 
@@ -60,7 +60,7 @@ def cells_table(
     """Return the table of lm-eval cells; with ``presets``, each row says under which of them it was measured."""
     places = [place for part in parts for place in part.rows]
     labels = {"model": [place.at.title for place in places]}
-    if spec.columns != ["none"]:
+    if not all(map(changes_nothing, spec.columns)):
         labels["neurons"] = [SELECTORS[place.selector] for place in places]
     if list(spec.finetune) != _NOT_NAMED:
         labels["FTL"] = [place.adapter.label for place in places]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lnbench.errors import LnbenchError
+from lnbench.host import changes_nothing
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce import catalogue
@@ -210,7 +211,7 @@ def _sweeps(at: Workspace, spec: CellsSpec) -> Iterator[PlannedStep]:
             yield train_adapter(adapter)
         for number, interventions in enumerate(spec.interventions):
             fields: dict[str, Any] = {"languages": measured, "interventions": interventions}
-            if interventions != ["none"]:
+            if not all(map(changes_nothing, interventions)):
                 yield from (step for name in names for step in _selected(at, name))
                 neurons = [str(at.neurons(name)) for name in names]
                 fields |= {"neurons": neurons, "statistics": str(at.statistics), "controls": at.settings.controls}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.perplexity.matrix import PerplexityMatrix, Selectivity
+from lnbench.sweeps.records import BASELINE
 from lnbench.tables.caveats import detectable
 from lnbench.tables.reproduction import Reproduction
 from lnbench.tables.words import CORRECTED, counted, listed, number, signed
@@ -106,7 +107,7 @@ def _detail(rows: Sequence[Row]) -> str:
 
 def _change(row: Row) -> str:
     """Name what was done."""
-    adapter = "" if row.finetune == "none" else f"adapter {row.finetune}"
+    adapter = "" if row.finetune == BASELINE else f"adapter {row.finetune}"
     override = "" if row.is_baseline else f"{row.intervention} on the neurons of {row.selector}"
     return ", ".join(filter(None, (adapter, override)))
 

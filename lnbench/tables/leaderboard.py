@@ -85,6 +85,11 @@ def _change(row: Row) -> Cell:
     return Cell(_known(row.delta), shown=signed(row.delta), marks=_mark(row), tone=tone)
 
 
+def _interval(row: Row) -> Cell:
+    low, high = _known(row.ci_low), _known(row.ci_high)
+    return Cell(low, shown=span(row.ci_low, row.ci_high), low=low, high=high)
+
+
 def _change_to_random(row: Row) -> Cell:
     return Cell(_known(row.control_delta), shown=signed(row.control_delta), marks=_control_mark(row))
 
@@ -105,7 +110,7 @@ COLUMNS = [
     _number("Value", "value"),
     _number("Compared with", "baseline"),
     Column("Change", _change, numeric=True),
-    _number("95 % interval", "ci_low", lambda row: span(row.ci_low, row.ci_high)),
+    Column("95 % interval", _interval, numeric=True),
     _number("p, corrected", "p_holm", lambda row: p_value(row.p_holm)),
     _number("Random neurons", "control", _controls),
     Column("Change to random", _change_to_random, numeric=True),

@@ -14,6 +14,7 @@ from lnbench.errors import unknown
 from lnbench.files import as_json, fingerprint, write_json, write_text
 from lnbench.formats import slug
 from lnbench.leaderboard.rows import Row, document
+from lnbench.sweeps.records import BASELINE
 from lnbench.tables.leaderboard import leaderboard_tables
 from lnbench.tables.render import markdown
 
@@ -103,7 +104,7 @@ def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
         first = variant[0]
         own = {name: getattr(first, name) for name in _VARIANT}
         neurons = f"random-like-{first.control_of}" if first.control_of else first.selector
-        parts = ["" if first.finetune == "none" else first.finetune, neurons.strip("-"), first.intervention]
+        parts = ["" if first.finetune == BASELINE else first.finetune, neurons.strip("-"), first.intervention]
         # What a name leaves out, such as a limit, still keeps two files apart.
         parts.append(fingerprint([own, first.control_seed, sorted({row.language for row in variant})])[:8])
         name = "-".join(_slug(part) for part in parts if part)

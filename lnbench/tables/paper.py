@@ -10,8 +10,7 @@ from scipy import stats
 from lnbench import analysis
 from lnbench.leaderboard.rows import Row
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity.matrix import Cell as MatrixCell
-from lnbench.perplexity.matrix import PerplexityMatrix
+from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix
 from lnbench.significance import LEVEL
 from lnbench.tables.findings import UNITS
 from lnbench.tables.reproduction import StoredRow, StoredTable, StoredValue

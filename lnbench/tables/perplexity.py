@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from lnbench.analysis.overlap import language_overlap
 from lnbench.neurons import NeuronSet
-from lnbench.perplexity.matrix import Cell as MatrixCell
-from lnbench.perplexity.matrix import Contrast, PerplexityMatrix, Selectivity
+from lnbench.perplexity.matrix import Contrast, MatrixCell, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.tables.caveats import matrix_caveats
 from lnbench.tables.findings import UNITS, shared_neurons

@@ -90,8 +90,9 @@ def csv_text(*tables: Table) -> str:
     for table in tables:
         for row in table.rows:
             place = [table.title, " / ".join(row.labels)]
-            for column, cell in _cells(table, row):
-                writer.writerows([*place, column, *_numbers(number).values()] for number in cell.numbers())
+            writer.writerows([*place, column, *_numbers(number).values()] for column, number in _cells(table, row))
+            if not row.cells:
+                writer.writerow([*place, *[""] * (1 + len(_NUMBERS))])
     return text.getvalue()
 
 
@@ -112,8 +113,13 @@ def _plain(table: Table) -> dict[str, Any]:
 
 
 def _cells(table: Table, row: TableRow) -> list[tuple[str, Cell]]:
-    """Return each cell of a row with its column."""
-    return [pair for pair in zip(table.columns, row.cells, strict=True) if pair[1] is not EMPTY]
+    """Return each cell of a row with its column, and each number in its brackets in a column of its own."""
+    return [
+        (column + " (in brackets)" * depth, number)
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if cell is not EMPTY
+        for depth, number in enumerate(cell.numbers())
+    ]
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:

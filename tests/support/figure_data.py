@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lnbench.leaderboard import Row
-from lnbench.perplexity.matrix import Cell, PerplexityMatrix, Selectivity
+from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity
 
 LANGUAGES = ["en", "hi", "ur"]
 DELTAS = {
@@ -57,8 +57,8 @@ def matrix_of(languages: list[str]) -> PerplexityMatrix:
     )
 
 
-def _cell(changed: str, read: str, delta: float) -> Cell:
-    return Cell(
+def _cell(changed: str, read: str, delta: float) -> MatrixCell:
+    return MatrixCell(
         changed=changed,
         read=read,
         delta_nats=delta,

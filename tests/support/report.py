@@ -10,7 +10,7 @@ from typing import Any
 from lnbench import NeuronSet
 from lnbench.files import write_json
 from lnbench.finetuning import training_record as training
-from lnbench.perplexity.matrix import Baseline, Cell, PerplexityMatrix, Selectivity, SliceAccount
+from lnbench.perplexity.matrix import Baseline, MatrixCell, PerplexityMatrix, Selectivity, SliceAccount
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
 from lnbench.tables.reproduction import Conclusion, Reproduction, StoredRow, StoredTable, StoredValue
@@ -165,7 +165,7 @@ DELTAS = {"en": (0.01, 0.05, 0.0), "hi": (0.02, 1.5, 1.6), "ur": (0.01, 0.9, 1.4
 
 def matrix() -> PerplexityMatrix:
     cells = [
-        Cell(
+        MatrixCell(
             changed=changed,
             read=read,
             **{

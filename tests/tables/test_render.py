@@ -125,6 +125,9 @@ def test_latex_braces_are_balanced(table: Table) -> None:
 def test_csv_keeps_every_number(table: Table) -> None:
     read = list(csv.DictReader(io.StringIO(csv_text(table), newline="")))
     given_cells = [part for row in table.rows for cell in row.cells if cell is not EMPTY for part in cell.numbers()]
+    if not table.columns:  # a table of text alone
+        assert [line["row"] for line in read] == [label for row in table.rows for label in row.labels]
+        return
     assert len(read) == len(given_cells)
     for line, cell in zip(read, given_cells, strict=True):
         for name in ("value", "change", "low", "high", "published", "difference"):
@@ -148,6 +151,16 @@ def test_json_is_json(several: list[Table]) -> None:
 def test_an_empty_table(name: str) -> None:
     assert FORMATS[name](Table("empty", ["label"], [], []))
     assert isinstance(FORMATS[name](), str)
+
+
+def test_a_number_in_brackets_has_a_column_of_its_own() -> None:
+    table = Table("t", ["row"], ["a"], [TableRow(["x"], [Cell(0.5, bracketed=Cell(0.25))])])
+    (read,) = json.loads(FORMATS["json"](table))
+    numbers = {cell["column"]: cell["value"] for row in read["rows"] for cell in row["cells"]}
+    assert numbers == {"a": 0.5, "a (in brackets)": 0.25}
+    assert [line.split(",")[2:4] for line in csv_text(table).splitlines()[1:]] == [
+        [*pair] for pair in (("a", "0.5"), ("a (in brackets)", "0.25"))
+    ]
 
 
 def test_published_values_have_lines_of_their_own() -> None:

@@ -19,7 +19,7 @@ class DemoSettings(ModelArgs):
 
     corpus: Corpus = CORPUS
     languages: Names = Field(
-        default=(), description="languages, as en+hi+zh; by default, those that the corpus and the task both have"
+        default=(), description="languages as en+hi+zh; by default, those that the corpus and the task both have"
     )
     out: OutFolder = Field(default=Path("runs/demo"), description="folder for all results")
     limit: int = Field(default=12, ge=0, description="documents per cell; 0 for all")

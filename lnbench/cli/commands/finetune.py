@@ -81,7 +81,7 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
     lm = LNBenchLM(settings.model or named, **arguments)
     trained = NeuronSet.load(settings.adapter / NEURONS) if (settings.adapter / NEURONS).exists() else None
     drift = weight_drift(lm.model, trained)
-    show(weights_table(drift), changed_neurons_table(drift, settings.top), format_=format_)
+    tables = [weights_table(drift), changed_neurons_table(drift, settings.top)]
     again = settings.selector or own_selector(trained)
     if again is None:
         say("how this adapter's neurons were selected is not known: pass --selector to see if they still are", format_)
@@ -90,4 +90,5 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
         changed = selection_drift(
             lm.model, lm.tokenizer, settings.corpus, compared, selector=again, tokens=settings.tokens
         )
-        show(selection_table(changed, trained), format_=format_)
+        tables.append(selection_table(changed, trained))
+    show(*tables, format_=format_)

@@ -22,12 +22,14 @@ def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")], 
 
     Example: lnbench neurons show neurons.json
     """
+    from lnbench.figures.labels import selector_label
     from lnbench.neurons import NeuronSet
     from lnbench.tables.neurons import layers_table
 
-    found = NeuronSet.load(file)
-    say(f"model {found.model}: {found.layers} layers x {found.width} neurons; selector {found.selector}", format_)
-    show(layers_table(found), format_=format_)
+    neurons = NeuronSet.load(file)
+    chosen = "not known" if neurons.selector is None else selector_label(neurons)
+    say(f"model {neurons.model}: {neurons.layers} layers x {neurons.width} neurons; selector {chosen}", format_)
+    show(layers_table(neurons), format_=format_)
 
 
 @app.command()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lnbench.cli.options import Format, Given, say, show, takes
 from lnbench.perplexity.request import PerplexityRequest
+
+if TYPE_CHECKING:
+    from lnbench.tables.table import Table
 
 app = typer.Typer(add_completion=False)
 
@@ -34,10 +37,15 @@ def ppl(
     from lnbench.perplexity.run_matrix import load, run
     from lnbench.tables.perplexity import matrix_tables
 
+    tables: list[Table] = []
     with tell():
         lm = load(requests[0])
         for request in requests:
             folder = out / request.slug if len(requests) > 1 else out
             matrix = run(request, folder, lm=lm)
-            show(*matrix_tables(matrix), format_=format_)
+            tables += matrix_tables(matrix)
+            if format_ == "terminal":
+                show(*matrix_tables(matrix))
             say(f"written to {folder / FILE}", format_)
+    if format_ != "terminal":
+        show(*tables, format_=format_)
