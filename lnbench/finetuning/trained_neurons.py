@@ -51,20 +51,20 @@ def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> Neur
     Raises:
         LnbenchError: a language that ``neurons`` lacks, or languages without a single neuron.
     """
-    name, layers, width = neurons.model, neurons.layers, neurons.width
+    name, layers, width, site = neurons.model, neurons.layers, neurons.width, neurons.site
     if languages == "none":
-        return NeuronSet(name, layers, width, {})
+        return NeuronSet(name, layers, width, {}, site=site)
     if languages == "all":
-        return NeuronSet.from_masks(name, {"all": torch.ones(layers, width, dtype=torch.bool)})
+        return NeuronSet.from_masks(name, {"all": torch.ones(layers, width, dtype=torch.bool)}, site=site)
     is_random = languages == RANDOM or languages.startswith(_RANDOM_LIKE)
     named = neurons.languages if languages == RANDOM else languages.removeprefix(_RANDOM_LIKE).split("+")
     _check(neurons, named)
     if not is_random:
         chosen = {language: neurons[language] for language in named}
-        return NeuronSet(name, layers, width, chosen, neurons.selector, neurons.statistics)
+        return NeuronSet(name, layers, width, chosen, neurons.selector, neurons.statistics, site=site)
     taken = torch.stack([neurons.mask(language) for language in named]).any(0)
     selector = {"name": RANDOM, "parameters": {"like": f"{neurons.fingerprint} {'+'.join(named)}", "seed": seed}}
-    return NeuronSet.from_masks(name, {RANDOM: draw_random(RANDOM, taken.sum(1), taken, seed)}, selector)
+    return NeuronSet.from_masks(name, {RANDOM: draw_random(RANDOM, taken.sum(1), taken, seed)}, selector, site=site)
 
 
 def _check(neurons: NeuronSet, named: list[str]) -> None:

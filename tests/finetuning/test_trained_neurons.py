@@ -99,3 +99,9 @@ def test_without_a_set_only_all_and_none_can_be_chosen() -> None:
     for languages in ("hi", "random"):
         with refused("--neurons"):
             chosen_neurons(empty, languages)
+
+
+@pytest.mark.parametrize("languages", ["hi", "en+hi", "random", "random-like-en", "all", "none"])
+def test_what_is_trained_keeps_its_site(languages: str) -> None:
+    of_pre = NeuronSet("tiny", 3, 20, {"en": {0: [1]}, "hi": {1: [2]}}, site="pre")
+    assert chosen_neurons(of_pre, languages).site == "pre"
