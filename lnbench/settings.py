@@ -64,8 +64,8 @@ class Settings(BaseModel):
 def option_of(model: type[BaseModel], field: str) -> Option:
     """Return how the command line takes a field, its name included."""
     info = model.model_fields[field]
-    metadata = [one for _, parts in members_of(info.annotation, info.metadata) for one in parts]
-    option = next((one for one in reversed(metadata) if isinstance(one, Option)), Option())
+    metadata = [part for _, parts in members_of(info.annotation, info.metadata) for part in parts]
+    option = next((part for part in reversed(metadata) if isinstance(part, Option)), Option())
     return replace(option, name=option.name or field.replace("_", "-"))
 
 
@@ -73,7 +73,7 @@ def members_of(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[tuple[
     """Yield the types that a value can have, each with what is annotated to it, such as its bounds."""
     if get_origin(annotation) is Annotated:
         inner, *more = get_args(annotation)
-        parts = [part for one in more for part in (one.metadata if isinstance(one, FieldInfo) else [one])]
+        parts = [part for extra in more for part in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
         yield from members_of(inner, [*metadata, *parts])
     elif get_origin(annotation) in (Union, UnionType):
         for member in get_args(annotation):

@@ -32,8 +32,8 @@ def body() -> str:
 
 def _choice(row: Registered) -> str:
     rows = [
-        (code(one.name), default(one), sentence(one.description, choices_in(one.annotation)))
-        for one in row.parameters.values()
+        (code(parameter.name), default(parameter), sentence(parameter.description, choices_in(parameter.annotation)))
+        for parameter in row.parameters.values()
     ]
     parameters = table(("parameter", "default", "meaning"), rows) if rows else ""
     return paragraphs(f"### {code(row.name)}", docstring(target_of(row.factory).__doc__), parameters)
@@ -52,11 +52,11 @@ def architectures() -> str:
     rows = [
         (
             code(model_type),
-            code(one.blocks),
-            code(one.activation),
-            "gated, gate and up in one matrix" if one.fused else "gated" if one.up else "plain",
+            code(row.blocks),
+            code(row.activation),
+            "gated, gate and up in one matrix" if row.fused else "gated" if row.up else "plain",
         )
-        for model_type, one in ARCHITECTURES.items()
+        for model_type, row in ARCHITECTURES.items()
     ]
     return paragraphs(
         "The model types (`model_type` in a model's `config.json`) whose neurons lnbench finds. "

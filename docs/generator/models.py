@@ -89,8 +89,8 @@ def parts_of(model: type[BaseModel]) -> list[type[BaseModel]]:
     """Return the models that a model's fields are made of, at any depth, each once."""
     parts = [model]
     for part in parts:  # which grows meanwhile
-        inner = (found for field in part.model_fields.values() for found in _models_in(field.annotation))
-        parts += [found for found in dict.fromkeys(inner) if found not in parts]
+        inner = (model for field in part.model_fields.values() for model in _models_in(field.annotation))
+        parts += [model for model in dict.fromkeys(inner) if model not in parts]
     return parts[1:]
 
 

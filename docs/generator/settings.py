@@ -55,7 +55,7 @@ def training_settings() -> str:
         (
             code(name),
             default_of(field),
-            *(default_text(one.settings[name]) if name in one.settings else "" for one in PRESETS.values()),
+            *(default_text(preset.settings[name]) if name in preset.settings else "" for preset in PRESETS.values()),
             meaning(field),
         )
         for name, field in TrainingSettings.model_fields.items()
@@ -63,10 +63,10 @@ def training_settings() -> str:
     presets = [
         (
             code(name),
-            code(one.data),
-            ", ".join(code(f"{key}={value}") for key, value in one.adapter.items()),
+            code(preset.data),
+            ", ".join(code(f"{key}={value}") for key, value in preset.adapter.items()),
         )
-        for name, one in PRESETS.items()
+        for name, preset in PRESETS.items()
     ]
     return paragraphs(
         "What [`--set name=value`](cli.md#lnbench-finetune-finetuner) of [fine-tuning](../howto/finetune.md) and the "

@@ -36,7 +36,7 @@ class CommandsGroup(typer.core.TyperGroup):
         super().format_help(ctx, formatter)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """Return a command; in the help, only what stands for it in a list: its name and its summary."""
+        """Return a command; in the help, only its name and its summary."""
         if cmd_name not in _BUILT_IN:
             return self._of_plugins.get(cmd_name)
         if self._only_lists:

@@ -50,18 +50,18 @@ def takes(
         def command(**values: Any) -> None:
             given = {name: values.pop(name) for name in fields}
             try:
-                function(**values, given={name: one for name, one in given.items() if one not in (None, [])})
+                function(**values, given={name: value for name, value in given.items() if value not in (None, [])})
             except LnbenchError as error:
                 if isinstance(error.__cause__, ValidationError) and error.__cause__.title == model.__name__:
                     raise complaint(error.__cause__, model, functools.partial(_spoken, model)) from error
                 raise
 
         made = [_parameter(model, name, is_argument=name in arguments) for name in fields]
-        parameters = [part for name, one in own.items() for part in (made if name == "given" else [one])]
-        keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        parameters = [part for name, parameter in own.items() for part in (made if name == "given" else [parameter])]
+        keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         del command.__wrapped__  # type: ignore[attr-defined]
         command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in keywords}
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
         return command
 
     return decorate

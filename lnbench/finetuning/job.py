@@ -44,7 +44,7 @@ QUANTIZATIONS: dict[str, dict[str, Any]] = {
         "bnb_4bit_compute_dtype": "bfloat16",
     },
 }
-"""Choices of ``quantize``, and the model arguments that each stands for."""
+"""Choices of ``quantize``, and the model arguments that each sets."""
 _ADDED = ("corpus_tokens", "corpus_length", "site")
 """Fields that a request names only where they are not at their default, as they came after the others."""
 

@@ -28,16 +28,16 @@ def quantiles(edges: Tensor, weights: Tensor, levels: Tensor) -> tuple[Tensor, T
         somewhere within its bin, so the share of values below a place is off by no more than the bins over that place
         hold.
     """
-    found = torch.empty(len(edges), len(levels), dtype=torch.float64)
-    error = torch.empty_like(found)
-    arrays = [each.contiguous().numpy() for each in (edges, weights, levels, found, error)]
+    quantile = torch.empty(len(edges), len(levels), dtype=torch.float64)
+    error = torch.empty_like(quantile)
+    arrays = [each.contiguous().numpy() for each in (edges, weights, levels, quantile, error)]
     run_threaded(_invert, arrays, len(edges), at_once=64)
-    return found.T, error.T
+    return quantile.T, error.T
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _invert(
-    edges: Any, weights: Any, levels: Any, found: Any, error: Any, begin: int, end: int
+    edges: Any, weights: Any, levels: Any, quantile: Any, error: Any, begin: int, end: int
 ) -> None:  # pragma: no cover
     points = edges.shape[1]
     rise, jump, blur = np.empty(points), np.empty(points), np.empty(points)
@@ -77,11 +77,11 @@ def _invert(
                     break
                 if wanted <= below and passed > 0:
                     share = max((wanted - upto) / passed, 0.0)
-                    found[neuron, level] = before + share * (value - before)
+                    quantile[neuron, level] = before + share * (value - before)
                     doubt = max(wanted - whole, whole + around - wanted)
                 else:
                     # On a jump, only bins that reach over it on both sides leave a doubt.
-                    found[neuron, level] = value
+                    quantile[neuron, level] = value
                     doubt = through + blur[here]
                 error[neuron, level] = max(doubt, 0.0) / total
                 level += 1

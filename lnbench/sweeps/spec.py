@@ -40,7 +40,7 @@ _UNDER_ANOTHER_NAME = {
     "language": "languages",
     "languages": "compare",
 }
-"""Model arguments, and the field of the sweep that stands for each in all models."""
+"""Model arguments, and the field of the sweep that sets each for all models."""
 
 
 def field_for(argument: str) -> str | None:

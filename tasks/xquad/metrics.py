@@ -37,7 +37,7 @@ ARTICLES = {
 
 _TOKEN = r"\S+"
 TOKENS = {"zh": r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+"}
-"""Language → regular expression of a token, where it is not what stands between spaces."""
+"""Language → regular expression of a token, where tokens are not separated by spaces."""
 
 
 @cache

@@ -1,1 +1,1 @@
-"""The commands: ``lnbench NAME`` is ``NAME.py``, whose ``app`` is a typer app; nothing else has to be told of it."""
+"""The commands: ``lnbench NAME`` is ``NAME.py``, whose ``app`` is a typer app; nothing else lists them."""

@@ -45,8 +45,8 @@ def overlap(
     from lnbench.neurons import NeuronSet
     from lnbench.tables.neurons import agreement_table, overlap_table
 
-    found = NeuronSet.load(file)
-    table = overlap_table(found) if other is None else agreement_table(found, NeuronSet.load(other))
+    neurons = NeuronSet.load(file)
+    table = overlap_table(neurons) if other is None else agreement_table(neurons, NeuronSet.load(other))
     show(table, format_=format_)
 
 
@@ -67,9 +67,9 @@ def import_neurons(
     """
     from lnbench.neurons import NeuronSet
 
-    found = NeuronSet.import_pth(file, languages.split("+"), model=model, width=width)
-    found.save(out)
-    typer.echo(f"{', '.join(f'{language} {found.count(language):,}' for language in found.languages)} → {out}")
+    neurons = NeuronSet.import_pth(file, languages.split("+"), model=model, width=width)
+    neurons.save(out)
+    typer.echo(f"{', '.join(f'{language} {neurons.count(language):,}' for language in neurons.languages)} → {out}")
 
 
 @app.command()
@@ -108,7 +108,7 @@ class StabilitySettings(ModelArgs):
 def stability(given: Given, format_: Format = "terminal") -> None:
     """Select on two halves of a corpus, every other document each, and see which neurons come back.
 
-    After an interruption the same command goes on where it was. More selectors on the same text take seconds.
+    After an interruption the same command continues where it stopped. More selectors on the same text take seconds.
 
     Example: lnbench neurons stability lape act_prob --corpus data/{lang}.jsonl.gz --languages en+hi --tokens 200k
     --out stability
@@ -138,7 +138,7 @@ def stability(given: Given, format_: Format = "terminal") -> None:
     }
     with tell():
         lm = LNBenchLM(settings.model, **settings.model_args)
-        found = measure_stability(
+        measured = measure_stability(
             lm.model,
             lm.tokenizer,
             settings.selectors,
@@ -147,7 +147,7 @@ def stability(given: Given, format_: Format = "terminal") -> None:
             site=settings.site,
             say=lambda text: say(text, format_),
         )
-    found.save(settings.out / FILE)
-    show(stability_table(found), format_=format_)
-    files = save(draw(found), settings.out)
+    measured.save(settings.out / FILE)
+    show(stability_table(measured), format_=format_)
+    files = save(draw(measured), settings.out)
     say(f"written to {' '.join(map(str, (settings.out / FILE, *files)))}", format_)

@@ -25,12 +25,12 @@ def ppl(
 ) -> None:
     """Measure how changing each language's neurons changes the perplexity of each language's text.
 
-    Every pass over a text is kept as it ends; after an interruption the same command goes on where it was.
+    Every pass over a text is kept as it ends; after an interruption the same command continues where it stopped.
 
     Example: lnbench ppl --languages en+es+vi+zh+hi --corpus data/{lang}.jsonl.gz --intervention zero --out ppl
     """
     interventions = given.pop("intervention", [PerplexityRequest.model_fields["intervention"].default])
-    requests = [PerplexityRequest(**given, intervention=one) for one in interventions]
+    requests = [PerplexityRequest(**given, intervention=intervention) for intervention in interventions]
 
     from lnbench.cli.options import tell
     from lnbench.perplexity.matrix import FILE

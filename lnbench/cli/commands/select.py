@@ -37,7 +37,8 @@ def select(given: Given, format_: Format = "terminal") -> None:
 
     chosen = settings.languages or store.languages(settings.statistics)
     loaded = {language: Statistics.load(settings.statistics, language) for language in chosen}
-    found = run(settings.selector, {language: one.at(settings.site or one.site) for language, one in loaded.items()})
-    found.save(settings.out)
-    show(counts_table({settings.selector: found}, found.languages), format_=format_)
+    seen = {language: statistics.at(settings.site or statistics.site) for language, statistics in loaded.items()}
+    neurons = run(settings.selector, seen)
+    neurons.save(settings.out)
+    show(counts_table({settings.selector: neurons}, neurons.languages), format_=format_)
     say(f"written to {settings.out}", format_)

@@ -46,7 +46,7 @@ def collect(context: typer.Context, given: Given) -> None:
     from the same model. Each ends with a line on its text: documents, empty ones, those in another script, tokens, and
     how exact the quantiles are.
 
-    After an interruption, kill -9 included, the same command goes on where it was, and the result is bit for bit that
+    After an interruption, kill -9 included, the same command continues, and the result is bit for bit that
     of a run that was not interrupted; languages that are done stay. A second process on the same folder is refused.
     Started by torchrun or accelerate launch, the processes share every language.
 

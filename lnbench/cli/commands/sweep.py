@@ -28,7 +28,7 @@ def sweep(
 ) -> None:
     """Measure a grid of cells that a YAML file describes: models, selectors, interventions, languages, tasks.
 
-    After an interruption the same command goes on. Exit code 1 if a cell failed.
+    After an interruption the same command continues. Exit code 1 if a cell failed.
 
     Example: lnbench sweep sweep.yaml --out runs/first
     """
@@ -57,6 +57,6 @@ def sweep(
     done = outcome.cells - len(outcome.failed)
     typer.echo(f"{done} of {outcome.cells} cells are measured; next: lnbench leaderboard {folder}")
     if outcome.failed:
-        for told in outcome.failed.values():
-            typer.echo(f"failed: {told}", err=True)
+        for error in outcome.failed.values():
+            typer.echo(f"failed: {error}", err=True)
         raise typer.Exit(1)
