@@ -7,6 +7,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     host = get_host()
     chosen = host.resolve("selector", selector)
     described = host.canonical("selector", selector)
+    for own, measure in product(statistics.values(), needs_of(chosen).measures):
+        own.measure(measure)  # raises an error that says how to collect it
     with plugin_errors("selector", described["name"]):
         selected = chosen.select(dict(statistics))
     if not isinstance(selected, NeuronSet):

@@ -130,7 +130,9 @@ class OverrideContext:
             LnbenchError: there are none.
         """
         if self.statistics is None:
-            raise LnbenchError(f"intervention {name!r} reads its values from Statistics; pass statistics=")
+            whose = f"Statistics of {self.target!r}" if self.target else "Statistics"
+            remedy = "name their language with target=" if self.languages and not self.target else "pass statistics="
+            raise LnbenchError(f"intervention {name!r} reads its values from {whose}; {remedy}")
         return self.statistics
 
 

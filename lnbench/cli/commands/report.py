@@ -17,7 +17,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html and its figures.")] = Path("report"),
 ) -> None:
-    """Write one HTML page that tells what runs found: findings, tables, figures, samples, commands and caveats.
+    """Write one HTML page of what runs found: findings, tables, figures, samples, commands and caveats.
 
     Example: lnbench report runs/first --out report
     """
