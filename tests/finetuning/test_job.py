@@ -87,6 +87,12 @@ def test_another_request_into_the_same_folder_is_refused(job_fields: dict[str, A
             FinetuneJob(**job_fields | change).run()
 
 
+def test_a_request_that_failed_before_training_can_be_corrected(job_fields: dict[str, Any]) -> None:
+    with refused("nosuch", "xnli"):
+        FinetuneJob(**job_fields | {"data": "nosuch"}).run()
+    FinetuneJob(**job_fields).run()
+
+
 def test_a_neuron_file_that_changed_is_another_request(job_fields: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "neurons.json"
     shutil.copy(job_fields["neurons"], file)
