@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lnbench.errors import LnbenchError, plugin_errors, unknown
+from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, plugin_errors, unknown
 from lnbench.files import fingerprint
 from lnbench.hookspecs import Needs, OverrideContext
 from lnbench.host import get_host
@@ -80,7 +80,7 @@ def needs_of(selector: Any) -> Needs:
 @functools.cache
 def _deprecated(plugin: type, what: str) -> None:
     """Warn of an older contract, once per class."""
-    warnings.warn(f"{plugin.__module__}.{plugin.__qualname__} {what}; see docs/howto/plugins.md", DeprecationWarning, 3)
+    warnings.warn(f"{plugin.__module__}.{plugin.__qualname__} {what}; see {DEPRECATION_GUIDE}", DeprecationWarning, 3)
 
 
 def plan(

@@ -7,12 +7,11 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from rich.table import Table
-
 from lnbench.console import console as wide
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, tasks_dir
 from lnbench.host import DISABLE, get_host, kinds
+from lnbench.tables.table import Table, TableRow
 
 _PACKAGES = (
     "lnbench", "lm_eval", "torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "numba"
@@ -21,17 +20,14 @@ _VARIABLES = ("LNBENCH_CACHE", "LNBENCH_DATA", DISABLE, "HF_HUB_OFFLINE", "HF_HO
 
 
 def plugins_table() -> Table:
-    """Return all that plugins registered: name, kind, parameters with types and defaults, distribution and version."""
+    """Return all that plugins registered: kind, name, parameters with types and defaults, distribution and version."""
     host = get_host()
-    table = Table(title="Plugins", title_justify="left")
-    for heading in ("kind", "name", "parameters", "what it does", "from"):
-        table.add_column(heading, overflow="fold")
-    for row in host.describe():
-        parameters = "\n".join(map(str, row.parameters.values()))
-        table.add_row(row.kind, row.name, parameters, row.doc, str(row.source))
-    for broken in host.broken:
-        table.add_row("broken", "", "", str(broken), "", style="red")
-    return table
+    rows = [
+        TableRow((row.kind, row.name, "; ".join(map(str, row.parameters.values())), row.doc, str(row.source)), ())
+        for row in host.describe()
+    ]
+    rows += [TableRow(("broken", "", "", str(broken), ""), ()) for broken in host.broken]
+    return Table("Plugins", ("kind", "name", "parameters", "what it does", "from"), (), rows)
 
 
 def examine(problems: Sequence[str] = ()) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+DEPRECATION_GUIDE = "docs/howto/plugins.md"
+"""Where deprecations of the plugin contract are explained; each warning ends with it."""
 
 
 class LnbenchError(ValueError):
@@ -45,3 +49,8 @@ def plugin_errors(kind: str, name: object) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(f"{kind} {str(name)!r} failed: {one_line_error(error)}") from error
+
+
+def show_deprecations() -> None:
+    """Let lnbench's own deprecations be seen: by default, Python hides those that a library gives."""
+    warnings.filterwarnings("default", f".*{DEPRECATION_GUIDE}", DeprecationWarning)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lnbench.errors import LnbenchError, unknown
+from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, unknown
 from lnbench.files import fingerprint
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -58,7 +58,11 @@ class LayerOverride:
     def __post_init__(self) -> None:
         if isinstance(self.operation, str) and self.operation in _RENAMED:
             new = _RENAMED[self.operation]
-            warnings.warn(f"override operation {self.operation!r} is called {new!r} now", DeprecationWarning, 3)
+            warnings.warn(
+                f"override operation {self.operation!r} is called {new!r} now; see {DEPRECATION_GUIDE}",
+                DeprecationWarning,
+                3,
+            )
             object.__setattr__(self, "operation", new)
         if not callable(self.operation) and self.operation not in OPERATIONS:
             raise unknown("override operation", self.operation, OPERATIONS)

@@ -11,7 +11,7 @@ import typer
 
 from lnbench._version import __version__
 from lnbench.cli.listing import CommandsGroup
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, show_deprecations
 
 _INTERRUPTED = 130
 
@@ -39,6 +39,7 @@ def _common(
 
 def main() -> None:
     """Entry point: errors are one line on stderr and exit code 2."""
+    show_deprecations()
     try:
         # Typer would frame usage errors, over several lines; this way it raises them.
         code = app(standalone_mode=False)

@@ -24,6 +24,7 @@ from sqlitedict import SqliteDict
 from torch.utils import collect_env
 from transformers import BitsAndBytesConfig
 
+from lnbench.errors import show_deprecations
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.task_languages import MARK
 
@@ -34,6 +35,7 @@ _BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
 @functools.cache
 def apply() -> None:
     """Apply the patches that hold for the whole process."""
+    show_deprecations()
     # Upstream, a model is given requests alone, which do not say what language their task is in.
     Task.build_all_requests = _mark_requests(Task.build_all_requests)
     # Upstream asks pip, the hardware and git at every invocation, though none of them changes between cells.
