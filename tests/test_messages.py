@@ -16,6 +16,7 @@ from lnbench.tables.caveats import leaderboard_caveats, no_neurons, values_outsi
 from lnbench.tables.findings import leaderboard_findings, matrix_finding, overall
 from tests.support.messages import sentences
 from tests.support.report import matrix
+from tests.support.rows import row
 
 SOURCES = Path(lnbench.__file__).parent
 
@@ -30,39 +31,26 @@ def test_the_sentences_in_the_code(snapshot: SnapshotAssertion) -> None:
     assert "\n".join(lines) == snapshot
 
 
-def row(intervention: str, language: str, delta: float, **changes: Any) -> Row:
-    fields: dict[str, Any] = {
-        "model": "m",
-        "selector": "lape",
-        "intervention": intervention,
-        "language": language,
-        "task": f"quiz_{language}",
-        "metric": "acc",
-        "value": 0.5,
-        "n": 200,
-        "delta": delta,
-        "p_holm": 0.001 if abs(delta) > 0.05 else 1.0,
-        "significant": abs(delta) > 0.05,
-        "mde": 0.1,
-        "higher_is_better": True,
-        "n_controls": 2,
-        "command": "lm_eval",
-    }
-    return Row(**fields | changes)
+def changed(intervention: str, language: str, delta: float, **changes: Any) -> Row:
+    large = abs(delta) > 0.05
+    fields = {"delta": delta, "p_holm": 0.001 if large else 1.0, "significant": large}
+    return row(intervention, language, **fields | changes)
 
 
 def test_findings_and_caveats(snapshot: SnapshotAssertion) -> None:
     """How the sentences are put together: tables with changes and without, and rows with every caveat."""
     rows = [
-        row("zero", "hi", -0.3, control_p_holm=0.01, control_significant=True),
-        row("zero", "ur", 0.2, control_p_holm=0.6, control_significant=False),
-        row("zero", "en", 0.02),
-        row("none", "hi", 0.1, selector="-", finetune="hindi"),
-        row("zero", "hi", 0.2, metric="bits_per_byte", higher_is_better=False),
-        row("zero", "hi", 0.01, metric="f1", n=6),
-        row("p10", "hi", -0.04, metric="f1", n=6, mde=0.12, n_controls=0, limit=6.0, note="not compared: no baseline"),
-        row("zero", "hi", 0.0, model="other", n_controls=1),
-        row("zero", "hi", 0.0, p_holm=None, status="failed", error="OutOfMemoryError: 3 GiB"),
+        changed("zero", "hi", -0.3, control_p_holm=0.01, control_significant=True),
+        changed("zero", "ur", 0.2, control_p_holm=0.6, control_significant=False),
+        changed("zero", "en", 0.02),
+        changed("none", "hi", 0.1, selector="-", finetune="hindi"),
+        changed("zero", "hi", 0.2, metric="bits_per_byte", higher_is_better=False),
+        changed("zero", "hi", 0.01, metric="f1", n=6),
+        changed(
+            "p10", "hi", -0.04, metric="f1", n=6, mde=0.12, n_controls=0, limit=6.0, note="not compared: no baseline"
+        ),
+        changed("zero", "hi", 0.0, model="other", n_controls=1),
+        changed("zero", "hi", 0.0, p_holm=None, status="failed", error="OutOfMemoryError: 3 GiB"),
     ]
     lines = [overall(rows)]
     for finding in (*leaderboard_findings(rows), matrix_finding("ppl", matrix())):

@@ -17,28 +17,11 @@ from lnbench.tables.findings import leaderboard_findings, matrix_finding, overal
 from lnbench.tables.perplexity import change_table, selectivity_table
 from tests.support.messages import lacks
 from tests.support.report import Sweep, control, matrix, write_matrix, write_training
+from tests.support.rows import row as compared_row
 
 
 def row(intervention: str = "zero", language: str = "hi", **changes: Any) -> Row:
-    given: dict[str, Any] = {
-        "model": "m",
-        "selector": "lape",
-        "finetune": "none",
-        "intervention": intervention,
-        "language": language,
-        "task": f"quiz_{language}",
-        "metric": "acc",
-        "value": 0.5,
-        "n": 200,
-        "delta": 0.0,
-        "p_value": 1.0,
-        "p_holm": 1.0,
-        "significant": False,
-        "mde": 0.1,
-        "higher_is_better": True,
-        "command": "lm_eval",
-    }
-    return Row(**{**given, **changes})
+    return compared_row(intervention, language, **{"p_value": 1.0, "n_controls": 0, **changes})
 
 
 def significant(delta: float, language: str, **changes: Any) -> Row:

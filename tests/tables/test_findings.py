@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,28 +13,7 @@ from lnbench.tables.caveats import ROW_CAVEATS, detectable, leaderboard_caveats,
 from lnbench.tables.findings import leaderboard_findings, overall, own_text_harmed_most, worse
 from tests.support.figure_data import LANGUAGES, matrix_of
 from tests.support.messages import lacks
-
-
-def row(intervention: str = "zero", language: str = "hi", **changes: Any) -> Row:
-    fields: dict[str, Any] = {
-        "model": "m",
-        "selector": "lape",
-        "intervention": intervention,
-        "language": language,
-        "task": f"quiz_{language}",
-        "metric": "acc",
-        "value": 0.5,
-        "n": 200,
-        "delta": 0.0,
-        "p_holm": 1.0,
-        "significant": False,
-        "mde": 0.1,
-        "higher_is_better": True,
-        "n_controls": 2,
-        "command": "lm_eval",
-    }
-    return Row(**{**fields, **changes})
-
+from tests.support.rows import row
 
 ROWS = st.lists(
     st.builds(
