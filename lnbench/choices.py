@@ -7,12 +7,13 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from torch import Tensor, nn
 
-from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, plugin_errors, unknown
+from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, plugin_call, returned, unknown
 from lnbench.files import fingerprint
 from lnbench.hookspecs import Needs, OverrideContext
 from lnbench.host import get_host
@@ -21,6 +22,7 @@ from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.overrides import Applied, Positions, apply
+from lnbench.statistics.handed import handed_context, handed_statistics
 from lnbench.statistics.language_statistics import Statistics, check_same_model
 
 
@@ -40,16 +42,15 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     described = host.canonical("selector", selector)
     for own, measure in product(statistics.values(), needs_of(chosen).measures):
         own.measure(measure)  # raises an error that says how to collect it
-    with plugin_errors("selector", described["name"]):
-        selected = chosen.select(dict(statistics))
-    if not isinstance(selected, NeuronSet):
-        returned = type(selected).__name__
-        raise LnbenchError(f"selector {described['name']!r} returned {returned}, not an lnbench.NeuronSet")
-    if (selected.layers, selected.width) != (layers, width):
-        raise LnbenchError(
-            f"selector {described['name']!r} returned neurons of {selected.layers} layers x {selected.width} for "
-            f"Statistics of {layers} layers x {width}"
-        )
+    with plugin_call("selector", described["name"]), handed_statistics(statistics) as handed:
+        selected = returned(chosen.select(handed), NeuronSet)
+        if (selected.layers, selected.width) != (layers, width):
+            raise LnbenchError(
+                f"returned neurons of {selected.layers} layers x {selected.width} for Statistics of {layers} layers x "
+                f"{width}"
+            )
+        if strange := [language for language in selected if language not in statistics]:
+            raise unknown("language", strange[0], statistics, "A selector returns neurons of these languages")
     return NeuronSet(
         model=model,
         layers=layers,
@@ -70,7 +71,10 @@ def needs_of(selector: Any) -> Needs:
         LnbenchError: unknown selector or parameter.
     """
     chosen = get_host().resolve("selector", selector)
-    needs = getattr(chosen, "needs", None)
+    with plugin_call("selector", get_host().canonical("selector", selector)["name"]):
+        needs = getattr(chosen, "needs", None)
+        if needs is not None:
+            returned(needs, Needs)
     if needs is None and (levels := getattr(chosen, "batch_levels", None)):
         _deprecated(chosen.__class__, "has batch_levels: declare needs = lnbench.hookspecs.Needs(batch_levels=…)")
         needs = Needs(batch_levels=tuple(levels))
@@ -99,18 +103,20 @@ def plan(
     """
     chosen = get_host().resolve("intervention", intervention)
     name = intervention if isinstance(intervention, str) else type(chosen).__name__
-    with plugin_errors("intervention", name):
+    context.setdefault("target", statistics.language if statistics else None)
+    given = OverrideContext(neurons, statistics, **context)
+    with plugin_call("intervention", name), handed_context(given) as handed:
         if _takes_neurons_and_statistics(chosen):
             _deprecated(
                 chosen.__class__, "has override(neurons, statistics): take one argument, context, in their place"
             )
-            change = chosen.override(neurons, statistics)
+            made = chosen.override(handed.neurons, handed.statistics)
         else:
-            context.setdefault("target", statistics.language if statistics else None)
-            change = chosen.override(OverrideContext(neurons, statistics, **context))
-    if not isinstance(change, Override):
-        raise LnbenchError(f"intervention {name!r} returned {type(change).__name__}, not an lnbench.Override")
-    return change
+            made = chosen.override(handed)
+        change: Override = returned(made, Override)
+        if statistics is not None:
+            change.check(statistics.layers, statistics.width)
+    return replace(change, made_by=name)
 
 
 def _takes_neurons_and_statistics(intervention: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 DEPRECATION_GUIDE = "docs/howto/plugins.md"
 """Where deprecations of the plugin contract are explained; each warning ends with it."""
@@ -49,6 +50,39 @@ def plugin_errors(kind: str, name: object) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(f"{kind} {str(name)!r} failed: {one_line_error(error)}") from error
+
+
+@contextmanager
+def plugin_call(kind: str, name: object) -> Iterator[None]:
+    """Name the plugin in every exception inside the block, where it is called and what it returned is checked.
+
+    An :class:`LnbenchError` keeps its type and its words, which get ``kind`` and ``name`` before them if they lack
+    them. Any other becomes a :class:`PluginError`.
+    """
+    try:
+        with plugin_errors(kind, name):
+            yield
+    except LnbenchError as error:
+        if f"{kind} '{str(name).partition(':')[0]}" not in str(error):
+            error.args = (f"{kind} {str(name)!r}: {error}",)
+        raise
+
+
+def returned(value: Any, expected: Any) -> Any:
+    """Return what a plugin returned, if it is of the ``expected`` type.
+
+    Raises:
+        LnbenchError: it is not.
+    """
+    if isinstance(value, expected):
+        return value
+    public = "lnbench." if expected.__module__.startswith("lnbench.") else ""
+    raise LnbenchError(f"returned {type(value).__name__} ({_short(value)}), not {public}{expected.__name__}")
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def show_deprecations() -> None:

@@ -19,7 +19,9 @@ parameter in it: ``register("p{percent}", Percentile)`` makes ``p10`` and ``p2.5
 The hooks are called once, when plugins are first needed and before any model is loaded: keep heavy imports (torch,
 transformers) inside the methods. They return nothing. A name is what users write: letters, digits, ``.``, ``_`` and
 ``-``. One that another plugin has taken is an error naming both distributions; an exception in a hook, a factory or a
-method stops the run with the plugin's name.
+method stops the run with the plugin's name. So does a returned value that breaks the contract, and a change of the
+Statistics or neurons that a method is handed: they are copies, which is why the run is not affected. Copy a tensor
+(``.clone()``) before writing to it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -26,6 +27,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Name → new activations ``[..., n]`` from the present ones and an override's values."""
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _RENAMED = {"shift": "add"}
 _FINGERPRINTED = {"add": "shift"}
 """Operations that fingerprints, which are in cache keys, know by their old names."""
@@ -66,9 +68,10 @@ class LayerOverride:
             object.__setattr__(self, "operation", new)
         if not callable(self.operation) and self.operation not in OPERATIONS:
             raise unknown("override operation", self.operation, OPERATIONS)
+        _check_types(self)
         if self.indices.ndim != 1:
             raise LnbenchError(f"an override's neuron indices must be a vector, got shape {tuple(self.indices.shape)}")
-        if self.indices.dtype == torch.bool or self.indices.is_floating_point():
+        if self.indices.dtype not in _WHOLE:
             raise LnbenchError(f"an override's neuron indices must be integers, got {self.indices.dtype}")
         if _repeat([self.indices]) or (self.indices < 0).any():
             raise LnbenchError("an override's neuron indices must be non-negative and without repeats")
@@ -83,7 +86,7 @@ class LayerOverride:
                 f"an override needs one value per neuron: {operation!r} of {self.indices.numel()} neurons takes values "
                 f"of shape {shape}, got {got}"
             )
-        if not torch.isfinite(self.values).all():
+        if self.values.dtype == torch.bool or self.values.is_complex() or not torch.isfinite(self.values).all():
             raise LnbenchError("an override's values must be finite numbers")
 
     def new(self, old: Tensor, values: Tensor | None) -> Tensor:
@@ -94,13 +97,14 @@ class LayerOverride:
             values: This part's values, on the device and in the type of ``old``.
         """
         if not isinstance(self.operation, str):
-            new = self.operation(old)
-            if new.shape != old.shape:
+            # It gets a copy: what it changes in place must not be what is written, or counted as what was there.
+            new = self.operation(old.clone())
+            if not isinstance(new, Tensor) or new.shape != old.shape:
+                shape = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
                 raise LnbenchError(
-                    f"an override's function must keep the shape of its argument: got {tuple(new.shape)} for "
-                    f"{tuple(old.shape)}"
+                    f"an override's function must keep the shape of its argument: got {shape} for {tuple(old.shape)}"
                 )
-            return new.to(old.dtype)
+            return new.to(old.device, old.dtype)
         assert values is not None
         return OPERATIONS[self.operation](old, values)
 
@@ -121,14 +125,29 @@ class Override:
 
     Args:
         layers: Layer → a :class:`LayerOverride`, or several that change different neurons or sites.
+        made_by: The intervention that made it, for messages; lnbench sets it.
 
     Raises:
-        LnbenchError: two parts of a layer change the same neuron at the same site.
+        LnbenchError: a layer is not a whole number, its parts are no LayerOverrides, or two parts of a layer change the
+            same neuron at the same site.
     """
 
     layers: Mapping[int, Parts] = field(default_factory=dict)
+    made_by: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, Mapping):
+            raise LnbenchError(f"an override's layers must be a mapping, got {type(self.layers).__name__}")
+        for layer, parts in self.layers.items():
+            if isinstance(layer, bool) or not isinstance(layer, Integral):
+                kind = type(layer).__name__
+                raise LnbenchError(f"an override's layer must be a whole number, got {layer!r} ({kind})")
+            for part in [parts] if isinstance(parts, LayerOverride) else parts:
+                if not isinstance(part, LayerOverride):
+                    raise LnbenchError(
+                        f"an override's layer {layer} must be a LayerOverride or a list of some, got "
+                        f"{type(part).__name__}"
+                    )
         self.by_site()  # it checks them
 
     @classmethod
@@ -187,6 +206,28 @@ class Override:
         """
         for layer, part in self.parts:
             _check_exist(layer, part.indices, layers, width)
+
+    def check_dtype(self, dtype: torch.dtype) -> None:
+        """Check that a model that computes in ``dtype`` can hold every value.
+
+        Raises:
+            LnbenchError: a value is too large.
+        """
+        for layer, part in self.parts:
+            values = torch.empty(0) if part.values is None else part.values
+            if len(large := values[~torch.isfinite(values.to(dtype))]):
+                raise LnbenchError(
+                    f"the value {float(large.flatten()[0]):g} in layer {layer} is too large for a model in {dtype} "
+                    f"(up to {torch.finfo(dtype).max:g}); write smaller ones, or load it with dtype=bfloat16 or float32"
+                )
+
+
+def _check_types(part: LayerOverride) -> None:
+    types = {"indices": Tensor, "values": Tensor | None, "site": str | None}
+    for name, expected in types.items():
+        if not isinstance(value := getattr(part, name), expected):
+            wanted = getattr(expected, "__name__", expected)
+            raise LnbenchError(f"an override's {name} must be {wanted}, got {value!r} ({type(value).__name__})")
 
 
 def _check_exist(layer: int, indices: Tensor, layers: int, width: int) -> None:

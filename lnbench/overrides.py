@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lnbench.errors import LnbenchError, unknown
+from lnbench.errors import LnbenchError, plugin_call, unknown
 from lnbench.model.architectures import POST
 from lnbench.model.sites import Sites, locate
 from lnbench.override_values import LayerOverride, Override
@@ -83,20 +83,34 @@ def apply(
             f"these Statistics are of {statistics.layers} layers of {statistics.width} neurons, the model has "
             f"{sites.layers} of {sites.width}: they belong to another model"
         )
-    change.check(sites.layers, sites.width)
-    written = change.by_site(site)
+    with _naming(change):
+        change.check(sites.layers, sites.width)
+        change.check_dtype(_dtype(sites.model))
+        written = change.by_site(site)
+        for _, where in written:
+            sites.architecture.site(where)
     applied = Applied(neurons=change.neurons, layers=len({layer for layer, _ in written}))
 
     with ExitStack() as stack:
         if written:
-            _Watch(applied, positions).attach(sites, stack)
+            _Watch(applied, positions, change).attach(sites, stack)
         for number, ((layer, where), parts) in enumerate(written.items()):
             ranges = statistics.at(where) if statistics is not None else None
             indices = torch.cat([part.indices.cpu().long() for part in parts])
             bounds = (ranges.min[layer][indices], ranges.max[layer][indices]) if ranges else None
-            writer = _Writer(parts, indices, bounds, applied, counts_tokens=number == 0)
+            writer = _Writer(parts, indices, bounds, applied, change, counts_tokens=number == 0)
             stack.callback(sites.tap(where, layer, writer.write).remove)
         yield applied
+
+
+def _naming(change: Override) -> AbstractContextManager[None]:
+    return nullcontext() if change.made_by is None else plugin_call("intervention", change.made_by)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Return the type that a model computes in: that of its first weights that are not quantised."""
+    types = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return next(types, torch.float32)
 
 
 @dataclass
@@ -120,8 +134,12 @@ class _Watch:
 
     applied: Applied
     positions: Positions
+    change: Override
+    _body: int = 0
+    """The depth of the module whose output is the blocks' result."""
 
     def attach(self, sites: Sites, stack: ExitStack) -> None:
+        self._body = len(sites.parents) - 1
         for depth, module in enumerate(sites.parents):
             stack.callback(
                 module.register_forward_pre_hook(partial(self._enter, depth), with_kwargs=True, prepend=True).remove
@@ -136,11 +154,26 @@ class _Watch:
             kwargs = kwargs | inspect.signature(module.forward).bind_partial(*args).arguments
         self.applied._pass = _Pass(depth, *self._chosen(kwargs))
 
-    def _leave(self, depth: int, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+    def _leave(self, depth: int, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         current = self.applied._pass
+        if depth == self._body and self.applied._active and current is not None and current.running:
+            self._check_finite(output, current.mask)
         # The mask stays: gradient checkpointing runs blocks again after the pass, and they must be changed alike.
         if current is not None and current.depth == depth:
             current.running = False
+
+    def _check_finite(self, output: Any, mask: Tensor | None) -> None:
+        """Raise where the changed tokens' hidden states are not finite, which makes every score "not a number"."""
+        hidden = next(iter(output.values() if isinstance(output, Mapping) else output), None) if output else None
+        if not isinstance(hidden, Tensor) or hidden.ndim != 3 or hidden.is_meta:
+            return
+        finite = torch.isfinite(hidden).all(-1)
+        if not (finite if mask is None else finite | ~mask.to(finite.device)).all():
+            with _naming(self.change):
+                raise LnbenchError(
+                    f"the model's hidden states overflow {hidden.dtype} or are not numbers under this override; write "
+                    "smaller values, or load the model with dtype=bfloat16 or float32"
+                )
 
     def _chosen(self, arguments: Mapping[str, Any]) -> tuple[Tensor | None, int | None]:
         ids = arguments.get("input_ids")
@@ -178,6 +211,7 @@ class _Writer:
     indices: Tensor
     bounds: tuple[Tensor, Tensor] | None
     applied: Applied
+    change: Override
     counts_tokens: bool
     _ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor | None]]] = field(default_factory=dict)
     _constant_outside: int = 0
@@ -205,7 +239,8 @@ class _Writer:
             mask = mask.to(activation.device).reshape(*activation.shape[:-1], 1)
         indices, values = self._prepared(activation)
         old = activation.index_select(-1, indices) if not self.sets or mask is not None else None
-        new = self._new(old, values)
+        with _naming(self.change):
+            new = self._new(old, values)
         if current is not None and current.running:
             self._count(new, tokens, mask)
         if mask is not None:

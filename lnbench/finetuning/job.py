@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 
 from lnbench import content_hash
 from lnbench.demo import CORPUS
-from lnbench.errors import LnbenchError, plugin_errors
+from lnbench.errors import LnbenchError, plugin_call
 from lnbench.files import exclusive_lock, fingerprint, read_json
 from lnbench.finetuning import training_record as record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
@@ -197,7 +198,8 @@ class FinetuneJob(ModelArgs, NeuronSource):
         keep_trainable(lm.model)  # before Statistics are collected, if they are
         neurons = self._neurons(lm)
         if callable(check := getattr(finetuner, "check", None)):
-            check(lm.model, neurons)
+            with plugin_call("finetuner", self.finetuner):
+                check(lm.model, neurons)
         data = prepare(self.rows, lm, self.training, include_path=self.include_path)
         made_from = {"model": lm.described, "data": data.account}
         before = {name: part for name, part in (record.read(self.out) or {}).items() if name in made_from}
@@ -208,8 +210,28 @@ class FinetuneJob(ModelArgs, NeuronSource):
             )
         record.update(self.out, **made_from, neurons=neurons.fingerprint if neurons else None)
         set_seed(self.training.seed)
-        with plugin_errors("finetuner", self.finetuner):
-            return Path(finetuner.train(lm.model, lm.tokenizer, neurons, data, self.out))
+        with plugin_call("finetuner", self.finetuner):
+            return self._adapter(finetuner.train(lm.model, lm.tokenizer, neurons, data, self.out))
+
+    def _adapter(self, folder: object) -> Path:
+        """Return the folder that a fine-tuner returned, if an adapter can be loaded from it."""
+        if not isinstance(folder, str | os.PathLike):
+            raise LnbenchError(f"returned {type(folder).__name__}, not the folder of an adapter")
+        path = Path(folder)
+        if not path.resolve().is_relative_to(self.out.resolve()):
+            raise LnbenchError(f"returned {path}, which is not in the folder of this training, {self.out}")
+        if not path.is_dir():
+            state = "is a file" if path.exists() else "does not exist"
+            raise LnbenchError(f"returned {path} for its adapter, which {state}")
+        files = [file for file in path.rglob("*") if file.is_file() and not self._is_ours(file)]
+        if not any(file.stat().st_size for file in files):
+            raise LnbenchError(f"returned {path} for its adapter, which holds no file with content")
+        return path
+
+    def _is_ours(self, file: Path) -> bool:
+        """Return whether a file in the folder is about the training, and no part of what came out."""
+        first = file.relative_to(self.out).parts[0] if file.is_relative_to(self.out) else ""
+        return first.startswith(".") or first == record.FILE or fnmatch(first, record.CHECKPOINTS)
 
     def _neurons(self, lm: LNBenchLM) -> NeuronSet | None:
         from lnbench.lm.experiment import Experiment

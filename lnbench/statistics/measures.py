@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lnbench.errors import LnbenchError, plugin_errors, unknown
+from lnbench.errors import LnbenchError, plugin_call, returned, unknown
 from lnbench.hookspecs import Step
 from lnbench.host import get_host
 from lnbench.model.sites import Sites
@@ -56,32 +57,33 @@ class Measures:
         for choice in choices:
             (name,) = names_of_measures([choice])
             measure = get_host().resolve("measure", choice)
-            with plugin_errors("measure", name):
-                self.reductions[name] = dict(measure.reductions)
+            with plugin_call("measure", name):
+                self.reductions[name] = dict(returned(measure.reductions, Mapping))
+                for key, reduction in self.reductions[name].items():
+                    if reduction not in REDUCTIONS:
+                        raise unknown("reduction", reduction, REDUCTIONS)
+                    if not isinstance(key, str) or not key.isidentifier():
+                        raise LnbenchError(f"{key!r} cannot name a tensor: use letters, digits and '_'")
                 measure.start(sites)
-            for key, reduction in self.reductions[name].items():
-                if reduction not in REDUCTIONS:
-                    raise unknown("reduction", reduction, REDUCTIONS, f"measure {name!r} declares it")
-                if not key.isidentifier():
-                    raise LnbenchError(f"measure {name!r}: {key!r} cannot name a tensor: use letters, digits and '_'")
             self._observing[name] = measure
 
     def __bool__(self) -> bool:
         return bool(self._observing)
 
     def observe(self, step: Step) -> None:
-        """Show one layer's values to every measure."""
+        """Show one layer's values to every measure: a copy, as the model goes on computing with them."""
         for name, measure in self._observing.items():
-            with plugin_errors("measure", name):
-                measure.observe(step)
+            with plugin_call("measure", name):
+                measure.observe(replace(step, values=step.values.clone(), counted=step.counted.clone()))
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return what was measured so far, on the CPU."""
         for name, measure in self._observing.items():
-            with plugin_errors("measure", name):
-                tensors = {key: tensor.detach().cpu().clone() for key, tensor in measure.finish().items()}
+            with plugin_call("measure", name):
+                finished = returned(measure.finish(), Mapping)
+                tensors = {key: _checked(key, tensor) for key, tensor in finished.items()}
                 measure.start(self._sites)
-            self._add(name, tensors)
+                self._add(name, tensors)
         return {choice: dict(tensors) for choice, tensors in self._measured.items()}
 
     def merge(self, other: Measures) -> None:
@@ -95,14 +97,28 @@ class Measures:
         reductions = self.reductions[name]
         if tensors.keys() != reductions.keys():
             raise LnbenchError(
-                f"measure {name!r} returned {sorted(tensors)}, but declares reductions of {sorted(reductions)}: "
-                "every tensor needs one"
+                f"measure {name!r} returned {sorted(map(str, tensors))}, but declares reductions of "
+                f"{sorted(reductions)}: every tensor needs one"
             )
         before = self._measured.get(name)
+        for key, earlier in (before or {}).items():
+            if earlier.shape != (shape := tensors[key].shape):
+                raise LnbenchError(
+                    f"measure {name!r} returned {key} of shape {tuple(shape)} after {tuple(earlier.shape)}: "
+                    "parts of a text must have the same shape, to be reduced to one"
+                )
         self._measured[name] = {
             key: tensor if before is None else REDUCTIONS[reductions[key]](before[key], tensor)
             for key, tensor in tensors.items()
         }
+
+
+def _checked(key: object, tensor: object) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise LnbenchError(f"returned {type(tensor).__name__} as {key!r}, not a torch.Tensor")
+    if tensor.is_floating_point() and tensor.isnan().any():
+        raise LnbenchError(f"returned NaN (not a number) in {key!r}")
+    return tensor.detach().cpu().clone()
 
 
 def stored(measured: Measured) -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lnbench.errors import LnbenchError, plugin_call
 from lnbench.host import get_host
 from lnbench.sweeps.cells import Cell, Loading
 
@@ -57,14 +58,64 @@ class Job:
         return getattr(process.worker(self.out), self.method)(item)
 
 
-def executor_of(choice: str) -> AbstractContextManager[Executor]:
-    """Return an executor by its choice in text, for a ``with`` block; nothing is started before that.
+_RESULTS: dict[str, type] = {"run": list, "train": Path}
+"""What a job returns that ends without an error, where anything is done with it."""
+
+
+class CheckedExecutor:
+    """An executor, and the checks that it keeps its contract.
+
+    Raises:
+        LnbenchError: it does not say how many jobs it runs at a time.
+    """
+
+    def __init__(self, name: str, executor: Executor) -> None:
+        self._name, self._executor = name, executor
+        with plugin_call("executor", name):
+            self.workers = executor.workers
+            if type(self.workers) is not int or self.workers < 1:
+                raise LnbenchError(f"has workers={self.workers!r}: a whole number from 1 is needed")
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Yield every job with its result, in the order in which they end.
+
+        Raises:
+            LnbenchError: the executor failed, or did not yield every job once, as it was given or after crashes.
+        """
+        left = [replace(job, crashes=0) for job in jobs]
+        with plugin_call("executor", self._name), ExitStack() as stack:
+            running = self._executor.run(list(jobs))
+            if isinstance(running, Generator):
+                stack.callback(running.close)
+            for ended in running:
+                job, result = _ended(ended, left)
+                left.remove(replace(job, crashes=0))
+                yield job, result
+            if left:
+                raise LnbenchError(f"ended before {len(left)} of {len(jobs)} jobs had a result")
+
+
+def _ended(ended: object, left: Sequence[Job]) -> tuple[Job, Any]:
+    """Return what an executor yielded, if it is one of the jobs that are left, with a result that it can have."""
+    match ended:
+        case (Job() as job, result) if replace(job, crashes=0) in left:
+            expected = _RESULTS.get(job.method, object)
+            if not isinstance(result, expected | Exception if expected is not object else object):
+                raise LnbenchError(f"yielded {type(result).__name__} as the result of a job {job.method!r}")
+            return job, result
+    raise LnbenchError(f"yielded {type(ended).__name__}, not a job that is left with its result; each is yielded once")
+
+
+@contextmanager
+def executor_of(choice: str) -> Iterator[CheckedExecutor]:
+    """Enter an executor, by its choice in text; nothing is started before that.
 
     Raises:
         LnbenchError: an unknown executor or parameter.
     """
     executor = get_host().resolve("executor", choice)
-    return executor if isinstance(executor, AbstractContextManager) else nullcontext(executor)
+    with executor if isinstance(executor, AbstractContextManager) else nullcontext(executor):
+        yield CheckedExecutor(choice, executor)
 
 
 def next_job(jobs: Sequence[Job], loaded: Loading | None, elsewhere: Sequence[Loading | None]) -> int:
