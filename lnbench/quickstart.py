@@ -12,6 +12,7 @@ from rich.console import Console
 from lnbench import demo, leaderboard, report
 from lnbench.console import console as wide
 from lnbench.corpora.patterns import languages_of
+from lnbench.data_folder import default_corpus
 from lnbench.errors import LnbenchError
 from lnbench.files import exclusive_lock
 from lnbench.host import get_host
@@ -36,7 +37,7 @@ def run(
     model: str,
     out: Path,
     *,
-    corpus: str = demo.CORPUS,
+    corpus: str | None = None,
     languages: Sequence[str] | None = None,
     task: str = TASK,
     limit: int | None = 12,
@@ -49,7 +50,7 @@ def run(
     Args:
         model: A packaged model's name, or anything that lm-eval's ``hf`` takes as ``pretrained``.
         out: Folder for Statistics, NeuronSets, the sweep's records and cells, ``leaderboard.json`` and ``report/``.
-        corpus: Corpus pattern.
+        corpus: Corpus pattern; by default the one in ``LNBENCH_DATA``, else the embedded text.
         languages: Languages to compare; by default, those that the corpus and the task both have.
         task: Task name with ``{lang}``.
         limit: Documents per cell.
@@ -65,6 +66,7 @@ def run(
     """
     console = console or wide(stderr=True)
     started = time.monotonic()
+    corpus = corpus or default_corpus()
     chosen = _languages(languages, corpus, task, console)
     hf = dict(model_args or {})
     of_sweep = {"batch_size": 8} | {name: hf.pop(name) for name in ("batch_size", "device") if name in hf}

@@ -18,7 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from lnbench.demo import CORPUS
+from lnbench.data_folder import default_corpus
 from lnbench.errors import LnbenchError
 from lnbench.formats import first_error
 from lnbench.host import get_host
@@ -180,7 +180,7 @@ Corpus = Annotated[
     str,
     Field(
         description="corpus pattern: path with {lang} (* on lm-eval's command line), folder, or hub dataset "
-        "repo:config; the embedded text by default"
+        "repo:config; by default the one in LNBENCH_DATA, else the embedded text"
     ),
     Option(has_default=False),
 ]
@@ -248,7 +248,7 @@ class Batches(Settings):
 class TextSource(Settings):
     """Which tokens of a corpus are read, and how."""
 
-    corpus: Corpus = CORPUS
+    corpus: Corpus = Field(default_factory=default_corpus)
     tokens: int | None = Field(
         default=None, ge=1, description="tokens of text per language; all of the corpus by default"
     )
@@ -277,7 +277,7 @@ class StatisticsSource(Settings):
     statistics: File | None = Field(
         default=None, description="Statistics folder; without one, they are collected from corpus and cached"
     )
-    corpus: Corpus = CORPUS
+    corpus: Corpus = Field(default_factory=default_corpus)
     corpus_tokens: Tokens = Field(
         default=10_000, description="tokens of text per language, where Statistics are collected on the fly"
     )
@@ -305,4 +305,9 @@ class Positions(Settings):
 def given(settings: Settings, part: type[Settings]) -> dict[str, Any]:
     """Return the fields of a part that are not at its defaults."""
     values = {name: getattr(settings, name) for name in part.model_fields}
-    return {name: value for name, value in values.items() if value != part.model_fields[name].default}
+    return {name: value for name, value in values.items() if value != default_of(part, name)}
+
+
+def default_of(model: type[BaseModel], field: str) -> Any:
+    """Return a field's default; of the corpus, the one that is read here and now."""
+    return model.model_fields[field].get_default(call_default_factory=True)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,10 +27,10 @@ import datasets
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lnbench import content_hash, demo
+from lnbench.data_folder import DATA_VARIABLE, data_folder
 from lnbench.errors import LnbenchError, unknown
 from lnbench.formats import validated
 
-DATA_VARIABLE = "LNBENCH_DATA"
 _FOLDERS = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus"}
 """Beginnings of our tasks → the folder in ``$LNBENCH_DATA`` that they read."""
 XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
@@ -195,21 +194,6 @@ def contexts_with_distractors(contexts: Iterable[str]) -> list[tuple[list[str], 
         label = index % 2
         choices.append(([wrong, true] if label else [true, wrong], label))
     return choices
-
-
-def data_folder(lnbench_data: str | None = None) -> Path | None:
-    """Return the folder with the benchmarks: ``lnbench_data``, else ``$LNBENCH_DATA``; None: the hub.
-
-    Raises:
-        LnbenchError: it is not a folder.
-    """
-    name, value = ("lnbench_data", lnbench_data) if lnbench_data else (DATA_VARIABLE, os.environ.get(DATA_VARIABLE))
-    if not value:
-        return None
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
-        raise LnbenchError(f"{name} names {folder}, which is not a folder; name the one that holds xnli/ and xquad/")
-    return folder
 
 
 def local_file(folder: Path, stem: str) -> Path | None:

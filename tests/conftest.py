@@ -23,8 +23,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the user's cache and installed plugins out of the tests."""
+def own_cache(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Keep the user's cache, installed plugins and, unless a test is of them, data out of the tests."""
+    if request.node.get_closest_marker("data") is None:
+        monkeypatch.delenv("LNBENCH_DATA", raising=False)
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("LNBENCH_CACHE", str(folder))
     monkeypatch.setenv("LNBENCH_DISABLE_PLUGINS", "1")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from docs.generator.markdown import NOTHING, code, docstring, paragraphs, sentence, table
-from lnbench.demo import CORPUS
+from lnbench.data_folder import default_corpus
 from lnbench.settings import Settings, fields_of
 
 
@@ -46,6 +46,8 @@ def choices_in(annotation: Any) -> list[str]:
 
 def default_of(field: FieldInfo) -> str:
     """Return a field's default as users write it."""
+    if field.default_factory is default_corpus:
+        return "that in `LNBENCH_DATA`, else the embedded text"
     return "required" if field.is_required() else default_text(field.get_default(call_default_factory=True))
 
 
@@ -53,8 +55,6 @@ def default_text(value: Any) -> str:
     """Return a default as users write it."""
     if value is None or value in ((), [], {}, ""):
         return NOTHING
-    if value == CORPUS:
-        return "the embedded text"
     if isinstance(value, bool):
         return code(str(value).lower())
     if isinstance(value, list | tuple):

@@ -16,8 +16,9 @@ from annotated_types import Ge, Le
 from pydantic import ValidationError
 
 from lnbench import demo
+from lnbench.data_folder import text_read
 from lnbench.errors import LnbenchError
-from lnbench.settings import Option, Settings, complaint, fields_of, members_of, option_of
+from lnbench.settings import Option, Settings, complaint, default_of, fields_of, members_of, option_of
 
 Given = dict[str, Any]
 """What the user gave of the options that :func:`takes` made, to be handed to the model."""
@@ -81,8 +82,9 @@ def _parameter(model: type[Settings], name: str, *, is_argument: bool) -> inspec
     names = [f"--{option.name}", *([f"-{option.short}"] if option.short else [])]
     made = typer.Argument(**described) if is_argument else typer.Option(*names, **described)
     annotation: Any = _type_of(list(kinds), option, is_argument=is_argument)
-    default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-    if default in (None, (), [], {}) or not option.has_default or (option.repeated and not field.is_required()):
+    hidden = not option.has_default or (option.repeated and not field.is_required())
+    default = inspect.Parameter.empty if field.is_required() else None if hidden else default_of(model, name)
+    if default in (None, (), [], {}):
         default, annotation = None, annotation | None
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, made]
@@ -103,6 +105,11 @@ def _type_of(kinds: Sequence[Any], option: Option, *, is_argument: bool) -> Any:
     if option.is_path:
         return Path
     return GenericAlias(list, kind) if option.repeated else kind
+
+
+def tell_text(corpus: str, format_: str = "terminal", *, statistics: str | None = None) -> None:
+    """Print a command's first line: which text it reads."""
+    say(text_read(corpus, statistics), format_)
 
 
 def chosen_languages(corpus: str, languages: Sequence[str]) -> list[str]:

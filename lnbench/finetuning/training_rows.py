@@ -21,9 +21,10 @@ from lm_eval.tasks import TaskManager
 from pydantic import Field
 
 from lnbench import task_data
+from lnbench.data_folder import data_folder
 from lnbench.errors import LnbenchError, unknown
 from lnbench.lm.evaluate import Tasks
-from lnbench.task_data import XNLI, XQUAD, Answers, NliRow, QaRow, Source, data_folder, load_rows, local_file
+from lnbench.task_data import XNLI, XQUAD, Answers, NliRow, QaRow, Source, load_rows, local_file
 
 LANGUAGE = "en"
 """Every built-in source is English, as in the paper."""

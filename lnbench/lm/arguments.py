@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from lnbench.settings import Settings, option_of
+from lnbench.settings import Settings, default_of, option_of
 
 _SEPARATORS = re.compile(r"""[,"'{}()\s]""")
 
@@ -28,6 +28,8 @@ def option_words(settings: Settings, leave_out: Collection[str] = ()) -> list[st
     """Return the options of lnbench's command line for all fields that are not at their default."""
     words = []
     for name, value in settings.model_dump(mode="json", exclude_defaults=True, exclude=set(leave_out)).items():
+        if value == default_of(type(settings), name):
+            continue
         option = f"--{option_of(type(settings), name).name}"
         if isinstance(value, dict) and option == "--set":
             for key, setting in value.items():

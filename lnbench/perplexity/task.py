@@ -1,7 +1,7 @@
 """The documents and the score of the lm-eval tasks ``lnbench_ppl_{language}``.
 
-The text comes from ``corpus/{language}.jsonl.gz`` in the folder that the metadata key ``lnbench_data``, else
-``$LNBENCH_DATA``, names; without one, it is the embedded text, or Wikipedia on the Hugging Face Hub.
+The text comes from ``corpus/`` in the folder that the metadata key ``lnbench_data``, else ``$LNBENCH_DATA``, names;
+without one, it is the embedded text, or Wikipedia on the Hugging Face Hub.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from typing import Any
 import datasets
 
 from lnbench import demo
-from lnbench.corpora.patterns import is_hub
+from lnbench.corpora.patterns import expand, file_of, is_hub
+from lnbench.data_folder import DATA_VARIABLE, default_corpus
+from lnbench.errors import LnbenchError
 from lnbench.perplexity.slices import HeldOut
-from lnbench.task_data import data_folder, local_file, missing_file
 
 DOCUMENTS = 500
 """Per language, at most."""
 CHARACTERS = 1000
 """Per document, at most."""
-FOLDER = "corpus"
-"""Inside the data folder."""
 _HUB = "wikimedia/wikipedia:20231101.{lang}"
 
 
@@ -48,13 +47,15 @@ def corpus_of(language: str, lnbench_data: str | None = None) -> str:
     Raises:
         LnbenchError: the data folder has no text of it.
     """
-    folder = data_folder(lnbench_data)
-    if folder is None:
-        return demo.CORPUS if language in demo.LANGUAGES else _HUB
-    stem = f"{FOLDER}/{language}"
-    if (file := local_file(folder, stem)) is None:
-        raise missing_file(folder, stem)
-    return f"{folder}/{FOLDER}/{{lang}}{file.name.removeprefix(language)}"
+    corpus = default_corpus(lnbench_data)
+    if corpus == demo.CORPUS:
+        return corpus if language in demo.LANGUAGES else _HUB
+    try:
+        file_of(expand(corpus), language)
+    except LnbenchError as error:
+        file = corpus.replace("{lang}", language)
+        raise LnbenchError(f"no file {file}: {error}; put it there, or unset {DATA_VARIABLE}") from error
+    return corpus
 
 
 def process_results(doc: dict[str, Any], results: list[float]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lnbench.demo import CORPUS
+from lnbench.data_folder import name_of_text
 from lnbench.leaderboard import Row
 from lnbench.report.inputs import Sources, mapping
 from lnbench.tables.table import Cell, Table, TableRow
@@ -70,19 +70,14 @@ def _neurons(sources: Sources) -> Table:
 
 def _text(sources: Sources) -> Table:
     rows = [
-        (language, _corpus(about.get("corpus_pattern", NOTHING)), about.get("site"), about.get("tokens"))
+        (language, name_of_text(about.get("corpus_pattern", NOTHING)), about.get("site"), about.get("tokens"))
         for manifest in sources.statistics.values()
         for language, about in mapping(manifest.get("languages")).items()
     ]
     infos = [info for info in sources.overrides.values() if info.corpus and info.read_site]
-    read = {("each", _corpus(info.corpus), info.read_site, info.corpus_tokens) for info in infos}
+    read = {("each", name_of_text(info.corpus), info.read_site, info.corpus_tokens) for info in infos}
     labels = ["Language", "Text", "Site"]
     return _table("Text that the Statistics were collected from", labels, rows or sorted(read, key=str), ["Tokens"])
-
-
-def _corpus(pattern: str | None) -> str:
-    """Return the text of a corpus without the machine's folders."""
-    return "embedded text" if pattern in (None, CORPUS) else str(pattern)
 
 
 def _tasks(sources: Sources) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lnbench import demo
+from lnbench.data_folder import name_of_text
 from lnbench.leaderboard.rows import Row, compared
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import CellsSpec, FigureSpec
@@ -45,7 +45,7 @@ def _of_models(plan: Plan, item: PlannedItem) -> Iterator[str]:
 def _of_text(plan: Plan, item: PlannedItem) -> Iterator[str]:
     paper = catalogue.read("scales")["paper"]
     if plan.corpus != paper["corpus"] or plan.settings.tokens != paper["tokens"]:
-        source = "lnbench's embedded text" if plan.corpus == demo.CORPUS else plan.corpus
+        source = name_of_text(plan.corpus)
         yield (
             f"Statistics are of up to {plan.settings.tokens:,} tokens per language of {source}; the paper's are of "
             f"{paper['tokens']:,} of Wikipedia."

@@ -9,6 +9,7 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
+from lnbench.data_folder import default_corpus
 from lnbench.errors import LnbenchError
 from lnbench.host import changes_nothing
 from lnbench.neurons import NeuronSet
@@ -28,7 +29,7 @@ from lnbench.reproduce.steps import (
     select_neurons,
     train_adapter,
 )
-from lnbench.reproduce.workspace import Workspace, find_corpus, find_selections
+from lnbench.reproduce.workspace import Workspace, find_selections
 from lnbench.tables.words import counted
 
 
@@ -124,7 +125,7 @@ def plan(request: ReproductionRequest) -> Plan:
         LnbenchError: an unknown name, language or setting; text that is missing.
     """
     settings = {preset: read_settings(request.scale, preset, request.replaced) for preset in PRESETS}
-    corpus = find_corpus(settings[request.preset])
+    corpus = settings[request.preset].corpus or default_corpus()
     selections = find_selections(corpus, request.languages)
 
     def parts(name: str, spec: Spec, preset: Preset) -> Iterator[PlannedPart]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lnbench import demo
 from lnbench.corpora.patterns import expand, is_hub, languages_of
 from lnbench.errors import LnbenchError, unknown
 from lnbench.finetuning.job import QUANTIZATIONS
@@ -73,14 +71,6 @@ class Workspace:
             if selection.selector == selector and language in selection.serves and language in selection.languages:
                 return name
         return None
-
-
-def find_corpus(settings: ReproductionSettings) -> str:
-    """Return the corpus in the settings, else that of the folder in ``LNBENCH_DATA``, else the embedded text."""
-    data = os.environ.get("LNBENCH_DATA")
-    if settings.corpus is None and data and Path(data, "corpus").is_dir():
-        return str(Path(data, "corpus", "{lang}.jsonl.gz"))
-    return settings.corpus or demo.CORPUS
 
 
 def find_selections(corpus: str, languages: Sequence[str] = ()) -> dict[str, Selection]:

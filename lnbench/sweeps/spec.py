@@ -270,8 +270,6 @@ def schema() -> dict[str, Any]:
     # What may also be written short.
     for parent, key in ((properties["models"], "items"), (properties["adapters"]["patternProperties"], _NAME)):
         parent[key] = {"anyOf": [{"type": "string"}, parent[key]]}
-    # The default is a place on this machine.
-    properties["corpus"].pop("default")
     return {
         "$schema": _SCHEMA,
         "title": "lnbench sweep",

@@ -10,10 +10,10 @@ import typer
 from pydantic import BaseModel, Field
 
 from docs.generator.markdown import docstring, sentence, table
-from docs.generator.models import choices_in, default_text, fields_table, parts_of, type_text, with_parts
+from docs.generator.models import choices_in, default_of, default_text, fields_table, parts_of, type_text, with_parts
 from docs.generator.tasks import members
 from lnbench.cli.listing import every_command
-from lnbench.demo import CORPUS
+from lnbench.settings import TextSource
 from tests.support.tasks import languages_of
 
 
@@ -74,8 +74,9 @@ def test_types_and_defaults_in_words() -> None:
     assert choices_in(Annotated[Colour | None, "more"]) == ["red", "blue"]
     assert type_text(list[int] | None) == "list of `int`"
     assert type_text(bool | str) == "`bool` or `str`"
-    shown = [default_text(value) for value in (None, [], False, 0, ["a", "b"], CORPUS)]
-    assert shown == ["–", "–", "`false`", "`0`", "`a`, `b`", "the embedded text"]
+    shown = [default_text(value) for value in (None, [], False, 0, ["a", "b"])]
+    assert shown == ["–", "–", "`false`", "`0`", "`a`, `b`"]
+    assert "LNBENCH_DATA" in default_of(TextSource.model_fields["corpus"])
 
 
 def test_a_group_that_runs_by_itself_is_a_command_too() -> None:

@@ -58,7 +58,7 @@ def test_the_documents_are_those_that_lnbench_ppl_reads(data: Path, monkeypatch:
 
 def test_where_the_text_comes_from(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert corpus_of("hi") == f"{data}/corpus/{{lang}}.jsonl.gz"
-    with refused(data / "corpus" / "ta.jsonl.gz", ".jsonl"):
+    with refused(data / "corpus" / "ta.jsonl.gz", "hi, ur", "LNBENCH_DATA"):
         corpus_of("ta")
     monkeypatch.delenv("LNBENCH_DATA")
     assert corpus_of("hi", str(data)) == f"{data}/corpus/{{lang}}.jsonl.gz"

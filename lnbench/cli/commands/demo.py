@@ -8,7 +8,7 @@ import typer
 from pydantic import Field
 
 from lnbench.cli.options import Given, takes
-from lnbench.demo import CORPUS
+from lnbench.data_folder import default_corpus
 from lnbench.settings import Corpus, ModelArgs, Names, OutFolder, Tokens
 
 app = typer.Typer(add_completion=False)
@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False)
 class DemoSettings(ModelArgs):
     """What ``lnbench demo`` takes."""
 
-    corpus: Corpus = CORPUS
+    corpus: Corpus = Field(default_factory=default_corpus)
     languages: Names = Field(
         default=(), description="languages as en+hi+zh; by default, those that the corpus and the task both have"
     )
@@ -41,9 +41,10 @@ def demo(given: Given) -> None:
     Example: lnbench demo --model Qwen/Qwen3-0.6B-Base --corpus 'data/{lang}.jsonl.gz' --languages en+hi --out runs/qwen
     """
     settings = DemoSettings(**given)
-    from lnbench.cli.options import chosen_languages
+    from lnbench.cli.options import chosen_languages, tell_text
     from lnbench.quickstart import run
 
+    tell_text(settings.corpus)
     run(
         settings.model,
         settings.out,

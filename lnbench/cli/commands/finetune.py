@@ -9,8 +9,8 @@ import typer
 from pydantic import Field
 
 from lnbench.cli.listing import NamesGroup
-from lnbench.cli.options import Format, Given, chosen_languages, say, show, takes
-from lnbench.demo import CORPUS
+from lnbench.cli.options import Format, Given, chosen_languages, say, show, takes, tell_text
+from lnbench.data_folder import default_corpus
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.settings import AllLanguages, Corpus, ModelArgsMapping, Settings, Tokens
@@ -30,6 +30,8 @@ def train(context: typer.Context, given: Given) -> None:
     job = FinetuneJob(finetuner=str(context.info_name), **given)
     from lnbench.lm.arguments import format_model_args
 
+    if job.selector is not None:
+        tell_text(job.corpus, statistics=job.statistics)
     adapter = job.run()
     use = {"pretrained": job.model, **job.model_arguments, "peft": str(adapter)}
     if (adapter / "head.safetensors").exists():
@@ -48,7 +50,7 @@ class InspectSettings(Settings):
     selector: str | None = Field(
         default=None, description="select neurons with and without the adapter, and compare; by default as its own were"
     )
-    corpus: Corpus = CORPUS
+    corpus: Corpus = Field(default_factory=default_corpus)
     languages: AllLanguages = ()
     tokens: Tokens = 10_000
     model_args: ModelArgsMapping = Field(default={})
@@ -86,6 +88,7 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
     if again is None:
         say("how this adapter's neurons were selected is not known: pass --selector to see if they still are", format_)
     else:
+        tell_text(settings.corpus, format_)
         compared = chosen_languages(settings.corpus, settings.languages)
         changed = selection_drift(
             lm.model, lm.tokenizer, settings.corpus, compared, selector=again, tokens=settings.tokens

@@ -9,7 +9,7 @@ import typer
 from pydantic import Field
 
 from lnbench.cli.options import Format, Given, chosen_languages, say, show, takes
-from lnbench.demo import CORPUS
+from lnbench.data_folder import default_corpus
 from lnbench.model.architectures import POST
 from lnbench.settings import AllLanguages, Corpus, Length, ModelArgs, OutFolder, ReadSite, Seed
 
@@ -92,7 +92,7 @@ class StabilitySettings(ModelArgs):
 
     selectors: list[str] = Field(description="name or name:key=value, e.g. lape:top_fraction=0.02")
     out: OutFolder = Field(description="folder for the counts, stability.json and the figure")
-    corpus: Corpus = CORPUS
+    corpus: Corpus = Field(default_factory=default_corpus)
     languages: AllLanguages = ()
     tokens: str | None = Field(
         default=None,
@@ -114,10 +114,11 @@ def stability(given: Given, format_: Format = "terminal") -> None:
     --out stability
     """
     settings = StabilitySettings(**given)
-    from lnbench.cli.options import tell
+    from lnbench.cli.options import tell, tell_text
     from lnbench.corpora.budgets import parse_tokens
     from lnbench.host import get_host
 
+    tell_text(settings.corpus, format_)
     for selector in settings.selectors:  # before minutes are spent on loading
         get_host().resolve("selector", selector)
     chosen = chosen_languages(settings.corpus, settings.languages)

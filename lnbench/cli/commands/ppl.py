@@ -32,11 +32,12 @@ def ppl(
     interventions = given.pop("intervention", [PerplexityRequest.model_fields["intervention"].default])
     requests = [PerplexityRequest(**given, intervention=intervention) for intervention in interventions]
 
-    from lnbench.cli.options import tell
+    from lnbench.cli.options import tell, tell_text
     from lnbench.perplexity.matrix import FILE
     from lnbench.perplexity.run_matrix import load, run
     from lnbench.tables.perplexity import matrix_tables
 
+    tell_text(requests[0].text_corpus, format_)
     tables: list[Table] = []
     with tell():
         lm = load(requests[0])

@@ -42,10 +42,12 @@ def measure(
             typer.echo("\n".join([f"# {step.doing}", *step.commands()]))
         typer.echo(f"# {wanted.amount()}")
         return
+    from lnbench.cli.options import tell_text
     from lnbench.console import console
     from lnbench.reproduce.results import folder_of
     from lnbench.reproduce.run_plan import run
 
+    tell_text(wanted.corpus, format_)
     failed: list[str] = []
     shown: list[Table] = []
     with runs_on as chosen:

@@ -57,9 +57,10 @@ def collect(context: typer.Context, given: Given) -> None:
     settings = StatsSettings(**given)
     if settings.out is None:
         raise LnbenchError("pass --out FOLDER for the Statistics, or see lnbench stats --help")
-    from lnbench.cli.options import tell
+    from lnbench.cli.options import tell, tell_text
     from lnbench.corpora.budgets import parse_shard, parse_tokens
 
+    tell_text(settings.corpus)
     chosen = chosen_languages(settings.corpus, settings.languages)  # before minutes are spent on loading
     budgets = parse_tokens(settings.tokens, chosen)
     part = parse_shard(settings.shard) if settings.shard is not None else (0, 1)

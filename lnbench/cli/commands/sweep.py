@@ -50,7 +50,10 @@ def sweep(
         for command in planned_commands(wanted, folder):
             typer.echo(command)
         return
+    from lnbench.cli.options import tell_text
     from lnbench.sweeps.run_sweep import run
+
+    tell_text(wanted.corpus, statistics=wanted.statistics)
 
     with runs_on as chosen:
         outcome = run(wanted, folder, chosen)
