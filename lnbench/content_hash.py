@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -69,9 +69,12 @@ def of_file(path: str) -> str:
         # Weights take a minute to read.
         version = fingerprint([str(Path(path).resolve()), status.st_size, status.st_mtime_ns])
         cached = cache_dir("checksums", version)
-        if not cached.is_file():
-            write_text(cached, file_sha256(path)[:16])
-        return cached.read_text(encoding="utf-8")
+        if cached.is_file() and (kept := cached.read_text(encoding="utf-8")):
+            return kept
+        checksum = file_sha256(path)[:16]
+        with suppress(LnbenchError):  # A cache that cannot be written costs time, not the result.
+            write_text(cached, checksum)
+        return checksum
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
 

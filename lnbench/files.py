@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
+import logging
 import os
-import shlex
+import re
 import socket
-import sys
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +22,24 @@ from typing import Any
 
 from lnbench.errors import LnbenchError
 
+log = logging.getLogger(__name__)
+_MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_LEFTOVER = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]+)-[a-z0-9_]{8}")
+"""Names of temporary files."""
+_OLD_LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Those of version 0.1, which do not say whose they are."""
+_DAY = 86_400
+_looked_through: set[Path] = set()
+"""Folders without leftovers of processes that ended before this one began."""
+_LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What fsync says when content did not reach the disk."""
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that is renamed to it when the block ends without an error.
+
+    What a process that was killed left in the folder in this way is removed.
 
     Raises:
         LnbenchError: the disk is full or the folder cannot be written; ``target`` is left as it was.
@@ -31,31 +48,90 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        _remove_leftovers(target)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.{_MACHINE}-{os.getpid()}-", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        # Temporary files are private; a result is as readable as any other file of the user's.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        make_readable(temporary)
         sync(temporary)
         temporary.replace(target)
     except OSError as error:
         raise LnbenchError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove temporary files of processes of this machine that have ended, and older ones of the same target."""
+    import psutil
+
+    folder = target.parent.resolve()
+    parts = [(path, _LEFTOVER.fullmatch(path.name)) for path in folder.glob(f".{glob.escape(target.name)}.*")]
+    if folder not in _looked_through:
+        _looked_through.add(folder)
+        parts += [(path, _LEFTOVER.fullmatch(path.name)) for path in folder.glob(f".*.{_MACHINE}-*-*")]
+    for path, match in parts:
+        with suppress(OSError):
+            pid = int(match["pid"]) if match and match["machine"] == _MACHINE else None
+            day_old = time.time() - path.stat().st_mtime > _DAY
+            if (pid is not None and not psutil.pid_exists(pid)) or (
+                day_old and (match or _OLD_LEFTOVER.fullmatch(path.name))
+            ):
+                path.unlink()
+
+
+def make_readable(path: Path) -> None:
+    """Give a file that was made private, as temporary ones are, the permissions of the user's other files.
+
+    Where the file system refuses that, there is one warning and the file stays as it is.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    try:
+        path.chmod(0o666 & ~umask)
+    except OSError as error:
+        warn_once(f"{path.parent}: permissions cannot be set there ({error.strerror or error}); files keep their own")
 
 
 def sync(path: Path) -> None:
-    """Fsync a file, or every file in a folder: a power cut then leaves it whole."""
+    """Fsync a file, or every file in a folder: a power cut then leaves it whole.
+
+    Where the file system refuses that, there is one warning.
+
+    Raises:
+        OSError: the content could not be stored.
+    """
     for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
-        handle = os.open(file, os.O_RDONLY)
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            handle = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            accept_unsynced(file, error)
+
+
+def accept_unsynced(path: Path, error: OSError) -> None:
+    """Warn, once, of a file system that refuses fsync.
+
+    Raises:
+        OSError: the error is not a refusal, but says that the content is lost.
+    """
+    if error.errno in _LOST:
+        raise error
+    warn_once(
+        f"{path.parent}: writing through is refused there ({error.strerror or error}); a power cut may lose files"
+    )
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning, once per process."""
+    log.warning("%s", message)
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:
@@ -100,51 +176,6 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def exclusive_lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
-    """Keep every other process that asks for the same out of ``folder``, for as long as the block runs.
-
-    The lock goes with the process, also when it is killed.
-
-    Args:
-        folder: Made where there is none.
-        wait: For a process that has it, in place of the error.
-
-    Raises:
-        LnbenchError: another process has the folder, which the message names; or it cannot be written.
-    """
-    from filelock import FileLock, Timeout
-
-    folder = Path(folder)
-    holder = folder / ".running.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".running.lock").acquire(timeout=-1 if wait else 0)
-    except Timeout as error:
-        raise LnbenchError(
-            f"{folder} is in use by {_named(holder)}: wait until it ends, or choose another folder with --out"
-        ) from error
-    except OSError as error:
-        raise LnbenchError(f"cannot write {folder}: {error.strerror or error}") from error
-    with lock:
-        program = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        about = {"pid": os.getpid(), "host": socket.gethostname(), "command": program, "started": started}
-        write_json(holder, about)
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-
-
-def _named(holder: Path) -> str:
-    try:
-        about = read_json(holder)
-        return f"process {about['pid']} on {about['host']}, started {about['started']} ({about['command']})"
-    except (LnbenchError, KeyError, TypeError):
-        return "another process"
 
 
 def cache_dir(*parts: str) -> Path:

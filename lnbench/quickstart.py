@@ -14,10 +14,10 @@ from lnbench.console import console as wide
 from lnbench.corpora.patterns import languages_of
 from lnbench.data_folder import default_corpus
 from lnbench.errors import LnbenchError
-from lnbench.files import exclusive_lock
 from lnbench.host import get_host
 from lnbench.lm.evaluate import Tasks
 from lnbench.lm.experiment import Experiment
+from lnbench.locks import exclusive_lock
 from lnbench.neurons import NeuronSet
 from lnbench.sweeps import run_sweep as sweeps
 from lnbench.sweeps.jobs import Process

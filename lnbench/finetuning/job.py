@@ -13,10 +13,11 @@ from pydantic import Field, model_validator
 from lnbench import content_hash
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError, plugin_call
-from lnbench.files import exclusive_lock, fingerprint, read_json
+from lnbench.files import fingerprint, read_json
 from lnbench.finetuning import training_record as record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
 from lnbench.host import get_host
+from lnbench.locks import exclusive_lock
 from lnbench.model.packaged import content_of
 from lnbench.parameters import parameters_of
 from lnbench.settings import (

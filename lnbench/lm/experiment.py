@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock
 from pydantic import BeforeValidator, Field
 from torch import nn
 
@@ -17,10 +16,11 @@ from lnbench.choices import needs_of, plan, select
 from lnbench.corpora.corpus import open_corpus
 from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
-from lnbench.files import cache_dir, file_sha256, fingerprint
+from lnbench.files import cache_dir, file_sha256, fingerprint, warn_once
 from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing
 from lnbench.lm.head import ClassificationHead
+from lnbench.locks import process_lock
 from lnbench.model.architectures import SiteChoice, site_choice
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
@@ -98,6 +98,16 @@ def _content(path: str | Path | None) -> str | None:
     return file_sha256(path) if path is not None and Path(path).is_file() else None
 
 
+def _keep(neurons: NeuronSet, path: Path) -> None:
+    """Save a copy in the cache, where it is not there yet; a cache that cannot be written costs no result."""
+    if path.exists():
+        return
+    try:
+        neurons.save(path)
+    except LnbenchError as error:
+        warn_once(f"{error}; so these neurons are not kept for later use")
+
+
 @dataclass
 class Artifacts:
     """The Statistics and NeuronSets of one loaded model: found or made when first needed, then kept.
@@ -134,7 +144,7 @@ class Artifacts:
             else:
                 compared = {language: self.statistics(experiment, language) for language in self.languages(experiment)}
                 neurons = select(experiment.selector, compared)
-                neurons.save(self.neurons_file(experiment, neurons))
+                _keep(neurons, self.neurons_file(experiment, neurons))
             self._neurons[key] = neurons
         return self._neurons[key]
 
@@ -218,15 +228,12 @@ class Artifacts:
     def _collected(self, experiment: Experiment, language: str) -> Statistics:
         """Return Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
         folder, reading = self.cached(experiment, language)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".collecting"):
-            if (folder / f"{language}.safetensors").exists():
-                try:
-                    cached = Statistics.load(folder, language)
-                    # They may have been collected while the same weights went by another name.
-                    return replace(cached, provenance={**cached.provenance, "model": self.described["model"]})
-                except LnbenchError as error:
-                    log.warning("%s; collecting these Statistics again", error)
+        # A cache that has them is only read: it may be another user's.
+        if (cached := self._cached_in(folder, language)) is not None:
+            return cached
+        with process_lock(folder / ".collecting"):
+            if (cached := self._cached_in(folder, language)) is not None:
+                return cached
             state = folder / "unfinished.safetensors"
             collected = collect_corpus(
                 self.model, self.tokenizer, language, reading, state=state, described=self.described
@@ -234,6 +241,17 @@ class Artifacts:
             collected.save(folder)
             state.unlink(missing_ok=True)
             return collected
+
+    def _cached_in(self, folder: Path, language: str) -> Statistics | None:
+        if not (folder / store.MANIFEST).exists() or not (folder / f"{language}.safetensors").exists():
+            return None
+        try:
+            cached = Statistics.load(folder, language)
+        except LnbenchError as error:
+            log.warning("%s; collecting these Statistics again", error)
+            return None
+        # They may have been collected while the same weights went by another name.
+        return replace(cached, provenance={**cached.provenance, "model": self.described["model"]})
 
 
 @dataclass

@@ -11,13 +11,15 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files as package_files
 from importlib.util import find_spec
 from pathlib import Path
 
 from lnbench import content_hash
 from lnbench.errors import LnbenchError
-from lnbench.files import cache_dir, file_sha256, fingerprint
+from lnbench.files import cache_dir, file_sha256, fingerprint, make_readable
+from lnbench.locks import LockError, process_lock
 
 DEFAULT_MODEL = "gemma-3-270m"
 # Part of the folder's name: raise it when the conversion changes, so that no older folder is taken for a current one.
@@ -87,22 +89,15 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _convert_once(name: str, folder: Path) -> None:
-    from filelock import FileLock, Timeout
-
     chunks = _chunk_paths(name)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / f"{name}.lock")
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            _notice(f"waiting for another process that is converting {name}")
-            held = lock.acquire()
-        with held:
+        waiting = partial(_notice, f"waiting for another process that is converting {name}")
+        with process_lock(folder.parent / f"{name}.lock", on_wait=waiting):
             if not _is_complete(folder):
                 _convert(name, chunks, folder)
-    except OSError as error:
-        raise LnbenchError(f"cannot put {name} into {folder.parent}: {error.strerror or error}") from error
+    except (OSError, LockError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise LnbenchError(f"cannot put {name} into {folder.parent}: {why}") from error
 
 
 def _convert(name: str, chunks: list[Path], folder: Path) -> None:
@@ -128,7 +123,7 @@ def _convert(name: str, chunks: list[Path], folder: Path) -> None:
             raise LnbenchError(f"the conversion of {name} left no whole model; please report this with your versions")
         # safetensors makes its files private; a model in a shared cache is as readable as any other file.
         for file in built.iterdir():
-            shutil.copymode(built / "config.json", file)
+            make_readable(file)
         built.rename(folder)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
-from lnbench.files import exclusive_lock, fingerprint
+from lnbench.files import fingerprint
 from lnbench.formats import slug
+from lnbench.locks import exclusive_lock
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import checkpoint
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from lnbench.files import exclusive_lock
 from lnbench.hookspecs import Executor
+from lnbench.locks import exclusive_lock
 from lnbench.reproduce.plan import Plan
 from lnbench.reproduce.results import write_results
 from lnbench.reproduce.steps import PlannedStep, train_adapters

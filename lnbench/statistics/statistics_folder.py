@@ -22,7 +22,7 @@ from torch import nn
 
 from lnbench.corpora.documents import TextReport
 from lnbench.errors import LnbenchError
-from lnbench.files import exclusive_lock
+from lnbench.locks import exclusive_lock
 from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
 from lnbench.model.sites import locate
@@ -80,8 +80,6 @@ def collect_folder(
             locks.enter_context(exclusive_lock(used))
         for language, reading in readings.items():
             state = (own / "unfinished" if shard == WHOLE else own) / f"{language}.safetensors"
-            for leftover in state.parent.glob(f".{state.name}.*"):
-                leftover.unlink()  # of a process that was killed as it wrote
             request = request_key(described | reading.provenance(language))
             if _stored(folder, language, request, site if rank == 0 else None):
                 say(f"{language}: already in {folder}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock
 from pydantic import BaseModel
 
 from lnbench import content_hash
@@ -15,6 +14,7 @@ from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import write_json
 from lnbench.formats import read_format, read_tensors, validated, write_tensors
+from lnbench.locks import process_lock
 from lnbench.statistics.measures import stored, taken_from
 from lnbench.statistics.site_values import LEVELS, TENSORS, SiteValues
 
@@ -58,7 +58,7 @@ def save(statistics: Statistics, folder: Path) -> Path:
     shared |= {"layers": statistics.layers, "width": statistics.width}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with process_lock(folder / ".lock"):
             entries = _entries(folder, shared) if (folder / MANIFEST).exists() else {}
             about = {"format": FORMAT, "language": language, "fingerprint": statistics.fingerprint}
             # Several entries would be written in another order each time.

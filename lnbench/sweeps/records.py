@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lnbench.errors import LnbenchError
-from lnbench.files import atomic_path
+from lnbench.files import accept_unsynced, atomic_path
 from lnbench.formats import first_error
 from lnbench.host import changes_nothing
 
@@ -173,7 +173,10 @@ def append(path: Path, records: Sequence[Record]) -> None:
         try:
             while lines:
                 lines = lines[file.write(lines) :]
-            os.fsync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                accept_unsynced(path, error)
         except OSError as error:
             file.truncate(before)
             raise LnbenchError(f"cannot write {path}: {error.strerror or error}; run the same command again") from error

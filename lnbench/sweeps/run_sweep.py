@@ -12,7 +12,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from lnbench.errors import LnbenchError, one_line_error
-from lnbench.files import exclusive_lock
+from lnbench.locks import exclusive_lock
 from lnbench.statistics.corpus_statistics import WHOLE
 from lnbench.sweeps import records
 from lnbench.sweeps.cells import Cell, Loading, plan

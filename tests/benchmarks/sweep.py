@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lnbench.files import exclusive_lock
+from lnbench.locks import exclusive_lock
 from lnbench.plugins.executors.local import Local
 from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.jobs import Job

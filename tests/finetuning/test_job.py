@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
 
 from lnbench.errors import LnbenchError
-from lnbench.files import exclusive_lock, read_json, tasks_dir
+from lnbench.files import read_json, tasks_dir
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.hookspecs import hookimpl
 from lnbench.host import get_host
+from lnbench.locks import exclusive_lock
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus
 from tests.support.messages import refused

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from lnbench.cli import app
 from lnbench.console import console
-from lnbench.files import exclusive_lock, read_json, write_json
+from lnbench.files import read_json, write_json
+from lnbench.locks import exclusive_lock
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import checkpoint as passes
 from lnbench.perplexity.matrix import Contrast, PerplexityMatrix

@@ -19,7 +19,7 @@ import torch
 
 import lnbench.statistics.corpus_statistics as corpus_module
 from lnbench import Statistics
-from lnbench.files import exclusive_lock
+from lnbench.locks import exclusive_lock
 from lnbench.model.sites import locate
 from lnbench.statistics import store
 from lnbench.statistics.accumulator import Accumulator
@@ -277,7 +277,7 @@ def test_the_bar_tells_the_time_left(model, reading, capsys):
 
 def test_two_processes_on_one_folder(model, tmp_path, reading):
     hold = (
-        "import sys, time; from lnbench import files\nwith files.exclusive_lock(sys.argv[1]): print(); time.sleep(60)"
+        "import sys, time; from lnbench import locks\nwith locks.exclusive_lock(sys.argv[1]): print(); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

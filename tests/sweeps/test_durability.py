@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lnbench.files import exclusive_lock
+from lnbench.locks import exclusive_lock
 from lnbench.sweeps.crashes import consecutive_crashes
 from lnbench.sweeps.records import FILE, load
 from lnbench.sweeps.run_sweep import planned
