@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.masked_linear import RestrictedFactor
 from lnbench.finetuning.projections import Factor, Projection, place, places
-from lnbench.finetuning.trained_neurons import name_of
+from lnbench.model.describe import model_name
 from lnbench.model.sites import Sites, locate
 from lnbench.neurons import NeuronSet
 
@@ -108,7 +108,7 @@ def _kept(
     """Return module name → the factor to restrict and its rows or columns, for the layers that have neurons."""
     if neurons is None:
         return {}
-    neurons.check(name_of(sites.model), sites.layers, sites.width)
+    neurons.check(model_name(sites.model), sites.layers, sites.width)
     trained = [place(sites.architecture, sites.width, projection) for projection in dict.fromkeys(projections)]
     kept: dict[str, tuple[Factor, Tensor]] = {}
     for layer, indices in neurons.union(neurons.languages).items():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lnbench.errors import LnbenchError, unknown
+from lnbench.model.describe import model_name
 from lnbench.model.sites import locate
 from lnbench.neurons import NeuronSet, draw_random
 
@@ -22,12 +23,7 @@ def no_neurons(model: nn.Module) -> NeuronSet:
         LnbenchError: unsupported model.
     """
     sites = locate(model)
-    return NeuronSet(name_of(sites.model), sites.layers, sites.width, {})
-
-
-def name_of(model: nn.Module) -> str:
-    """Return a model's name, as Statistics and NeuronSets record it."""
-    return getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return NeuronSet(model_name(sites.model), sites.layers, sites.width, {})
 
 
 def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> NeuronSet:

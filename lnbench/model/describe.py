@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from lnbench.files import fingerprint
 from lnbench.model.sites import unwrap
 
 _INCIDENTAL = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
+_SNAPSHOT = re.compile(r"/models--(?P<name>[^/]+)/snapshots/[^/]+/?$")
+"""Where the hub's cache keeps a model."""
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -29,7 +33,7 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     method = getattr(quantization, "quant_method", None) or (
         quantization.get("quant_method") if isinstance(quantization, dict) else None
     )
-    name, revision = getattr(config, "_name_or_path", "") or type(base).__name__, getattr(config, "_commit_hash", None)
+    name, revision = model_name(base), getattr(config, "_commit_hash", None)
     weights = weights_fingerprint(base)
     if any(parameter.is_meta for parameter in base.parameters()):
         # Offloaded weights are not here to be read, so their source is taken for them.
@@ -46,6 +50,17 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     if tokenizer is not None:
         described["tokenizer"] = tokenizer_fingerprint(tokenizer)
     return described
+
+
+def model_name(model: Any) -> str:
+    """Return a model's name as results record it: of the hub, or that of its folder without the path to it."""
+    name = str(getattr(model.config, "_name_or_path", "") or "")
+    path = Path(name).expanduser()
+    if snapshot := _SNAPSHOT.search(path.as_posix()):
+        return snapshot["name"].replace("--", "/", 1)
+    if path.is_absolute() or name.startswith((".", "~")) or path.is_dir():
+        name = path.resolve().name
+    return name or type(model).__name__
 
 
 def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:

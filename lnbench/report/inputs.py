@@ -25,6 +25,7 @@ from lnbench.statistics import store
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
 from lnbench.tables.reproduction import Reproduction
+from lnbench.tables.words import without_folders
 
 _NEURONS = "neurons"
 _READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -36,6 +37,8 @@ _READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 """File → the field of :class:`Sources` that it belongs to, and what reads it from its folder."""
 _SKIPPED = ("cells", "unfinished", "shards")
 """Folders that hold nothing of a report's, and much else."""
+_TEXTS = ("command", "error")
+"""Fields in which paths are written without their folders."""
 _Model = TypeVar("_Model", bound=BaseModel)
 _Name = TypeVar("_Name", str, str | None)
 
@@ -129,7 +132,8 @@ class Sources:
         return {folder: self._shown(matrix, "model", "selector") for folder, matrix in self.matrices.items()}
 
     def _shown(self, model: _Model, *names: str) -> _Model:
-        return model.model_copy(update={name: self.named(getattr(model, name)) for name in names})
+        texts = {name: without_folders(text) for name in _TEXTS if isinstance(text := getattr(model, name, None), str)}
+        return model.model_copy(update=texts | {name: self.named(getattr(model, name)) for name in names})
 
     def named(self, text: _Name) -> _Name:
         """Return what the page calls a model, selector or adapter: the last part of a path, if no other shares it."""

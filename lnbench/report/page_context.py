@@ -27,7 +27,7 @@ from lnbench.tables.findings import leaderboard_findings, matrix_finding, overal
 from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
 from lnbench.tables.perplexity import change_table, selectivity_table, shared_table
 from lnbench.tables.table import Table
-from lnbench.tables.words import counted, model_name
+from lnbench.tables.words import counted, model_name, without_folders
 
 LEADERBOARD = ("leaderboard.json", "leaderboard.csv")
 MOST_ROWS = 1_000
@@ -79,7 +79,9 @@ def page_context(sources: Sources, out: Path) -> dict[str, Any]:
     reproductions: list[dict[str, Any]] = [
         {
             "finding": reproduction_finding(reproduction),
-            "reproduction": reproduction,
+            "reproduction": reproduction.model_copy(
+                update={"commands": [without_folders(command) for command in reproduction.commands]}
+            ),
             "models": list(map(model_name, reproduction.models)),
             "tables": list(map(_with_notes, reproduction.shown)),
             "pictures": drawn.copied[folder],

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lnbench.corpora.corpus import Corpus
 from lnbench.corpora.packing import blocks
 from lnbench.corpora.prefetch import prefetch
+from lnbench.data_folder import name_of_text
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
 from lnbench.model.architectures import POST
@@ -61,7 +62,7 @@ class Reading(TextSource):
         opened = self.open(language)
         return {
             "corpus": opened.fingerprint,
-            "corpus_pattern": opened.pattern,
+            "corpus_pattern": name_of_text(opened.pattern),
             "corpus_source": opened.source,
             "corpus_tokens": self.tokens,
             "sequence_length": self.length,

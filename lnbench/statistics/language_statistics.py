@@ -242,5 +242,5 @@ def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, in
 
 def _identity(statistics: Statistics) -> dict[str, Any]:
     names = ("layers", "width", "site")
-    source = {"model": statistics.model, "weights": statistics.provenance.get("weights")}
+    source = {"model": Path(statistics.model).name, "weights": statistics.provenance.get("weights")}
     return source | {name: getattr(statistics, name) for name in names}

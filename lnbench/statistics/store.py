@@ -77,9 +77,12 @@ def _entries(folder: Path, shared: dict[str, Any]) -> dict[str, Any]:
     """Return the languages that ``folder`` holds already; an error if they are another model's."""
     manifest = _manifest(folder)
     for name, value in shared.items():
-        if manifest["languages"] and manifest.get(name) != value:
+        there = manifest.get(name)
+        # Older folders have the model's path for its name.
+        same = Path(str(there)).name == Path(str(value)).name if name == "model" else there == value
+        if manifest["languages"] and not same:
             raise LnbenchError(
-                f"{folder} holds Statistics of another model ({name} is {manifest.get(name)!r} there and {value!r} "
+                f"{folder} holds Statistics of another model ({name} is {there!r} there and {value!r} "
                 "here); choose another folder"
             )
     languages: dict[str, Any] = manifest["languages"]

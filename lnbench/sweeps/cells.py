@@ -22,6 +22,9 @@ from lnbench.statistics import store
 from lnbench.sweeps.records import BASELINE, NOT_SPECIFIC, Record
 from lnbench.sweeps.spec import OURS, Invocation, Sweep
 
+OUR_TASKS = '"$(lnbench tasks)"'
+"""The folder of lnbench's tasks, in a command."""
+
 
 @dataclass(frozen=True)
 class Loading:
@@ -83,9 +86,10 @@ class Cell:
         """The shell command that gives the same numbers by hand, without an output path."""
         folder = self.invocation.folder_of(self.task)
         words = ["lm_eval", "--model", "lnbench", "--model_args", format_model_args(self.model_args)]
-        words += ["--include_path", folder] if folder else []
-        words += ["--tasks", self.task, *self.invocation.words(self.seed)]
-        return shlex.join(words)
+        options = ["--tasks", self.task, *self.invocation.words(self.seed)]
+        # lnbench's own tasks are found on any machine.
+        include = ["--include_path", OUR_TASKS if folder == str(tasks_dir()) else shlex.quote(folder)] if folder else []
+        return " ".join([shlex.join(words), *include, shlex.join(options)])
 
     @property
     def slug(self) -> str:

@@ -17,6 +17,7 @@ from lnbench.leaderboard.rows import Row, document
 from lnbench.sweeps.records import BASELINE
 from lnbench.tables.leaderboard import leaderboard_tables
 from lnbench.tables.render import markdown
+from lnbench.tables.words import without_folders
 
 _VARIANT = (
     *("model", "revision", "dtype", "quantization", "adapter", "finetune", "selector", "control_of"),
@@ -81,7 +82,7 @@ def _made_with(rows: Sequence[Row]) -> str:
     made: dict[str, str] = {}
     for row in rows:
         fingerprints = [f"{name} {getattr(row, name)}" for name in _FINGERPRINTS if getattr(row, name)]
-        made[row.command] = ", ".join([f"seed {row.seed}", *fingerprints])
+        made[without_folders(row.command)] = ", ".join([f"seed {row.seed}", *fingerprints])
     commands = [f"# {comment}\n{command}" for command, comment in made.items()]
     # Longer than any run of backticks inside, so that no command ends the block.
     longest = max((len(run) for command in made for run in re.findall("`+", command)), default=0)
@@ -147,7 +148,7 @@ def _per_model(rows: Sequence[Row], own: dict[str, Any]) -> dict[str, Any]:
             "control_seed": first.control_seed,
             "batch_size": first.batch_size,
             "languages": sorted({row.language for row in rows}),
-            "commands": list(dict.fromkeys(row.command for row in rows)),
+            "commands": list(dict.fromkeys(without_folders(row.command) for row in rows)),
             **{name: getattr(first, name) for name in (*_FINGERPRINTS[:2], *_VERSIONS)},
         },
         "versions": {row.task: row.task_version for row in rows},

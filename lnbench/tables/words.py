@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ MARKS = {
 """The marks of significance behind a change, and what each says."""
 NOTHING = "–"
 """What is shown where there is no number."""
+
+_ABSOLUTE = re.compile(r"(?<![\w.$~:/*-])/[^\s'\",=:;|]+/[^\s'\",=:;|]*")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -72,6 +75,11 @@ def range_of(counts: Iterable[int]) -> str:
     if not distinct:
         return ""
     return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,}–{distinct[-1]:,}"
+
+
+def without_folders(text: str) -> str:
+    """Return a text in which each absolute path is its last part: a command or an error as a page shows it."""
+    return _ABSOLUTE.sub(lambda path: path[0].rstrip("/").rpartition("/")[2], text)
 
 
 def model_name(model: str) -> str:

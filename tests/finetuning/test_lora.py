@@ -22,8 +22,9 @@ from lnbench import NeuronSet
 from lnbench.finetuning.lora import build_adapter, count_parameters, save_adapter
 from lnbench.finetuning.masked_linear import RestrictedFactor
 from lnbench.finetuning.projections import place
-from lnbench.finetuning.trained_neurons import chosen_neurons, name_of
+from lnbench.finetuning.trained_neurons import chosen_neurons
 from lnbench.model.architectures import ARCHITECTURES
+from lnbench.model.describe import model_name
 from lnbench.model.sites import locate
 from tests.support.adapters import ALL, logits, neurons_of, projections_of, quantised, rows_of, train
 from tests.support.messages import refused
@@ -220,7 +221,7 @@ def test_an_adapter_is_loaded_with_the_neurons_and_projections_it_was_trained_wi
     train(adapted)
     save_adapter(adapted, tmp_path, neurons)
     fewer = {"hi": {layer: rows[1:] if model_type == "llama" else rows for layer, rows in neurons["hi"].items()}}
-    other = NeuronSet(name_of(model), LAYERS, WIDTH, fewer)
+    other = NeuronSet(model_name(model), LAYERS, WIDTH, fewer)
     again = build_adapter(build(model_type), other, projections=projections)
     with refused("lora_B.default.weight"):
         again.load_adapter(tmp_path, "default", is_trainable=True)

@@ -13,8 +13,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lnbench import NeuronSet
 from lnbench.finetuning.projections import place
-from lnbench.finetuning.trained_neurons import name_of
 from lnbench.model.architectures import ARCHITECTURES
+from lnbench.model.describe import model_name
 from lnbench.model.sites import locate
 
 ALL = ("gate", "up", "down")
@@ -27,7 +27,7 @@ def neurons_of(model: nn.Module, share: float = 0.25, seed: int = 0, language: s
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(sites.layers, sites.width, generator=generator) < share
     mask[seed % sites.layers] = False
-    return NeuronSet.from_masks(name_of(model), {language: mask})
+    return NeuronSet.from_masks(model_name(model), {language: mask})
 
 
 def projections_of(model_type: str, wanted: Sequence[str] = ALL) -> list[Any]:

@@ -15,6 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from lnbench.cli import app
+from lnbench.files import tasks_dir
+from lnbench.sweeps.cells import OUR_TASKS
 from lnbench.sweeps.records import Record, load
 from tests.support.messages import refused
 from tests.support.sweeps import child, spec_of
@@ -71,7 +73,7 @@ def test_printed_commands_give_the_same_numbers(spec_file: Path, undisturbed: Pa
             environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
             subprocess.run(written, shell=True, check=True, capture_output=True, env=environment, timeout=300)
         else:
-            process = child(as_typed, shlex.split(written))
+            process = child(as_typed, shlex.split(written.replace(OUR_TASKS, str(tasks_dir()))))
             process.join(120)
             assert process.exitcode == 0
         record = records[line]
