@@ -55,7 +55,7 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         model=model,
         layers=layers,
         width=width,
-        neurons={language: selected[language] for language in selected},
+        neurons={language: selected[language] for language in statistics if language in selected},
         selector=described,
         statistics=fingerprint(sorted((language, own.fingerprint) for language, own in statistics.items())),
         site=next(iter(statistics.values())).site,

@@ -100,6 +100,8 @@ class NeuronSet:
             )
         self.selector = plain_selector(selector)
         self.statistics = statistics
+        self.order = list(neurons)
+        """The languages in the order in which they were given."""
         self._neurons: dict[str, dict[int, Tensor]] = {language: {} for language in sorted(neurons)}
         for language, per_layer in self._neurons.items():
             for layer in sorted(neurons[language]):
@@ -268,7 +270,7 @@ class NeuronSet:
     def _document(self) -> dict[str, Any]:
         neurons = {
             language: {str(layer): indices.tolist() for layer, indices in per_layer.items()}
-            for language, per_layer in self._neurons.items()
+            for language, per_layer in ((language, self._neurons[language]) for language in self.order)
         }
         widths = {"widths": list(self.widths)} if len(set(self.widths)) > 1 else {}
         shape = {"layers": self.layers, "width": self.width, "site": self.site, "unit_size": self.unit_size, **widths}

@@ -58,7 +58,7 @@ def model_name(model: Any) -> str:
     path = Path(name).expanduser()
     if snapshot := _SNAPSHOT.search(path.as_posix()):
         return snapshot["name"].replace("--", "/", 1)
-    if path.is_absolute() or name.startswith((".", "~")) or path.is_dir():
+    if name and (path.is_absolute() or name.startswith((".", "~")) or path.is_dir()):
         name = path.resolve().name
     return name or type(model).__name__
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.perplexity.matrix import PerplexityMatrix, Selectivity
+from lnbench.significance import LEVEL
 from lnbench.sweeps.records import BASELINE
 from lnbench.tables.caveats import detectable
 from lnbench.tables.reproduction import Reproduction
@@ -140,13 +141,24 @@ def own_text_harmed_most(matrix: PerplexityMatrix, unit: str) -> str:
     judged = [changed for changed in matrix.changed if changed in matrix.read and matrix.neurons[changed]]
     if not judged or len(matrix.read) < 2:
         return "No language has both its neurons changed and another language's text read beside its own."
+    # What is not significant would be a verdict on chance, as the notes below the numbers say.
+    unsure = [changed for changed in judged if matrix.cell(changed, changed).p_holm >= LEVEL]
+    judged = [changed for changed in judged if changed not in unsure]
+    if not judged:
+        return (
+            f"In {UNITS[unit]}, whether changing a language's neurons harms its own text most cannot be told for "
+            f"{listed(unsure)}: the change of the own text is not significant ({CORRECTED})."
+        )
     own = [changed for changed in judged if _most_harmed(matrix, changed, unit) == changed]
     why = ", the unit that compares languages" if unit == "bits_per_byte" else ""
     named = listed(own) if own else "none"
+    untold = (
+        f" For {listed(unsure)} it cannot be told: the change of the own text is not significant." if unsure else ""
+    )
     rest = "" if len(own) in (0, len(judged)) else f" (not {listed(code for code in judged if code not in own)})"
     return (
         f"In {UNITS[unit]}{why}, changing a language's neurons harms its own text most for {len(own)} of "
-        f"{counted(len(judged), 'language')}: {named}{rest}."
+        f"{counted(len(judged), 'language')}: {named}{rest}.{untold}"
     )
 
 
@@ -178,6 +190,8 @@ def shared_neurons(matrix: PerplexityMatrix) -> list[str]:
 
 
 def _harm(matrix: PerplexityMatrix, row: Selectivity) -> str:
+    if all(cell.p_holm >= LEVEL for cell in matrix.row(row.changed)):
+        return f"The neurons of {row.changed}: changing them changes no text significantly ({CORRECTED})"
     most = matrix.cell(row.changed, row.most_harmed).delta_nats
     if most <= 0:
         return f"The neurons of {row.changed}: changing them harms no text that was read"

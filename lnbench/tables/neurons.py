@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from lnbench.analysis import Stability, activation_averages
+from lnbench.analysis.overlap import language_overlap
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics, store
 from lnbench.tables.table import Cell, Table, TableRow
@@ -15,6 +18,7 @@ from lnbench.tables.words import listed
 if TYPE_CHECKING:
     from lnbench.finetuning.inspect import SelectionDrift, WeightDrift
 
+_CHANCE = "by chance: the index if each language's neurons were drawn at random, as many in each layer"
 _LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 
@@ -47,15 +51,24 @@ def layers_table(neurons: NeuronSet) -> Table:
 
 
 def overlap_table(neurons: NeuronSet) -> Table:
-    """Return the neurons shared by each pair of languages; a language's own count on the diagonal."""
-    languages, counts, jaccard = neurons.overlap()
+    """Return the neurons shared by each pair of languages, beside chance; a language's own count on the diagonal."""
+    order = neurons.order
+    overlap = language_overlap(neurons)
+    places = {language: place for place, language in enumerate(overlap.languages)}
+    own = overlap.counts.diagonal().double()
+    either = own[:, None] + own[None, :] - overlap.expected
+    chance = overlap.expected / either.clamp(min=torch.finfo(torch.double).tiny)
     rows = []
-    for row, language in enumerate(languages):
-        shared = zip(counts[row].tolist(), jaccard[row].tolist(), strict=True)
-        cells = [Cell(count, ",", bracketed=Cell(index, ".2f")) for count, index in shared]
-        cells[row] = Cell(int(counts[row, row]), ",", emphasis=True)
+    for language in order:
+        cells = []
+        for other in order:
+            at = places[language], places[other]
+            index = Cell(float(overlap.jaccard[at]), ".2f", bracketed=Cell(float(chance[at]), ".2f"))
+            shared = Cell(int(overlap.counts[at]), ",", bracketed=index)
+            cells.append(Cell(int(overlap.counts[at]), ",", emphasis=True) if language == other else shared)
         rows.append(TableRow([language], cells))
-    return Table("Neurons shared by two languages (Jaccard index); own count on the diagonal", [""], languages, rows)
+    title = "Neurons shared by two languages (Jaccard index (by chance)); own count on the diagonal"
+    return Table(title, [""], order, rows, notes=[_CHANCE])
 
 
 def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:

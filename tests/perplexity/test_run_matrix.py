@@ -195,7 +195,7 @@ def with_rows(matrix: PerplexityMatrix, **changes: dict[str, Any]) -> Perplexity
 
 def test_the_table_says_whose_neurons_are_shared(done: tuple[PerplexityMatrix, Path]) -> None:
     cells = [
-        cell.model_copy(update={"delta_nats": nats, "delta_bits_per_byte": nats / 10})
+        cell.model_copy(update={"delta_nats": nats, "delta_bits_per_byte": nats / 10, "p_holm": 0.01})
         for cell, nats in zip(done[0].cells, (0.5, 0.2, 0.1, -0.1, -0.2, -0.3), strict=True)
     ]
     shared = {"en": {"hi": 3, "zh": 12}, "hi": {"en": 0, "zh": 0}}
