@@ -3,19 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test test-fast test-model check docs clean
+.PHONY: demo test test-fast test-model test-docs check docs clean
 
 demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
 	$(BIN)/lnbench demo $(ARGS)
 
 test: .venv/dev  ## Run the tests; no model is downloaded.
-	$(BIN)/python -m pytest -m 'not gemma' $(ARGS)
+	$(BIN)/python -m pytest -m 'not gemma and not wheel' $(ARGS)
 
 test-fast: .venv/dev  ## Run the tests that start no processes, trainings or whole commands (a minute and a half).
-	$(BIN)/python -m pytest -m 'not gemma and not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not gemma and not slow and not wheel' $(ARGS)
 
 test-model: .venv/dev .venv/demo  ## Run the tests on the real model, and check the README's numbers (3 minutes).
 	$(BIN)/python -m pytest -m gemma --numprocesses=0 $(ARGS)
+
+test-docs: .venv/dev  ## Run every command of every page from the wheel, in another folder (a quarter of an hour).
+	$(BIN)/python -m pytest -m wheel --numprocesses=0 $(ARGS)
 
 check: .venv/dev  ## Lint, type-check, and check that imports go downwards only.
 	$(BIN)/ruff check .
