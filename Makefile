@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
+<<<<<<< HEAD
 .PHONY: demo test test-fast test-model test-docs check docs clean
+=======
+.PHONY: demo architectures test test-fast test-model check docs clean
+>>>>>>> ac57d82 (Neurons are found in the live model and checked by numbers at every load; lnbench doctor --model shows them)
 
 demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
 	$(BIN)/lnbench demo $(ARGS)
@@ -13,6 +17,9 @@ test: .venv/dev  ## Run the tests; no model is downloaded.
 
 test-fast: .venv/dev  ## Run the tests that start no processes, trainings or whole commands (a minute and a half).
 	$(BIN)/python -m pytest -m 'not gemma and not slow and not wheel' $(ARGS)
+
+architectures: .venv/dev  ## Try every causal-LM type that transformers has, and write docs/reference/architectures.md.
+	$(BIN)/python -m tests.support.type_table
 
 test-model: .venv/dev .venv/demo  ## Run the tests on the real model, and check the README's numbers (3 minutes).
 	$(BIN)/python -m pytest -m gemma --numprocesses=0 $(ARGS)

@@ -30,6 +30,36 @@ def plugins_table() -> Table:
     return Table("Plugins", ("kind", "name", "parameters", "what it does", "from"), (), rows)
 
 
+def model_table(pretrained: str, model_args: str = "") -> tuple[Table, str]:
+    """Return the banks of neurons of a model with the outcome of the self-check, one row per bank, and a summary.
+
+    Args:
+        pretrained: Name or folder of the model.
+        model_args: How it is loaded, as in lm-eval's ``--model_args``.
+
+    Raises:
+        LnbenchError: the model cannot be loaded, has no neurons that lnbench finds, or fails the self-check.
+    """
+    from lm_eval.utils import simple_parse_args_string
+
+    from lnbench.lm import LNBenchLM
+
+    sites = LNBenchLM(pretrained, **(simple_parse_args_string(model_args) or {})).sites
+    rows = []
+    for bank, check in zip(sites.banks, sites.check.banks, strict=True):
+        hook = bank.activation or f"{bank.after} (input)"
+        numbers = (f"{check.error:.1e}", f"{check.effect:.1e}", f"{check.tolerance:.1e}")
+        rows.append(TableRow((str(bank.layer), bank.path, str(bank.width), bank.style, hook, *numbers), ()))
+    columns = ("layer", "feed-forward", "neurons", "kind", "hook point", "error", "effect", "tolerance")
+    without = [str(layer) for layer, width in enumerate(sites.widths) if not width]
+    summary = (
+        f"{type(sites.model).__name__}, located by {sites.how}: {sum(sites.widths):,} neurons in {sites.layers} layers"
+        + (f" (none in {', '.join(without)})" if without else "")
+        + f"; self-check passed, writing them changes the logits by up to {sites.check.logits:.3g}"
+    )
+    return Table(f"Neurons of {pretrained}", columns, (), rows), summary
+
+
 def examine(problems: Sequence[str] = ()) -> bool:
     """Print the state of the installation, and ``problems`` that were found already; return whether all is well."""
     console = wide()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, plugin_call, unknown
 from lnbench.model.architectures import POST
-from lnbench.model.sites import Sites, locate
+from lnbench.model.locate import locate
+from lnbench.model.sites import Sites
 from lnbench.override_values import LayerOverride, Override
 
 if TYPE_CHECKING:

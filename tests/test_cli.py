@@ -34,7 +34,9 @@ from lnbench.neurons import NeuronSet
 from lnbench.perplexity.request import PerplexityRequest
 from lnbench.reproduce.reproduction_request import ReproductionRequest
 from lnbench.settings import Settings, option_of
+from lnbench.testing import tiny_model as tiny
 from tests.support.messages import lacks, refused
+from tests.support.tiny import tokenizer
 
 COMMANDS = dict(every_command(typer.main.get_command(app)))
 
@@ -221,9 +223,25 @@ def test_tasks_prints_a_folder() -> None:
 
 def test_plugins_lists_parameters_and_origin() -> None:
     printed = run("plugins")
-    assert all(
-        word in printed for word in ("lape", "act_prob", "p{percent}", "top_fraction", "0.01", "lnbench", "llama")
-    )
+    assert all(word in printed for word in ("lape", "act_prob", "p{percent}", "top_fraction", "0.01", "lnbench"))
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "json", "html", "latex"])
+def test_doctor_shows_where_a_models_neurons_are(form: str, tiny_model: str) -> None:
+    printed = CliRunner().invoke(app, ["doctor", "--model", tiny_model, "--format", form])
+    assert printed.exit_code == 0
+    hooks = [f"model.layers.{layer}.mlp.act_fn".replace("_", r"\_" if form == "latex" else "_") for layer in range(3)]
+    assert [hook for hook in hooks if hook not in printed.stdout.replace("\\_", "_").replace("\n", "")] in ([], hooks)
+    assert "LlamaForCausalLM, located by structure: 72 neurons in 3 layers" in printed.output
+
+
+def test_doctor_refuses_a_model_without_neurons(tmp_path: Path) -> None:
+    tiny_mamba = tiny("mamba", hidden_size=16, num_hidden_layers=2, state_size=4, time_step_rank=2)
+    tiny_mamba.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    done = CliRunner().invoke(app, ["doctor", "--model", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "no feed-forward" in str(done.exception)
 
 
 def test_doctor_names_versions() -> None:

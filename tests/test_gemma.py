@@ -19,8 +19,8 @@ from lnbench import demo, quickstart
 from lnbench.corpora.corpus import open_corpus
 from lnbench.corpora.packing import blocks
 from lnbench.lm import LNBenchLM
+from lnbench.model.locate import locate
 from lnbench.model.packaged import DEFAULT_MODEL, model_folder, resolve
-from lnbench.model.sites import locate
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import collect_statistics
 from lnbench.statistics.site_values import ASKED

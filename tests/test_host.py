@@ -498,7 +498,7 @@ def test_the_host_of_this_process_has_the_builtins() -> None:
     assert get_host() is get_host()
     rows = {row.name: row for row in get_host().describe()}
     assert "p{percent}" in rows
-    assert {rows[name].source.distribution for name in ("lape", "none", "llama")} == {"lnbench"}
+    assert {rows[name].source.distribution for name in ("lape", "none", "local")} == {"lnbench"}
 
 
 def test_the_host_is_light() -> None:

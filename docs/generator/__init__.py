@@ -23,7 +23,6 @@ def pages() -> dict[str, str]:
         "reference/sweep-file.md": page("Sweep file", settings.sweep_file()),
         "reference/training-settings.md": page("Training settings", settings.training_settings()),
         "reference/choices.md": page("Selectors, interventions, fine-tuners", choices.body()),
-        "reference/model-types.md": page("Model types", choices.architectures()),
         "reference/task-languages.md": page("Task languages", tasks.body()),
         "reference/formats.md": page("Fields of the file formats", formats.body()),
         "sweep.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from docs.generator.markdown import code, docstring, paragraphs, sentence, table
 from docs.generator.models import choices_in, default_text
 from lnbench.host import Registered, get_host
-from lnbench.model.architectures import ARCHITECTURES
 from lnbench.parameters import Parameter, target_of
 
 KINDS = {"selector": "Selectors", "intervention": "Interventions", "finetuner": "Fine-tuners", "executor": "Executors"}
@@ -45,22 +44,3 @@ def default(parameter: Parameter) -> str:
         return "required"
     value = parameter.default
     return code("+".join(value)) if isinstance(value, tuple) and value else default_text(value)
-
-
-def architectures() -> str:
-    """Return the table of model types."""
-    rows = [
-        (
-            code(model_type),
-            code(row.blocks),
-            code(row.activation),
-            "gated, gate and up in one matrix" if row.fused else "gated" if row.up else "plain",
-        )
-        for model_type, row in ARCHITECTURES.items()
-    ]
-    return paragraphs(
-        "The model types (`model_type` in a model's `config.json`) whose neurons lnbench finds. "
-        "[Architectures](../topics/architectures.md) explains the columns; "
-        "[a plugin](../howto/plugins.md#an-architecture) adds a row.",
-        table(("model type", "blocks", "non-linearity", "block"), rows),
-    )

@@ -16,7 +16,7 @@ from lnbench.analysis.overlap import by_chance
 from lnbench.choices import select
 from lnbench.formats import FormatFile
 from lnbench.model.architectures import POST
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.corpus_statistics import Reading
 from lnbench.statistics.statistics_folder import collect_folder, load_shard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from peft import PeftModel
@@ -18,7 +18,9 @@ from lnbench.errors import LnbenchError
 from lnbench.finetuning.projections import Projection, ProjectionPlace, places
 from lnbench.finetuning.trained_neurons import RANDOM
 from lnbench.host import get_host
-from lnbench.model.sites import Sites, locate
+from lnbench.model.banks import Bank
+from lnbench.model.locate import locate
+from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus
 
@@ -94,35 +96,42 @@ def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> Weight
     updates = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
     norms = torch.zeros_like(updates)
     changed: list[Projection] = []
-    for projection, place in places(sites.architecture, sites.width).items():
-        for layer, update, weights in _neuron_norms(sites, place):
-            updates[layer] += update
-            norms[layer] += weights
-            changed.append(projection)
+    for bank in sites.banks:
+        own = slice(bank.start, bank.start + bank.width)
+        for projection, place in places(bank).items():
+            for update, weights in _neuron_norms(sites, bank, place):
+                updates[bank.layer, own] += update
+                norms[bank.layer, own] += weights
+                changed.append(projection)
     chosen = None
     if neurons is not None:
         chosen = torch.zeros(sites.layers, sites.width, dtype=torch.bool)
         for layer, indices in neurons.union(neurons.languages).items():
             chosen[layer, indices] = True
     change = (updates / norms.clamp_min(torch.finfo(norms.dtype).tiny)).sqrt()
-    return WeightDrift(tuple(dict.fromkeys(changed)), updates, change, _attention_change(sites), chosen)
+    return WeightDrift(
+        tuple(name for name in get_args(Projection) if name in changed),
+        updates,
+        change,
+        _attention_change(sites),
+        chosen,
+    )
 
 
-def _neuron_norms(sites: Sites, place: ProjectionPlace) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield ``(layer, squared norm of each neuron's update, and of its weights)`` for the layers that change there."""
-    for layer, block in enumerate(sites.blocks):
-        module = block.get_submodule(place.path)
-        if isinstance(module, LoraLayer):
-            neurons = slice(place.offset, place.offset + sites.width)
-            update = _update_norms(module, place.dim)[neurons]
-            if update.any():
-                yield layer, update, _weight(module).square().sum(1 - place.dim)[neurons].cpu()
+def _neuron_norms(sites: Sites, bank: Bank, place: ProjectionPlace) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each neuron's squared norms of its update and of its weights, if these change there."""
+    module = sites.model.get_submodule(place.path)
+    if isinstance(module, LoraLayer):
+        rows = place.rows(torch.arange(bank.width))
+        update = _update_norms(module, place.dim)[rows]
+        if update.any():
+            yield update, _weight(module).square().sum(1 - place.dim).cpu()[rows]
 
 
 def _attention_change(sites: Sites) -> Tensor:
     change = torch.zeros(sites.layers, dtype=torch.float64)
-    for layer, block in enumerate(sites.blocks):
-        modules = [block.get_submodule(path) for path in sites.architecture.attention]
+    for layer, names in enumerate(sites.attention):
+        modules = [sites.model.get_submodule(name) for name in names]
         update = sum(float(_update_norms(module, 0).sum()) for module in modules if isinstance(module, LoraLayer))
         if update:
             change[layer] = (update / sum(float(_weight(module).square().sum()) for module in modules)) ** 0.5

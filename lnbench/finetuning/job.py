@@ -19,6 +19,7 @@ from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
 from lnbench.host import get_host
 from lnbench.locks import exclusive_lock
 from lnbench.model.packaged import content_of
+from lnbench.model.self_check import SELF_CHECK
 from lnbench.parameters import parameters_of
 from lnbench.settings import (
     IncludePath,
@@ -209,7 +210,8 @@ class FinetuneJob(ModelArgs, NeuronSource):
                 f"cannot resume in {self.out}: its inputs changed since it started ({'; '.join(changes)}); restore "
                 "them, or delete the folder to start over"
             )
-        record.update(self.out, **made_from, neurons=neurons.fingerprint if neurons else None)
+        checked = {SELF_CHECK: lm.sites.check.summary()}
+        record.update(self.out, **made_from, **checked, neurons=neurons.fingerprint if neurons else None)
         set_seed(self.training.seed)
         with plugin_call("finetuner", self.finetuner):
             return self._adapter(finetuner.train(lm.model, lm.tokenizer, neurons, data, self.out))

@@ -19,7 +19,8 @@ from lnbench.errors import LnbenchError
 from lnbench.finetuning.masked_linear import RestrictedFactor
 from lnbench.finetuning.projections import Factor, Projection, place, places
 from lnbench.model.describe import model_name
-from lnbench.model.sites import Sites, locate
+from lnbench.model.locate import locate
+from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 
 NEURONS = "neurons.json"
@@ -93,13 +94,13 @@ def build_adapter(
 
 
 def _attention(sites: Sites) -> list[str]:
-    row = sites.architecture
-    if not row.attention:
+    names = [name for names in sites.attention for name in names]
+    if not names:
         raise LnbenchError(
-            f"the architecture row of {type(sites.model).__name__} names no attention projections: add attention=(…) "
-            "to it, or fine-tune with attention=False"
+            f"this {type(sites.model).__name__} has no linear maps outside its feed-forwards; fine-tune with "
+            "attention=False"
         )
-    return [f"{row.blocks}.{layer}.{path}" for layer in range(sites.layers) for path in row.attention]
+    return list(dict.fromkeys(names))
 
 
 def _kept(
@@ -109,14 +110,15 @@ def _kept(
     if neurons is None:
         return {}
     neurons.check(model_name(sites.model), sites.layers, sites.width)
-    trained = [place(sites.architecture, sites.width, projection) for projection in dict.fromkeys(projections)]
     kept: dict[str, tuple[Factor, Tensor]] = {}
-    for layer, indices in neurons.union(neurons.languages).items():
-        for path, factor, offset in trained:
-            name = f"{sites.architecture.blocks}.{layer}.{path}"
-            before = kept[name][1] if name in kept else indices.new_empty(0)
-            kept[name] = (factor, torch.cat([before, indices + offset]))
-    return kept
+    chosen = neurons.union(neurons.languages)
+    for bank in sites.banks:
+        own = bank.own(chosen[bank.layer]) if bank.layer in chosen else torch.empty(0, dtype=torch.long)
+        for projection in dict.fromkeys(projections):
+            where = place(bank, projection)
+            before = kept[where.path][1] if where.path in kept else own.new_empty(0)
+            kept[where.path] = (where.factor, torch.cat([before, where.rows(own)]))
+    return {name: part for name, part in kept.items() if len(part[1])}
 
 
 def _restrict(sites: Sites, kept: dict[str, tuple[Factor, Tensor]]) -> None:
@@ -137,12 +139,11 @@ def count_parameters(adapted: nn.Module) -> Counts:
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     sites = locate(adapted)
     # A fused projection is the place of two.
-    factors = {(place.path, place.factor) for place in places(sites.architecture, sites.width).values()}
+    factors = {(place.path, place.factor) for bank in sites.banks for place in places(bank).values()}
     of_neurons = sum(
         parameter.numel()
-        for block in sites.blocks
         for path, factor in factors
-        if isinstance(module := block.get_submodule(path), LoraLayer)
+        if isinstance(module := sites.model.get_submodule(path), LoraLayer)
         for parameter in getattr(module, factor).parameters()
         if parameter.requires_grad
     )

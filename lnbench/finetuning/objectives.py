@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 from lnbench.finetuning.data import Example, Question, TrainingData
 from lnbench.lm.head import LaidOut, Pooling, read_hidden
 from lnbench.lm.scoring import Batch, TokenRow, collate, read_scores
+from lnbench.model.locate import locate
 from lnbench.model.logits import logits_at, pad_right
-from lnbench.model.sites import locate, transformer_body
+from lnbench.model.sites import transformer_body
 
 IGNORED = -100
 """Label of a position that has no loss."""

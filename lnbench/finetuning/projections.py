@@ -4,41 +4,51 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
+from torch import Tensor
+
 from lnbench.errors import LnbenchError, unknown
-from lnbench.model.architectures import Architecture
+from lnbench.model.banks import Bank, Slice
 
 Projection = Literal["gate", "up", "down"]
 Factor = Literal["lora_A", "lora_B"]
 
 
 class ProjectionPlace(NamedTuple):
-    """Where one projection meets the neurons of a block."""
+    """Where one projection meets the neurons of a bank."""
 
     path: str
-    """The module, from the block."""
+    """The module, from the causal LM."""
     factor: Factor = "lora_B"
     """The LoRA factor with one row (``lora_B``) or column (``lora_A``) per neuron."""
     offset: int = 0
-    """The row of neuron 0."""
+    """The row of the bank's first neuron."""
+    step: int = 1
+    """Rows from one neuron to the next."""
 
     @property
     def dim(self) -> int:
         """0 if a neuron is a row of the update, 1 if it is a column."""
         return 0 if self.factor == "lora_B" else 1
 
+    def rows(self, neurons: Tensor) -> Tensor:
+        """Return the rows, or columns, of a bank's neurons."""
+        return neurons * self.step + self.offset
 
-def places(row: Architecture, width: int) -> dict[Projection, ProjectionPlace]:
+
+def places(bank: Bank) -> dict[Projection, ProjectionPlace]:
     """Return where each projection is; in a plain block ``gate`` is the one before the non-linearity, and no ``up``."""
-    up = ProjectionPlace(row.before, offset=width) if row.fused else ProjectionPlace(row.up or "")
     here: dict[Projection, ProjectionPlace] = {
-        "gate": ProjectionPlace(row.before),
-        "up": up,
-        "down": ProjectionPlace(row.after, "lora_A"),
+        "gate": _rows(bank.before),
+        "down": ProjectionPlace(bank.after, "lora_A"),
     }
-    return {name: place for name, place in here.items() if place.path}
+    return here if bank.up is None else {"gate": here["gate"], "up": _rows(bank.up), "down": here["down"]}
 
 
-def place(row: Architecture, width: int, projection: Projection) -> ProjectionPlace:
+def _rows(part: Slice) -> ProjectionPlace:
+    return ProjectionPlace(part.module, offset=part.start, step=part.step)
+
+
+def place(bank: Bank, projection: Projection) -> ProjectionPlace:
     """Return where one projection is.
 
     Raises:
@@ -46,6 +56,6 @@ def place(row: Architecture, width: int, projection: Projection) -> ProjectionPl
     """
     if projection not in get_args(Projection):
         raise unknown("projection", projection, get_args(Projection))
-    if projection not in (here := places(row, width)):
+    if projection not in (here := places(bank)):
         raise LnbenchError("this model's feed-forward blocks are not gated, so they have no up projection")
     return here[projection]

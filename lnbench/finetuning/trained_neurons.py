@@ -9,7 +9,7 @@ from torch import nn
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.model.describe import model_name
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.neurons import NeuronSet, draw_random
 
 RANDOM = "random"

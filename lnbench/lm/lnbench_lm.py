@@ -22,9 +22,11 @@ from lnbench.lm.compat import PatchedHFLM
 from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
 from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
 from lnbench.lm.scoring import Batch, TokenRequest, TokenRow, collate, read_scores
+from lnbench.model.locate import locate
 from lnbench.model.logits import logits_at
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
-from lnbench.model.sites import TENSOR_PARALLEL, Sites, locate, transformer_body
+from lnbench.model.self_check import SELF_CHECK
+from lnbench.model.sites import TENSOR_PARALLEL, Sites, transformer_body
 from lnbench.overrides import Applied, apply
 from lnbench.statistics import describe_model
 from lnbench.task_languages import AUTO, language_of
@@ -173,6 +175,7 @@ class LNBenchLM(PatchedHFLM):
             neurons = self.artifacts.neurons(experiment)
             described |= {
                 "model": self.described,
+                SELF_CHECK: self.sites.check.summary(),
                 "intervention_parameters": get_host().canonical("intervention", experiment.intervention),
                 "neuron_set": {
                     "fingerprint": neurons.fingerprint,

@@ -1,72 +1,108 @@
-"""The neurons of a live model: unwrap it, find its row, and locate its blocks and their non-linearities."""
+"""The neurons of a live model: its blocks, the banks of neurons in them, and how values are read and written there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from operator import attrgetter
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from lnbench.errors import LnbenchError, unknown
-from lnbench.host import get_host
-from lnbench.model.architectures import Architecture
-
-_HOW_TO_ADD = (
-    "A plugin can add it: lnbench_register_architectures(register) with register(model_type, "
-    "lnbench.model.architectures.Architecture(blocks=…, activation=…, before=…, after=…)); see docs/howto/plugins.md"
-)
-
-Tap = Callable[[Tensor], Tensor | None]
-"""A function of a site's values ``[..., width]``; it may return new ones."""
-
-_EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
+from lnbench.errors import LnbenchError
+from lnbench.model.architectures import NEURON_SITES, Architecture
+from lnbench.model.banks import Bank, Observer, Tap
+from lnbench.model.taps import Handle, observe_bank, tap_bank, tap_module
 
 
 @dataclass(frozen=True)
 class Sites:
-    """The neurons of one live model: its blocks and their non-linearities, in order."""
+    """The neurons of one live model."""
 
     architecture: Architecture
+    """The module paths that all blocks share; what differs between them is empty there."""
     model: nn.Module
     """The causal LM itself, out of any PEFT or parallel wrapper."""
-    blocks: tuple[nn.Module, ...]
-    activations: tuple[nn.Module, ...]
-    """The non-linearities, one per block."""
-    width: int
+    names: tuple[str, ...]
+    """The blocks' names, from the causal LM, in order."""
+    banks: tuple[Bank, ...]
+    """In the order of their layers."""
+    attention: tuple[tuple[str, ...], ...]
+    """Per layer, the names of the block's linear maps that are no part of a feed-forward."""
+    how: str = ""
+    """By what the model was located."""
+    visits: tuple[int, ...] = ()
+    """Per layer, how often it runs in a forward pass."""
+    check: Any = field(default=None, compare=False)
+    """The outcome of the self-check, see :mod:`lnbench.model.self_check`."""
 
     @property
     def layers(self) -> int:
-        """The number of blocks ``L``; the model has ``L × width`` neurons."""
-        return len(self.blocks)
+        """The number of blocks ``L``."""
+        return len(self.names)
+
+    @cached_property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The blocks, in order."""
+        return tuple(self.model.get_submodule(name) for name in self.names)
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """The number of neurons per layer; 0 in one without a feed-forward."""
+        widths = [0] * self.layers
+        for bank in self.banks:
+            widths[bank.layer] += bank.width
+        return tuple(widths)
+
+    @property
+    def width(self) -> int:
+        """The number of neurons of the widest layer, of every layer in most models."""
+        return max(self.widths)
+
+    @cached_property
+    def activations(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """The non-linearity per layer; that of a layer without one leaves everything as it is."""
+        functions: list[Callable[[Tensor], Tensor]] = [nn.Identity()] * self.layers
+        for bank in self.banks:
+            functions[bank.layer] = self.activation(bank)
+        return tuple(functions)
+
+    def activation(self, bank: Bank) -> Callable[[Tensor], Tensor]:
+        """Return a bank's non-linearity."""
+        if bank.activation is not None:
+            return self.model.get_submodule(bank.activation)
+        assert bank.function is not None
+        return bank.function
 
     @property
     def parents(self) -> tuple[nn.Module, ...]:
-        """The modules around the list of blocks, from the causal LM inwards: what a forward pass may enter at."""
-        modules = [self.model]
-        for name in self.architecture.blocks.split(".")[:-1]:
-            modules.append(getattr(modules[-1], name))
-        return tuple(modules)
+        """The modules around the lists of blocks, from the causal LM inwards: what a forward pass may enter at."""
+        paths = [name.split(".")[:-2] for name in self.names]
+        common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
+        return tuple(self.model.get_submodule(".".join(common[:depth])) for depth in range(len(common) + 1))
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """The number of units per layer."""
-        return (self.width,) * self.layers
+    def in_layer(self, layer: int) -> tuple[Bank, ...]:
+        """Return the banks of one layer."""
+        return tuple(bank for bank in self.banks if bank.layer == layer)
 
     def at(self, site: str, layer: int) -> nn.Module:
         """Return the module of ``site`` in one block.
 
         Raises:
-            LnbenchError: the architecture has no such site.
+            LnbenchError: the architecture has no such site, or it is no module of its own in that block.
         """
-        module: nn.Module = attrgetter(self.architecture.site(site).module)(self.blocks[layer])
-        return module
+        own = self.architecture.site(site)
+        if site in NEURON_SITES:
+            for bank in self.in_layer(layer):
+                if bank.activation is not None:
+                    return self.model.get_submodule(bank.activation)
+            raise LnbenchError(f"layer {layer} has no module of its own for the site {site!r}")
+        return self.blocks[layer].get_submodule(own.module)
 
-    def tap(self, site: str, layer: int, function: Tap) -> RemovableHandle:
+    def tap(self, site: str, layer: int, function: Tap) -> Handle:
         """Call ``function`` with the values of one layer in every forward pass.
 
         Args:
@@ -80,15 +116,34 @@ class Sites:
         Raises:
             LnbenchError: the architecture has no such site.
         """
-        module = self.at(site, layer)
-        if self.architecture.site(site).side == "input":
+        own, handle = self.architecture.site(site), Handle()
+        if site not in NEURON_SITES:
+            handle.add(tap_module(self.blocks[layer].get_submodule(own.module), own.side, function))
+            return handle
+        if not (banks := self.in_layer(layer)):
+            raise LnbenchError(f"layer {layer} of this {type(self.model).__name__} has no feed-forward, so no neurons")
+        for bank in banks:
+            self.tap_bank(bank, site, function, handle)
+        return handle
 
-            def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-                new = function(args[0])
-                return None if new is None else (new, *args[1:])
+    def tap_bank(self, bank: Bank, site: str, function: Tap, handle: Handle) -> None:
+        """Call ``function`` as :meth:`tap` does, with the values of one bank; the hooks go into ``handle``."""
+        tap_bank(self.model, self.names[bank.layer], bank, site, function, handle)
 
-            return module.register_forward_pre_hook(before)
-        return module.register_forward_hook(lambda _module, _args, output: function(output))
+    def observe(self, layer: int, function: Observer) -> Handle:
+        """Call ``function`` with one layer's values before and after the non-linearity in every forward pass.
+
+        Returns:
+            A handle; its ``remove()`` ends this.
+        """
+        handle = Handle()
+        for bank in self.in_layer(layer):
+            self.observe_bank(bank, function, handle)
+        return handle
+
+    def observe_bank(self, bank: Bank, function: Observer, handle: Handle) -> None:
+        """Call ``function`` as :meth:`observe` does, with the values of one bank; the hooks go into ``handle``."""
+        observe_bank(self.model, self.names[bank.layer], bank, function, handle)
 
 
 def unwrap(model: Any) -> Any:
@@ -98,66 +153,6 @@ def unwrap(model: Any) -> Any:
     else:
         inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
     return unwrap(inner) if isinstance(inner, nn.Module) else model
-
-
-def architecture_of(config: Any) -> Architecture:
-    """Return the row for a Hugging Face configuration.
-
-    Raises:
-        LnbenchError: the model type has no row, or is a mixture of experts.
-    """
-    model_type = getattr(config, "model_type", None)
-    host = get_host()
-    if model_type in host.names("architecture"):
-        row = host.factory("architecture", model_type)
-        if not isinstance(row, Architecture):
-            raise LnbenchError(f"the row registered for architecture {model_type!r} is not an Architecture: {row!r}")
-        return row
-    text = getattr(config, "text_config", None) or config
-    if any((getattr(text, name, None) or 0) > 1 for name in _EXPERT_COUNTS):
-        raise LnbenchError(
-            f"model type {model_type!r} is a mixture of experts: each token runs other feed-forward units, so a "
-            f"neuron is not a (layer, index) there. Dense architectures are supported. {_HOW_TO_ADD}"
-        )
-    raise unknown("architecture", model_type, sorted(host.names("architecture")), _HOW_TO_ADD)
-
-
-def locate(model: nn.Module) -> Sites:
-    """Find the neurons of ``model`` (plain, PEFT-wrapped or quantised).
-
-    Raises:
-        LnbenchError: unknown or mixture-of-experts architecture, a model whose structure does not fit its row, blocks
-            of different widths, or a model split by tensor parallelism (each process would hold a shard of the
-            neurons).
-    """
-    base = unwrap(model)
-    config = getattr(base, "config", None)
-    row = architecture_of(config)
-    refuse_tensor_parallel(base)
-    kind = type(base).__name__
-    try:
-        blocks = tuple(attrgetter(row.blocks)(base))
-        activations = tuple(attrgetter(row.activation)(block) for block in blocks)
-        widths = {_inputs(attrgetter(row.after)(block)) for block in blocks}
-    except AttributeError as error:
-        raise LnbenchError(
-            f"this {kind} does not have the parts that the row for {getattr(config, 'model_type', None)!r} names "
-            f"({error}); pass the causal language model itself. {_HOW_TO_ADD}"
-        ) from error
-    if not all(isinstance(module, nn.Module) for module in activations):
-        raise LnbenchError(
-            f"{row.activation!r} of this {kind} is not a module of its own, so nothing can be hooked to it"
-        )
-    if len(widths) != 1:
-        raise LnbenchError(
-            f"this {kind} has feed-forward blocks of different widths {sorted(widths)} or none; lnbench needs one "
-            "width for all layers"
-        )
-    if len(set(map(id, activations))) != len(activations):
-        raise LnbenchError(
-            f"this {kind} shares one non-linearity between layers, so its layers cannot be distinguished"
-        )
-    return Sites(row, base, blocks, activations, widths.pop())
 
 
 def refuse_tensor_parallel(model: nn.Module) -> None:
@@ -177,14 +172,6 @@ TENSOR_PARALLEL = (
     "under tensor parallelism (tp_plan) every process holds only a shard of each layer's neurons, which lnbench does "
     "not override; split the model by layers in its place: parallelize=True, or device_map=auto"
 )
-
-
-def _inputs(projection: nn.Module) -> int:
-    """Return the number of inputs of a linear layer, also of GPT-2's transposed ``Conv1D`` and PEFT's wrappers."""
-    while hasattr(projection, "base_layer"):
-        projection = projection.base_layer  # type: ignore[assignment]
-    size = getattr(projection, "in_features", None)
-    return int(size if size is not None else projection.nx)  # type: ignore[arg-type]
 
 
 @contextmanager

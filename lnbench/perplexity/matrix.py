@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -111,6 +111,9 @@ class PerplexityMatrix(_Part, FormatFile):
     quantization: str | None = Field(default=None, description="method, if the weights are quantised")
     weights: str | None = Field(default=None, description="fingerprint of the parameters, adapters included")
     adapter: str | None = Field(default=None, description="PEFT adapter, as it was named")
+    self_check: dict[str, Any] | None = Field(
+        default=None, description="what was measured of the model at load: writing a neuron does what its weights say"
+    )
     selector: str = Field(description="as written, or the NeuronSet file")
     intervention: str = Field(description="as written: name or name:key=value")
     site: str = Field(description="site of Statistics and override; paper: read pre, write post")

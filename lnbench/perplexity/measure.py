@@ -16,7 +16,9 @@ from lnbench.errors import LnbenchError
 from lnbench.files import versions
 from lnbench.host import get_host
 from lnbench.model.architectures import POST, site_choice
-from lnbench.model.sites import Sites, evaluating, locate
+from lnbench.model.locate import locate
+from lnbench.model.self_check import SELF_CHECK
+from lnbench.model.sites import Sites, evaluating
 from lnbench.neurons import NeuronSet, draw_random
 from lnbench.override_values import Override
 from lnbench.overrides import apply
@@ -133,6 +135,7 @@ def measure(
     cells, selectivity = cells_and_selectivity(nats, languages)
     fields: dict[str, Any] = {
         **described,
+        SELF_CHECK: sites.check.summary(),
         "selector": format_choice(**neurons.selector) if neurons.selector else "unknown",
         "adapter": None,
         "command": None,

@@ -14,8 +14,11 @@ from tqdm import tqdm
 from lnbench.errors import LnbenchError, unknown
 from lnbench.hookspecs import Step
 from lnbench.model.architectures import NEURON_SITES, POST
+from lnbench.model.banks import Observer
 from lnbench.model.describe import describe_model
-from lnbench.model.sites import Sites, evaluating, input_device, locate, transformer_body
+from lnbench.model.locate import locate
+from lnbench.model.self_check import SELF_CHECK
+from lnbench.model.sites import Sites, evaluating, input_device, transformer_body
 from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.layer_accumulator import CALIBRATION, Activation
@@ -75,7 +78,7 @@ def collect_statistics(
     with observing(located, counts, language, skip=skip) as read, bar:
         for block in blocks:
             bar.update(read(block))
-    provenance = describe_model(model) | (provenance or {})
+    provenance = describe_model(model) | {SELF_CHECK: located.check.summary()} | (provenance or {})
     return statistics_of(counts, located.activations, language, site=shown[0], provenance=provenance)
 
 
@@ -117,7 +120,7 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
     """Observe all non-linearities; yield a function that runs one block through the body and returns tokens counted.
 
     Args:
-        sites: Of the model, see :func:`lnbench.model.sites.locate`.
+        sites: Of the model, see :func:`lnbench.model.locate.locate`.
         counts: Where to count.
         language: The text's language, for messages.
         skip: Positions at the start of every row that are not counted.
@@ -130,9 +133,14 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
     rows: dict[torch.device, Tensor] = {}
     shape: list[torch.Size] = []
 
-    def hook(layer: int) -> Any:
-        def observe(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            pre, post = args[0].reshape(-1, sites.width), output.reshape(-1, sites.width)
+    def hook(layer: int) -> Observer:
+        def observe(pre: Tensor, post: Tensor) -> None:
+            pre, post = (values.reshape(-1, sites.widths[layer]) for values in (pre, post))
+            if len(pre) != shape[0].numel():
+                raise LnbenchError(
+                    f"layer {layer} read {len(pre)} positions of a block of {tuple(shape[0])} tokens, so which token a "
+                    "value belongs to is not known; choose blocks of another length (some models pad to a multiple)"
+                )
             if pre.device not in rows:
                 rows[pre.device] = rows[torch.device("cpu")].to(pre.device)
             counts.add(layer, pre, post, rows[pre.device])
@@ -158,8 +166,8 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
         return len(counted)
 
     with evaluating(sites.model), ExitStack() as hooks, torch.inference_mode():
-        for layer, module in enumerate(sites.activations):
-            hooks.callback(module.register_forward_hook(hook(layer)).remove)
+        for layer in range(sites.layers):
+            hooks.enter_context(sites.observe(layer, hook(layer)))
         yield read
         counts.check(language)
 

@@ -20,7 +20,9 @@ from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
 from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
-from lnbench.model.sites import Sites, locate
+from lnbench.model.locate import locate
+from lnbench.model.self_check import SELF_CHECK
+from lnbench.model.sites import Sites
 from lnbench.settings import TextSource
 from lnbench.statistics.accumulator import FORMAT, Accumulator
 from lnbench.statistics.batching import fitting_batch_size
@@ -113,7 +115,9 @@ def finished(counts: Accumulator, *, site: str, activations: Sequence[Activation
         LnbenchError: nothing was counted.
     """
     about = counts.about
-    provenance = {**about["provenance"], "request": about["request"], "text": about["text"]}
+    # Counts of an earlier lnbench say nothing of a check.
+    checked = {SELF_CHECK: about[SELF_CHECK]} if SELF_CHECK in about else {}
+    provenance = {**about["provenance"], **checked, "request": about["request"], "text": about["text"]}
     return statistics_of(counts, activations, about["language"], site=site, provenance=provenance)
 
 
@@ -159,6 +163,7 @@ def count_corpus(
             "provenance": provenance,
             "shard": list(shard),
             "activations": names_of(sites.activations),
+            SELF_CHECK: sites.check.summary(),
             "batch_size": size,
             "rows": 0,
             "done": False,

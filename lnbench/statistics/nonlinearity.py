@@ -14,18 +14,18 @@ from lnbench.statistics.layer_accumulator import Activation
 _WITH_PARAMETERS = ("prelu", "xielu")
 
 
-def names_of(modules: Sequence[nn.Module]) -> list[str | None]:
+def names_of(activations: Sequence[Activation]) -> list[str | None]:
     """Return the name that transformers knows each non-linearity by; None for one that is not one of its own."""
     with torch.inference_mode():
         probe = torch.linspace(-30, 30, 6001)
         outputs = {name: ACT2FN[name].eval()(probe) for name in ACT2FN if name not in _WITH_PARAMETERS}
-        return [_name(module, probe, outputs) for module in modules]
+        return [_name(activation, probe, outputs) for activation in activations]
 
 
-def _name(module: nn.Module, probe: Tensor, outputs: Mapping[str, Tensor]) -> str | None:
-    if any(True for _ in module.parameters()):
+def _name(activation: Activation, probe: Tensor, outputs: Mapping[str, Tensor]) -> str | None:
+    if isinstance(activation, nn.Module) and any(True for _ in activation.parameters()):
         return None
-    output = module(probe)
+    output = activation(probe)
     return next((name for name, known in outputs.items() if torch.equal(known, output)), None)
 
 

@@ -25,7 +25,7 @@ from lnbench.errors import LnbenchError
 from lnbench.locks import exclusive_lock
 from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.statistics import store
 from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.corpus_statistics import WHOLE, Reading, Shard, count_corpus, finished, request_key

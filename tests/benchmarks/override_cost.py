@@ -20,8 +20,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lnbench.choices import override
+from lnbench.model.locate import locate
 from lnbench.model.packaged import resolve
-from lnbench.model.sites import locate, transformer_body
+from lnbench.model.sites import transformer_body
 from lnbench.override_values import LayerOverride, Override
 from tests.benchmarks.shapes import shapes
 

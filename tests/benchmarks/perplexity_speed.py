@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lnbench.choices import override
 from lnbench.demo import CORPUS
+from lnbench.model.locate import locate
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
-from lnbench.model.sites import locate
 from lnbench.neurons import NeuronSet, draw_random
 from lnbench.perplexity.measure import measure
 from lnbench.perplexity.slices import Slice, cut

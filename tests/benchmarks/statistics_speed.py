@@ -25,8 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lnbench.demo import CORPUS
 from lnbench.model.describe import describe_model
+from lnbench.model.locate import locate
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
-from lnbench.model.sites import Sites, locate, transformer_body
+from lnbench.model.sites import Sites, transformer_body
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.corpus_statistics import Reading, count_corpus, finished
 from tests.benchmarks.shapes import shapes

@@ -17,7 +17,7 @@ from docs.generator import pages
 from lnbench.choices import plan
 from lnbench.host import get_host
 from lnbench.lm.experiment import Experiment
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from tests.support import docs_pages as docs
 from tests.support.samples import normal, statistics_of
 

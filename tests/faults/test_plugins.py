@@ -319,7 +319,7 @@ def test_what_a_measure_returns(attributes: dict[str, Any], value: str) -> None:
 
 
 def test_parts_of_a_measure_of_different_shapes() -> None:
-    from lnbench.model.sites import locate
+    from lnbench.model.locate import locate
     from lnbench.statistics.measures import Measures
 
     class Growing(Meddling):

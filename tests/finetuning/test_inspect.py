@@ -22,7 +22,7 @@ from lnbench.finetuning.inspect import (
 from lnbench.finetuning.lora import build_adapter
 from lnbench.finetuning.projections import place
 from lnbench.finetuning.trained_neurons import chosen_neurons
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.tables.neurons import changed_neurons_table, selection_table, weights_table
 from lnbench.tables.render import terminal
 from lnbench.tables.table import Table
@@ -37,8 +37,7 @@ def attention_of(model: nn.Module) -> list[Tensor]:
     """Per layer, all of the attention's weights in one vector."""
     sites = locate(model)
     return [
-        torch.cat([matrix(block.get_submodule(path)).flatten() for path in sites.architecture.attention])
-        for block in sites.blocks
+        torch.cat([matrix(sites.model.get_submodule(name)).flatten() for name in names]) for names in sites.attention
     ]
 
 
@@ -93,10 +92,9 @@ def test_changes_of_4_bit_weights_are_relative_to_their_values(tmp_path: Path) -
     adapted = build_adapter(model, neurons, attention=False, projections=["down"])
     train(adapted)
     sites = locate(adapted)
-    path = place(sites.architecture, 64, "down").path
     drift = weight_drift(adapted, neurons)
     for layer in neurons["hi"]:
-        module = sites.blocks[layer].get_submodule(path)
+        module = sites.model.get_submodule(place(sites.banks[layer], "down").path)
         values = dequantize_4bit(module.base_layer.weight.data, module.base_layer.weight.quant_state)
         relative = module.get_delta_weight("default").double().norm(dim=0) / values.double().norm(dim=0)
         torch.testing.assert_close(drift.change[layer], relative, rtol=1e-4, atol=1e-8)

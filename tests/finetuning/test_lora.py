@@ -23,10 +23,10 @@ from lnbench.finetuning.lora import build_adapter, count_parameters, save_adapte
 from lnbench.finetuning.masked_linear import RestrictedFactor
 from lnbench.finetuning.projections import place
 from lnbench.finetuning.trained_neurons import chosen_neurons
-from lnbench.model.architectures import ARCHITECTURES
 from lnbench.model.describe import model_name
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from tests.support.adapters import ALL, logits, neurons_of, projections_of, quantised, rows_of, train
+from tests.support.known_rows import ARCHITECTURES
 from tests.support.messages import refused
 from tests.support.tiny import CONFIGS, LAYERS, WIDTH, build
 
@@ -48,8 +48,8 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_the_rows_attention_projections_are_all_other_linear_maps_of_a_block(model_type: str) -> None:
-    row = ARCHITECTURES[model_type]
-    block = locate(build(model_type)).blocks[0]
+    sites = locate(build(model_type))
+    row, block = sites.architecture, sites.blocks[0]
     linear = {name for name, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     assert linear - set(row.attention) == {name for name in (row.before, row.up, row.after) if name}
 
@@ -302,13 +302,13 @@ def test_nf4_trains_and_other_rows_keep_their_values(device: str, tmp_path: Path
     assert all(p.dtype == torch.float32 for p in adapted.parameters() if p.requires_grad)
     assert len(optimizer.state) == sum(p.requires_grad for p in adapted.parameters())
     assert all(torch.equal(p, frozen[name]) for name, p in adapted.named_parameters() if not p.requires_grad)
-    for layer, block in enumerate(locate(adapted).blocks):
-        mask = neurons.mask("hi")[layer]
+    for bank in locate(adapted).banks:
+        mask = neurons.mask("hi")[bank.layer]
         if not mask.any():
             continue
         for projection in ALL:
-            one = place(ARCHITECTURES["llama"], 64, projection)
-            module = block.get_submodule(one.path)
+            one = place(bank, projection)
+            module = locate(adapted).model.get_submodule(one.path)
             base = module.base_layer
             assert isinstance(base, Linear4bit)
             assert base.weight.quant_state.nested

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lnbench import LayerOverride, LnbenchError, Override, override
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from tests.support.messages import refused
 from tests.support.overrides import (
     CHANGES,
@@ -93,8 +93,8 @@ def test_nested_overrides_add_up() -> None:
         before = model(PROMPTS).logits
         with patched(model, hindi, "post"):
             alone = model(PROMPTS).logits
-            with override(model, english):
-                both = model(PROMPTS).logits
+        with override(model, english), patched(model, hindi, "post"):
+            both = model(PROMPTS).logits
         with override(model, hindi) as outer:
             with override(model, english) as inner:
                 assert torch.equal(model(PROMPTS).logits, both)

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lnbench import LayerOverride, Override, override
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from tests.support.overrides import (
     CHANGES,
     HAND_WRITTEN,

@@ -12,7 +12,7 @@ import torch
 
 from lnbench import LayerOverride, NeuronSet, Override, OverrideContext, override
 from lnbench.choices import plan
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.testing import tiny_model, tiny_statistics
 from tests.support.messages import refused
 

@@ -12,7 +12,7 @@ import torch
 import lnbench
 from lnbench.demo import CORPUS
 from lnbench.model import logits
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.perplexity.losses import block_nats
 from lnbench.perplexity.slices import Slice, cut
 from tests.support.messages import refused
@@ -118,7 +118,8 @@ def test_progress_is_told_in_tokens(model: Any, slices: dict[str, Slice]) -> Non
 
 def test_a_loss_that_is_no_number(slices: dict[str, Slice]) -> None:
     model = build("llama")
+    sites = locate(model)
     with torch.no_grad():
         model.get_output_embeddings().weight.fill_(float("nan"))
     with refused("'en'", "finite", "dtype=float32"):
-        block_nats(locate(model), slices["en"], 4)
+        block_nats(sites, slices["en"], 4)

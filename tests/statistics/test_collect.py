@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from lnbench.model.describe import weights_fingerprint
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.statistics import LEVELS, Statistics, collect_statistics, describe_model
 from lnbench.statistics.layer_accumulator import CALIBRATION
 from tests.support.messages import refused
@@ -182,6 +182,7 @@ def test_nothing_to_count(blocks):
 @pytest.mark.parametrize("length", [8, 600], ids=["sample", "histogram"])
 def test_activations_that_are_not_numbers(value, length):
     model = build("llama", max_position_embeddings=1024)
+    locate(model)  # whose own check would refuse it
     with torch.no_grad():
         model.model.layers[1].mlp.gate_proj.weight[3, 2] = value
     with refused("layer 1", "finite", "'en'", "float32"):
@@ -204,6 +205,7 @@ def test_numbers_that_go_wrong_late():
 
 def test_a_layer_that_does_not_run():
     model = build("llama")
+    locate(model)
     model.config.num_hidden_layers = 2
     with refused("layer 2", "0 tokens", "14"):
         collect_statistics(model, [ids(2, 8)], language="en")

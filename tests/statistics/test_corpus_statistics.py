@@ -20,7 +20,7 @@ import torch
 import lnbench.statistics.corpus_statistics as corpus_module
 from lnbench import Statistics
 from lnbench.locks import exclusive_lock
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.statistics import store
 from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.batching import fitting_batch_size

@@ -13,7 +13,7 @@ from lnbench.choices import needs_of, select
 from lnbench.errors import PluginError
 from lnbench.hookspecs import Needs
 from lnbench.host import get_host
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.collect import observing
 from tests.support.messages import refused

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.collect import observing, statistics_of
 from lnbench.statistics.layer_accumulator import CALIBRATION, LayerAccumulator

@@ -13,9 +13,9 @@ from transformers.pytorch_utils import Conv1D
 
 from lnbench import NeuronSet
 from lnbench.finetuning.projections import place
-from lnbench.model.architectures import ARCHITECTURES
 from lnbench.model.describe import model_name
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
+from tests.support.known_rows import ARCHITECTURES
 
 ALL = ("gate", "up", "down")
 IDS = torch.tensor([[1, 5, 9, 30, 77, 4], [1, 200, 3, 8, 8, 150]])
@@ -60,10 +60,12 @@ def matrix(module: nn.Module) -> Tensor:
 def rows_of(model: nn.Module, projection: Any) -> list[Tensor]:
     """Per layer, each neuron's part of a projection, one a row."""
     sites = locate(model)
-    one = place(sites.architecture, sites.width, projection)
-    found = [matrix(block.get_submodule(one.path)) for block in sites.blocks]
-    found = [weight.T if one.dim else weight for weight in found]
-    return [weight[one.offset : one.offset + sites.width] for weight in found]
+    rows = []
+    for bank in sites.banks:
+        one = place(bank, projection)
+        weight = matrix(sites.model.get_submodule(one.path))
+        rows.append((weight.T if one.dim else weight)[one.rows(torch.arange(bank.width))])
+    return rows
 
 
 def logits(model: nn.Module) -> Tensor:

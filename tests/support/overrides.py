@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lnbench import LayerOverride, Override, Statistics, override
-from lnbench.model.sites import locate
+from lnbench.model.locate import locate
 from lnbench.statistics import LEVELS, SiteValues
 from tests.support.tiny import LAYERS, WIDTH, build
 

@@ -1,0 +1,299 @@
+"""The numeric check of every model at load: writing a neuron does what the weights behind it say, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lnbench.errors import LnbenchError
+from lnbench.model.architectures import POST
+from lnbench.model.banks import Bank
+from lnbench.model.sites import Sites
+from lnbench.model.taps import Handle, tap_module
+
+log = logging.getLogger(__name__)
+SELF_CHECK: Final = "self_check"
+"""Its name in a provenance."""
+POSITION = 3
+"""Of the first text, where every layer's neuron is written."""
+_ROUNDINGS = 2
+"""Tolerance in units of the last place of the largest value compared."""
+
+
+@dataclass(frozen=True)
+class BankCheck:
+    """What writing one neuron of a bank did."""
+
+    layer: int
+    path: str
+    neuron: int
+    error: float
+    """Largest difference between the change of the down projection's output and what the weights predict, as a share of
+    that output's largest value."""
+    effect: float
+    """Largest predicted change of that output, as the same share."""
+    elsewhere: float
+    """Largest difference between the down projection's input and what it should be, as a share of its largest value."""
+    tolerance: float
+    """Most that either may be, and less than the effect must be."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the effect is as predicted."""
+        return max(self.error, self.elsewhere) <= self.tolerance < self.effect
+
+    def __str__(self) -> str:
+        return (
+            f"layer {self.layer} ({self.path}), neuron {self.neuron}: predicted effect {self.effect:.3g}, off by "
+            f"{self.error:.3g}; elsewhere {self.elsewhere:.3g}; tolerance {self.tolerance:.1g}"
+        )
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """The outcome of the check of one model."""
+
+    banks: tuple[BankCheck, ...]
+    logits: float
+    """Largest change of the logits by all writes together."""
+    earlier: float
+    """Largest change of the logits at earlier tokens: 0 in a causal model."""
+
+    @property
+    def largest_error(self) -> float:
+        """The largest error of any bank, relative to its effect."""
+        return max((bank.error / bank.effect for bank in self.banks if bank.effect), default=0.0)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is recorded in the provenance."""
+        return {"banks": len(self.banks), "largest_error": self.largest_error, "logits_change": self.logits}
+
+
+@dataclass
+class _Seen:
+    """What one bank's modules saw in a forward pass, at its last visit."""
+
+    post: Tensor | None = None
+    written: Tensor | None = None
+    up: Tensor | None = None
+    read: Tensor | None = None
+    given: Tensor | None = None
+    step: float = 0.0
+    neuron: int = 0
+
+
+def self_check(sites: Sites, inputs: dict[str, Any], bare: Tensor) -> SelfCheck:
+    """Check every bank by two forward passes.
+
+    Args:
+        sites: Of the model.
+        inputs: Arguments of a short forward pass.
+        bare: The logits of it without hooks.
+
+    Raises:
+        LnbenchError: hooks alone change something, a write has another effect than predicted or none, or reaches
+            another text; with the numbers.
+    """
+    seen = [_Seen() for _ in sites.banks]
+    kind = type(sites.model).__name__
+    with Handle() as hooks:
+        for bank, own in zip(sites.banks, seen, strict=True):
+            sites.observe_bank(bank, partial(_note, own), hooks)
+            _watch(sites.model, bank, own, hooks)
+        read_only = sites.model(**inputs).logits
+    for bank, own in zip(sites.banks, seen, strict=True):
+        if own.given is not None and not torch.isfinite(own.given).all():
+            raise LnbenchError(
+                f"layer {bank.layer} ({bank.path}) of this {kind} gives numbers that are not finite on a short text; "
+                "load the model in float32 or bfloat16"
+            )
+    if not torch.isfinite(bare).all():
+        raise LnbenchError(
+            f"this {kind} gives logits that are not finite numbers on a short text; load it with dtype=float32 or "
+            "dtype=bfloat16"
+        )
+    if not torch.equal(read_only, bare):
+        raise LnbenchError(
+            f"reading the neurons of this {kind} changes its logits by "
+            f"{float((read_only - bare).abs().max()):.3g}: its forward passes are not deterministic, or hooks disturb "
+            "them, so nothing can be measured on it"
+        )
+    tokens = tuple(inputs["input_ids"].shape)
+    for bank, own in zip(sites.banks, seen, strict=True):
+        _choose(sites.model.get_submodule(bank.after), bank, own, tokens, kind)
+    with Handle() as hooks:
+        for bank, own in zip(sites.banks, seen, strict=True):
+            sites.tap_bank(bank, POST, partial(_write, own), hooks)
+            _watch(sites.model, bank, own, hooks)
+        written = sites.model(**inputs).logits
+    checks = tuple(_compare(sites.model, bank, own) for bank, own in zip(sites.banks, seen, strict=True))
+    failed = [str(check) for check in checks if not check.passed]
+    if failed:
+        raise LnbenchError(
+            f"writing a neuron of this {kind} does not have the effect that its weights predict: "
+            f"{'; '.join(failed[:3])}{f' and {len(failed) - 3} more' if len(failed) > 3 else ''}. {HOW_TO_ADD}"
+        )
+    change = (written - bare).abs().amax(dim=(1, 2))
+    if change[1:].max() > 0:
+        raise LnbenchError(
+            f"writing neurons at a token of one text changes the logits of another by {float(change[1:].max()):.3g} in "
+            f"this {kind}: its activations are not one row per token, so texts cannot be told apart"
+        )
+    if not change[0] > 0:
+        raise LnbenchError(f"writing neurons in all layers of this {kind} does not change its logits. {HOW_TO_ADD}")
+    earlier = float((written - bare)[0, :POSITION].abs().max())
+    if earlier > 0:
+        log.warning(
+            "this %s is not causal: a write at one token changes the logits of earlier ones, by %.3g. Likelihoods and "
+            "perplexities of such a model are not those of a language model",
+            *(kind, earlier),
+        )
+    return SelfCheck(checks, float(change.max()), earlier)
+
+
+HOW_TO_ADD = (
+    "A plugin can say where its neurons are: lnbench_register_architectures(register) with register(model_type, "
+    "lnbench.model.architectures.Architecture(blocks=…, activation=…, before=…, after=…)); see docs/howto/plugins.md"
+)
+
+
+def _watch(model: nn.Module, bank: Bank, own: _Seen, hooks: Handle) -> None:
+    if bank.up is not None:
+        up = bank.up
+        hooks.add(
+            tap_module(model.get_submodule(up.module), "output", lambda out: setattr(own, "up", up.of(out, bank.width)))
+        )
+
+    def keep(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        own.read, own.given = args[0].clone(), output.clone()
+
+    hooks.add(model.get_submodule(bank.after).register_forward_hook(keep))
+
+
+def _note(own: _Seen, _pre: Tensor, post: Tensor) -> None:
+    own.post = post.clone()
+
+
+def _choose(after: nn.Module, bank: Bank, own: _Seen, tokens: tuple[int, ...], kind: str) -> None:
+    """Choose the neuron to write, and how far: one whose effect is large enough to be seen."""
+    if own.post is None or own.read is None or own.given is None:
+        raise LnbenchError(f"layer {bank.layer} ({bank.path}) of this {kind} did not run in a second forward pass")
+    if own.post.shape[-1] != bank.width or own.read.shape[-1] != bank.width:
+        raise LnbenchError(
+            f"layer {bank.layer} ({bank.path}) of this {kind} has a width of {bank.width}, but {own.post.shape[-1]} "
+            f"values after its non-linearity and {own.read.shape[-1]} before its down projection. {HOW_TO_ADD}"
+        )
+    if own.post.numel() != tokens[0] * tokens[1] * bank.width:
+        raise LnbenchError(
+            f"layer {bank.layer} ({bank.path}) of this {kind} has activations of shape {tuple(own.post.shape)} for "
+            f"{tokens[0]} × {tokens[1]} tokens of width {bank.width}: its positions are not the text's tokens"
+        )
+    effects = torch.ones(bank.width)
+    if own.up is not None:
+        effects = _rows(bank, own.up)[POSITION].abs().float().cpu()
+    if (weight := _weight(after)) is not None:
+        effects = effects * (weight.square().sum(0).sqrt().float().cpu())
+    own.neuron = int(effects.argmax()) if len(set(effects.tolist())) > 1 else (7919 * (bank.layer + 1)) % bank.width
+    # As far as moves the output by as much as its largest value.
+    reach = float(_column(after, own.neuron, own.read).abs().max())
+    if bank.up is not None and own.up is not None:
+        reach *= float(_rows(bank, own.up)[POSITION, own.neuron].abs())
+    own.step = max(float(own.given.float().abs().max()), 1e-3) / max(reach, 1e-6)
+
+
+def _write(own: _Seen, post: Tensor) -> Tensor:
+    own.post = post.clone()
+    own.written = post.clone()
+    # Batches may be folded into one axis.
+    flat = own.written.reshape(-1, post.shape[-1])
+    flat[POSITION, own.neuron] += own.step
+    own.written = flat.reshape(post.shape)
+    return own.written
+
+
+def _compare(model: nn.Module, bank: Bank, own: _Seen) -> BankCheck:
+    assert own.post is not None and own.written is not None and own.read is not None and own.given is not None
+    width, after = bank.width, model.get_submodule(bank.after)
+    read = _rows(bank, own.read)
+    given = _rows(bank, own.given).float()
+    post, written = (values.reshape(-1, width) for values in (own.post, own.written))
+    up = _rows(bank, own.up) if bank.up is not None and own.up is not None else None
+    place, neuron = POSITION, own.neuron
+    expected = written if up is None else written * up
+    largest = float(read.abs().max())
+    tolerance = _ROUNDINGS * (torch.finfo(read.dtype).eps + torch.finfo(torch.float32).eps * width**0.5)
+    if bank.normed:
+        return _compare_normed(bank, own, read, expected, tolerance)
+    if bank.summed:
+        # What the factor is cannot be read off one projection: the neuron's own share of the product is.
+        others = torch.zeros(())
+        factor = read[place, neuron] / written[place, neuron]
+        before = read.clone()
+        before[place, neuron] = factor * post[place, neuron]
+    else:
+        others = (read - expected).abs().float().max()
+        factor = torch.ones((), dtype=read.dtype) if up is None else up[place, neuron]
+        before = post if up is None else post * up
+    moved = float(written[place, neuron]) - float(post[place, neuron])
+    column = _column(after, neuron, read)
+    predicted = column * moved * float(factor)
+    unchanged = after(before.to(read.dtype)).float()
+    actual = given - unchanged
+    wanted = torch.zeros_like(actual)
+    wanted[place] = predicted
+    scale = max(float(given.abs().max()), float(unchanged.abs().max()), float(predicted.abs().max()), 1e-30)
+    error = float((actual - wanted).abs().max())
+    return BankCheck(
+        bank.layer,
+        bank.path,
+        neuron,
+        error / scale,
+        float(predicted.abs().max()) / scale,
+        float(others) / max(largest, 1e-30),
+        tolerance,
+    )
+
+
+def _rows(bank: Bank, values: Tensor) -> Tensor:
+    """Return values as ``[tokens, …]``, text by text."""
+    turned = values.transpose(0, 1) if bank.length_first else values
+    return turned.reshape(-1, values.shape[-1])
+
+
+def _compare_normed(bank: Bank, own: _Seen, read: Tensor, expected: Tensor, tolerance: float) -> BankCheck:
+    """Compare where a norm lies before the down projection: it reads the product, scaled by token and by coordinate."""
+    first = next(row for row in range(len(read)) if row != POSITION)
+    usable = expected[first].abs() > 1e-2 * expected[first].abs().max()
+    read, expected = read[:, usable].float(), expected[:, usable].float()
+    scales = read[first] / expected[first]
+    scaled = expected * scales
+    of_token = (read * scaled).sum(1, keepdim=True) / scaled.square().sum(1, keepdim=True).clamp_min(1e-30)
+    largest = float(read.abs().max())
+    error = float((read - of_token * scaled).abs().max()) / largest
+    effect = float(read[POSITION].abs().max()) / largest
+    return BankCheck(bank.layer, bank.path, own.neuron, error, effect, 0.0, 100 * tolerance)
+
+
+def _column(after: Any, neuron: int, like: Tensor) -> Tensor:
+    """Return one column of a linear map: of its weight; by applying it where that is quantised, adapted or not here."""
+    weight = _weight(after)
+    if weight is not None:
+        return weight[:, neuron].float()
+    basis = torch.zeros(2, like.shape[-1], dtype=like.dtype, device=like.device)
+    basis[0, neuron] = 1
+    values: Tensor = after(basis).float()
+    return values[0] - values[1]
+
+
+def _weight(after: nn.Module) -> Tensor | None:
+    """Return a linear map's weight ``[out, in]``; None where it is quantised, adapted or not here."""
+    weight = getattr(after, "weight", None)
+    if type(after) not in (nn.Linear, Conv1D) or not isinstance(weight, Tensor) or weight.is_meta:
+        return None
+    return weight.detach() if isinstance(after, nn.Linear) else weight.detach().T

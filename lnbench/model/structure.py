@@ -1,0 +1,143 @@
+"""Feed-forwards found in the live model: what a traced forward pass says, less what only looks like one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lnbench.model.banks import Bank, Slice
+from lnbench.model.trace import Origin, Read, Trace, shape_of
+
+_TOKENS = (2, 7)
+_EXPERTS = re.compile(r"Experts?([A-Z]|$)|MoE$")
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Structure(NamedTuple):
+    """What was found."""
+
+    names: tuple[str, ...]
+    """Names of the blocks, in order."""
+    banks: tuple[Bank, ...]
+    attention: tuple[tuple[str, ...], ...]
+    visits: tuple[int, ...]
+
+
+def probe(model: Any, seed: int = 0) -> dict[str, Any]:
+    """Return the arguments of a short forward pass: random token ids, none of them a special one of the configuration.
+
+    Args:
+        model: A causal LM.
+        seed: Another seed gives other ids.
+    """
+    embeddings = model.get_input_embeddings()
+    size = int(getattr(embeddings, "num_embeddings", None) or embeddings.weight.shape[0])
+    special = set(_special_ids(model.config.to_dict()))
+    usable = torch.tensor([number for number in range(min(size, 4096)) if number not in special] or [0])
+    generator = torch.Generator().manual_seed(seed)
+    return {"input_ids": usable[torch.randint(len(usable), _TOKENS, generator=generator)], "use_cache": False}
+
+
+def _special_ids(config: dict[str, Any]) -> Iterable[int]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _special_ids(value)
+        elif re.search(r"token_(id|index)$", str(name)):
+            yield from value if isinstance(value, list | tuple) else [value] if isinstance(value, int) else []
+
+
+def experts_in(model: nn.Module) -> str | None:
+    """Return the name of a bank of experts in the live model; None for a dense one, whatever its configuration says."""
+    for name, module in model.named_modules():
+        where = str(name)
+        own = module.parameters(recurse=False)
+        if _EXPERTS.search(type(module).__name__) and (next(own, None) is not None or len(list(module.children()))):
+            return where
+        if not isinstance(module, _CONVOLUTIONS) and getattr(module, "down_proj", None) is not None:
+            down = module.down_proj
+            if isinstance(down, Tensor) and down.ndim == 3:
+                return where
+    return None
+
+
+def structure_of(model: nn.Module, trace: Trace) -> Structure:
+    """Return the feed-forwards that ran, and the blocks around them.
+
+    Args:
+        model: The causal LM.
+        trace: Of one forward pass.
+    """
+    reads = [read for read in trace.reads if _is_feed_forward(read, trace)]
+    lists = dict.fromkeys(read.block.rpartition(".")[0] for read in reads)
+    names = tuple(f"{name}.{number}" for name in lists for number in range(len(model.get_submodule(name))))  # type: ignore[arg-type]
+    by_layer: dict[int, dict[str, Read]] = defaultdict(dict)
+    visits: Counter[tuple[int, str]] = Counter()
+    for read in reads:
+        layer = names.index(read.block)
+        by_layer[layer].setdefault(read.after, read)
+        visits[layer, read.after] += 1
+    banks = tuple(
+        _bank(model, trace, layer, read, visits[layer, read.after])
+        for layer in sorted(by_layer)
+        for read in by_layer[layer].values()
+    )
+    of_layer = tuple(
+        max((visits[layer, after] for after in by_layer.get(layer, ())), default=1) for layer in range(len(names))
+    )
+    return Structure(names, banks, attention_of(model, names, banks), of_layer)
+
+
+def _is_feed_forward(read: Read, trace: Trace) -> bool:
+    (reads, gives), before, up = trace.linear[read.after], read.before, read.up
+    return (
+        reads == read.size
+        and gives == trace.linear[before.linear][0]
+        and read.after in trace.used
+        and (up is None or up.source == before.source)
+    )
+
+
+def _bank(model: nn.Module, trace: Trace, layer: int, read: Read, visits: int) -> Bank:
+    activation, function = read.neuron.module, None
+    if activation is not None and trace.ran[activation] != trace.ran[read.after]:
+        # One non-linearity for several feed-forwards.
+        function, activation = model.get_submodule(activation), None
+    return Bank(
+        layer=layer,
+        path=read.after.rpartition(".")[0],
+        width=read.size,
+        before=_slice(read.before),
+        after=read.after,
+        up=_slice(read.up) if read.up else None,
+        activation=activation,
+        function=function,
+        shared=trace.ran[read.after] != visits,
+        normed=read.label.normed,
+        summed=len(read.neuron.origins) > 1 or bool(read.label.factors and len(read.label.factors[1].origins) > 1),
+    )
+
+
+def _slice(origin: Origin) -> Slice:
+    return Slice(origin.linear, origin.start, origin.step)
+
+
+def attention_of(model: nn.Module, names: Sequence[str], banks: Sequence[Bank]) -> tuple[tuple[str, ...], ...]:
+    """Return per block the names of its linear maps that are no part of a bank."""
+    feed_forwards = {
+        name for bank in banks for name in (bank.before.module, bank.after, (bank.up or bank.before).module)
+    }
+    found = []
+    for name in names:
+        linear: list[str] = []
+        for path, module in model.get_submodule(name).named_modules(prefix=name):
+            inside_one = any(path.startswith(f"{outer}.") for outer in linear)
+            in_feed_forward = path in feed_forwards or any(path.startswith(f"{outer}.") for outer in feed_forwards)
+            if shape_of(module) is not None and not inside_one and not in_feed_forward:
+                linear.append(path)
+        found.append(tuple(linear))
+    return tuple(found)

@@ -1,1 +1,0 @@
-"""The built-in architectures: one file each, found without a list."""

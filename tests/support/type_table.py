@@ -1,0 +1,353 @@
+"""What works on each causal-LM type: one row per type, measured on a tiny random model; and the page that shows them.
+
+``python -m tests.support.type_table`` measures all types again and writes the page.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from lnbench import collect_statistics, override
+from lnbench.errors import LnbenchError
+from lnbench.finetuning.lora import build_adapter
+from lnbench.model.banks import Bank
+from lnbench.model.describe import model_name
+from lnbench.model.locate import locate
+from lnbench.model.sites import Sites
+from lnbench.neurons import NeuronSet
+from lnbench.override_values import LayerOverride, Override
+from tests.support.every_type import TYPES, VARIANTS, VOCABULARY, build_type
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
+YES = "yes"
+_GENERATOR = torch.Generator().manual_seed(1)
+IDS = torch.randint(10, VOCABULARY - 10, (2, 16), generator=_GENERATOR)
+
+
+class TypeRow(NamedTuple):
+    """One type's row."""
+
+    name: str
+    neurons: str
+    """Neurons per layer and the form of the feed-forward, or why there are none."""
+    checks: tuple[str, ...] = ()
+    """Self-check, statistics, override, generation, LoRA: ``yes``, or what went wrong."""
+
+    def line(self) -> str:
+        """The row as Markdown."""
+        cells = [f"`{self.name}`", self.neurons, *(self.checks or ("–",) * len(CHECKS))]
+        return f"| {' | '.join(cells)} |"
+
+
+def measure(name: str) -> TypeRow:
+    """Build a type and try everything on it."""
+    try:
+        model = build_type(name)
+    except Exception as error:  # What transformers cannot build has its reason in the table.
+        return TypeRow(name, f"not built: {_one_line(error)}")
+    try:
+        sites = locate(model)
+    except LnbenchError as error:
+        return TypeRow(name, f"refused: {_reason(error)}")
+    note = "" if sites.check.earlier == 0 else "; not causal, of which a warning is given"
+    neurons = f"{_widths(sites)}; {_styles(sites)}{note}"
+    return TypeRow(name, neurons, tuple(_outcome(check, name) for check in CHECKS.values()))
+
+
+def _outcome(check: Callable[[Any, Sites], None], name: str) -> str:
+    model = build_type(name)
+    try:
+        check(model, locate(model))
+    except AssertionError as error:
+        return f"**no**: {_one_line(error) or 'not equal'}"
+    except (LnbenchError, ValueError, RuntimeError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
+        return f"no: {_one_line(error)}"
+    return YES
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()).replace("|", "/")
+    return text if len(text) <= 90 else f"{text[:89]}…"
+
+
+_REASONS = {
+    "mixture of experts": "mixture of experts",
+    "no feed-forward": "no feed-forward",
+    "positions are not the text's tokens": "its positions are not the text's tokens",
+    "different widths": "layers of different widths",
+    "of widths": "layers of different widths",
+    "several times": "its blocks run several times",
+    "cannot run on": "cannot run on text alone",
+}
+
+
+def _reason(error: LnbenchError) -> str:
+    return next((short for part, short in _REASONS.items() if part in str(error)), _one_line(error))
+
+
+def _widths(sites: Sites) -> str:
+    runs = [(width, len(list(same))) for width, same in groupby(sites.widths)]
+    return " + ".join(f"{count} × {width}" for width, count in runs)
+
+
+def _styles(sites: Sites) -> str:
+    styles = dict.fromkeys(bank.style for bank in sites.banks)
+    functional = any(bank.activation is None for bank in sites.banks)
+    return f"{', '.join(styles)}{', at the projections' if functional else ''}"
+
+
+def _self_check(_model: Any, sites: Sites) -> None:
+    assert sites.check.banks, "nothing was checked"
+    assert all(bank.passed for bank in sites.check.banks)
+
+
+def _statistics(model: Any, sites: Sites) -> None:
+    """Means and rates of both sites equal those of values kept by plain hooks on the modules of a layer."""
+    statistics = collect_statistics(model, [IDS], language="en", skip=1)
+    for bank in sites.banks:
+        kept: dict[str, list[Tensor]] = {"pre": [], "post": []}
+        for pre, post in _values(model, sites, bank):
+            kept["pre"].append(pre)
+            kept["post"].append(post)
+        for site, values in kept.items():
+            counted = torch.cat([value[:, 1:].reshape(-1, bank.width) for value in values])
+            found = statistics.at(site)
+            own = slice(bank.start, bank.start + bank.width)
+            torch.testing.assert_close(found.mean[bank.layer, own], counted.mean(0), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                found.positive_rate[bank.layer, own], (counted > 0).double().mean(0), rtol=0, atol=1e-9
+            )
+
+
+def _values(model: Any, sites: Sites, bank: Bank) -> list[tuple[Tensor, Tensor]]:
+    """Values of a bank per visit, read off the projections and the non-linearity called again."""
+    pres: list[Tensor] = []
+    running = [False]
+    block = model.get_submodule(sites.names[bank.layer])
+    activation = sites.activation(bank)
+
+    def keep(values: Tensor) -> None:
+        if running[0]:
+            pres.append(values.reshape(*IDS.shape, -1) if not bank.length_first else values.transpose(0, 1))
+
+    def projected(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        keep(output[..., bank.before.start :: bank.before.step][..., : bank.width].clone())
+
+    def entered(_module: nn.Module, args: Any) -> None:
+        keep(args[0].clone())
+
+    if bank.activation is None:
+        read = model.get_submodule(bank.before.module).register_forward_hook(projected)
+    else:
+        read = model.get_submodule(bank.activation).register_forward_pre_hook(entered)
+    hooks = [
+        block.register_forward_pre_hook(lambda *_: running.__setitem__(0, True)),
+        block.register_forward_hook(lambda *_: running.__setitem__(0, False)),
+        read,
+    ]
+    with torch.no_grad():
+        model(input_ids=IDS, use_cache=False)
+        for hook in hooks:
+            hook.remove()
+        return [(pre, activation(pre.clone())) for pre in pres]
+
+
+def _change(sites: Sites) -> Override:
+    generator = torch.Generator().manual_seed(0)
+    layers = {}
+    for bank in sites.banks:
+        indices = torch.randperm(bank.width, generator=generator)[:5] + bank.start
+        layers[bank.layer] = LayerOverride(indices.sort().values, torch.randn(5, generator=generator) * 2)
+    return Override(layers)
+
+
+def _by_hand(model: Any, sites: Sites, change: Override) -> Tensor:
+    """The logits with the down projections' inputs changed: ``v · u`` at a changed neuron, or ``v``."""
+    hooks, ups = [], dict[int, Tensor]()
+    parts = dict(change.parts)
+    running: list[int] = []
+    for layer, name in enumerate(sites.names):
+        block = model.get_submodule(name)
+        hooks.append(block.register_forward_pre_hook(lambda *_, layer=layer: running.append(layer)))
+        hooks.append(block.register_forward_hook(lambda *_: running.clear()))
+    for number, bank in enumerate(sites.banks):
+        part = parts[bank.layer]
+        places, values = part.indices - bank.start, part.values
+        if bank.normed or bank.summed:
+            assert bank.activation is not None
+
+            def at_module(_module: Any, _args: Any, output: Tensor, layer: int = bank.layer, places: Tensor = places,
+                          values: Any = values) -> Tensor | None:  # fmt: skip
+                if running[-1:] != [layer]:
+                    return None
+                output = output.clone()
+                output[..., places] = values.to(output.dtype)
+                return output
+
+            hooks.append(model.get_submodule(bank.activation).register_forward_hook(at_module))
+            continue
+        if bank.up is not None:
+
+            def up(_module: Any, _args: Any, output: Tensor, number: int = number, bank: Bank = bank) -> None:
+                ups[number] = output[..., bank.up.start :: bank.up.step][..., : bank.width]  # type: ignore[union-attr]
+
+            hooks.append(model.get_submodule(bank.up.module).register_forward_hook(up))
+
+        def down(_module: Any, args: Any, number: int = number, bank: Bank = bank, places: Tensor = places,
+                 values: Any = values) -> Any:  # fmt: skip
+            if running[-1:] != [bank.layer]:
+                return None
+            product = args[0].clone()
+            new = values.to(product.dtype).expand(*product.shape[:-1], -1)
+            product[..., places] = new if bank.up is None else new * ups[number][..., places]
+            return (product, *args[1:])
+
+        hooks.append(model.get_submodule(bank.after).register_forward_pre_hook(down))
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=IDS, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    return logits
+
+
+def _override(model: Any, sites: Sites) -> None:
+    change = _change(sites)
+    expected = _by_hand(model, sites, change)
+    with torch.no_grad():
+        plain = model(input_ids=IDS, use_cache=False).logits
+        with override(model, change) as applied:
+            changed = model(input_ids=IDS, use_cache=False).logits
+    assert applied.tokens == IDS.numel(), f"{applied.tokens} tokens of {IDS.numel()}"
+    assert not torch.equal(plain, changed), "no effect"
+    torch.testing.assert_close(changed, expected, rtol=1e-4, atol=1e-4)
+
+
+def _generation(model: Any, sites: Sites) -> None:
+    """Greedy decoding with a cache and an override equals decoding from the start at every step."""
+    model.generation_config.eos_token_id = None
+    if not torch.equal(*_greedy(model)):
+        raise LnbenchError("without an override, too, its cache gives other tokens than decoding without one")
+    with override(model, _change(sites)):
+        cached, uncached = _greedy(model)
+    assert torch.equal(cached, uncached), "other tokens than without a cache"
+
+
+def _greedy(model: Any, steps: int = 4) -> tuple[Tensor, Tensor]:
+    ids = IDS[:1]
+    with torch.no_grad():
+        cached = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=steps, do_sample=False, pad_token_id=0
+        )
+        for _ in range(steps):
+            logits = model(input_ids=ids, use_cache=False).logits
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+    return cached, ids
+
+
+def _lora(model: Any, sites: Sites) -> None:
+    """After two steps, the rows and columns of chosen neurons have changed, and no other."""
+    chosen = {layer: part.indices for layer, part in _change(sites).parts}
+    widths = sites.widths
+    shape: dict[str, Any] = {"widths": widths} if len(set(widths)) > 1 else {}
+    neurons = NeuronSet(model_name(model), sites.layers, sites.width, {"en": chosen}, **shape)
+    gated = all(bank.up is not None for bank in sites.banks)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    adapted = build_adapter(model, neurons, attention=False, projections=["gate", *(["up"] if gated else []), "down"])
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1.0)
+    adapted.train()
+    for _ in range(2):
+        adapted(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    merged = adapted.merge_and_unload()
+    after = dict(merged.named_parameters())
+    allowed: dict[str, Tensor] = {}
+    for bank in sites.banks:
+        own = bank.own(chosen[bank.layer])
+        parts = [(bank.before.module, own * bank.before.step + bank.before.start, 0), (bank.after, own, 1)]
+        if bank.up is not None:
+            parts.append((bank.up.module, own * bank.up.step + bank.up.start, 0))
+        for name, places, dim in parts:
+            module = merged.get_submodule(name)
+            weight = f"{name}.weight"
+            mask = allowed.setdefault(weight, torch.zeros(module.weight.shape, dtype=torch.bool))
+            transposed = not isinstance(module, nn.Linear)
+            mask.index_fill_(1 - dim if transposed else dim, places, True)
+    moved = False
+    for name, old in before.items():
+        changed = after[name] != old
+        moved |= bool(changed.any())
+        assert not (changed & ~allowed.get(name, torch.zeros_like(changed))).any(), f"{name} changed"
+    assert moved, "nothing was trained"
+
+
+CHECKS: dict[str, Callable[[Any, Sites], None]] = {
+    "self-check": _self_check,
+    "statistics": _statistics,
+    "override": _override,
+    "generation": _generation,
+    "LoRA": _lora,
+}
+
+_INTRODUCTION = f"""<!-- Written by `python -m tests.support.type_table` (make architectures). -->
+# Model types
+
+Every type that transformers {transformers.__version__} loads as a causal language model, measured on a tiny
+random model of it. [Architectures](../topics/architectures.md) says how neurons are found, and what `refused` means.
+
+- **neurons**: layers × neurons per layer, and the form of the feed-forward: gated, plain, or gate and up in one matrix.
+  *At the projections*: the non-linearity is no module of its own, so values are written at the down projection's input.
+- **self-check**: writing a neuron in every layer has the effect that its weights predict, and no other.
+- **statistics**: means and activation rates equal those of values kept by plain hooks.
+- **override**: the logits equal those of a forward pass whose down projections' inputs were changed by hand.
+- **generation**: with an override, greedy decoding with a cache gives the tokens that decoding without one gives.
+- **LoRA**: masked LoRA changes the weights of the chosen neurons and no others.
+"""
+
+
+def page(rows: list[TypeRow]) -> str:
+    """The page of all rows."""
+    head = ["type", "neurons", *CHECKS]
+    complete = sum(bool(row.checks) and all(check == YES for check in row.checks) for row in rows)
+    lines = [
+        _INTRODUCTION,
+        f"{complete} of {len(rows)} work in full.\n",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(row.line() for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def frozen() -> dict[str, str]:
+    """Type → its line of the page as it is."""
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    return {line.split("`")[1]: line for line in lines}
+
+
+NAMES = (*TYPES, *VARIANTS)
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.ERROR)
+    rows = []
+    for name in NAMES:
+        rows.append(measure(name))
+        print(rows[-1].line(), file=sys.stderr)
+    PAGE.write_text(page(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
