@@ -3,11 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-<<<<<<< HEAD
-.PHONY: demo test test-fast test-model test-docs check docs clean
-=======
-.PHONY: demo architectures test test-fast test-model check docs clean
->>>>>>> ac57d82 (Neurons are found in the live model and checked by numbers at every load; lnbench doctor --model shows them)
+.PHONY: demo architectures test test-fast test-model test-docs check docs clean
 
 demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
 	$(BIN)/lnbench demo $(ARGS)
