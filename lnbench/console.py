@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 
 _LEAST_WIDTH, _MOST_WIDTH = 160, 10_000
 
 
+def never_fail() -> None:
+    """Let characters that stdout or stderr cannot encode, as in a C locale, be printed as ``?``, not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console as wide as the terminal, but never so narrow that a table's columns would be cut off."""
+    never_fail()
     own = Console(stderr=stderr)
     return own if own.is_terminal and own.width >= _LEAST_WIDTH else Console(stderr=stderr, width=_LEAST_WIDTH)
 

@@ -129,6 +129,21 @@ def write_tensors(
             save_file(dict(tensors), temporary, metadata=dict(metadata) if metadata else None)
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
+        if metadata and len(metadata) > 1:
+            _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the entries of a safetensors file's metadata in order, which the library writes in another one each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(content) > length:
+            raise LnbenchError(f"{path}: metadata that safetensors writes in another way than JSON")
+        file.seek(8)
+        file.write(content.ljust(length))
 
 
 def read_tensors(

@@ -19,6 +19,7 @@ from lnbench.files import atomic_path, fingerprint, write_text
 from lnbench.formats import read_format, validated
 from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
+from lnbench.published_neurons import read_published
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
 PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
@@ -296,35 +297,21 @@ class NeuronSet:
             return cls(**fields)
 
     @classmethod
-    def import_pth(cls, path: str | os.PathLike[str], languages: Sequence[str], model: str, width: int) -> NeuronSet:
-        """Read a published ``*.neuron.pth`` file: ``list[language][layer]`` of index tensors.
+    def import_pth(
+        cls, path: str | os.PathLike[str], languages: Sequence[str] | None, model: str, width: int
+    ) -> NeuronSet:
+        """Read a published neuron file, in any layout of :mod:`lnbench.published_neurons`.
 
-        The file is loaded as data only; code in it is refused. It holds neither the ``languages``, to be named in its
-        order (e.g. :data:`PUBLISHED_LANGUAGES`), nor the ``model`` and its feed-forward ``width``.
+        The file is loaded as data only; code in it is refused. It does not hold the ``model`` and its feed-forward
+        ``width``, and often not the ``languages``, to be named in its order (e.g. :data:`PUBLISHED_LANGUAGES`); where
+        it holds them, they choose among them.
 
         Raises:
             LnbenchError: the file is missing, is something else, or does not fit ``languages`` or ``width``.
         """
-        if not Path(path).is_file():
-            raise LnbenchError(f"no such file: {path}")
-        try:
-            data = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # A hostile file can make the loader fail in any way.
-            raise LnbenchError(f"{path} is not a published neuron file, or is damaged") from error
-        rows = isinstance(data, list) and data and all(isinstance(row, list) and row for row in data)
-        if not rows or len(set(map(len, data))) != 1:
-            raise LnbenchError(f"{path} is not a published neuron file: a list of languages, each a list of layers")
-        if not len(data) == len(languages) == len(set(languages)):
-            raise LnbenchError(
-                f"{path} contains {len(data)} languages, --languages names {len(languages)}: pass {len(data)} distinct "
-                "codes in the file's order"
-            )
-        # An expanded tensor is huge in memory though small on disk, so its size is looked at before its content.
-        if not all(_is_small_vector(entry, width) for row in data for entry in row):
-            raise LnbenchError(f"{path} does not fit: each layer must be a list of at most {width} indices")
-        neurons = {language: dict(enumerate(row)) for language, row in zip(languages, data, strict=True)}
+        neurons, layers = read_published(Path(path), languages, width)
         with _naming(path):
-            return cls(model, len(data[0]), width, neurons)
+            return cls(model, layers, width, neurons)
 
     def export_pth(self, path: str | os.PathLike[str], languages: Sequence[str] | None = None) -> None:
         """Write the published format, ``list[language][layer]`` of ``LongTensor``, of ``languages`` in their order.
@@ -372,10 +359,6 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
 def _distinct(values: Tensor) -> Tensor:
     distinct: Tensor = torch.unique(values.long(), sorted=True)
     return distinct
-
-
-def _is_small_vector(value: object, most: int) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and value.dim() == 1 and value.numel() <= most
 
 
 def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tensor:

@@ -245,10 +245,33 @@ class Batches(Settings):
     device: str | None = Field(default=None, description="cpu, cuda, cuda:1 …; a GPU where there is one by default")
 
 
-class TextSource(Settings):
-    """Which tokens of a corpus are read, and how."""
+class CorpusSource(Settings):
+    """Which text is read, and what of it."""
 
     corpus: Corpus = Field(default_factory=default_corpus)
+    text_column: str = Field(
+        default="text", min_length=1, description="column of the text in .parquet and .csv, entry of objects in .jsonl"
+    )
+    on_bad_line: Literal["stop", "skip"] = Field(
+        default="stop", description="at a line that is no document: stop, or skip it and count it"
+    )
+    max_foreign: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="stop where more than this share of a text's lines is in another language or script, as 0.1; "
+        "shares are recorded in any case",
+    )
+
+    @property
+    def reading_options(self) -> dict[str, Any]:
+        """How a corpus's documents are read, as keywords of :class:`lnbench.corpora.corpus.Corpus`."""
+        return {name: getattr(self, name) for name in CorpusSource.model_fields if name != "corpus"}
+
+
+class TextSource(CorpusSource):
+    """Which tokens of a corpus are read, and how."""
+
     tokens: int | None = Field(
         default=None, ge=1, description="tokens of text per language; all of the corpus by default"
     )
@@ -271,13 +294,12 @@ class TextSource(Settings):
     )
 
 
-class StatisticsSource(Settings):
+class StatisticsSource(CorpusSource):
     """Where Statistics come from: a folder, or a pass over text whose result is cached."""
 
     statistics: File | None = Field(
         default=None, description="Statistics folder; without one, they are collected from corpus and cached"
     )
-    corpus: Corpus = Field(default_factory=default_corpus)
     corpus_tokens: Tokens = Field(
         default=10_000, description="tokens of text per language, where Statistics are collected on the fly"
     )

@@ -30,6 +30,7 @@ from lnbench import content_hash, demo
 from lnbench.data_folder import DATA_VARIABLE, data_folder
 from lnbench.errors import LnbenchError, unknown
 from lnbench.formats import validated
+from lnbench.passing_faults import retried
 
 _FOLDERS = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus"}
 """Beginnings of our tasks → the folder in ``$LNBENCH_DATA`` that they read."""
@@ -239,7 +240,7 @@ def _demo(kind: str, language: str, row: type[_Row]) -> datasets.Dataset:
 def _hub_rows(source: Source, language: str, split: str, stem: str) -> Iterator[tuple[str, object]]:
     config = source.config.format(language=language)
     try:
-        rows = datasets.load_dataset(source.hub, config, split=split)
+        rows = retried(lambda: datasets.load_dataset(source.hub, config, split=split), source.hub)
     except Exception as error:  # the hub's client raises a dozen unrelated types
         raise LnbenchError(
             f"cannot load {source.hub} ({config}, {split}) from the Hugging Face Hub: {error}; connect to it, or set "

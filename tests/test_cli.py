@@ -322,7 +322,7 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("raised", "code", "line", "hint"),
     [
-        (KeyboardInterrupt(), 130, "interrupted", False),
+        (KeyboardInterrupt(), 130, "interrupted; the same command continues", False),
         (EOFError("file is cut off"), 2, "file is cut off", True),
         (ValueError("first\nsecond"), 2, "first", True),
         (LnbenchError("first\nsecond"), 2, "first second", False),

@@ -9,11 +9,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from lnbench import interruption
 from lnbench._version import __version__
 from lnbench.cli.listing import CommandsGroup
+from lnbench.console import never_fail
 from lnbench.errors import LnbenchError, show_deprecations
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     name="lnbench",
@@ -40,6 +40,8 @@ def _common(
 def main() -> None:
     """Entry point: errors are one line on stderr and exit code 2."""
     show_deprecations()
+    never_fail()
+    interruption.begin()
     try:
         # Typer would frame usage errors, over several lines; this way it raises them.
         code = app(standalone_mode=False)
@@ -47,13 +49,14 @@ def main() -> None:
         # Typer makes one of Ctrl-C, in some releases, and of the end of a file that is cut off.
         if isinstance(stop.__cause__, Exception):
             _fail(stop.__cause__)
-        code = _INTERRUPTED
+        code = interruption.CTRL_C
     except KeyboardInterrupt:
-        code = _INTERRUPTED
+        code = interruption.CTRL_C
     except Exception as error:
         _fail(error)
-    if code == _INTERRUPTED:
-        _say("interrupted")
+    if code == interruption.CTRL_C:
+        code = interruption.exit_code()
+        _say(interruption.words())
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -112,8 +112,23 @@ def tell_text(corpus: str, format_: str = "terminal", *, statistics: str | None 
     say(text_read(corpus, statistics), format_)
 
 
-def chosen_languages(corpus: str, languages: Sequence[str]) -> list[str]:
-    """Return the languages asked for, or all that the corpus has."""
+def chosen_languages(corpus: str, languages: Sequence[str], **options: Any) -> list[str]:
+    """Return the languages asked for, or all that the corpus has; the beginning of each one's text is looked at.
+
+    Args:
+        corpus: Corpus pattern.
+        languages: Those asked for; all if empty.
+        options: How the text is read, see :class:`lnbench.corpora.corpus.Corpus`.
+    """
+    from lnbench.corpora.corpus import Corpus
+
+    chosen = _languages_of(corpus, languages)
+    for language in chosen:
+        Corpus(corpus, language, **options).check()
+    return chosen
+
+
+def _languages_of(corpus: str, languages: Sequence[str]) -> list[str]:
     from lnbench.corpora.patterns import choose_languages
 
     if corpus == demo.CORPUS and not languages:

@@ -125,6 +125,7 @@ def _tokenised(
     if isinstance(texts, Corpus):
         texts.report = report
     documents = texts.documents() if isinstance(texts, Corpus) else screened(texts)
+    language, most = (texts.language, texts.max_foreign) if isinstance(texts, Corpus) else ("", None)
     number = -1
     for call in _calls(_pieces(documents, characters, whole)):
         used = [piece.text for piece in call if piece.text]
@@ -133,7 +134,8 @@ def _tokenised(
         for document, text, first in call:
             number += first
             if first and number % shard[1] == shard[0]:
-                report.count(document)
+                report.count(document, language)
+                report.check(language, most, complete=False)
             yield first, next(encoded) if text else []
 
 

@@ -11,7 +11,10 @@ from lnbench.corpora.readers import READERS
 from lnbench.errors import LnbenchError
 
 _PLACE = "{lang}"
+_KINDS = ".jsonl .ndjson .json .txt .csv .tsv, each also with .gz .zst .bz2 .xz; .parquet"
 _LANGUAGE = r"[A-Za-z0-9_\-]+"
+_CLONE = re.compile(r"(?P<repo>(?:[~./]|[^:/]+/[^:/]+/)[^:]*):(?P<config>[^/\\\\@:]+)")
+"""A folder on this machine that holds a dataset as the hub does."""
 _HUB = re.compile(r"(?P<repo>[\w.{}\-]+(/[\w.{}\-]+)?):(?P<config>[^/\\@]+)(@(?P<revision>[\w./\-]+))?")
 
 
@@ -26,10 +29,12 @@ def expand(pattern: str) -> str:
     if Path(pattern).expanduser().is_dir():
         patterns = {suffix: f"{pattern.rstrip('/')}/{_PLACE}{suffix}" for suffix in READERS}
         kinds = [suffix for suffix, inside in patterns.items() if _matching(inside)]
+        if not kinds and _matching(folders := f"{pattern.rstrip('/')}/{_PLACE}"):
+            return folders
         if len(kinds) != 1:
             raise LnbenchError(
-                f"the corpus folder {pattern} should hold files {{lang}}{' or {lang}'.join(READERS)} of one kind; it "
-                f"has {', '.join(kinds) or 'no files'}"
+                f"the corpus folder {pattern} should hold files {{lang}}.jsonl.gz (or of one other kind: {_KINDS}), or "
+                f"a folder of them per language; it has {', '.join(kinds) or 'no such files'}"
             )
         return patterns[kinds[0]]
     return pattern.replace("*", _PLACE)
@@ -44,7 +49,7 @@ def languages_of(pattern: str) -> list[str]:
     pattern = expand(pattern)
     if is_hub(pattern):
         raise LnbenchError(f"the languages of the hub dataset {pattern} cannot be listed: name them with languages=")
-    suffix_of(pattern)
+    _check_kind(pattern)
     if _PLACE not in pattern:
         raise LnbenchError(f"the corpus {pattern} has no {{lang}} in it: name its language with languages=")
     languages = _matching(pattern)
@@ -68,60 +73,105 @@ def choose_languages(pattern: str, languages: Sequence[str] | None = None) -> li
         )
     for language in languages:
         if not is_hub(pattern):
-            file_of(pattern, language)
+            files_of(pattern, language)
     return list(languages)
 
 
 def is_hub(pattern: str) -> bool:
-    """Return whether an expanded pattern names a dataset of the Hugging Face hub."""
-    return not pattern.endswith(tuple(READERS)) and _HUB.fullmatch(pattern) is not None
+    """Return whether an expanded pattern names a dataset of the Hugging Face hub, or a clone of one."""
+    return not pattern.endswith(tuple(READERS)) and bool(_HUB.fullmatch(pattern) or _CLONE.fullmatch(pattern))
 
 
 def hub_parts(pattern: str, language: str) -> tuple[str, str, str | None]:
     """Return repository, configuration and, where one is pinned, revision of a hub pattern."""
-    match = _HUB.fullmatch(pattern.replace(_PLACE, language))
-    if match is None:
+    named = pattern.replace(_PLACE, language)
+    if not re.fullmatch(_LANGUAGE, language) or not (match := _HUB.fullmatch(named) or _CLONE.fullmatch(named)):
         raise LnbenchError(f"{language!r} is not the name of a language: letters, digits, - and _ only")
-    return match["repo"], match["config"], match["revision"]
+    return match["repo"], match["config"], match.groupdict().get("revision")
 
 
-def file_of(pattern: str, language: str) -> Path:
-    """Return the file of ``language``.
+def files_of(pattern: str, language: str) -> list[Path]:
+    """Return the files of ``language``: one, the shards that ``*`` names, or those of a folder, in order.
+
+    Of a folder with files named by splits, those of the split ``train`` are read, as from the hub.
 
     Raises:
-        LnbenchError: there is none, or the pattern is of an unknown kind.
+        LnbenchError: there is none, they are of several kinds, or the pattern is of an unknown kind.
     """
-    suffix_of(pattern)
+    _check_kind(pattern)
     if not re.fullmatch(_LANGUAGE, language):
         raise LnbenchError(f"{language!r} is not the name of a language: letters, digits, - and _ only")
     path = Path(pattern.replace(_PLACE, language)).expanduser()
     if path.is_file():
-        return path
+        return [path]
+    if path.is_dir() and not path.name.endswith(tuple(READERS)):
+        return _files_in(path)
+    matches = map(Path, glob.glob(_escaped(str(path))))  # noqa: PTH207 (a pattern may be absolute)
+    if files := sorted(match for match in matches if match.is_file()):
+        return files
     if _PLACE not in pattern:
         raise LnbenchError(f"no such corpus file: {pattern}")
     languages = ", ".join(_matching(pattern)) or "none"
     raise LnbenchError(f"the corpus {pattern} has no file for {language}; it has: {languages}")
 
 
-def suffix_of(pattern: str) -> str:
-    """Return the suffix that says how the pattern's files are read.
+def _files_in(folder: Path) -> list[Path]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name.endswith(tuple(READERS))]
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    files = [path for path in files if path.name.startswith("train")] or files
+    kinds = sorted({suffix_of(path.name) for path in files})
+    if len(kinds) != 1:
+        raise LnbenchError(
+            f"the corpus folder {folder} should hold files of one kind ({_KINDS}); it has "
+            f"{', '.join(kinds) or 'none'}: name them as in {folder}/*.parquet"
+        )
+    return files
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix that says how a file is read.
 
     Raises:
         LnbenchError: there is no reader for it.
     """
     for suffix in sorted(READERS, key=len, reverse=True):
-        if pattern.endswith(suffix):
+        if name.endswith(suffix):
             return suffix
     raise LnbenchError(
-        f"the corpus {pattern} is neither a file of a known kind ({' '.join(READERS)}) nor a hub dataset "
+        f"the corpus {name} is neither a file of a known kind ({_KINDS}), a folder, nor a hub dataset "
         "(repository:configuration)"
     )
 
 
+def _check_kind(pattern: str) -> None:
+    """Refuse a pattern that names neither files of a known kind nor folders."""
+    if not _matching_folders(pattern):
+        suffix_of(pattern)
+
+
+def _matching_folders(pattern: str) -> bool:
+    named = _escaped(str(Path(pattern).expanduser()).replace(_PLACE, "*"))
+    return any(Path(path).is_dir() for path in glob.iglob(named))  # noqa: PTH207 (a pattern may be absolute)
+
+
+def _escaped(path: str) -> str:
+    """Return a path whose ``*`` alone are wildcards."""
+    return glob.escape(path).replace("[*]", "*")
+
+
 def _matching(pattern: str) -> list[str]:
-    """Return the languages for which a file exists, sorted."""
+    """Return the languages for which a file, or a folder of shards, exists, sorted."""
     first, *others = str(Path(pattern).expanduser()).split(_PLACE)
-    middle = [re.escape(others[0]), *("(?P=lang)" + re.escape(part) for part in others[1:])]
-    expression = re.compile(f"{re.escape(first)}(?P<lang>{_LANGUAGE}){''.join(middle)}")
-    paths = glob.glob("*".join(map(glob.escape, [first, *others])))  # noqa: PTH207 (a pattern may be absolute)
-    return sorted(match["lang"] for path in paths if (match := expression.fullmatch(path)) and Path(path).is_file())
+    start, *rest = (re.escape(part).replace(r"\*", "[^/]*") for part in (first, *others))
+    expression = re.compile(f"{start}(?P<lang>{_LANGUAGE}){'(?P=lang)'.join(rest)}")
+    paths = glob.glob("*".join(map(_escaped, [first, *others])))  # noqa: PTH207 (a pattern may be absolute)
+    matches = {match["lang"] for path in paths if (match := expression.fullmatch(path)) and _holds_text(Path(path))}
+    return sorted(matches)
+
+
+def _holds_text(path: Path) -> bool:
+    """Return whether a path is a file, or a folder of corpus files where no suffix is named."""
+    if path.is_file():
+        return True
+    named = path.name.endswith(tuple(READERS))
+    return not named and path.is_dir() and any(inside.name.endswith(tuple(READERS)) for inside in path.rglob("*"))

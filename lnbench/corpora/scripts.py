@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -76,6 +77,24 @@ def mostly_other(text: str, scripts: tuple[str, ...]) -> bool:
     points = np.frombuffer(text[:SAMPLE].encode("utf-32-le", "surrogatepass"), dtype="<u4")
     _, other, expected = np.bincount(_kinds(scripts)[points], minlength=3).tolist()
     return bool(other > expected)
+
+
+def main_script(text: str) -> str | None:
+    """Return the script of most of a text's letters, of those known here; None where it has no such letter."""
+    counts: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        if script := _script_of(character):
+            counts[script] += count
+    return counts.most_common(1)[0][0] if counts else None
+
+
+@cache
+def _script_of(character: str) -> str | None:
+    import regex
+
+    if not character.isalpha():
+        return None
+    return next((script for script in _SCRIPTS if regex.match(rf"\p{{Script={script}}}", character)), None)
 
 
 @cache

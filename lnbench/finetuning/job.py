@@ -48,7 +48,7 @@ QUANTIZATIONS: dict[str, dict[str, Any]] = {
     },
 }
 """Choices of ``quantize``, and the model arguments that each sets."""
-_ADDED = ("corpus_tokens", "corpus_length", "site")
+_ADDED = ("corpus_tokens", "corpus_length", "site", "text_column", "on_bad_line", "max_foreign")
 """Fields that a request names only where they are not at their default, as they came after the others."""
 
 

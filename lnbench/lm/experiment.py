@@ -68,7 +68,8 @@ class Experiment(NeuronSource, Positions):
         if self.statistics is not None:
             store.languages(Path(self.statistics))
         elif self.changes_model and self.neurons is None:
-            choose_languages(self.corpus, self.languages or None)
+            for language in choose_languages(self.corpus, self.languages or None):
+                open_corpus(self.corpus, language, **self.reading_options).check()
 
     @property
     def changes_model(self) -> bool:
@@ -86,6 +87,7 @@ class Experiment(NeuronSource, Positions):
         needs = needs_of(self.selector) if self.neurons is None else Needs()
         return Reading(
             corpus=self.corpus,
+            **self.reading_options,
             tokens=self.corpus_tokens,
             length=self.corpus_length,
             batch_levels=needs.batch_levels,
@@ -198,7 +200,7 @@ class Artifacts:
         if experiment.neurons is None or experiment.statistics is not None:
             return True
         try:
-            open_corpus(experiment.corpus, language)
+            open_corpus(experiment.corpus, language, **experiment.reading_options)
         except LnbenchError as error:
             log.warning("%s; so the range of %r neurons is not known", error, language)
             return False

@@ -15,6 +15,7 @@ from lnbench.choices import plan
 from lnbench.errors import LnbenchError
 from lnbench.files import versions
 from lnbench.host import get_host
+from lnbench.interruption import reached
 from lnbench.model.architectures import POST, site_choice
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
@@ -201,6 +202,7 @@ def _run(
             if not math.isnan(applied.outside_range):
                 passes.outside[done] = applied.outside_range
             passes.save()
+            reached(f"{len(passes.nats)} passes over texts")
 
 
 def _shared(neurons: NeuronSet, languages: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -81,6 +81,7 @@ def run(
                 length=request.length,
                 mode=request.mode,
                 statistics=source,
+                options=request.reading_options,
             )
             for language in request.read or request.languages or neurons.languages
         }

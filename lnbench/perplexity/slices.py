@@ -84,7 +84,7 @@ class HeldOut(Corpus):
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents, in this order."""
-        if self.path is None:
+        if self.files is None:
             yield from islice(super().documents(), self.passed_over, None)
             return
         held: deque[Document] = deque()
@@ -111,6 +111,7 @@ def cut(
     length: int = 256,
     mode: str = "pack",
     statistics: Mapping[str, Statistics] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Slice:
     """Cut one language's slice.
 
@@ -126,12 +127,13 @@ def cut(
         mode: ``pack`` or ``truncate``, see :func:`lnbench.blocks`.
         statistics: All Statistics that neurons and new values come from, by language, whose text is to be left out;
             None if they are not known.
+        options: How the corpus is read: ``text_column``, ``on_bad_line``, ``max_foreign``.
 
     Raises:
         LnbenchError: the corpus has no text of the language, or too little for one block.
     """
     enough, longest = tokens * _CHARACTERS_PER_TOKEN, length * _CHARACTERS_PER_TOKEN
-    held = HeldOut(corpus, language, enough=enough, longest=longest)
+    held = HeldOut(corpus, language, enough=enough, longest=longest, **dict(options or {}))
     provenance = statistics[language].provenance if statistics and language in statistics else None
     if provenance and provenance.get("corpus_source") == held.source:
         held = replace(held, **{name: provenance[name] for name in _ORDER if name in provenance})
@@ -141,6 +143,7 @@ def cut(
     batches = blocks(held, tokenizer, length, tokens=tokens, mode=mode)
     # The budget can end on the mark after a document.
     rows = [row for batch in batches for row in _without_padding(batch) if (row[1:] != mark).any()]
+    held.report.check(language, held.max_foreign)
     counted = [row[1:] != mark for row in rows]
     size = byte_lengths(tokenizer, set(torch.cat(rows).tolist()))
     sizes = [sum(size[token] for token in row[1:][text].tolist()) for row, text in zip(rows, counted, strict=True)]

@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 
 from lnbench import demo
-from lnbench.corpora.patterns import expand, file_of, is_hub
+from lnbench.corpora.patterns import expand, files_of, is_hub
 from lnbench.data_folder import DATA_VARIABLE, default_corpus
 from lnbench.errors import LnbenchError
 from lnbench.perplexity.slices import HeldOut
@@ -51,7 +51,7 @@ def corpus_of(language: str, lnbench_data: str | None = None) -> str:
     if corpus == demo.CORPUS:
         return corpus if language in demo.LANGUAGES else _HUB
     try:
-        file_of(expand(corpus), language)
+        files_of(expand(corpus), language)
     except LnbenchError as error:
         file = corpus.replace("{lang}", language)
         raise LnbenchError(f"no file {file}: {error}; put it there, or unset {DATA_VARIABLE}") from error

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lnbench.corpora.corpus import Corpus
+from lnbench.corpora.documents import TextReport
 from lnbench.corpora.packing import blocks
 from lnbench.corpora.prefetch import prefetch
 from lnbench.data_folder import name_of_text
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
+from lnbench.interruption import reached
 from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
 from lnbench.model.locate import locate
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 Shard = tuple[int, int]
 WHOLE: Shard = (0, 1)
 _PUBLISHED_SIZE = 8
+_FOREIGN = 0.1
+"""Share of lines in another language or script above which there is a warning."""
 _COST = 50
 """Progress is kept no more often than after so many times as long as keeping it takes: for 2 % of the time."""
 
@@ -51,8 +55,8 @@ class Reading(TextSource):
 
     def open(self, language: str) -> Corpus:
         """Open the documents of one language."""
-        chosen = {"dedup": self.dedup, "drop_wrong_script": self.drop_wrong_script}
-        return Corpus(self.corpus, language, seed=self.seed, **chosen)
+        chosen: dict[str, Any] = {"dedup": self.dedup, "drop_wrong_script": self.drop_wrong_script}
+        return Corpus(self.corpus, language, seed=self.seed, **chosen | self.reading_options)
 
     def blocks(self, corpus: Corpus, tokenizer: Any, batch_size: int, **options: Any) -> Iterator[Block]:
         """Yield its batches, made ahead of their use."""
@@ -117,7 +121,8 @@ def finished(counts: Accumulator, *, site: str, activations: Sequence[Activation
     about = counts.about
     # Counts of an earlier lnbench say nothing of a check.
     checked = {SELF_CHECK: about[SELF_CHECK]} if SELF_CHECK in about else {}
-    provenance = {**about["provenance"], **checked, "request": about["request"], "text": about["text"]}
+    of_text = {"text": about["text"], "text_shares": TextReport(**about["text"]).shares()}
+    provenance = {**about["provenance"], **checked, "request": about["request"], **of_text}
     return statistics_of(counts, activations, about["language"], site=site, provenance=provenance)
 
 
@@ -207,6 +212,16 @@ def _start_of_text(sites: Sites, tokenizer: Any, language: str, reading: Reading
     return counts
 
 
+def _kept_on_error(batches: Iterator[Block], counts: Accumulator, state: Path | None) -> Iterator[Block]:
+    """Yield the batches; where the text cannot be read on, keep what was counted, so that the same call continues."""
+    try:
+        yield from batches
+    except LnbenchError:
+        if state is not None and counts.about["rows"]:
+            counts.save(state)
+        raise
+
+
 def _count(
     sites: Sites,
     tokenizer: Any,
@@ -231,20 +246,26 @@ def _count(
     batches = reading.blocks(
         corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"], on_skip=show_skipped
     )
+    kept = counts.tokens
     due = time.monotonic() + save_every
     with observing(sites, counts, language, skip=reading.skip) as read, bar:
-        for block in batches:
+        for block in _kept_on_error(batches, counts, state):
             bar.set_postfix_str("", refresh=False)
             bar.update(read(block))
             if documents and corpus.report.documents:
                 # How much there is to read is not known before it is tokenised, but what share of it has been read.
                 bar.total = max(bar.n, round(bar.n * documents / (corpus.report.documents * shard[1])))
             about["rows"] += len(block if isinstance(block, Tensor) else block[0])
+            reached(f"{counts.tokens:,} tokens of {language}, {kept:,} of them kept")
             if state is not None and time.monotonic() >= due:
                 started = time.monotonic()
                 counts.check(language)
                 counts.save(state)
+                kept = counts.tokens
                 due = time.monotonic() + max(save_every, _COST * (time.monotonic() - started))
+    corpus.report.check(language, reading.max_foreign)
+    if corpus.report.foreign > _FOREIGN * corpus.report.lines:
+        log.warning("%s", corpus.report.sentence(language))
     about["text"] = asdict(corpus.report)
     about["done"] = True
     if state is not None and shard != list(WHOLE):

@@ -22,6 +22,7 @@ from torch import nn
 
 from lnbench.corpora.documents import TextReport
 from lnbench.errors import LnbenchError
+from lnbench.interruption import reached
 from lnbench.locks import exclusive_lock
 from lnbench.model.architectures import POST
 from lnbench.model.describe import describe_model
@@ -179,6 +180,7 @@ def _save(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> N
     path = statistics.save(folder)
     bound = max(float(values.rank_error.max()) for values in statistics.sites.values())
     text = TextReport(**statistics.provenance["text"]).sentence(statistics.language)
+    reached(f"{statistics.language}, which is finished")
     say(f"{text}; {statistics.tokens:,} tokens, quantiles within {bound:.4f} in rank → {path}")
 
 

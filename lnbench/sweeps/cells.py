@@ -257,5 +257,5 @@ def _read(spec: Sweep, compared: list[str]) -> Any:
     """Return what the Statistics are made from."""
     if spec.statistics is not None:
         return [store.content_of(spec.statistics), sorted(compared)]
-    texts = [(language, text_fingerprint(spec.corpus, language)) for language in sorted(compared)]
+    texts = [(language, text_fingerprint(spec.corpus, language, spec.text_column)) for language in sorted(compared)]
     return [texts, spec.corpus_tokens, spec.corpus_length]

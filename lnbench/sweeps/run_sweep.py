@@ -12,6 +12,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from lnbench.errors import LnbenchError, one_line_error
+from lnbench.interruption import reached
 from lnbench.locks import exclusive_lock
 from lnbench.statistics.corpus_statistics import WHOLE
 from lnbench.sweeps import records
@@ -91,6 +92,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
                 failed |= {line.cell: f"{cell.slug}: {line.error}" for line in lines if line.failed}
                 bar.set_postfix_str(_result(cell, lines), refresh=False)
                 bar.update()
+                reached(f"{bar.n} of {len(cells)} cells")
     return Outcome(len(cells), len(todo), failed)
 
 

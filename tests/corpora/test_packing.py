@@ -185,7 +185,8 @@ def test_a_budget_ends_the_report_with_its_last_document(tmp_path):
     corpus = open_corpus(f"{tmp_path}/{{lang}}.txt", "hi", shuffle=False)
     (batch,) = blocks(corpus, TOKENIZERS[True, False], length=5, tokens=4)
     assert batch.tolist() == [[BOS, 3, 4, 5, 6]]
-    assert corpus.report == TextReport(documents=3, empty=1, wrong_script=2, used=2, characters=10)
+    lines = {"lines": 2, "foreign": 2, "scripts": {"Latin": 2}, "languages": {"und": 2}}
+    assert corpus.report == TextReport(documents=3, empty=1, wrong_script=2, used=2, characters=10, **lines)
 
 
 def test_documents_of_any_length_are_tokenised_in_pieces():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections import Counter
 from dataclasses import asdict
 
 import pytest
@@ -17,7 +18,7 @@ from lnbench.corpora.documents import TextReport, text_hash
 from lnbench.corpora.scripts import SAMPLE, mostly_other, scripts_of
 from lnbench.demo import CORPUS, LANGUAGES
 from tests.support.corpora import as_jsonl
-from tests.support.messages import refused
+from tests.support.messages import lacks, refused
 
 OF = {
     "hi": "नमस्ते दुनिया, यह 2024 है।",
@@ -113,15 +114,32 @@ def test_everything_is_counted_and_dropped_where_that_is_asked(tmp_path):
     texts = ["नमस्ते दुनिया", "", "hello", " नमस्ते  दुनिया\n", "नमस्ते", "\t", "hello", "नमस्ते"]
     kept, report = screened(tmp_path, texts)
     assert kept == [text for text in texts if text.strip()]
-    assert report == TextReport(documents=8, empty=2, wrong_script=2, used=6, characters=sum(map(len, kept)))
-    assert report.sentence("hi") == "hi: 8 documents; 2 empty; 0 duplicates dropped; 2 not in Devanagari"
+    lines = {"lines": 6, "foreign": 2, "scripts": {"Devanagari": 4, "Latin": 2}, "languages": {"und": 6}}
+    characters = sum(map(len, kept))
+    assert report == TextReport(documents=8, empty=2, wrong_script=2, used=6, characters=characters, **lines)
+    assert report.sentence("hi").startswith("hi: 8 documents; 2 empty; 0 duplicates dropped; 2 not in Devanagari; of 6")
+    assert not lacks(report.sentence("hi"), "6 lines", "33.3%", "66.7% Devanagari")
 
     kept, report = screened(tmp_path, texts, dedup=True, drop_wrong_script=True)
     assert kept == ["नमस्ते दुनिया", "नमस्ते"]
-    assert report == TextReport(documents=8, empty=2, duplicates=3, wrong_script=1, used=2, characters=19)
-    assert report.sentence("hi") == "hi: 8 documents; 2 empty; 3 duplicates dropped; 1 not in Devanagari, dropped"
+    assert report == TextReport(
+        documents=8,
+        empty=2,
+        duplicates=3,
+        wrong_script=1,
+        used=2,
+        characters=19,
+        lines=2,
+        scripts={"Devanagari": 2},
+        languages={"und": 2},
+    )
+    assert "3 duplicates dropped; 1 not in Devanagari, dropped;" in report.sentence("hi")
 
-    assert screened(tmp_path, texts, "tlh")[1].sentence("tlh") == "tlh: 8 documents; 2 empty; 0 duplicates dropped"
+    assert (
+        screened(tmp_path, texts, "tlh")[1]
+        .sentence("tlh")
+        .startswith("tlh: 8 documents; 2 empty; 0 duplicates dropped; of 6 lines 0.0% not in tlh")
+    )
     assert TextReport().sentence("ja").endswith("0 not in Han, Hiragana or Katakana")
 
 
@@ -138,13 +156,19 @@ def test_a_corpus_of_another_script_says_so(tmp_path):
         screened(tmp_path, ["hello", ""], drop_wrong_script=True)
 
 
-COUNTS = st.builds(TextReport, *[st.integers(0, 10**12)] * 6)
+COUNTS = st.builds(
+    TextReport,
+    *[st.integers(0, 10**12)] * 9,
+    *[st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(1, 10**12))] * 2,
+)
 
 
 @given(first=COUNTS, second=COUNTS)
 def test_reports_add_up_and_are_plain_json(first, second):
     total = first + second
-    assert all(getattr(total, name) == getattr(first, name) + getattr(second, name) for name in asdict(first))
+    for name, value in asdict(first).items():
+        other = getattr(second, name)
+        assert getattr(total, name) == (Counter(value) + Counter(other) if isinstance(value, dict) else value + other)
     assert first + TextReport() == first == sum([first], TextReport())
     assert TextReport(**json.loads(json.dumps(asdict(first)))) == first
 

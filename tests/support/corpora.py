@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
+import io
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
+import zstandard
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -28,13 +34,35 @@ def as_lines(texts: list[str]) -> bytes:
     return "".join(text + "\r\n" for text in texts).encode("utf-8-sig")
 
 
-WRITERS = {
-    ".jsonl": lambda path, texts: path.write_bytes(as_jsonl(texts)),
-    ".jsonl.gz": lambda path, texts: path.write_bytes(gzip.compress(as_jsonl(texts))),
-    ".txt": lambda path, texts: path.write_bytes(as_lines(texts)),
-    ".txt.gz": lambda path, texts: path.write_bytes(gzip.compress(as_lines(texts))),
-    ".parquet": write_parquet,
+def as_table(texts: list[str], delimiter: str) -> bytes:
+    table = io.StringIO()
+    csv.writer(table, delimiter=delimiter).writerows([("id", "text"), *enumerate(texts)])
+    return table.getvalue().encode()
+
+
+CONTENTS = {
+    ".jsonl": as_jsonl,
+    ".ndjson": as_jsonl,
+    ".json": as_jsonl,
+    ".txt": as_lines,
+    ".csv": lambda texts: as_table(texts, ","),
+    ".tsv": lambda texts: as_table(texts, "\t"),
 }
+COMPRESSIONS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: zstandard.ZstdCompressor().compress(content),
+}
+
+
+def _writer(kind: str, compression: str) -> Callable[[Path, list[str]], object]:
+    return lambda path, texts: path.write_bytes(COMPRESSIONS[compression](CONTENTS[kind](texts)))
+
+
+WRITERS = {kind + compression: _writer(kind, compression) for kind in CONTENTS for compression in COMPRESSIONS}
+WRITERS[".parquet"] = write_parquet
 
 
 def make_tokenizer(bos: bool = True, eos: bool = True) -> PreTrainedTokenizerFast:

@@ -9,9 +9,8 @@ import typer
 from pydantic import Field
 
 from lnbench.cli.options import Format, Given, chosen_languages, say, show, takes
-from lnbench.data_folder import default_corpus
 from lnbench.model.architectures import POST
-from lnbench.settings import AllLanguages, Corpus, Length, ModelArgs, OutFolder, ReadSite, Seed
+from lnbench.settings import AllLanguages, CorpusSource, Length, ModelArgs, OutFolder, ReadSite, Seed
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
@@ -53,21 +52,25 @@ def overlap(
 @app.command("import")
 def import_neurons(
     file: Annotated[Path, typer.Argument(help="Published *.neuron.pth file.")],
-    languages: Annotated[str, typer.Option(help="Its languages in order, as en+zh+fr+es+vi+id+ja.")],
     model: Annotated[str, typer.Option("--model", help="The model it belongs to.")],
     width: Annotated[int, typer.Option(help="Neurons per layer of that model, e.g. 11008 for LLaMA-2-7B.", min=1)],
     out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
+    languages: Annotated[
+        str | None,
+        typer.Option(help="Its languages in order, as en+zh+fr+es+vi+id+ja; not needed where the file names them."),
+    ] = None,
 ) -> None:
-    """Convert a published neuron file to a NeuronSet.
+    """Convert a published neuron file, .pth, .pt or .json, to a NeuronSet.
 
-    The file is read as data; code in it is refused. It holds neither languages nor the model, so they are named.
+    The file is read as data; code in it is refused. It does not say which model it belongs to, and often not which
+    languages it has, so these are named. Lists and dictionaries by language and layer are read, of indices or of masks.
 
     Example: lnbench neurons import LLaMA-2-7B.neuron.pth --languages en+zh+fr+es+vi+id+ja
     --model meta-llama/Llama-2-7b-hf --width 11008 --out published.json
     """
     from lnbench.neurons import NeuronSet
 
-    neurons = NeuronSet.import_pth(file, languages.split("+"), model=model, width=width)
+    neurons = NeuronSet.import_pth(file, languages.split("+") if languages else None, model=model, width=width)
     neurons.save(out)
     typer.echo(f"{', '.join(f'{language} {neurons.count(language):,}' for language in neurons.languages)} → {out}")
 
@@ -87,12 +90,11 @@ def export(
     typer.echo(f"written to {out}")
 
 
-class StabilitySettings(ModelArgs):
+class StabilitySettings(ModelArgs, CorpusSource):
     """What ``lnbench neurons stability`` takes."""
 
     selectors: list[str] = Field(description="name or name:key=value, e.g. lape:top_fraction=0.02")
     out: OutFolder = Field(description="folder for the counts, stability.json and the figure")
-    corpus: Corpus = Field(default_factory=default_corpus)
     languages: AllLanguages = ()
     tokens: str | None = Field(
         default=None,
@@ -121,7 +123,7 @@ def stability(given: Given, format_: Format = "terminal") -> None:
     tell_text(settings.corpus, format_)
     for selector in settings.selectors:  # before minutes are spent on loading
         get_host().resolve("selector", selector)
-    chosen = chosen_languages(settings.corpus, settings.languages)
+    chosen = chosen_languages(settings.corpus, settings.languages, **settings.reading_options)
     budgets = parse_tokens(settings.tokens, chosen)
 
     from lnbench.analysis.stability import FILE, MODE, measure_stability
@@ -133,7 +135,12 @@ def stability(given: Given, format_: Format = "terminal") -> None:
 
     readings = {
         language: Reading(
-            corpus=settings.corpus, tokens=budgets[language], length=settings.length, mode=MODE, seed=settings.seed
+            corpus=settings.corpus,
+            **settings.reading_options,
+            tokens=budgets[language],
+            length=settings.length,
+            mode=MODE,
+            seed=settings.seed,
         )
         for language in chosen
     }

@@ -61,7 +61,8 @@ def collect(context: typer.Context, given: Given) -> None:
     from lnbench.corpora.budgets import parse_shard, parse_tokens
 
     tell_text(settings.corpus)
-    chosen = chosen_languages(settings.corpus, settings.languages)  # before minutes are spent on loading
+    # Before minutes are spent on loading.
+    chosen = chosen_languages(settings.corpus, settings.languages, **settings.reading_options)
     budgets = parse_tokens(settings.tokens, chosen)
     part = parse_shard(settings.shard) if settings.shard is not None else (0, 1)
 
