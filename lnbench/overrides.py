@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, plugin_call, unknown
 from lnbench.model.architectures import POST
+from lnbench.model.forward_passes import NOT_CALLED, GenerationWatch, Positions, eager
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
 from lnbench.override_values import LayerOverride, Override
@@ -21,7 +23,7 @@ from lnbench.override_values import LayerOverride, Override
 if TYPE_CHECKING:
     from lnbench.statistics import Statistics
 
-Positions = Literal["all", "prompt", "generated"]
+__all__ = ["Applied", "Positions", "apply"]
 
 
 @dataclass
@@ -33,14 +35,22 @@ class Applied:
     layers: int
     """Layers with a changed neuron."""
     tokens: int = 0
-    """Real tokens at which they were changed; padding is not counted."""
+    """Real tokens at which they were changed; padding, and rows that ``generate`` has finished, are not counted."""
+    values: int = 0
+    """Values written where the range observed at their site is known."""
     real: Tensor | None = None
     """``BoolTensor[batch, length]`` of the tokens to change in the next forwards; set by callers that pass no
     ``attention_mask``. None: take it from the mask, else every token is real."""
-    _values: int = 0
+    counted: Tensor | None = None
+    """``LongTensor[batch, length]``: how often each position of the next forwards counts in ``tokens``; set by callers
+    that run a text more than once, or for several documents. None: once where it is changed."""
     _outside: dict[torch.device, Tensor | int] = field(default_factory=dict)
     _pass: _Pass | None = None
     _active: bool = True
+    _passes: int = 0
+    """Forward passes with a token to change."""
+    _silent: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """Layer and site → how many of them wrote nothing there."""
 
     @property
     def outside_range(self) -> float:
@@ -48,7 +58,7 @@ class Applied:
 
         NaN until something was written, or where no Statistics were given.
         """
-        return sum(map(float, self._outside.values())) / self._values if self._values else float("nan")
+        return sum(map(float, self._outside.values())) / self.values if self.values else float("nan")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -58,6 +68,18 @@ class Applied:
             yield
         finally:
             self._active = before
+
+    def _check_written(self) -> None:
+        """Raise if a layer was not written to in a pass that had something to change there."""
+        if not self._silent:
+            return
+        (layer, site), passes = self._silent.most_common(1)[0]
+        layers = sorted({layer for layer, _ in self._silent})
+        raise LnbenchError(
+            f"the override did not reach layers {layers}: in {passes} of {self._passes} forward passes nothing called "
+            f"the module at site {site!r} of layer {layer}, so the results are those of a model that was changed in "
+            f"part or not at all; {NOT_CALLED}"
+        )
 
 
 @contextmanager
@@ -73,7 +95,8 @@ def apply(
     """Apply an Override in every forward pass of ``model`` inside the block; arguments as for :func:`lnbench.override`.
 
     Raises:
-        LnbenchError: neurons that the model does not have, Statistics of another model, an unsupported architecture.
+        LnbenchError: neurons that the model does not have, Statistics of another model, an unsupported architecture;
+            and at the end of the block, if a forward pass did not write to every changed layer.
     """
     if positions not in get_args(Positions):
         raise unknown("positions", positions, get_args(Positions))
@@ -94,14 +117,16 @@ def apply(
 
     with ExitStack() as stack:
         if written:
-            _Watch(applied, positions, change).attach(sites, stack)
-        for number, ((layer, where), parts) in enumerate(written.items()):
+            stack.enter_context(eager())
+            _Watch(applied, positions, change, tuple(written)).attach(sites, stack)
+        for (layer, where), parts in written.items():
             ranges = statistics.at(where) if statistics is not None else None
             indices = torch.cat([part.indices.cpu().long() for part in parts])
             bounds = (ranges.min[layer][indices], ranges.max[layer][indices]) if ranges else None
-            writer = _Writer(parts, indices, bounds, applied, change, counts_tokens=number == 0)
+            writer = _Writer((layer, where), parts, indices, bounds, applied, change)
             stack.callback(sites.tap(where, layer, writer.write).remove)
         yield applied
+        applied._check_written()
 
 
 def _naming(change: Override) -> AbstractContextManager[None]:
@@ -121,14 +146,18 @@ class _Pass:
     depth: int
     mask: Tensor | None
     """``BoolTensor[batch, length]``, or None: all of them."""
-    tokens: int | None
+    tokens: int
     """How many ``mask`` holds."""
+    counted: int
+    """How many of them count."""
     running: bool = True
+    written: set[tuple[int, str]] = field(default_factory=set)
+    """Layer and site of those that were written to."""
 
 
 @dataclass
 class _Watch:
-    """The hooks that work out which tokens of a coming forward pass are to be changed.
+    """The hooks that work out which tokens of a coming forward pass are to be changed, and see that they were.
 
     Callers may run the causal LM, or its body alone, so the arguments are read at whichever module is entered first.
     """
@@ -136,12 +165,16 @@ class _Watch:
     applied: Applied
     positions: Positions
     change: Override
+    places: tuple[tuple[int, str], ...]
+    """Layer and site of everything that is to be written in each pass."""
+    generation: GenerationWatch = field(default_factory=GenerationWatch)
     _body: int = 0
     """The depth of the module whose output is the blocks' result."""
 
     def attach(self, sites: Sites, stack: ExitStack) -> None:
         self._body = len(sites.parents) - 1
         for depth, module in enumerate(sites.parents):
+            self.generation.attach(module, stack)
             stack.callback(
                 module.register_forward_pre_hook(partial(self._enter, depth), with_kwargs=True, prepend=True).remove
             )
@@ -157,11 +190,19 @@ class _Watch:
 
     def _leave(self, depth: int, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         current = self.applied._pass
-        if depth == self._body and self.applied._active and current is not None and current.running:
-            self._check_finite(output, current.mask)
+        if current is None or not current.running or not self.applied._active:
+            return
         # The mask stays: gradient checkpointing runs blocks again after the pass, and they must be changed alike.
-        if current is not None and current.depth == depth:
-            current.running = False
+        current.running = current.depth != depth
+        if depth == self._body:
+            self._check_finite(output, current.mask)
+        # Without an output, the pass has failed.
+        if current.running or output is None or current.tokens == 0:
+            return
+        self.applied._passes += 1
+        self.applied._silent.update(place for place in self.places if place not in current.written)
+        if current.written:
+            self.applied.tokens += current.counted
 
     def _check_finite(self, output: Any, mask: Tensor | None) -> None:
         """Raise where the changed tokens' hidden states are not finite, which makes every score "not a number"."""
@@ -176,44 +217,46 @@ class _Watch:
                     "smaller values, or load the model with dtype=bfloat16 or float32"
                 )
 
-    def _chosen(self, arguments: Mapping[str, Any]) -> tuple[Tensor | None, int | None]:
+    def _chosen(self, arguments: Mapping[str, Any]) -> tuple[Tensor | None, int, int]:
         ids = arguments.get("input_ids")
         if ids is None:
             ids = arguments["inputs_embeds"]
         shape = (ids.shape[0], ids.shape[1])
-        mask = self._real(arguments.get("attention_mask"), shape)
-        if self.positions != "all" and self.applied.real is None:
-            past = arguments.get("past_key_values")
-            generating = past is not None and past.get_seq_length() > 0
-            if generating != (self.positions == "generated"):
-                mask = torch.zeros(shape, dtype=torch.bool)
-        if mask is None:
-            return None, None
-        tokens = int(mask.sum())
-        return (None, None) if tokens == mask.numel() else (mask.to(ids.device), tokens)
+        mask, seen = self._mask(arguments, shape)
+        tokens = int(mask.sum()) if mask is not None else shape[0] * shape[1]
+        again = 0 if seen == 0 else int(mask[:, :seen].sum()) if mask is not None else shape[0] * seen
+        counted = self.applied.counted
+        if counted is not None and counted.shape != shape:
+            raise LnbenchError(f"Applied.counted has shape {tuple(counted.shape)}, the forward pass {shape}")
+        mask = mask.to(ids.device) if mask is not None and tokens < mask.numel() else None
+        return mask, tokens, tokens - again if counted is None else int(counted.sum())
 
-    def _real(self, attention_mask: Any, shape: tuple[int, int]) -> Tensor | None:
+    def _mask(self, arguments: Mapping[str, Any], shape: tuple[int, int]) -> tuple[Tensor | None, int]:
+        """Return the tokens to change, and how many first positions of this generation were in an earlier pass."""
         real = self.applied.real
         if real is not None:
             if real.shape != shape:
                 raise LnbenchError(f"Applied.real has shape {tuple(real.shape)}, the forward pass {shape}")
-            return real.bool()
-        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
-            return None
-        # With a cache the mask also covers the past; the tokens of this forward are its last columns.
-        return attention_mask[:, -shape[1] :].bool().expand(shape)
+            return real.bool(), 0
+        real, generated, seen = self.generation.tokens(arguments, shape)
+        if self.positions == "all":
+            return real, seen
+        generated = generated if isinstance(generated, Tensor) else torch.full(shape[1:], generated)
+        meant = generated if self.positions == "generated" else ~generated
+        return meant.expand(shape) if real is None else real & meant.to(real.device), seen
 
 
 @dataclass
 class _Writer:
     """What is written to one layer at one site: one indexed write per forward, with everything prepared once."""
 
+    place: tuple[int, str]
+    """Layer and site."""
     parts: Sequence[LayerOverride]
     indices: Tensor
     bounds: tuple[Tensor, Tensor] | None
     applied: Applied
     change: Override
-    counts_tokens: bool
     _ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor | None]]] = field(default_factory=dict)
     _constant_outside: int = 0
 
@@ -230,11 +273,11 @@ class _Writer:
         if not self.applied._active:
             return None
         current = self.applied._pass
-        mask, tokens = (current.mask, current.tokens) if current is not None else (None, None)
-        if tokens is None:
-            tokens = activation.numel() // activation.shape[-1]
-        if tokens == 0:
-            return activation
+        mask = current.mask if current is not None else None
+        if current is not None:
+            current.written.add(self.place)
+            if current.tokens == 0:
+                return activation
         if mask is not None:
             # Some blocks fold batch and length into one axis before the feed-forward.
             mask = mask.to(activation.device).reshape(*activation.shape[:-1], 1)
@@ -243,7 +286,7 @@ class _Writer:
         with _naming(self.change):
             new = self._new(old, values)
         if current is not None and current.running:
-            self._count(new, tokens, mask)
+            self._count(new, current.tokens, mask)
         if mask is not None:
             assert old is not None
             new = torch.where(mask, new, old)
@@ -279,12 +322,10 @@ class _Writer:
         return self._ready[key]
 
     def _count(self, new: Tensor, tokens: int, mask: Tensor | None) -> None:
-        applied = self.applied
-        if self.counts_tokens:
-            applied.tokens += tokens
         if self.bounds is None:
             return
-        applied._values += tokens * self.indices.numel()
+        applied = self.applied
+        applied.values += tokens * self.indices.numel()
         outside: Tensor | int = self._constant_outside * tokens
         if not self.sets:
             low, high = self.bounds

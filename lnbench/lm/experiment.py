@@ -274,8 +274,8 @@ class OverrideCounts:
         self.neurons, self.layers = applied.neurons, applied.layers
         self.tokens += applied.tokens
         if not math.isnan(applied.outside_range):
-            self.values += applied.tokens * applied.neurons
-            self.outside += applied.outside_range * (applied.tokens * applied.neurons)
+            self.values += applied.values
+            self.outside += applied.outside_range * applied.values
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as they appear in the results."""

@@ -16,6 +16,7 @@ from lnbench.errors import LnbenchError
 from lnbench.host import get_host
 from lnbench.model.architectures import NEURON_SITES, Architecture
 from lnbench.model.banks import Bank, Slice
+from lnbench.model.forward_passes import NOT_CALLED, eager
 from lnbench.model.self_check import HOW_TO_ADD, self_check
 from lnbench.model.sites import Sites, evaluating, input_device, refuse_tensor_parallel, unwrap
 from lnbench.model.structure import Structure, attention_of, experts_in, probe, structure_of
@@ -99,7 +100,7 @@ def _located(model: Any, row: Architecture | None) -> Sites:
         )
     inputs = probe(model)
     inputs["input_ids"] = inputs["input_ids"].to(input_device(model))
-    with evaluating(model), _unpacked(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with evaluating(model), _unpacked(model), torch.no_grad(), eager():
         complete = row is not None and row.activation and row.before and row.after
         try:
             if complete:
@@ -124,7 +125,7 @@ def _located(model: Any, row: Architecture | None) -> Sites:
         if not structure.banks:
             raise LnbenchError(
                 f"no feed-forward was found in this {kind} (model type {model_type!r}): no linear map in its blocks "
-                f"reads a non-linear function of another's output. {HOW_TO_ADD}"
+                f"reads a non-linear function of another's output. If its type has one, {NOT_CALLED}. {HOW_TO_ADD}"
             )
         if max(structure.visits, default=1) > 1:
             raise LnbenchError(f"this {kind} runs its blocks several times per forward pass, which is not supported")

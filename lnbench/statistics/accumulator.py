@@ -14,6 +14,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError
 from lnbench.formats import read_tensors, write_tensors
 from lnbench.model.architectures import NEURON_SITES
+from lnbench.model.forward_passes import NOT_CALLED
 from lnbench.statistics.layer_accumulator import Activation, LayerAccumulator, sample_quantiles
 from lnbench.statistics.measures import Measures, stored, taken_from
 from lnbench.statistics.site_values import SiteValues
@@ -80,8 +81,13 @@ class Accumulator:
         for number, layer in enumerate(self.layers):
             if (seen := layer.tokens if layer else 0) != self.tokens:
                 raise LnbenchError(
-                    f"layer {number} saw {seen} tokens of {self.tokens}: this model does not run every layer's "
-                    "non-linearity once per forward pass, so its neurons cannot be observed"
+                    f"layer {number} saw {seen} tokens of {self.tokens}: "
+                    + (
+                        NOT_CALLED
+                        if seen < self.tokens
+                        else "this model runs its non-linearity more than once per forward pass, so its neurons cannot "
+                        "be observed"
+                    )
                 )
             if numbers and layer is not None and not torch.isfinite(layer.moments.sums).all():
                 raise LnbenchError(

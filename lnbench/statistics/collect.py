@@ -16,6 +16,7 @@ from lnbench.hookspecs import Step
 from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.model.banks import Observer
 from lnbench.model.describe import describe_model
+from lnbench.model.forward_passes import eager
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import Sites, evaluating, input_device, transformer_body
@@ -165,7 +166,7 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
         counts.check(language, numbers=counts.batches % _CHECKED_EVERY == 0)
         return len(counted)
 
-    with evaluating(sites.model), ExitStack() as hooks, torch.inference_mode():
+    with evaluating(sites.model), ExitStack() as hooks, eager(), torch.inference_mode():
         for layer in range(sites.layers):
             hooks.enter_context(sites.observe(layer, hook(layer)))
         yield read

@@ -159,7 +159,7 @@ def test_gradient_checkpointing_recomputes_the_same_change() -> None:
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
     assert once.tokens == twice.tokens == REAL
-    assert once._values == twice._values
+    assert once.values == twice.values
 
 
 # Bad input
