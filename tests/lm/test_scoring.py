@@ -132,15 +132,17 @@ def test_positions_decide_which_tokens_are_changed(overriding: Any, positions: s
         assert ours == pytest.approx(theirs, abs=2e-4)
 
 
-def test_positions_in_generation(overriding: Any) -> None:
-    counts = {}
-    for positions in ("all", "prompt", "generated"):
-        lm = overriding(intervention="zero", positions=positions)
-        lm.generate_until(requests("generate_until"))
-        counts[positions] = lm.accounts["hi"].tokens
-    assert counts["all"] == counts["prompt"] + counts["generated"]
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_generation_counts_each_document_alike_in_any_batch(overriding: Any, positions: str) -> None:
+    counts, answers = [], []
+    for size in (1, 3, 8):
+        lm = overriding(intervention="zero", positions=positions, batch_size=size)
+        answers.append(lm.generate_until(requests("generate_until")))
+        counts.append(lm.accounts["hi"].tokens)
+    assert answers[0] == answers[1] == answers[2]
+    assert counts[0] == counts[1] == counts[2]
     asked = sum(len(lm.tok_encode(request.args[0])) for request in requests("generate_until"))
-    assert counts["prompt"] == asked
+    assert counts[0] == asked if positions == "prompt" else counts[0] > 0
 
 
 def test_only_real_tokens_are_counted(overriding: Any) -> None:
