@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lnbench.demo import DATA, LANGUAGES
 from tests.support.tiny import SELECTOR, save_tiny
+
+# ci: the same examples each time, so that a failure is of the change; long: for a night.
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("long", deadline=None, max_examples=2_000)
 
 USERS_CACHE = os.environ.get("LNBENCH_CACHE")
 
