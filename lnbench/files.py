@@ -162,7 +162,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise LnbenchError(f"no such file: {path}") from error
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LnbenchError(f"{path} is not valid JSON ({error}); it may be truncated: write it again") from error
 
 

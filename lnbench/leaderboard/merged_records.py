@@ -23,6 +23,7 @@ Document = tuple[Any, ...]
 """lm-eval's number and hash of a document, and the hash of the prompt that was made from it."""
 Sample = tuple[Document, str, Mapping[str, Any]]
 """A document, lm-eval's filter, and metric → value."""
+_IDENTIFYING = ("doc_id", "doc_hash", "prompt_hash", "filter")
 _TOLERANCE = 1e-6
 """Relative difference up to which two numbers are the same."""
 _PRECISE = ("float32", "float64", None)
@@ -139,8 +140,8 @@ class _Reader:
         results = self._results(inside(folder, record.results)) if record.results else {}
         name = record.metric.partition(",")[0]
         about = {
-            "task_version": (results.get("versions") or {}).get(record.task),
-            "higher_is_better": (results.get("higher_is_better") or {}).get(record.task, {}).get(name),
+            "task_version": _held(results, str | int | float, "versions", record.task),
+            "higher_is_better": _held(results, bool, "higher_is_better", record.task, name),
         }
         if record.samples is None:
             return Result(record, problem="lm-eval kept no samples", **about)
@@ -149,6 +150,13 @@ class _Reader:
         # Most cells have the documents of others: they are kept once.
         documents = self._documents.setdefault(documents, documents)
         return Result(record, documents, np.array([values[document] for document in documents]), problem, **about)
+
+
+def _held(content: Any, kind: Any, *keys: str) -> Any:
+    """Return what nested objects hold under some keys; None where it is missing, or not of its kind."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, kind) else None
 
 
 def inside(run: Path, name: str) -> Path:
@@ -180,10 +188,13 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
             for sample in map(json.loads, file):
                 if not {"doc_id", "doc_hash"} <= sample.keys() or not isinstance(sample.get("metrics"), list):
                     raise ValueError("a line has no doc_id, doc_hash or metrics")
+                names = [*sample["metrics"], *(sample.get(name) for name in _IDENTIFYING)]
+                if wrong := [name for name in names if not isinstance(name, str | int | None)]:
+                    raise ValueError(f"a line has {type(wrong[0]).__name__} where a name or number is expected")
                 yield sample
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}; run the sweep again") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise LnbenchError(f"{path} is not a file of lm-eval's samples ({error}); run the sweep again") from error
 
 
@@ -206,7 +217,10 @@ def values_of(samples: Sequence[Sample], metric: str, value: float | None) -> tu
         return {}, f"lm-eval's samples have no {metric}"
     if not all(isinstance(score, int | float) for score in scores.values()):
         return {}, f"{metric} is made from all documents together: they have no values of their own"
-    numbers = {document: float(score) for document, score in scores.items()}
+    try:
+        numbers = {document: float(score) for document, score in scores.items()}
+    except OverflowError:
+        return {}, f"a document's {metric} is beyond floating point"
     if undefined := sum(not math.isfinite(number) for number in numbers.values()):
         return {}, f"{undefined} of {len(numbers)} documents have no finite {metric}"
     mean = math.fsum(numbers.values()) / len(numbers)

@@ -158,4 +158,13 @@ class PerplexityMatrix(_Part, FormatFile):
     def _whole(self) -> Self:
         if [(cell.changed, cell.read) for cell in self.cells] != [(i, j) for i in self.changed for j in self.read]:
             raise ValueError("its cells are not changed × read, row by row")
+        rows, columns = {*self.changed}, {*self.read}
+        for name, needed, held in (
+            ("neurons", rows, {*self.neurons}),
+            ("slices", columns, {*self.slices}),
+            ("selectivity", {row.changed for row in self.selectivity}, rows & columns),
+            ("selectivity", {row.most_harmed for row in self.selectivity}, columns),
+        ):
+            if lacking := sorted(needed - held):
+                raise ValueError(f"its {name} and its cells are of different languages: {lacking[0]!r}")
         return self

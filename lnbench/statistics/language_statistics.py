@@ -210,9 +210,18 @@ class Statistics:
         """Read one language of a Statistics folder.
 
         Raises:
-            LnbenchError: no such folder or language, another format, a truncated file.
+            LnbenchError: no such folder or language, another format, a truncated file, or numbers that are not those
+                that were written.
         """
-        return cls(*store.load(Path(folder), language))
+        arguments, written = store.load(Path(folder), language)
+        loaded = cls(*arguments)
+        # The fingerprint is of all sites; a file from which one was taken out has none of its own.
+        if written is not None and len(loaded.sites) > 1 and loaded.fingerprint != written:
+            raise LnbenchError(
+                f"the Statistics of {language!r} in {folder} are not those that were written (fingerprint "
+                f"{loaded.fingerprint}, not {written}): the files are damaged or were changed; collect them again"
+            )
+        return loaded
 
 
 def _check_level(q: float) -> None:

@@ -108,8 +108,13 @@ def languages(folder: Path) -> list[str]:
     return list(_manifest(folder)["languages"])
 
 
-def load(folder: Path, language: str) -> tuple[Any, ...]:
-    """Read one language: the arguments of its :class:`~lnbench.statistics.language_statistics.Statistics`."""
+def load(folder: Path, language: str) -> tuple[tuple[Any, ...], str | None]:
+    """Read one language.
+
+    Returns:
+        The arguments of its :class:`~lnbench.statistics.language_statistics.Statistics`, and the fingerprint that they
+        had when they were written, if it is known.
+    """
     manifest = _manifest(folder)
     entries = manifest["languages"]
     if language not in entries:
@@ -137,7 +142,7 @@ def load(folder: Path, language: str) -> tuple[Any, ...]:
     if site not in sites:
         raise LnbenchError(f"{path} lacks the values of site {site!r}; collect it again")
     provenance = {name: manifest.get(name) for name in _SHARED[:-2] if manifest.get(name) is not None}
-    return language, tokens, site, sites, provenance | entry, batch, measures
+    return (language, tokens, site, sites, provenance | entry, batch, measures), expected
 
 
 def _values(parts: dict[str, torch.Tensor], shape: tuple[int, int], where: str) -> SiteValues:

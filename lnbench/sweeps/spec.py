@@ -240,7 +240,7 @@ def load(path: str | Path) -> Sweep:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise LnbenchError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return parse(content, str(path))
 

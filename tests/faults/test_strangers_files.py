@@ -94,6 +94,15 @@ def use_reproduction(file: Path) -> None:
     reproduction_finding(reproduction)
 
 
+def use_matrix(file: Path) -> None:
+    for table in matrix_tables(PerplexityMatrix.load(file)):
+        markdown(table)
+
+
+def use_training(file: Path) -> None:
+    training_record.base_model(training_record.read(file.parent))
+
+
 def use_corpus(file: Path) -> None:
     for text in Corpus(str(file), "en"):
         assert text.strip()
@@ -143,9 +152,9 @@ KINDS = {
     "samples": Kind("run/cells/1b37984429dca2cb/samples.jsonl", use_run, beside="run"),
     "results": Kind("run/cells/1b37984429dca2cb/results.json", use_run, beside="run"),
     "leaderboard": Kind("leaderboard.json", use_leaderboard),
-    "perplexity": Kind("ppl/perplexity.json", lambda file: list(map(markdown, matrix_tables(PerplexityMatrix.load(file))))),
+    "perplexity": Kind("ppl/perplexity.json", use_matrix),
     "reproduction": Kind("reproduction.json", use_reproduction),
-    "training": Kind("adapter/training.json", lambda file: training_record.base_model(training_record.read(file.parent))),
+    "training": Kind("adapter/training.json", use_training),
     "head": Kind("adapter/head.safetensors", lambda file: ClassificationHead.load(str(file))),
     "sweep": Kind(yaml.safe_dump(SWEEP).encode(), lambda file: spec.load(file), "sweep.yaml"),
     "corpus: jsonl": Kind(CORPUS, use_corpus, "en.jsonl"),
@@ -323,3 +332,15 @@ def test_a_damaged_file(kind: Kind, data: st.DataObject) -> None:
     name = kind.name or str(kind.seed)
     content = data.draw(PUBLISHED) if name.endswith(".pth") and data.draw(st.booleans()) else None
     check(kind, content if content is not None else data.draw(damaged(seed_of(kind), name)))
+
+
+@given(data=st.data())
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+def test_numbers_that_were_changed_are_no_result(data: st.DataObject) -> None:
+    """A bit that flipped on a disk, in any tensor of the Statistics."""
+    kind = KINDS["Statistics: tensors"]
+    content = bytearray(seed_of(kind))
+    first = 8 + int.from_bytes(content[:8], "little")
+    content[data.draw(st.integers(first, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    refusal = check(kind, bytes(content))
+    assert refusal is not None and "hi" in str(refusal)
