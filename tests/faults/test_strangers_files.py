@@ -1,6 +1,6 @@
 """Whatever a stranger's file holds: a right result, or one line; no traceback, no hang, no memory without bounds.
 
-``--hypothesis-profile=long`` tries two thousand files of each kind.
+``--hypothesis-profile=long`` tries four hundred files of each kind.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ from lnbench.tables.render import markdown, terminal
 from lnbench.tables.reproduction import Reproduction
 
 SEEDS = Path(__file__).parents[1] / "formats" / "v0_1_0"
+EXAMPLES = max(20, settings.default.max_examples // 5) if settings.default else 20
+"""Of each kind: 400 with ``--hypothesis-profile=long``."""
 MOST_SECONDS, MOST_BYTES = 20, 400_000_000
 
 
@@ -327,7 +329,7 @@ def test_a_good_file_is_read(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @given(data=st.data())
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_damaged_file(kind: Kind, data: st.DataObject) -> None:
     name = kind.name or str(kind.seed)
     content = data.draw(PUBLISHED) if name.endswith(".pth") and data.draw(st.booleans()) else None
@@ -335,7 +337,7 @@ def test_a_damaged_file(kind: Kind, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 def test_numbers_that_were_changed_are_no_result(data: st.DataObject) -> None:
     """A bit that flipped on a disk, in any tensor of the Statistics."""
     kind = KINDS["Statistics: tensors"]
