@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
@@ -90,6 +90,43 @@ def of_folder(folder: str) -> str:
     if not root.is_dir():
         raise LnbenchError(f"{folder} is not a folder")
     return fingerprint(sorted((str(path.relative_to(root)), of_file(str(path))) for path in _files_in(root)))
+
+
+def of_path(value: object, beside: str = "") -> str | None:
+    """Return a fingerprint of the file or folder that a setting names; None where it names none on this machine.
+
+    Args:
+        value: What was given.
+        beside: A folder that a relative path may be in.
+
+    Raises:
+        LnbenchError: it cannot be read.
+    """
+    if not isinstance(value, str) or not value.strip("./~"):
+        return None
+    for path in (Path(value).expanduser(), Path(beside).expanduser() / value):
+        try:
+            if path.is_file():
+                return of_file(str(path))
+            if path.is_dir():
+                return of_folder(str(path))
+        except (OSError, ValueError):  # It is too long for a path, or has a NUL.
+            return None
+    return None
+
+
+def of_settings(settings: Mapping[str, Any], beside: str = "") -> dict[str, str]:
+    """Return name → fingerprint of the settings that name files or folders on this machine, inside lists too.
+
+    Raises:
+        LnbenchError: one cannot be read.
+    """
+    values = [
+        (name, value)
+        for name, setting in settings.items()
+        for value in (setting if isinstance(setting, list | tuple) else (setting,))
+    ]
+    return {f"{name}={value}": held for name, value in values if (held := of_path(value, beside)) is not None}
 
 
 def _files_in(root: Path) -> Iterator[Path]:

@@ -75,7 +75,7 @@ def _by_language(data: Any, path: Path, languages: Sequence[str] | None) -> dict
         if all(isinstance(key, str) for key in data):
             missing = [language for language in languages or () if language not in data]
             if missing:
-                raise unknown(f"language in {path}", missing[0], data)
+                raise unknown(f"language in {path}", missing[0], data, f"The file holds {_described(data)}")
             return {language: data[language] for language in languages or data}
     parts = list(data) if isinstance(data, list | tuple) or _is_stack(data, 3) else []
     if not parts:

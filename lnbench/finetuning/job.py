@@ -32,6 +32,7 @@ from lnbench.settings import (
     StatisticsSource,
     given,
 )
+from lnbench.task_files import content_of_data
 
 if TYPE_CHECKING:
     from lnbench.lm import LNBenchLM
@@ -144,9 +145,26 @@ class FinetuneJob(ModelArgs, NeuronSource):
             "data": self.rows,
             "data_files": {path.name: content_hash.of_file(str(path)) for path in files_of(self.rows)},
             "include_path": content_hash.of_folder(str(self.include_path)) if self.include_path else None,
+            **self._content_beside(),
             "preset": self.preset,
             "settings": self.training.model_dump(mode="json"),
         }
+
+    def _content_beside(self) -> dict[str, Any]:
+        """Return what other inputs hold that are known by a name, where there are any: text, tasks' data, folders."""
+        from lnbench.corpora.corpus import fingerprint as text_fingerprint
+        from lnbench.corpora.patterns import choose_languages, expand, is_hub
+
+        held: dict[str, Any] = {}
+        if beside := content_hash.of_settings(self.model_args, self.model):
+            held["model_args_content"] = beside
+        if self.include_path and (data := content_of_data(str(self.include_path))):
+            held["include_path_data"] = [list(pair) for pair in data]
+        if self.selector and not self.statistics and self.corpus != CORPUS and not is_hub(expand(self.corpus)):
+            languages = choose_languages(self.corpus)
+            texts = {language: text_fingerprint(self.corpus, language, self.text_column) for language in languages}
+            held["corpus_content"] = texts
+        return held
 
     @property
     def key(self) -> str:

@@ -25,6 +25,7 @@ from lnbench.finetuning.lora import count_parameters
 from lnbench.finetuning.objectives import HeadObjective, Objective, objective_of
 from lnbench.finetuning.presets import TrainingSettings
 from lnbench.finetuning.training_log import LogFile, plot
+from lnbench.interruption import reached
 from lnbench.lm.head import FILE as HEAD_FILE
 from lnbench.lm.head import save_head
 from lnbench.model.sites import unwrap
@@ -226,6 +227,7 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
             ) from error
         finished = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
         write_json(folder / _COMPLETE, {"finished": finished})
+        reached(f"step {self.state.global_step} of {self.state.max_steps}")
 
     def _last_checkpoint(self) -> Path | None:
         folders = {

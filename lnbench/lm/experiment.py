@@ -138,7 +138,8 @@ class Artifacts:
     def neurons(self, experiment: Experiment) -> NeuronSet:
         """Return the NeuronSet of an experiment: its file, or what its selector finds."""
         made_from = experiment.model_dump(include={*NeuronSource.model_fields, "languages"})
-        key = fingerprint([made_from, _content(experiment.neurons), self._manifest(experiment)])
+        texts = [] if experiment.neurons else [self._text(experiment, name) for name in self.languages(experiment)]
+        key = fingerprint([made_from, _content(experiment.neurons), self._manifest(experiment), texts])
         if key not in self._neurons:
             if experiment.neurons is not None:
                 neurons = NeuronSet.load(experiment.neurons)
@@ -152,7 +153,8 @@ class Artifacts:
 
     def statistics(self, experiment: Experiment, language: str) -> Statistics:
         """Return Statistics at the experiment's read site: from its folder, the cache, or a pass over text."""
-        key = fingerprint([experiment.reading.model_dump(), self._manifest(experiment), language])
+        made_from = [self._manifest(experiment), self._text(experiment, language), language]
+        key = fingerprint([experiment.reading.model_dump(), *made_from])
         if key not in self._statistics:
             if experiment.statistics is not None:
                 statistics = Statistics.load(experiment.statistics, language)
@@ -161,6 +163,13 @@ class Artifacts:
                 statistics = self._collected(experiment, language)
             self._statistics[key] = statistics
         return self._statistics[key].at(experiment.sites.read)
+
+    @staticmethod
+    def _text(experiment: Experiment, language: str) -> str | None:
+        """Return a fingerprint of the text that Statistics are collected from, which may change between two calls."""
+        if experiment.statistics is not None:
+            return None
+        return open_corpus(experiment.corpus, language, **experiment.reading_options).fingerprint
 
     @staticmethod
     def _manifest(experiment: Experiment) -> list[str | None] | None:

@@ -21,6 +21,7 @@ from lnbench.settings import Positions, StatisticsSource, given
 from lnbench.statistics import store
 from lnbench.sweeps.records import BASELINE, NOT_SPECIFIC, Record
 from lnbench.sweeps.spec import OURS, Invocation, Sweep
+from lnbench.task_files import content_of_data
 
 OUR_TASKS = '"$(lnbench tasks)"'
 """The folder of lnbench's tasks, in a command."""
@@ -153,6 +154,8 @@ def _key(cell: Cell) -> str:
     invocation, loading = cell.invocation, cell.loading
     folder = invocation.folder_of(cell.task)
     held = [loading.content, loading.options, cell.content, content_hash.of_folder(folder) if folder else None]
+    if folder and folder != str(tasks_dir()) and (read := content_of_data(folder)):
+        held.append(read)
     if folder == str(tasks_dir()):
         held.append(task_data.content_of(cell.task.removeprefix(OURS), invocation.metadata.get("lnbench_data")))
     # Names in the records count too, or a record would have a name that is not in the spec. Without intervention, a
@@ -227,7 +230,9 @@ def _files(kind: str, choice: str) -> list[tuple[str, str]]:
     """Return the parameters of a choice that name files, and what these hold."""
     parameters = get_host().canonical(kind, choice)["parameters"]
     files = {name: value for name, value in parameters.items() if isinstance(value, str) and Path(value).is_file()}
-    return [(name, content_hash.of_file(path)) for name, path in sorted(files.items())]
+    others = {name: value for name, value in parameters.items() if name not in files}
+    held = [(name, content_hash.of_file(path)) for name, path in sorted(files.items())]
+    return [*held, *sorted(content_hash.of_settings(others).items())]
 
 
 def _compared(spec: Sweep) -> list[str]:

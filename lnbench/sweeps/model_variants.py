@@ -21,7 +21,7 @@ HEAD = "head.safetensors"
 """A classification head, in an adapter's folder."""
 FINETUNED = "finetune"
 """The folder of a run that holds the adapters that it trains."""
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", HEAD)
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model*", "new_embeddings*", HEAD)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def loadings(spec: Sweep, out: Path) -> list[Loading | Training]:
 
 
 def _of_model(spec: Sweep, model: ModelSpec, out: Path) -> Iterator[Loading | Training]:
-    content = content_of(model.pretrained)
+    content: Any = content_of(model.pretrained)
+    if beside := content_hash.of_settings(model.options, model.pretrained):
+        content = [content, sorted(beside.items())]  # as tokenizer=FOLDER
     plain = Loading(model.pretrained, model.options, content=content)
     if spec.base:
         yield plain
@@ -67,7 +69,8 @@ def _of_model(spec: Sweep, model: ModelSpec, out: Path) -> Iterator[Loading | Tr
 def _adapted(plain: Loading, name: str, adapter: AdapterSpec) -> Loading:
     folder = Path(adapter.path)
     # A folder may name an adapter on the hub, which lm-eval fetches.
-    parts = {file: content_hash.of_file(str(folder / file)) for file in _ADAPTER_FILES if (folder / file).is_file()}
+    files = sorted({file for pattern in _ADAPTER_FILES for file in folder.glob(pattern) if file.is_file()})
+    parts = {file.name: content_hash.of_file(str(file)) for file in files}
     if folder.is_dir() and not parts:
         raise LnbenchError(f"adapters.{name}: {folder} holds no PEFT adapter")
     head = adapter.path if adapter.head and HEAD in parts else None
