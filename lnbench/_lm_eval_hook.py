@@ -1,23 +1,28 @@
 """Registers the model ``lnbench`` in lm-eval: lm-eval 0.4.13 knows only the models in its own source.
 
 At every start of Python, ``lnbench_lm_eval.pth`` puts a finder on ``sys.meta_path``. It waits for the first import of
-``lm_eval.models`` and then hands over to :func:`find_spec`. Until then nothing of lnbench is imported. Later versions
+``lm_eval.models`` and then hands over to :func:`find_spec`. When lm-eval's own command line is imported before that, it
+calls :func:`check_command`. Until then nothing of lnbench is imported. Later versions
 of lm-eval read the entry point ``lm_eval.models`` and skip a name that is taken, so whoever comes first wins.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec as find_spec_elsewhere
+from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
 NAME = "lnbench"
 TARGET = "lnbench.lm:LNBenchLM"
 MODELS = "lm_eval.models"
+PROGRAMS = ("lm_eval", "lm-eval", "-m")
+"""Names that lm-eval's own command goes by in ``sys.argv``; ``-m`` while Python looks for the module."""
 
 
 def register() -> None:
@@ -63,3 +68,46 @@ def _register_after(loader: Any) -> None:
 
         # On the instance, not in a wrapper: the module's loader stays the real one for inspect and resources.
         vars(loader)["exec_module"] = exec_module
+
+
+def check_command() -> None:
+    """Look at the command that lm-eval was started with, before it imports for seconds what the command needs.
+
+    An error of lnbench, now or later, is then one line on stderr and exit code 2; with ``LNBENCH_TRACEBACK=1`` in the
+    environment, the traceback. A command for another model is left alone.
+
+    Raises:
+        SystemExit: the command cannot work.
+    """
+    program, arguments = PurePath(sys.argv[0]), sys.argv[1:]
+    if program.stem not in PROGRAMS and program.parts[-2:] != ("lm_eval", "__main__.py"):
+        return
+    sys.excepthook = _one_line(sys.excepthook)
+    if NAME not in " ".join(arguments):
+        return
+    try:
+        import_module("lnbench.model_arguments").check_command(arguments)
+    except Exception as error:
+        if not _is_ours(error):
+            return
+        sys.excepthook(type(error), error, error.__traceback__)
+        raise SystemExit(2) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    return any((kind.__module__, kind.__name__) == ("lnbench.errors", "LnbenchError") for kind in type(error).__mro__)
+
+
+def _one_line(otherwise: Any) -> Any:
+    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not _is_ours(error):
+            otherwise(kind, error, trace)
+            return
+        if os.environ.get("LNBENCH_TRACEBACK"):
+            otherwise(kind, error, trace)
+        else:
+            print(f"lnbench: {' '.join(str(error).split())}", file=sys.stderr)
+        # Python's own exit code would be 1.
+        raise SystemExit(2)
+
+    return show

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -105,7 +106,26 @@ def first_error(
         return f"{field}: there is no such field; known: {', '.join(known)}"
     if first["type"] == "string_pattern_mismatch":
         message += f"; {first['input']!r} is no name: a name has letters, digits, '.', '_' and '-', as in en-hi"
+    if first["type"] == "string_type" and (hint := retyped([first["input"]])):
+        message += f", {hint}"
     return f"{field}={first['input']!r}: {message}" if with_value else f"{field}: {message}"
+
+
+def retyped(values: Any) -> str:
+    """Return what a parser made of one of the values that was written as text, and how to write it; empty if none."""
+    values = values if isinstance(values, list | tuple) else ()
+    for value in values:
+        if isinstance(value, bool):
+            return (
+                f"not the boolean {value}: an unquoted no, off, on, yes, true or false is a boolean in YAML, so write "
+                "it in quotes, as 'no'"
+            )
+        if value is None or isinstance(value, int | float | date):
+            kind = "nothing" if value is None else f"the {type(value).__name__} {value}"
+            return (
+                f"not {kind}: YAML takes an unquoted null, number or date for what it looks like, so write it in quotes"
+            )
+    return ""
 
 
 def write_tensors(

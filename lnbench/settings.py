@@ -7,6 +7,7 @@ takes, or names one of the types below with its own default. The command line ma
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -20,10 +21,11 @@ from pydantic.fields import FieldInfo
 
 from lnbench.data_folder import default_corpus
 from lnbench.errors import LnbenchError
-from lnbench.formats import first_error
+from lnbench.formats import first_error, retyped
 from lnbench.host import get_host
 from lnbench.model.architectures import POST, NeuronSiteOption, SiteOption
 from lnbench.model.packaged import DEFAULT_MODEL
+from lnbench.task_languages import AUTO
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class Settings(BaseModel):
 
     # Parts inside a request are then validated by pydantic itself, and an error names the whole way to the field.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+_BRACKETS = re.compile(r"[\[({'\"]")
+"""Inside them, a comma does not end a value."""
 
 
 def option_of(model: type[BaseModel], field: str) -> Option:
@@ -112,6 +118,8 @@ def split_names(value: Any) -> Any:
         ValueError: it is something else, or a name is repeated.
     """
     parts = value.split("+") if isinstance(value, str) else (() if value is None else value)
+    if hint := retyped(parts):
+        raise ValueError(f"expected names as en+hi+zh, {hint}")
     names = tuple(part.strip() if isinstance(part, str) else "" for part in parts) if _is_sequence(parts) else ("",)
     if len(set(names)) != len(names) or "" in names:
         raise ValueError("expected names as en+hi+zh, each once")
@@ -122,11 +130,12 @@ def parse_model_args(value: Any) -> Any:
     """Return ``key=value,key=value`` as lm-eval reads it; a mapping as it is.
 
     Raises:
-        ValueError: a part has no ``=``.
+        ValueError: a part has no name or no ``=``.
     """
     if not isinstance(value, str):
         return value
-    if wrong := [part for part in value.split(",") if part.strip() and not part.partition("=")[1]]:
+    wrong = [part for part in value.split(",") if part.strip() and not all(map(str.strip, part.partition("=")[:2]))]
+    if wrong and not _BRACKETS.search(value):
         raise ValueError(f"expected key=value,key=value …, not {wrong[0].strip()!r}")
     from lm_eval.utils import simple_parse_args_string
 
@@ -318,10 +327,34 @@ class NeuronSource(StatisticsSource):
     )
 
 
+def _language(value: Any) -> Any:
+    # lm-eval's parser takes the code of Min Nan Chinese for a number that is none.
+    return "nan" if isinstance(value, float) and value != value else value or AUTO
+
+
 class Positions(Settings):
     """Which tokens are changed."""
 
     positions: Literal["all", "prompt", "generated"] = Field(default="all", description="which tokens are changed")
+
+
+class ExperimentSettings(NeuronSource, Positions):
+    """The arguments that ``lnbench`` adds to lm-eval's ``hf`` model."""
+
+    subject = "model argument "
+
+    intervention: Intervention = "none"
+    languages: Names = Field(
+        default=(),
+        description="languages that the selector compares, as en+hi+zh; all of statistics or corpus by default",
+    )
+    language: Annotated[str, BeforeValidator(_language)] = Field(
+        default=AUTO, description="whose neurons are overridden; auto: each task's own language"
+    )
+    head: str | None = Field(
+        default=None,
+        description="classification head, or a folder with one; it scores choices in place of their likelihoods",
+    )
 
 
 def given(settings: Settings, part: type[Settings]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from lnbench.corpora.corpus import Corpus
 from lnbench.corpora.documents import Document, TextReport, screened
 from lnbench.errors import LnbenchError, unknown
+from lnbench.special_tokens import adds_bos
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +45,8 @@ def blocks(
 ) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
     """Cut texts into rows of tokens, and these into batches.
 
-    Documents are tokenised without special tokens. Each row starts with BOS where the tokenizer has one.
+    Documents are tokenised without special tokens. Each row starts with BOS where the tokenizer puts one before
+    a text (:mod:`lnbench.special_tokens`).
 
     ``pack``: the documents are joined to one stream, with EOS between two of them where the tokenizer has one, and the
     stream is cut into rows without any padding. Documents of more than 100,000 characters are tokenised in pieces.
@@ -91,7 +93,7 @@ def blocks(
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
 
-    head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    head = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     shortest = length if drop_last else 2
     if mode == "pack":
         pieces = _tokenised(texts, tokenizer, shard, _PIECE_CHARACTERS, whole=True)
@@ -102,7 +104,7 @@ def blocks(
         characters = max(_PIECE_CHARACTERS, length * _CHARACTERS_PER_TOKEN)
         pieces = _tokenised(texts, tokenizer, shard, characters, whole=False)
         rows = _truncated(pieces, head, length, tokens, shortest)
-        padding = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+        padding = 0  # never read, and every model has it
     return _batches(_skipped(islice(rows, index, None, count), start, on_skip), batch_size, padding)
 
 

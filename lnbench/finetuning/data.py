@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.presets import TrainingSettings
 from lnbench.finetuning.training_rows import Rows, open_rows
-from lnbench.lm.head import cut_left
+from lnbench.special_tokens import cut_left, eos_of, padding_of
 
 if TYPE_CHECKING:
     from lnbench.lm import LNBenchLM
@@ -119,9 +119,7 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
         "tokens": sum(len(example.tokens) for example in training),
         "fingerprint": _fingerprint(training, validation),
     }
-    tokenizer = lm.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.eot_token_id
-    return TrainingData(training, validation, settings, reader.classes, pad, account)
+    return TrainingData(training, validation, settings, reader.classes, padding_of(lm.tokenizer), account)
 
 
 class _Reader:
@@ -205,8 +203,8 @@ class _Reader:
         else:
             before, after = lm._encode_pair(context, answer)  # noqa: SLF001 - lm-eval has no public way
             if self._kind == "generate_until":
-                after = [*after, lm.eot_token_id]
-            tokens, scored = (before or [lm.prefix_token_id]) + after, len(after)
+                after = [*after, eos_of(lm.tokenizer, f"training on the answers of {self._task.config.task}")]
+            tokens, scored = before + after, len(after)
         if len(tokens) > longest:
             # One token of the prompt besides BOS, at least.
             if self._settings.too_long == "drop" or scored > longest - 2:

@@ -8,13 +8,23 @@ neurons are overridden.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lm_eval.api.model import CacheHook
 from sqlitedict import SqliteDict
 
-from lnbench.lm.compat import hash_args, silence
+from lnbench.lm.compat import hash_args, readable, silence
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "loglikelihood": lambda answer: (
+        isinstance(answer, list) and list(map(type, answer)) == [float, bool] and math.isfinite(answer[0])
+    ),
+    "loglikelihood_rolling": lambda answer: isinstance(answer, float) and math.isfinite(answer),
+    "generate_until": lambda answer: isinstance(answer, str),
+}
+"""Kind of request → whether something is an answer to it."""
 
 
 class AnswerCache(CacheHook):  # type: ignore[misc]
@@ -25,17 +35,23 @@ class AnswerCache(CacheHook):  # type: ignore[misc]
         self.configuration = ""
         # JSON, as a file that someone hands over must not be able to run code; sqlitedict's default is pickle.
         codec = {"encode": json.dumps, "decode": json.loads}
-        self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True, **codec)
+        self._path = str(store.filename)
+        with readable(self._path):
+            self._table = SqliteDict(store.filename, tablename="lnbench", autocommit=True, **codec)
         silence(store)
 
     def find(self, kind: str, request: Iterable[Any]) -> Any | None:
         """Return the answer kept for a request under the present configuration, or None."""
-        answer = self._table.get(self._key(kind, request))
+        with readable(self._path):
+            answer = self._table.get(self._key(kind, request))
+            if answer is not None and not _FORMS[kind](answer):
+                raise ValueError(f"it holds {str(answer)[:40]!r} for a request of {kind}")
         return tuple(answer) if isinstance(answer, list) else answer
 
     def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
         """Keep an answer; lm-eval's models call this as they go."""
-        self._table[self._key(attr, req)] = res
+        with readable(self._path):
+            self._table[self._key(attr, req)] = res
 
     def _key(self, kind: str, request: Iterable[Any]) -> str:
         return str(hash_args(kind, [self.configuration, *request]))

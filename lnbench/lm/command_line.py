@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
 
 from lnbench.data_folder import default_corpus, text_read
-from lnbench.settings import parse_model_args
+from lnbench.errors import LnbenchError
+from lnbench.model_arguments import is_ours, model_args_of, options_of
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
@@ -26,27 +23,14 @@ def complete(arguments: Sequence[str]) -> list[str]:
 
 def text_of(arguments: Sequence[str]) -> str | None:
     """Return what an evaluation's first line says of the text that it reads; None where the model is not ours."""
-    values = {name: list(words) for name, words in _options(complete(arguments))}
-    if values.get("--model", values.get("-M")) != ["lnbench"]:
+    options = options_of(complete(arguments))
+    if not is_ours(options):
         return None
-    words = values.get("--model_args", values.get("-a", []))
     try:
-        given = {key: value for word in words for key, value in _model_args(word).items()}
-    except ValueError:  # lm_eval's parser says what is wrong
+        given = model_args_of(options)
+    except LnbenchError:  # lm_eval's parser says what is wrong
         return None
     return text_read(str(given.get("corpus") or default_corpus()), given.get("statistics"))
-
-
-def _model_args(word: str) -> Mapping[str, Any]:
-    return dict(json.loads(word) if word.startswith("{") else parse_model_args(word))
-
-
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield each option with its values."""
-    places = [number for number, word in enumerate(arguments) if re.fullmatch("--?[A-Za-z][A-Za-z_]*(=.*)?", word)]
-    for start, end in pairwise([*places, len(arguments)]):
-        name, equals, value = arguments[start].partition("=")
-        yield name, [*([value] if equals else []), *arguments[start + 1 : end]]
 
 
 def run(arguments: Sequence[str]) -> None:

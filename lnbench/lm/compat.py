@@ -6,15 +6,16 @@ Written against lm-eval 0.4.13. :func:`apply` is called when :mod:`lnbench.lm` i
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import hash_args
+from lm_eval.api.model import CachingLM, hash_args
 from lm_eval.api.task import Task
 from lm_eval.loggers import utils as loggers
 from lm_eval.models.huggingface import HFLM
@@ -24,11 +25,21 @@ from sqlitedict import SqliteDict
 from torch.utils import collect_env
 from transformers import BitsAndBytesConfig
 
-from lnbench.errors import show_deprecations
+from lnbench.errors import LnbenchError, one_line_error, show_deprecations
 from lnbench.files import fingerprint, tasks_dir
+from lnbench.special_tokens import padding_of
 from lnbench.task_languages import MARK
 
-__all__ = ["PatchedHFLM", "apply", "hash_args", "is_single_task", "keep_requests", "our_tasks_included", "silence"]
+__all__ = [
+    "PatchedHFLM",
+    "apply",
+    "hash_args",
+    "is_single_task",
+    "keep_requests",
+    "our_tasks_included",
+    "readable",
+    "silence",
+]
 _BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
 
 
@@ -38,6 +49,8 @@ def apply() -> None:
     show_deprecations()
     # Upstream, a model is given requests alone, which do not say what language their task is in.
     Task.build_all_requests = _mark_requests(Task.build_all_requests)
+    # Upstream opens a damaged file of --use_cache with sqlite's words, in a traceback.
+    CachingLM.__init__ = _checked(CachingLM.__init__)
     # Upstream asks pip, the hardware and git at every invocation, though none of them changes between cells.
     collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
     evaluator.get_git_commit_hash = functools.cache(loggers.get_git_commit_hash)
@@ -54,6 +67,15 @@ def _mark_requests(build: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return build_all_requests
+
+
+def _checked(construct: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(construct)
+    def construct_checked(self: Any, lm: Any, cache_db: str) -> None:
+        with readable(cache_db) if isinstance(lm, PatchedHFLM) else nullcontext():
+            construct(self, lm, cache_db)
+
+    return construct_checked
 
 
 @contextmanager
@@ -79,6 +101,7 @@ class PatchedHFLM(HFLM):  # type: ignore[misc]
     """lm-eval's ``hf``, where it fails for reasons of its own."""
 
     batch_schedule: float
+    _model: Any
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
         # Upstream divides by zero where there are fewer requests than batch sizes to try.
@@ -94,7 +117,42 @@ class PatchedHFLM(HFLM):  # type: ignore[misc]
         quantization = {name: options.pop(name) for name in list(options) if name.startswith(_BITSANDBYTES)}
         if quantization.get("load_in_4bit") or quantization.get("load_in_8bit"):
             options["quantization_config"] = BitsAndBytesConfig(**quantization)
+        peft, delta = options.pop("peft", None), options.get("delta")
+        if peft and delta:
+            raise LnbenchError("peft= and delta= cannot be used together")
         super()._create_model(*args, **options)
+        if peft:
+            self._model = _with_adapter(self._model, peft, options.get("revision"))
+
+    def _create_tokenizer(self, *args: Any, **options: Any) -> None:
+        # Upstream pads with a new token where a tokenizer has none, whose id no model has an embedding for.
+        super()._create_tokenizer(*args, **options)
+        vocabulary = self.config.get_text_config().vocab_size
+        if self.tokenizer.pad_token_id is None and self.tokenizer.unk_token_id is not None:
+            self.tokenizer.pad_token_id = self.tokenizer.unk_token_id
+        if self.tokenizer.pad_token_id is None or self.tokenizer.pad_token_id >= vocabulary:
+            self.tokenizer.pad_token_id = padding_of(self.tokenizer, vocabulary)
+
+
+def _with_adapter(model: Any, adapter: str, revision: str | None) -> Any:
+    """Load a PEFT adapter on a model as it is: upstream first resizes the embeddings to the tokenizer's size.
+
+    Raises:
+        LnbenchError: the adapter holds embeddings of another size.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter, revision=revision)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        rows = model.get_input_embeddings().weight.shape[0]
+        raise LnbenchError(
+            f"the adapter {adapter} does not fit this model, whose embeddings have {rows} rows "
+            f"({' '.join(str(error).split())[:300]}): if it was trained with added tokens, resize the base model's "
+            "embeddings, save that model, and pass it as pretrained"
+        ) from error
 
 
 def is_single_task(entry: Any) -> bool:
@@ -125,6 +183,24 @@ def _blank(instance: Instance) -> Instance:
     fresh = copy(instance)
     fresh.resps, fresh.filtered_resps = [], {}
     return fresh
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn what sqlite and JSON raise on a damaged file of answers into one sentence.
+
+    Raises:
+        LnbenchError: the file is no file of answers, or is damaged.
+    """
+    try:
+        yield
+    except LnbenchError:
+        raise
+    except (sqlite3.Error, OSError, RuntimeError, ValueError) as error:
+        raise LnbenchError(
+            f"--use_cache: {path} cannot be used as a file of answers ({one_line_error(error)}): delete it, or name "
+            "another file"
+        ) from error
 
 
 class _Silent(SqliteDict):  # type: ignore[misc]

@@ -7,9 +7,8 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field
 from torch import nn
 
 from lnbench.choices import needs_of, plan, select
@@ -25,35 +24,19 @@ from lnbench.model.architectures import SiteChoice, site_choice
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.overrides import Applied
-from lnbench.settings import Intervention, Names, NeuronSource, Positions
+from lnbench.settings import ExperimentSettings, NeuronSource
 from lnbench.statistics import Statistics, store
 from lnbench.statistics.corpus_statistics import Reading, collect_corpus, request_key
-from lnbench.task_languages import AUTO
 
 log = logging.getLogger(__name__)
 
 
-class Experiment(NeuronSource, Positions):
+class Experiment(ExperimentSettings):
     """The arguments that ``lnbench`` adds to lm-eval's ``hf`` model.
 
     Raises:
         LnbenchError: an unknown name, or a value that does not fit.
     """
-
-    subject = "model argument "
-
-    intervention: Intervention = "none"
-    languages: Names = Field(
-        default=(),
-        description="languages that the selector compares, as en+hi+zh; all of statistics or corpus by default",
-    )
-    language: Annotated[str, BeforeValidator(lambda language: language or AUTO)] = Field(
-        default=AUTO, description="whose neurons are overridden; auto: each task's own language"
-    )
-    head: str | None = Field(
-        default=None,
-        description="classification head, or a folder with one; it scores choices in place of their likelihoods",
-    )
 
     def check_files(self) -> None:
         """Look at every file that is named, before minutes are spent on loading a model.
@@ -222,6 +205,13 @@ class Artifacts:
                 f"the Statistics in {source} are of {statistics.model} ({statistics.layers} layers x "
                 f"{statistics.width}), not of this model ({self.described['model']}, {self.layers} x {self.width})"
                 + ("; their tokenizers differ" if fits else "")
+            )
+        # Older ones began with BOS wherever the tokenizer has one.
+        began_with_bos = statistics.provenance.get("bos", self.tokenizer.bos_token_id is not None)
+        if began_with_bos != self.described["bos"]:
+            log.warning(
+                "%s: text of these Statistics begins %s BOS, and prompts of this model %s: collect them again",
+                *(source, *(("with", "do not") if began_with_bos else ("without", "with it"))),
             )
         if statistics.provenance.get("weights", self.described["weights"]) != self.described["weights"]:
             log.warning(

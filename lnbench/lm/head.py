@@ -118,13 +118,6 @@ def read_hidden(body: Any, texts: LaidOut) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), texts.read.to(hidden.device)]
 
 
-def cut_left(tokens: list[int], length: int, first: int) -> list[int]:
-    """Return the last ``length`` tokens; if the text begins with the token ``first`` (BOS), it still does."""
-    if len(tokens) <= length:
-        return tokens
-    return tokens[:1] + tokens[len(tokens) - length + 1 :] if tokens[0] == first else tokens[-length:]
-
-
 @dataclass(frozen=True)
 class ClassificationHead:
     """A linear head on one position's final hidden state.

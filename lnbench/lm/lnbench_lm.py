@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lm_eval.api.model import CacheHook
+from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
 from lnbench._version import __version__
@@ -20,14 +21,16 @@ from lnbench.host import get_host
 from lnbench.lm.answers import AnswerCache
 from lnbench.lm.compat import PatchedHFLM
 from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
-from lnbench.lm.head import ClassificationHead, check_choices, cut_left, read_hidden, separated
+from lnbench.lm.head import ClassificationHead, check_choices, read_hidden, separated
+from lnbench.lm.prompts import Pair, PromptAccount, nothing_left, too_long
 from lnbench.lm.scoring import Batch, TokenRequest, TokenRow, collate, read_scores
 from lnbench.model.locate import locate
-from lnbench.model.logits import logits_at
+from lnbench.model.logits import logits_at, pad_right
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import TENSOR_PARALLEL, Sites, transformer_body
 from lnbench.overrides import Applied, apply
+from lnbench.special_tokens import adds_bos, cut_left, follow_bos, with_prefix
 from lnbench.statistics import describe_model
 from lnbench.task_languages import AUTO, language_of
 
@@ -44,7 +47,8 @@ class LNBenchLM(PatchedHFLM):
     """A Hugging Face causal LM whose language-specific neurons are overridden while lm-eval measures it.
 
     Takes every argument of lm-eval's ``hf`` and those of :class:`~lnbench.lm.experiment.Experiment`. With
-    ``intervention=none`` it answers exactly as ``hf`` does.
+    ``intervention=none`` it answers exactly as ``hf`` does, but where ``hf`` gives a wrong number or none at all:
+    docs/howto/lm-eval.md lists these differences.
 
     Raises:
         LnbenchError: an unknown argument value, an artifact of another model, an unsupported architecture; and while
@@ -77,8 +81,11 @@ class LNBenchLM(PatchedHFLM):
                 "this PEFT adapter prepends virtual tokens (prompt or prefix tuning), which are no tokens of any "
                 "language; overrides work with adapters that change weights, such as LoRA"
             )
+        if self.add_bos_token is not None:
+            follow_bos(self.tokenizer, self.add_bos_token)
         self._applied: Applied | None = None
         self._longest: int | None = None
+        self._rolled: dict[str, list[int]] = {}
         self.last_batch_size: int | None = None
         """The batch size that was found last, after :meth:`remember`."""
         self.configure(experiment)
@@ -91,6 +98,7 @@ class LNBenchLM(PatchedHFLM):
         """
         self.experiment = experiment
         self.accounts: dict[str, OverrideCounts] = defaultdict(OverrideCounts)
+        self.prompts = PromptAccount()
         self._plans: dict[str, Any] = {}
         self._classifier = ClassificationHead.load(experiment.head) if experiment.head else None
         if experiment.sites.read != experiment.sites.write and experiment.changes_model:
@@ -107,11 +115,11 @@ class LNBenchLM(PatchedHFLM):
 
     def remember(self) -> None:
         """Tokenise each text, and find a batch size for each length, once from now on: many cells ask for the same."""
-        self._encode_pair: Any = lru_cache(maxsize=1 << 16)(self._encode_pair)
+        self._pair = lru_cache(maxsize=1 << 16)(self._pair)  # type: ignore[method-assign]
         detect, sizes = self._detect_batch_size, dict[int | None, int]()
 
         def detect_once(requests: Sequence[Any] | None = None, pos: int = 0) -> int:
-            longest = len(TokenRow.of(requests[pos], self.max_length).tokens) if requests else self._longest
+            longest = len(self._row(requests[pos]).tokens) if requests else self._longest
             if longest not in sizes:
                 sizes[longest] = int(detect(requests, pos))
             self.last_batch_size = sizes[longest]
@@ -134,33 +142,146 @@ class LNBenchLM(PatchedHFLM):
         """See :func:`lnbench.statistics.describe_model`."""
         return describe_model(self.model, self.tokenizer)
 
-    def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """Encode as lm-eval does; :data:`~lnbench.lm.head.SEPARATOR` in a text is the tokenizer's own end of text."""
-        return list(super().tok_encode(separated(string, self.tokenizer), *args, **options))
+        if (rolled := self._rolled.get(string)) is not None:
+            return rolled
+        text = separated(string, self.tokenizer)
+        if self.prefix_token_id is None and add_special_tokens is None:
+            # Upstream looks at the start of every text for that token, which this tokenizer does not have.
+            add_special_tokens = True if self.add_bos_token is None else self.add_bos_token
+        return list(super().tok_encode(text, add_special_tokens, **options))
+
+    def tok_decode(self, tokens: Any, *args: Any, **options: Any) -> Any:
+        """Decode as lm-eval does; the EOS that a tokenizer does not have is no stop sequence."""
+        return None if tokens is None else super().tok_decode(tokens, *args, **options)
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode prompts of generations, each as :meth:`tok_encode` does; one that is cut keeps its BOS."""
+        rows = [self.tok_encode(text) for text in strings]
+        if truncation:
+            rows = [row[: self.tokenizer.model_max_length] for row in rows]
+        if not all(rows):
+            rows = [row or with_prefix(row, self.prefix_token_id, "an empty prompt") for row in rows]
+        if left_truncate_len:
+            rows = [cut_left(row, left_truncate_len, self.prefix_token_id) for row in rows]
+        ids, real = pad_right(rows, self.tokenizer.pad_token_id)
+        if padding_side == "left":
+            shifts = ids.shape[1] - real.sum(1)
+            places = (torch.arange(ids.shape[1]) - shifts[:, None]) % ids.shape[1]
+            ids, real = ids.gather(1, places), real.gather(1, places)
+        return ids, real.long()
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Encode as lm-eval does; an answer that has no token left of its own is encoded by itself.
+
+        Upstream gives such an answer, all of which is in one token with the prompt's end, a likelihood of 1.
+        """
+        pair = self._pair(context, continuation)
+        return pair.context, pair.continuation
+
+    def _pair(self, context: str, continuation: str) -> Pair:
+        if context == "":
+            own = self.tok_encode(continuation, add_special_tokens=False)
+            whole = with_prefix(own, self.prefix_token_id, "a text without a prompt")
+            return Pair(whole[:1], whole[1:])
+        stripped = context.rstrip()
+        before, whole = self.tok_encode(stripped), self.tok_encode(context + continuation)
+        after, shared = whole[len(before) :], whole[: len(before)] != before
+        if not before:
+            before = with_prefix(before, self.prefix_token_id, "a prompt of white space")
+        if not after and continuation:
+            after = self.tok_encode(context[len(stripped) :] + continuation, add_special_tokens=False)
+            return Pair(before, after, own_tokens=True)
+        return Pair(before, after, shared_token=shared)
 
     # What lm-eval asks for
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """See lm-eval. With a classification head, a choice's likelihood is its class's probability."""
+        """See lm-eval. With a classification head, a choice's likelihood is its class's probability.
+
+        Raises:
+            LnbenchError: an answer has no token, or more than the model has positions.
+        """
         if self._classifier is not None:
             check_choices(requests, len(self._classifier.bias))
             self._classifier.warn_of_other_prompts({str(request.task_name) for request in requests})
+            self._count_prompts(requests, self._classifier.pooling.length or self.max_length)
             return self._answer("loglikelihood", requests, self._classify)
-        return self._answer("loglikelihood", requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
+        if self.enable_thinking:
+            tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+            raise LnbenchError(f"enable_thinking=True works with generation only, not with the likelihoods of {tasks}")
+        encoded = {id(request): self._scored(request) for request in tqdm(requests, "Tokenizing", disable=disable_tqdm)}
+        self.prompts.warn(sorted({str(request.task_name) for request in requests}), self.max_length)
+
+        def run(asked: list[Any]) -> list[tuple[float, bool]]:
+            tokens = [(request.args, *encoded[id(request)]) for request in asked]
+            return self._loglikelihood_tokens(tokens, disable_tqdm=disable_tqdm)
+
+        return self._answer("loglikelihood", requests, run)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """See lm-eval."""
-        if self.tok_encode("a")[:1] == [self.prefix_token_id]:
-            log.warning(
-                "lm-eval puts a BOS before every text, and this tokenizer another one, which the model then has to "
-                "predict; add_bos_token=False in the model arguments leaves it out"
-            )
-        run = partial(super().loglikelihood_rolling, disable_tqdm=disable_tqdm)
-        return self._answer("loglikelihood_rolling", requests, run)
+        """See lm-eval. A text begins with one prefix token: upstream puts one before the tokenizer's own BOS, too.
+
+        Raises:
+            LnbenchError: a text has no token.
+        """
+        rolled = {}
+        for request in requests:
+            tokens = self.tok_encode(request.args[0])
+            rolled[request.args[0]] = with_prefix(tokens, self.prefix_token_id, "a rolling likelihood")[1:]
+            if not rolled[request.args[0]]:
+                raise nothing_left(request)
+            self.prompts.add(str(request.task_name), len(tokens), len(tokens))
+        self._rolled = rolled
+        try:
+            run = partial(super().loglikelihood_rolling, disable_tqdm=disable_tqdm)
+            return self._answer("loglikelihood_rolling", requests, run)
+        finally:
+            self._rolled = {}
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """See lm-eval."""
+        """See lm-eval.
+
+        Raises:
+            LnbenchError: more tokens are to be generated than the model has positions.
+        """
+        for request in requests:
+            new = normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"]
+            if new >= self.max_length:
+                raise LnbenchError(
+                    f"task {request.task_name!r} generates up to {new} tokens, which leaves nothing for the prompt "
+                    f"in the model's max_length={self.max_length}: pass --gen_kwargs max_gen_toks=…"
+                )
+            self._count_prompts([request], self.max_length - new, warn=False)
+        self.prompts.warn(sorted({str(request.task_name) for request in requests}), self.max_length)
         return self._answer("generate_until", requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
+
+    def _scored(self, request: Any) -> tuple[list[int], list[int]]:
+        """Return a request's context and continuation as tokens, and count it."""
+        context, continuation = request.args
+        pair = self._pair(context, continuation)
+        if not pair.continuation:
+            raise nothing_left(request)
+        if len(pair.continuation) > self.max_length:
+            raise too_long(request, len(pair.continuation), self.max_length)
+        # The last token is predicted, and not read.
+        length, limit = len(pair.context) + len(pair.continuation), self.max_length + 1
+        flags = {"own_tokens": pair.own_tokens, "shared_token": pair.shared_token}
+        self.prompts.add(str(request.task_name), length, limit, **flags)
+        return pair.context, pair.continuation
+
+    def _count_prompts(self, requests: Sequence[Any], limit: int, *, warn: bool = True) -> None:
+        for request in requests:
+            self.prompts.add(str(request.task_name), len(self.tok_encode(request.args[0])), limit)
+        if warn:
+            self.prompts.warn(sorted({str(request.task_name) for request in requests}), limit)
 
     def get_model_info(self) -> dict[str, Any]:
         """Return lm-eval's model information, and under ``lnbench`` what was applied and to what."""
@@ -170,6 +291,8 @@ class LNBenchLM(PatchedHFLM):
             "version": __version__,
             "pretrained": self._named,
             **{name: value for name, value in experiment.model_dump().items() if value not in (None, ())},
+            "bos": adds_bos(self.tokenizer, self.add_bos_token),
+            "prompts": self.prompts.summary(),
         }
         if experiment.changes_model:
             neurons = self.artifacts.neurons(experiment)
@@ -280,6 +403,9 @@ class LNBenchLM(PatchedHFLM):
                 )
             )
 
+    def _row(self, request: TokenRequest) -> TokenRow:
+        return TokenRow.of(request, self.max_length, self.prefix_token_id)
+
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
@@ -295,7 +421,7 @@ class LNBenchLM(PatchedHFLM):
         bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
         with bar:
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
-                batch = Batch.of([TokenRow.of(request, self.max_length) for request in chunk], self.device)
+                batch = Batch.of([self._row(request) for request in chunk], self.device)
                 with self._reading(batch):
                     logits = logits_at(self.model, batch.ids, batch.scored)
                 for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
@@ -312,7 +438,8 @@ class LNBenchLM(PatchedHFLM):
         limit = pooling.length or self.max_length
         contexts = sorted({request.args[0] for request in requests}, key=lambda text: (-len(text), text))
         encoded = {
-            text: cut_left(self.tok_encode(text), limit, self.prefix_token_id) or [self.prefix_token_id]
+            text: cut_left(self.tok_encode(text), limit, self.prefix_token_id)
+            or with_prefix([], self.prefix_token_id, "an empty prompt")
             for text in contexts
         }
         size = self._detect_batch_size() if self.batch_size == "auto" else self.batch_size
@@ -357,7 +484,7 @@ class LNBenchLM(PatchedHFLM):
         """Detect as lm-eval does, but by the longest request, not the model's full length; by rule on a CPU."""
         longest = self._longest or self.max_length
         if requests:
-            longest = len(TokenRow.of(requests[pos], self.max_length).tokens)
+            longest = len(self._row(requests[pos]).tokens)
         if self.device.type == "cpu":
             # Trying sizes until memory runs out would stop a CPU process, and larger batches are no faster there.
             return int(max(1, min(self.max_batch_size, _CPU_BATCH_TOKENS // max(1, longest))))

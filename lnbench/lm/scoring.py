@@ -15,9 +15,9 @@ import torch
 from lm_eval.models.utils import Collator
 from torch import Tensor
 
-from lnbench.errors import LnbenchError
 from lnbench.model.logits import pad_right
 from lnbench.overrides import Positions
+from lnbench.special_tokens import cut_left
 
 TokenRequest = tuple[Any, list[int], list[int]]
 """``(strings, context tokens, continuation tokens)``, as lm-eval's ``_loglikelihood_tokens`` takes them."""
@@ -31,18 +31,13 @@ class TokenRow:
     scored: int
 
     @classmethod
-    def of(cls, request: TokenRequest, max_length: int) -> TokenRow:
-        """Cut a request to the model's length from the left, as lm-eval does.
+    def of(cls, request: TokenRequest, max_length: int, prefix: int | None = None) -> TokenRow:
+        """Cut a request to the model's length from the left, as lm-eval does, but for BOS (``prefix``), which is kept.
 
-        Raises:
-            LnbenchError: the continuation alone is longer.
+        The continuation alone must fit.
         """
         _, context, continuation = request
-        if len(continuation) > max_length:
-            raise LnbenchError(
-                f"a continuation of {len(continuation)} tokens does not fit the model's max_length={max_length}"
-            )
-        return cls((context + continuation)[-(max_length + 1) :][:-1], len(continuation))
+        return cls(cut_left(context + continuation, max_length + 1, prefix)[:-1], len(continuation))
 
     @property
     def prompt(self) -> int:

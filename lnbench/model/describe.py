@@ -12,6 +12,7 @@ from torch import nn
 
 from lnbench.files import fingerprint
 from lnbench.model.sites import unwrap
+from lnbench.special_tokens import adds_bos
 
 _INCIDENTAL = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
 _SNAPSHOT = re.compile(r"/models--(?P<name>[^/]+)/snapshots/[^/]+/?$")
@@ -25,7 +26,8 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     Returns:
         ``model`` (name), ``revision``, ``weights`` (fingerprint of the parameters, adapters included), ``config``
         (fingerprint of the configuration, quantisation included), ``adapter`` (fingerprint of the PEFT configuration,
-        if any), ``dtype``, ``quantization`` and ``tokenizer`` (fingerprint, where one is given).
+        if any), ``dtype``, ``quantization``, and where a tokenizer is given, ``tokenizer`` (fingerprint) and ``bos``
+        (whether texts begin with BOS, see :mod:`lnbench.special_tokens`).
     """
     base = unwrap(model)
     config = base.config
@@ -48,7 +50,7 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
         "quantization": str(getattr(method, "value", method)) if method else None,
     }
     if tokenizer is not None:
-        described["tokenizer"] = tokenizer_fingerprint(tokenizer)
+        described |= {"tokenizer": tokenizer_fingerprint(tokenizer), "bos": adds_bos(tokenizer)}
     return described
 
 

@@ -81,6 +81,12 @@ class Record(BaseModel):
     """lm-eval's standard error."""
     n: int | None = None
     """Documents."""
+    requests: int | None = None
+    """What the model was asked about these documents: one request per choice, where there are choices."""
+    cut_prompts: int | None = None
+    """How many of the requests lost the beginning of their prompt, as the model has too few positions."""
+    bos: bool | None = None
+    """Whether texts began with BOS."""
     samples: str | None = None
     """lm-eval's samples of this task, relative to the folder of the run."""
     results: str | None = None

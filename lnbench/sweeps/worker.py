@@ -185,13 +185,17 @@ class Worker:
         about = self._described(cell) | {
             "results": str(results_file(folder).relative_to(self.out)),
             "neuron_set": (info.get("neuron_set") or {}).get("fingerprint"),
+            "bos": info.get("bos"),
         }
+        prompts = info.get("prompts") or {}
         for language in cell.languages:
             about |= {"language": language, "statistics": (info.get("statistics_fingerprints") or {}).get(language)}
             for task in results["samples"]:
                 about |= {
                     "task": task,
                     "n": results["n-samples"][task]["effective"],
+                    "requests": prompts.get(task, {}).get("requests"),
+                    "cut_prompts": prompts.get(task, {}).get("cut"),
                     "samples": str(samples_file(folder, task).relative_to(self.out)),
                 }
                 for metric, value, stderr in _metrics(results["results"][task]):

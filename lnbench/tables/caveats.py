@@ -70,6 +70,19 @@ def limited(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Only the first documents of each task were measured (limit {sizes}); others may give other numbers."
 
 
+def cut_prompts(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield, of each task, how many prompts did not fit the model."""
+    worst: dict[str, Row] = {}
+    for row in rows:
+        if row.cut_prompts and row.cut_prompts > ((worst[row.task].cut_prompts or 0) if row.task in worst else 0):
+            worst[row.task] = row
+    for task, row in sorted(worst.items()):
+        yield (
+            f"{task}: {row.cut_prompts:,} of {counted(row.requests or 0, 'prompt')} did not fit the model and lost "
+            "their beginning (BOS was kept): the model did not read what the task asks there."
+        )
+
+
 def several_models(rows: Sequence[Row]) -> Iterator[str]:
     """Yield which models are shown together, where there is more than one."""
     models = {
@@ -106,6 +119,7 @@ ROW_CAVEATS: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
     "No control, or a single one": uncontrolled,
     "Too few documents": few_documents,
     "Limited documents": limited,
+    "Prompts that were cut": cut_prompts,
     "Different models": several_models,
     "Several tables": several_tables,
     "Not compared, or not the same": row_notes,

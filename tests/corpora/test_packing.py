@@ -14,7 +14,7 @@ from lnbench.corpora.corpus import open_corpus
 from lnbench.corpora.documents import Document, TextReport
 from lnbench.corpora.packing import blocks
 from lnbench.errors import LnbenchError
-from tests.support.corpora import BOS, EOS, PAD, TOKENIZERS, as_jsonl
+from tests.support.corpora import BOS, EOS, TOKENIZERS, as_jsonl
 from tests.support.messages import refused
 
 DOCUMENTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join), max_size=12)
@@ -99,7 +99,7 @@ def test_blocks_hold_the_text(texts, bos, eos, length, batch_size, tokens, drop_
     for ids, mask in batches:
         assert ids.dtype == mask.dtype == torch.long and ids.shape == mask.shape
         assert mask.any(0).all() and (mask.diff(dim=1) <= 0).all()
-        assert (ids[mask == 0] == (EOS if eos else 0)).all()
+        assert (ids[mask == 0] == 0).all()
 
 
 @given(
@@ -204,8 +204,8 @@ def test_documents_of_any_length_are_tokenised_in_pieces():
     assert len(calls) >= 3 and max(calls) <= packing._CALL_CHARACTERS + packing._PIECE_CHARACTERS
     calls.clear()
     (batch,) = blocks([words, "h"], wrapped, length=5, mode="truncate")
-    assert batch[0].tolist() == [[BOS, 3, 4, 5, 6], [BOS, 10, EOS, EOS, EOS]]
-    assert sum(calls) <= packing._PIECE_CHARACTERS + 1
+    assert batch[0].tolist() == [[BOS, 3, 4, 5, 6], [BOS, 10, 0, 0, 0]]
+    assert sum(calls) <= packing._PIECE_CHARACTERS + 2  # with the word that shows whether BOS is added
 
 
 def test_text_without_white_space_is_cut_anyway():
@@ -219,11 +219,12 @@ def test_text_without_white_space_is_cut_anyway():
     assert [piece.first for piece in pieces] == [True, False, False]
 
 
-def test_padding_is_the_tokenizers_own():
-    tokenizer = mock.Mock(wraps=TOKENIZERS[True, True], bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
+@pytest.mark.parametrize("pad", [None, 10_000], ids=["none", "an id that no model has"])
+def test_padding_is_a_token_that_every_model_has(pad):
+    tokenizer = mock.Mock(wraps=TOKENIZERS[True, True], bos_token_id=BOS, eos_token_id=EOS, pad_token_id=pad)
     tokenizer.side_effect = TOKENIZERS[True, True]
     ((ids, mask),) = blocks(["a b", "c"], tokenizer, length=4, mode="truncate")
-    assert ids.tolist() == [[BOS, 3, 4], [BOS, 5, PAD]] and mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert ids.tolist() == [[BOS, 3, 4], [BOS, 5, 0]] and mask.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 @pytest.mark.parametrize("mode", packing.MODES)

@@ -15,7 +15,7 @@ from lnbench.finetuning.data import Example, TrainingData, prepare
 from lnbench.finetuning.presets import PRESETS, TrainingSettings, settings_of
 from lnbench.finetuning.training_rows import SOURCES, open_rows
 from lnbench.lm import LNBenchLM
-from lnbench.lm.head import cut_left
+from lnbench.special_tokens import cut_left
 from tests.support.finetuning import pair, question, write
 from tests.support.messages import lacks, refused
 

@@ -14,7 +14,7 @@ from lnbench.sweeps import records
 from lnbench.tables import leaderboard_files
 
 _FOLDER = Path(__file__).parent / "version_0_1"
-_NEW = {"site", "source"}
+_NEW = {"site", "source", "requests", "cut_prompts", "bos"}
 """Fields that rows and records have since then."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import zstandard
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 TEXTS = ["नमस्ते दुनिया", "second text", "третий текст", "第四", "five\u2028still five"]
@@ -69,6 +69,8 @@ def make_tokenizer(bos: bool = True, eos: bool = True) -> PreTrainedTokenizerFas
     words = ["<bos>", "<eos>", "<unk>", *"abcdefgh"]
     backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     special = {"unk_token": "<unk>"} | ({"bos_token": "<bos>"} if bos else {}) | ({"eos_token": "<eos>"} if eos else {})
     return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 

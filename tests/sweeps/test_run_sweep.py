@@ -85,7 +85,7 @@ def test_everything_is_loaded_once(given: dict[str, Any], tmp_path: Path, monkey
 
     counted(LNBenchLM, "__init__", "model")
     counted(TaskManager, "load", "task")
-    counted(LNBenchLM, "_encode_pair", "pair")
+    counted(LNBenchLM, "_pair", "pair")
     outcome = sweep(spec_of(given), tmp_path / "out")
     assert outcome.failed == {}
     assert counts == {"model": 1, "task": 2, "pair": 2 * 2 * 2}

@@ -17,6 +17,11 @@ def eval(context: typer.Context) -> None:  # noqa: A001
 
     Example: lnbench eval --model_args 'intervention=p10,corpus=data/{lang}.jsonl.gz' --tasks lnbench_xnli_hi --limit 50
     """
+    from lnbench.model_arguments import check_command
+
+    named = {word.partition("=")[0] for word in context.args} & {"--model", "-M", "--config", "-C"}
+    check_command([*([] if named else ["--model", "lnbench"]), *context.args])
+
     from lnbench.lm.command_line import run
 
     run(context.args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass as plain_dataclass
@@ -49,7 +50,13 @@ class Ray:
         ray = _ray()
         try:
             ray.init(runtime_env=environment, log_to_driver=False, **cluster)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
+            if "AF_UNIX" in str(error):
+                folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+                raise LnbenchError(
+                    f"Ray keeps its sockets in {folder}, and the path of one may have 107 bytes at most: set "
+                    "RAY_TMPDIR to a folder with a shorter path"
+                ) from error
             raise LnbenchError(f"cannot reach a Ray cluster at {self.address or 'local'}: {error}") from error
         room = self._room(ray.cluster_resources())
         self.workers = min(room, self.workers or room)
