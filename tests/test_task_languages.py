@@ -40,7 +40,11 @@ def one_line_error(name: str, known: str, metadata: Any = None, document: Any = 
         ("xnli_zh_cn", "en zh", None, None, "zh"),
         ("belebele_hin_Deva", "hin_Deva urd_Arab", None, None, "hin_Deva"),
         ("x_hi_", "en hi", None, None, "hi"),
-        ("x_hi_mc", "en hi", None, None, "hi"),
+        ("x", "en hi", "hin_Deva", None, "hi"),
+        ("x_hin", "en hi", None, None, "hi"),
+        ("x_zho_Hans", "en zh", None, None, "zh"),
+        ("x_pt_BR", "en pt", None, None, "pt"),
+        ("mlqa_de_de", "en de", None, None, "de"),
         ("x_HI", "en hi", None, None, "hi"),
         ("x", "zh_cn zh-CN", "zh-CN", None, "zh-CN"),
     ],
@@ -57,7 +61,7 @@ def test_the_language(name: str, known: str, metadata: Any, document: Any, langu
         ("x_hi", "en hi", None, "ur", "ur"),
         ("x_hi", "en hi", "ur_Arab", None, "ur_Arab"),
         ("x", "en hi", "ur", "hi", "ur"),
-        ("x", "en hi", "hin_Deva", None, "hin_Deva"),
+        ("x", "en hi", "hin_Latn", None, "hin_Latn"),
         ("x_hin", "eng hin", "urd", None, "urd"),
     ],
 )
@@ -67,8 +71,8 @@ def test_a_code_without_neurons_is_an_error(name: str, known: str, metadata: Any
         one_line_error(name, known, metadata, document)
 
 
-@pytest.mark.parametrize("name", ["", "arc_easy", "hi_arc_easy", "en_of_no_use"])
+@pytest.mark.parametrize("name", ["", "arc_easy", "hi_arc_easy", "en_of_no_use", "x_hi_mc", "hindi", "x_hindi"])
 def test_nothing_tells_the_language(name: str) -> None:
-    for metadata in (None, "Hindi"):
+    for metadata in (None, "default"):
         with refused(repr(name), "en, hi", "language=…", "metadata"):
             one_line_error(name, "en hi", metadata)

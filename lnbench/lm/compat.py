@@ -28,7 +28,7 @@ from transformers import BitsAndBytesConfig
 from lnbench.errors import LnbenchError, one_line_error, show_deprecations
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.special_tokens import padding_of
-from lnbench.task_languages import MARK
+from lnbench.task_languages import DATASET_MARK, MARK
 
 __all__ = [
     "PatchedHFLM",
@@ -64,6 +64,7 @@ def _mark_requests(build: Callable[..., Any]) -> Callable[..., Any]:
         language = metadata.get("language") if isinstance(metadata, dict) else None
         for instance in self.instances:
             setattr(instance, MARK, language)
+            setattr(instance, DATASET_MARK, self.config.dataset_name)
         return result
 
     return build_all_requests

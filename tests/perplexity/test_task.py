@@ -98,8 +98,7 @@ def test_a_cell_is_an_lm_eval_invocation(
     matrix = run(request, tmp_path_factory.mktemp("ppl"), progress=False)
     scores = {}
     for intervention in ("none", "zero"):
-        # Without it, lm-eval has the model predict a second BOS after the first.
-        arguments = {"pretrained": tiny_model, "intervention": intervention, "language": "hi", "add_bos_token": False}
+        arguments = {"pretrained": tiny_model, "intervention": intervention, "language": "hi"}
         scores[intervention] = simple_evaluate(
             model="lnbench",
             model_args={**arguments, **shared, "languages": "hi+ur"},
