@@ -125,14 +125,15 @@ def readings_of(name: str) -> list[str]:
 def _is_locale(code: str) -> bool:
     """Return whether a language's code with a region is one that is in use."""
     language, _, region = code.partition("-")
-    return langcodes.Language.get(language).maximize().territory == region or localedata.exists(f"{language}_{region}")
+    usual: str | None = langcodes.Language.get(language).maximize().territory
+    return usual == region or bool(localedata.exists(f"{language}_{region}"))
 
 
 def code_of(text: str) -> str | None:
     """Return the BCP 47 code that a text is, or that is of the language that it names in English; else None."""
     code = text.strip().replace("_", "-")
     if _CODE.fullmatch(code) and langcodes.tag_is_valid(code):
-        return langcodes.standardize_tag(code, macro=True)
+        return str(langcodes.standardize_tag(code, macro=True))
     return _code_by_name().get(text.strip().lower())
 
 

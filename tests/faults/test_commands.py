@@ -189,10 +189,10 @@ def test_a_path_that_is_too_long_for_rays_sockets_is_named(tmp_path: Path, monke
 @pytest.mark.parametrize("word", ["no", "on", "yes", "off", "true", "null", "1", "2024-01-01"])
 def test_a_name_that_yaml_takes_for_something_else(word: str, tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
-    path.write_text(f"tasks: ["lnbench_ppl_{{lang}}"]\nlanguages: [en, {word}]\n", encoding="utf-8")
+    path.write_text(f"tasks: ['lnbench_ppl_{{lang}}']\nlanguages: [en, {word}]\n", encoding="utf-8")
     with refused("YAML", "quotes", "languages"):
         spec.load(path)
-    path.write_text(f"tasks: ["lnbench_ppl_{{lang}}"]\nlanguages: [en, '{word}']\n", encoding="utf-8")
+    path.write_text(f"tasks: ['lnbench_ppl_{{lang}}']\nlanguages: [en, '{word}']\n", encoding="utf-8")
     assert spec.load(path).languages == ("en", word)
 
 
