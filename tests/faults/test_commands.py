@@ -193,7 +193,7 @@ def test_a_name_that_yaml_takes_for_something_else(word: str, tmp_path: Path) ->
     with refused("YAML", "quotes", "languages"):
         spec.load(path)
     path.write_text(f"tasks: ['lnbench_ppl_{{lang}}']\nlanguages: [en, '{word}']\n", encoding="utf-8")
-    assert spec.load(path).languages == ("en", word)
+    assert list(spec.load(path).languages) == ["en", word]
 
 
 @pytest.mark.parametrize("field", ["intervention", "selector", "corpus", "head", "neurons"])
