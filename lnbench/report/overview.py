@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lnbench.data_folder import name_of_text
@@ -13,6 +13,8 @@ from lnbench.tables.words import NOTHING, number, range_of
 
 _MODEL = ("model", "revision", "dtype", "quantization", "weights", "adapter")
 _VERSIONS = ("lnbench", "lm_eval", "transformers", "torch", "datasets")
+_SHARES = 3
+"""Scripts and languages that are named of a text."""
 
 
 def overview(sources: Sources) -> list[Table]:
@@ -70,14 +72,34 @@ def _neurons(sources: Sources) -> Table:
 
 def _text(sources: Sources) -> Table:
     rows = [
-        (language, name_of_text(about.get("corpus_pattern", NOTHING)), about.get("site"), about.get("tokens"))
+        (
+            language,
+            name_of_text(about.get("corpus_pattern", NOTHING)),
+            about.get("site"),
+            *map(_shares(about).get, ("scripts", "languages", "foreign")),
+            about.get("tokens"),
+        )
         for manifest in sources.statistics.values()
         for language, about in mapping(manifest.get("languages")).items()
     ]
     infos = [info for info in sources.overrides.values() if info.corpus and info.read_site]
     read = {("each", name_of_text(info.corpus), info.read_site, info.corpus_tokens) for info in infos}
     labels = ["Language", "Text", "Site"]
-    return _table("Text that the Statistics were collected from", labels, rows or sorted(read, key=str), ["Tokens"])
+    title = "Text that the Statistics were collected from"
+    if not rows:
+        return _table(title, labels, sorted(read, key=str), ["Tokens"])
+    return _table(title, [*labels, "Lines by script", "Lines by language", "Foreign lines"], rows, ["Tokens"])
+
+
+def _shares(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return the shares of a text's lines in words; none where Statistics of an earlier lnbench do not say."""
+    shares = mapping(about.get("text_shares"))
+    foreign = shares.get("foreign")
+    named = {
+        name: ", ".join(f"{share:.1%} {part}" for part, share in list(mapping(shares.get(name)).items())[:_SHARES])
+        for name in ("scripts", "languages")
+    }
+    return named | ({"foreign": f"{foreign:.1%}"} if isinstance(foreign, float) else {})
 
 
 def _tasks(sources: Sources) -> Table:
