@@ -14,6 +14,11 @@ Observer = Callable[[Tensor, Tensor], None]
 """A function of a bank's values before and after the non-linearity, ``[batch, length, width]`` (or ``[tokens, width]``)
 each."""
 
+HOW_TO_ADD = (
+    "A plugin can say where its neurons are: lnbench_register_architectures(register) with register(model_type, "
+    "lnbench.model.architectures.Architecture(blocks=…, activation=…, before=…, after=…)); see docs/howto/plugins.md"
+)
+
 
 @dataclass(frozen=True)
 class Slice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -10,22 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from lnbench.errors import LnbenchError
 from lnbench.host import get_host
 from lnbench.model.architectures import NEURON_SITES, Architecture
-from lnbench.model.banks import Bank, Slice
+from lnbench.model.banks import HOW_TO_ADD, Bank, Slice
 from lnbench.model.forward_passes import NOT_CALLED, eager
-from lnbench.model.self_check import HOW_TO_ADD, self_check
+from lnbench.model.self_check import self_check
 from lnbench.model.sites import Sites, evaluating, input_device, refuse_tensor_parallel, unwrap
 from lnbench.model.structure import Structure, attention_of, experts_in, probe, structure_of
-from lnbench.model.taps import Handle, tap_module
 from lnbench.model.trace import shape_of, trace_model
 
 _KEPT = "_lnbench_sites"
 _PACKS = "support_avx512bf16_for_cpu"
-_WITH_PARAMETERS = ("prelu", "xielu")
 
 
 def locate(model: nn.Module) -> Sites:
@@ -134,7 +131,6 @@ def _located(model: Any, row: Architecture | None) -> Sites:
                 f"this {kind} has feed-forwards of widths {sorted(widths)} in {len(structure.banks)} of "
                 f"{len(structure.names)} layers; Statistics need one width for all layers"
             )
-        structure = structure._replace(banks=tuple(_completed(model, structure.banks, inputs)))
         how = "structure" if row is None else f"the row for {model_type!r}"
         sites = Sites(_shared_row(structure, row), model, structure.names, structure.banks, structure.attention, how,
                       structure.visits)  # fmt: skip
@@ -224,60 +220,6 @@ def _attention(
     if row.attention:
         return tuple(tuple(f"{name}.{path}" for path in row.attention) for name in names)
     return attention_of(model, names, banks)
-
-
-def _completed(model: nn.Module, banks: Sequence[Bank], inputs: dict[str, Any]) -> list[Bank]:
-    """Look at one forward pass for what the trace does not say: a plain function's name, the order of axes."""
-    shapes: dict[str, Any] = {}
-    seen: dict[tuple[int, str], Tensor] = {}
-    with Handle() as hooks:
-        for number, bank in enumerate(banks):
-            if bank.activation is None and bank.function is None:
-                for name, part in (("before", bank.before), ("up", bank.up)):
-                    if part is not None:
-
-                        def keep(
-                            out: Tensor, key: Any = (number, name), part: Slice = part, width: int = bank.width
-                        ) -> None:
-                            seen[key] = part.of(out.clone(), width)
-
-                        hooks.add(tap_module(model.get_submodule(part.module), "output", keep))
-
-            def product(values: Tensor, key: int = number) -> None:
-                shapes[str(key)] = values.shape
-                if banks[key].activation is None and banks[key].function is None:
-                    seen[key, "product"] = values.clone()
-
-            hooks.add(tap_module(model.get_submodule(bank.after), "input", product))
-        model(**inputs)
-    completed = []
-    rows, columns = inputs["input_ids"].shape
-    for number, bank in enumerate(banks):
-        shape = shapes.get(str(number), ())
-        bank = replace(bank, length_first=len(shape) == 3 and tuple(shape[:2]) == (columns, rows))
-        if (number, "product") in seen:
-            function = _known(seen[number, "before"], seen.get((number, "up")), seen[number, "product"])
-            if function is None:
-                raise LnbenchError(
-                    f"layer {bank.layer} ({bank.path}) of this {type(model).__name__} applies a non-linearity that is "
-                    f"neither a module nor one of transformers' own ({', '.join(ACT2FN)}), so it cannot be repeated. "
-                    f"{HOW_TO_ADD}"
-                )
-            bank = replace(bank, function=function)
-        completed.append(bank)
-    return completed
-
-
-def _known(before: Tensor, up: Tensor | None, product: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """Return transformers' non-linearity of which ``product`` is ``σ(before)``, or ``σ(before) · up``."""
-    for name in ACT2FN:
-        if name in _WITH_PARAMETERS:
-            continue
-        function: Any = ACT2FN[name].eval()
-        values = function(before)
-        if torch.equal(values if up is None else values * up, product):
-            return function  # type: ignore[no-any-return]
-    return None
 
 
 def _shared_row(structure: Structure, row: Architecture | None) -> Architecture:

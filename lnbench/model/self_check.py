@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lnbench.errors import LnbenchError
 from lnbench.model.architectures import POST
-from lnbench.model.banks import Bank
+from lnbench.model.banks import HOW_TO_ADD, Bank
 from lnbench.model.sites import Sites
 from lnbench.model.taps import Handle, tap_module
 
@@ -155,12 +155,6 @@ def self_check(sites: Sites, inputs: dict[str, Any], bare: Tensor) -> SelfCheck:
             *(kind, earlier),
         )
     return SelfCheck(checks, float(change.max()), earlier)
-
-
-HOW_TO_ADD = (
-    "A plugin can say where its neurons are: lnbench_register_architectures(register) with register(model_type, "
-    "lnbench.model.architectures.Architecture(blocks=…, activation=…, before=…, after=…)); see docs/howto/plugins.md"
-)
 
 
 def _watch(model: nn.Module, bank: Bank, own: _Seen, hooks: Handle) -> None:

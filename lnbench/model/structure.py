@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
-from lnbench.model.banks import Bank, Slice
+from lnbench.errors import LnbenchError
+from lnbench.model.banks import HOW_TO_ADD, Bank, Slice
 from lnbench.model.trace import Origin, Read, Trace, shape_of
 
 _TOKENS = (2, 7)
 _EXPERTS = re.compile(r"Experts?([A-Z]|$)|MoE$")
+_WITH_PARAMETERS = ("prelu", "xielu")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -107,6 +110,8 @@ def _bank(model: nn.Module, trace: Trace, layer: int, read: Read, visits: int) -
     if activation is not None and trace.ran[activation] != trace.ran[read.after]:
         # One non-linearity for several feed-forwards.
         function, activation = model.get_submodule(activation), None
+    elif activation is None:
+        function = _function_of(model, trace, layer, read)
     return Bank(
         layer=layer,
         path=read.after.rpartition(".")[0],
@@ -117,8 +122,32 @@ def _bank(model: nn.Module, trace: Trace, layer: int, read: Read, visits: int) -
         activation=activation,
         function=function,
         shared=trace.ran[read.after] != visits,
+        length_first=tuple(read.values.shape[:-1]) == _TOKENS[::-1],
         normed=read.label.normed,
         summed=len(read.neuron.origins) > 1 or bool(read.label.factors and len(read.label.factors[1].origins) > 1),
+    )
+
+
+def _function_of(model: nn.Module, trace: Trace, layer: int, read: Read) -> Any:
+    """Return transformers' non-linearity of which a linear map reads ``σ(before)``, or ``σ(before) · up``.
+
+    Raises:
+        LnbenchError: it is none of them.
+    """
+    before, up = (
+        None if origin is None else trace.outputs[origin.linear, origin.call][..., origin.start :: origin.step]
+        for origin in (read.before, read.up)
+    )
+    assert before is not None
+    for name in ACT2FN:
+        if name not in _WITH_PARAMETERS:
+            function = ACT2FN[name].eval()
+            values = function(before[..., : read.size])
+            if torch.equal(values if up is None else values * up[..., : read.size], read.values):
+                return function
+    raise LnbenchError(
+        f"layer {layer} ({read.after}) of this {type(model).__name__} applies a non-linearity that is neither a module "
+        f"nor one of transformers' own ({', '.join(ACT2FN)}), so it cannot be repeated. {HOW_TO_ADD}"
     )
 
 

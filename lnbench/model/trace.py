@@ -55,6 +55,8 @@ class Read:
     """Its number of inputs."""
     block: str
     """The block that ran, an element of the outermost ``ModuleList``."""
+    values: Tensor
+    """What it read."""
 
     @property
     def neuron(self) -> Label:
@@ -85,6 +87,8 @@ class Trace:
     """Linear map → those whose output it reads as it is."""
     linear: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Linear map → its numbers of inputs and outputs, in order of the first call."""
+    outputs: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    """Linear map and number of the call → its output."""
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
@@ -277,7 +281,7 @@ def _hooked(model: nn.Module, labels: _Labels) -> Iterator[None]:
             if labels.inside == 0 and sizes is not None and args and isinstance(args[0], Tensor):
                 label = labels.of(args[0])
                 if label is not None and label.curved and running:
-                    trace.reads.append(Read(name, label, sizes[0], running[-1]))
+                    trace.reads.append(Read(name, label, sizes[0], running[-1], args[0]))
                 elif label is not None:
                     trace.read_by.setdefault(name, set()).update(_linear_in([label]))
                 labels.kept[id(args[0])] = args[0]
@@ -295,6 +299,7 @@ def _hooked(model: nn.Module, labels: _Labels) -> Iterator[None]:
                 return
             if sizes is not None:
                 trace.linear.setdefault(name, sizes)
+                trace.outputs[name, call] = output
                 source = sources.setdefault(_storage(args[0]), len(sources)) if args else -1
                 labels.put(output, Label((Origin(name, call, source, 0, 1),)))
                 return
