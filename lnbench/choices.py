@@ -17,7 +17,7 @@ from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, plugin_call, returne
 from lnbench.files import fingerprint
 from lnbench.hookspecs import Needs, OverrideContext
 from lnbench.host import get_host
-from lnbench.model.architectures import POST
+from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
@@ -37,6 +37,7 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         LnbenchError: unknown selector or parameter, Statistics of different models, a selector that fails.
     """
     model, layers, width = check_same_model(statistics)
+    widths = next(iter(statistics.values())).widths
     host = get_host()
     chosen = host.resolve("selector", selector)
     described = host.canonical("selector", selector)
@@ -60,7 +61,7 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         statistics=fingerprint(sorted((language, own.fingerprint) for language, own in statistics.items())),
         site=next(iter(statistics.values())).site,
         unit_size=selected.unit_size,
-        widths=selected.widths,
+        widths=widths if selected.site in NEURON_SITES else selected.widths,
     )
 
 
@@ -115,7 +116,7 @@ def plan(
             made = chosen.override(handed)
         change: Override = returned(made, Override)
         if statistics is not None:
-            change.check(statistics.layers, statistics.width)
+            change.check(statistics.layers, statistics.widths)
     return replace(change, made_by=name)
 
 

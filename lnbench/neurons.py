@@ -17,7 +17,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, fingerprint, write_text
 from lnbench.formats import read_format, validated
-from lnbench.model.architectures import NEURON_SITES, POST
+from lnbench.model.architectures import NEURON_SITES, POST, layout_of, widths_of
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
 from lnbench.published_neurons import read_published
 
@@ -93,7 +93,7 @@ class NeuronSet:
         self.width = width
         self.site = site
         self.unit_size = unit_size
-        self.widths = (width,) * layers if widths is None else tuple(widths)
+        self.widths = widths_of(layers, width if widths is None else widths)
         if len(self.widths) != layers or max(self.widths) != width or min(self.widths) < 0 or unit_size < 1:
             raise LnbenchError(
                 f"widths {list(self.widths)} do not fit {layers} layers of at most {width} units, or "
@@ -191,7 +191,7 @@ class NeuronSet:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{language}: {self.count(language)}" for language in self)
-        return f"NeuronSet({self.model!r}, {self.layers} layers × {self.width}, {counts or 'no languages'})"
+        return f"NeuronSet({self.model!r}, {layout_of(self.widths)}, {counts or 'no languages'})"
 
     def count(self, language: str) -> int:
         """Return the number of neurons of ``language``."""
@@ -235,7 +235,7 @@ class NeuronSet:
         Raises:
             LnbenchError: the sets belong to models of different shapes, or share no language.
         """
-        if (self.layers, self.width) != (other.layers, other.width):
+        if self.widths != other.widths:
             raise LnbenchError(f"cannot compare neurons of {self.model} and {other.model}: their shapes differ")
         shared = [language for language in self if language in other]
         if not shared:
@@ -252,18 +252,18 @@ class NeuronSet:
         ids = [layer * self.width + indices for layer, indices in self[language].items()]
         return torch.cat([_NOTHING, *ids])
 
-    def check(self, model_name: str, layers: int, width: int) -> None:
-        """Check that the set fits a model of ``layers`` × ``width`` neurons.
+    def check(self, model_name: str, layers: int, width: int | Sequence[int]) -> None:
+        """Check that the set fits a model of ``layers`` × ``width`` neurons, or of ``width`` neurons layer by layer.
 
         A model of the same shape and another name may be a fine-tuned one or a copy, so that is only a warning.
 
         Raises:
             LnbenchError: the model has another shape.
         """
-        if (self.layers, self.width) != (layers, width):
+        if self.widths != (widths := widths_of(layers, width)):
             raise LnbenchError(
-                f"these neurons belong to {self.model} ({self.layers} layers × {self.width}), not to "
-                f"{model_name} ({layers} layers × {width}): select the neurons of this model"
+                f"these neurons belong to {self.model} ({layout_of(self.widths)}), not to {model_name} "
+                f"({layout_of(widths)}): select the neurons of this model"
             )
         if Path(self.model).name.casefold() != Path(model_name).name.casefold():
             warnings.warn(f"neurons of {self.model} are used with {model_name}, of the same shape", stacklevel=2)
@@ -361,7 +361,7 @@ def _distinct(values: Tensor) -> Tensor:
     return distinct
 
 
-def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tensor:
+def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int, widths: Sequence[int] | None = None) -> Tensor:
     """Draw random neurons, which depend on ``language`` and ``seed`` alone.
 
     Args:
@@ -369,6 +369,7 @@ def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tens
         counts: ``LongTensor[layers]``, how many to draw.
         avoid: ``BoolTensor[layers, width]``, neurons to draw only where the others are too few.
         seed: Another one draws other neurons.
+        widths: Neurons of each layer, where layers differ.
 
     Returns:
         ``BoolTensor[layers, width]``.
@@ -378,7 +379,7 @@ def draw_random(language: str, counts: Tensor, avoid: Tensor, seed: int) -> Tens
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {language}".encode()))
     drawn = torch.zeros_like(avoid)
     for layer, count in enumerate(counts.tolist()):
-        order = torch.randperm(avoid.shape[1], generator=generator)
+        order = torch.randperm(avoid.shape[1] if widths is None else widths[layer], generator=generator)
         preferred = order[avoid[layer][order].long().argsort(stable=True)]
         drawn[layer, preferred[:count]] = True
     return drawn

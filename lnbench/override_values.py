@@ -198,14 +198,16 @@ class Override:
         """Which neurons get which values, in 16 hexadecimal digits."""
         return fingerprint([[layer, *part.described()] for layer, part in self.parts])
 
-    def check(self, layers: int, width: int) -> None:
-        """Check that every neuron exists in a model of ``layers × width`` neurons.
+    def check(self, layers: int, width: int | Sequence[int]) -> None:
+        """Check that every neuron exists in a model of ``layers × width`` neurons, or of ``width`` layer by layer.
 
         Raises:
             LnbenchError: a layer or an index lies outside.
         """
         for layer, part in self.parts:
-            _check_exist(layer, part.indices, layers, width)
+            _check_exist(
+                layer, part.indices, layers, width if isinstance(width, int) else (*width, 0)[min(layer, layers)]
+            )
 
     def check_dtype(self, dtype: torch.dtype) -> None:
         """Check that a model that computes in ``dtype`` can hold every value.

@@ -102,13 +102,13 @@ def apply(
         raise unknown("positions", positions, get_args(Positions))
     sites = sites or locate(model)
     sites.architecture.site(site)
-    if statistics is not None and (statistics.layers, statistics.width) != (sites.layers, sites.width):
+    if statistics is not None and statistics.widths != sites.widths:
         raise LnbenchError(
             f"these Statistics are of {statistics.layers} layers of {statistics.width} neurons, the model has "
             f"{sites.layers} of {sites.width}: they belong to another model"
         )
     with _naming(change):
-        change.check(sites.layers, sites.width)
+        change.check(sites.layers, sites.widths)
         change.check_dtype(_dtype(sites.model))
         written = change.by_site(site)
         for _, where in written:

@@ -30,5 +30,5 @@ def activation_averages(
     for language, collected in statistics.items():
         at_site = collected.at(site or collected.site)
         values = {"mean": at_site.mean, **{f"P{round(100 * level)}": at_site.quantile(level) for level in levels}}
-        averages[language] = {name: float(value.double().mean()) for name, value in values.items()}
+        averages[language] = {name: float(value[collected.exists].double().mean()) for name, value in values.items()}
     return averages

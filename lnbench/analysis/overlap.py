@@ -59,7 +59,7 @@ def language_overlap(neurons: NeuronSet) -> LanguageOverlap:
     for row, language in enumerate(languages):
         masks[row] = neurons.mask(language)
     layers = masks.sum(2).double()
-    expected = layers @ layers.T / neurons.width
+    expected = (layers / torch.tensor(neurons.widths).clamp_min(1)) @ layers.T
     share = counts.double() / counts.diagonal()[:, None]
     alone = (masks & (masks.sum(0) == 1)).sum((1, 2))
     return LanguageOverlap(languages, counts, share, jaccard, expected, counts - expected, alone)
@@ -68,6 +68,6 @@ def language_overlap(neurons: NeuronSet) -> LanguageOverlap:
 def by_chance(first: NeuronSet, second: NeuronSet, language: str) -> Chance:
     """Return what two selections of one language's neurons, in models of one shape, would share by chance."""
     own, other = (neurons.per_layer(language).double() for neurons in (first, second))
-    shared = float(torch.dot(own, other)) / first.width
+    shared = float((own * other / torch.tensor(first.widths).clamp_min(1)).sum())
     either = float(own.sum() + other.sum()) - shared
     return Chance(shared, shared / either if either else 0.0)

@@ -68,7 +68,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         name=stem("activation_statistics", site),
         title=f"Activations by language, averaged over all neurons: {model_name(first.model)}, site {site}",
         caption=(
-            f"For each language, the average over all {first.layers * first.width:,} neurons of each neuron's mean "
+            f"For each language, the average over all {sum(first.widths):,} neurons of each neuron's mean "
             f"and percentiles over {min(tokens):,}{'' if len(set(tokens)) == 1 else f' to {max(tokens):,}'} tokens, "
             f"{SITE_DESCRIPTIONS[site]}. The lines reach from the 5th to the 95th percentile, the 10th to the 90th and "
             "the 25th to the 75th."

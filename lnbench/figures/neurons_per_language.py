@@ -13,6 +13,7 @@ from lnbench.figures.figure import Figure
 from lnbench.figures.labels import language_name, language_ticks
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import TALLEST, WIDTH, series
+from lnbench.model.architectures import layout_of
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name
 
@@ -31,10 +32,10 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         raise LnbenchError("no NeuronSet to draw: name at least one")
     first = next(iter(sets.values()))
     for name, neurons in sets.items():
-        if (neurons.layers, neurons.width) != (first.layers, first.width):
+        if neurons.widths != first.widths:
             raise LnbenchError(
-                f"{name} is of {neurons.model} ({neurons.layers} layers × {neurons.width}), other neurons are of "
-                f"{first.model} ({first.layers} × {first.width}): draw each model by itself"
+                f"{name} is of {neurons.model} ({layout_of(neurons.widths)}), other neurons are of "
+                f"{first.model} ({layout_of(first.widths)}): draw each model by itself"
             )
     languages = list(dict.fromkeys(language for neurons in sets.values() for language in neurons))
     if not languages:
@@ -42,7 +43,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
     counts = {
         name: [neurons.count(code) if code in neurons else None for code in languages] for name, neurons in sets.items()
     }
-    total = first.layers * first.width
+    total = sum(first.widths)
     thickness = 0.8 / len(sets)
 
     def paint(drawing: Drawing) -> None:
@@ -69,7 +70,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         title=f"Language-specific neurons by language: {model_name(first.model)}",
         caption=(
             f"Number of neurons that {', '.join(sets)} chose for each language, of the {total:,} feed-forward neurons "
-            f"({counted(first.layers, 'layer')} × {first.width:,}). A neuron can belong to several languages."
+            f"({layout_of(first.widths)}). A neuron can belong to several languages."
         ),
         alt=(
             f"Bars of the neurons of {counted(len(languages), 'language')} by {counted(len(sets), 'selector')}, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.colors import Normalize
@@ -53,7 +55,7 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
         title=f"Neurons by layer and language: {selector_label(neurons)}, {model_name(neurons.model)}",
         caption=(
             "Number of each language's neurons in each layer; the first layer, next to the input, is at the bottom. "
-            f"An empty cell has none. A layer has {neurons.width:,} neurons. Layer with most: {peak or 'none'}."
+            f"An empty cell has none. A layer has {_range(neurons.widths)} neurons. Layer with most: {peak or 'none'}."
         ),
         alt=(
             f"Map of {counted(neurons.layers, 'layer')} by {counted(len(languages), 'language')}; at most "
@@ -61,10 +63,21 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
         ),
         columns=("language", "name", "layer", "neurons", "share_of_layer"),
         rows=[
-            (code, language_name(code), layer, int(counts[row, layer]), int(counts[row, layer]) / neurons.width)
+            (
+                code,
+                language_name(code),
+                layer,
+                int(counts[row, layer]),
+                int(counts[row, layer]) / max(1, neurons.widths[layer]),
+            )
             for row, code in enumerate(languages)
             for layer in range(neurons.layers)
         ],
         size=(WIDTH, min(TALLEST, max(1.6, 0.4 + 0.165 * neurons.layers) + names_height(languages))),
         paint=paint,
     )
+
+
+def _range(widths: Sequence[int]) -> str:
+    least, most = min(widths), max(widths)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"

@@ -92,7 +92,7 @@ def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> Weight
     if not any(isinstance(module, LoraLayer) for module in sites.model.modules()):
         raise LnbenchError("this model has no LoRA adapter to inspect; pass the adapter's folder as peft=")
     if neurons is not None:
-        neurons.check(neurons.model, sites.layers, sites.width)
+        neurons.check(neurons.model, sites.layers, sites.widths)
     updates = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
     norms = torch.zeros_like(updates)
     changed: list[Projection] = []

@@ -109,15 +109,18 @@ def _kept(
     """Return module name → the factor to restrict and its rows or columns, for the layers that have neurons."""
     if neurons is None:
         return {}
-    neurons.check(model_name(sites.model), sites.layers, sites.width)
+    neurons.check(model_name(sites.model), sites.layers, sites.widths)
     kept: dict[str, tuple[Factor, Tensor]] = {}
     chosen = neurons.union(neurons.languages)
+    names = {module: name for name, module in sites.model.named_modules()}
     for bank in sites.banks:
         own = bank.own(chosen[bank.layer]) if bank.layer in chosen else torch.empty(0, dtype=torch.long)
         for projection in dict.fromkeys(projections):
             where = place(bank, projection)
-            before = kept[where.path][1] if where.path in kept else own.new_empty(0)
-            kept[where.path] = (where.factor, torch.cat([before, where.rows(own)]))
+            # Layers that share a module share its neurons' weights: those of either are trained.
+            name = names[sites.model.get_submodule(where.path)]
+            before = kept[name][1] if name in kept else own.new_empty(0)
+            kept[name] = (where.factor, torch.unique(torch.cat([before, where.rows(own)])))
     return {name: part for name, part in kept.items() if len(part[1])}
 
 
@@ -139,11 +142,13 @@ def count_parameters(adapted: nn.Module) -> Counts:
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     sites = locate(adapted)
     # A fused projection is the place of two.
-    factors = {(place.path, place.factor) for bank in sites.banks for place in places(bank).values()}
+    factors = {
+        (sites.model.get_submodule(place.path), place.factor) for bank in sites.banks for place in places(bank).values()
+    }
     of_neurons = sum(
         parameter.numel()
-        for path, factor in factors
-        if isinstance(module := sites.model.get_submodule(path), LoraLayer)
+        for module, factor in factors
+        if isinstance(module, LoraLayer)
         for parameter in getattr(module, factor).parameters()
         if parameter.requires_grad
     )

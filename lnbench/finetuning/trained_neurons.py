@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ def no_neurons(model: nn.Module) -> NeuronSet:
         LnbenchError: unsupported model.
     """
     sites = locate(model)
-    return NeuronSet(model_name(sites.model), sites.layers, sites.width, {})
+    return NeuronSet(model_name(sites.model), sites.layers, sites.width, {}, widths=sites.widths)
 
 
 def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> NeuronSet:
@@ -47,20 +48,23 @@ def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> Neur
     Raises:
         LnbenchError: a language that ``neurons`` lacks, or languages without a single neuron.
     """
-    name, layers, width, site = neurons.model, neurons.layers, neurons.width, neurons.site
+    name, layers, width = neurons.model, neurons.layers, neurons.width
+    units: dict[str, Any] = {"site": neurons.site, "widths": neurons.widths}
     if languages == "none":
-        return NeuronSet(name, layers, width, {}, site=site)
+        return NeuronSet(name, layers, width, {}, **units)
     if languages == "all":
-        return NeuronSet.from_masks(name, {"all": torch.ones(layers, width, dtype=torch.bool)}, site=site)
+        return NeuronSet.from_masks(name, {"all": torch.arange(width) < torch.tensor(neurons.widths)[:, None]}, **units)
     is_random = languages == RANDOM or languages.startswith(_RANDOM_LIKE)
     named = neurons.languages if languages == RANDOM else languages.removeprefix(_RANDOM_LIKE).split("+")
     _check(neurons, named)
     if not is_random:
         chosen = {language: neurons[language] for language in named}
-        return NeuronSet(name, layers, width, chosen, neurons.selector, neurons.statistics, site=site)
+        return NeuronSet(name, layers, width, chosen, neurons.selector, neurons.statistics, **units)
     taken = torch.stack([neurons.mask(language) for language in named]).any(0)
     selector = {"name": RANDOM, "parameters": {"like": f"{neurons.fingerprint} {'+'.join(named)}", "seed": seed}}
-    return NeuronSet.from_masks(name, {RANDOM: draw_random(RANDOM, taken.sum(1), taken, seed)}, selector, site=site)
+    return NeuronSet.from_masks(
+        name, {RANDOM: draw_random(RANDOM, taken.sum(1), taken, seed, neurons.widths)}, selector, **units
+    )
 
 
 def _check(neurons: NeuronSet, named: list[str]) -> None:

@@ -20,7 +20,7 @@ from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing
 from lnbench.lm.head import ClassificationHead
 from lnbench.locks import process_lock
-from lnbench.model.architectures import SiteChoice, site_choice
+from lnbench.model.architectures import SiteChoice, layout_of, site_choice
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.overrides import Applied
@@ -103,8 +103,7 @@ class Artifacts:
 
     model: nn.Module
     tokenizer: Any
-    layers: int
-    width: int
+    widths: tuple[int, ...]
     described: dict[str, Any]
     """See :func:`lnbench.statistics.describe_model`."""
     _statistics: dict[str, Statistics] = field(default_factory=dict)
@@ -126,7 +125,7 @@ class Artifacts:
         if key not in self._neurons:
             if experiment.neurons is not None:
                 neurons = NeuronSet.load(experiment.neurons)
-                neurons.check(self.described["model"], self.layers, self.width)
+                neurons.check(self.described["model"], len(self.widths), self.widths)
             else:
                 compared = {language: self.statistics(experiment, language) for language in self.languages(experiment)}
                 neurons = select(experiment.selector, compared)
@@ -199,11 +198,11 @@ class Artifacts:
         return True
 
     def _check(self, statistics: Statistics, source: str) -> None:
-        fits = (statistics.layers, statistics.width) == (self.layers, self.width)
+        fits = statistics.widths == self.widths
         if not fits or statistics.provenance.get("tokenizer") not in (None, self.described["tokenizer"]):
             raise LnbenchError(
-                f"the Statistics in {source} are of {statistics.model} ({statistics.layers} layers x "
-                f"{statistics.width}), not of this model ({self.described['model']}, {self.layers} x {self.width})"
+                f"the Statistics in {source} are of {statistics.model} ({layout_of(statistics.widths)}), not of this "
+                f"model ({self.described['model']}, {layout_of(self.widths)})"
                 + ("; their tokenizers differ" if fits else "")
             )
         # Older ones began with BOS wherever the tokenizer has one.

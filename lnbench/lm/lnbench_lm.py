@@ -133,7 +133,7 @@ class LNBenchLM(EncodingLM):
     @cached_property
     def artifacts(self) -> Artifacts:
         """The Statistics and NeuronSets of the loaded model."""
-        return Artifacts(self.model, self.tokenizer, self.sites.layers, self.sites.width, self.described)
+        return Artifacts(self.model, self.tokenizer, self.sites.widths, self.described)
 
     @cached_property
     def described(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The non-linearity's input is the ``pre`` site and its output the ``post`` site, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -40,6 +40,17 @@ SiteOption = Literal[NeuronSiteOption, "paper"]
 NEURON_SITES = (PRE, POST)
 """The sites of neurons, of which one pass counts both: the second is derived from the first."""
 SITE_DESCRIPTIONS = {POST: "after the non-linearity", PRE: "before the non-linearity"}
+
+
+def widths_of(layers: int, width: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the number of units per layer, from that of every layer or of each."""
+    return (width,) * layers if isinstance(width, int) else tuple(width)
+
+
+def layout_of(widths: Sequence[int]) -> str:
+    """Say how many units the layers have: ``18 layers × 2048``, or ``4 layers × 48 to 64``."""
+    least, most = min(widths), max(widths)
+    return f"{len(widths)} layers × {most if least == most else f'{least} to {most}'}"
 
 
 class SiteChoice(NamedTuple):

@@ -124,13 +124,6 @@ def _located(model: Any, row: Architecture | None) -> Sites:
                 f"no feed-forward was found in this {kind} (model type {model_type!r}): no linear map in its blocks "
                 f"reads a non-linear function of another's output. If its type has one, {NOT_CALLED}. {HOW_TO_ADD}"
             )
-        if max(structure.visits, default=1) > 1:
-            raise LnbenchError(f"this {kind} runs its blocks several times per forward pass, which is not supported")
-        if len(widths := {bank.width for bank in structure.banks}) > 1 or len(structure.banks) != len(structure.names):
-            raise LnbenchError(
-                f"this {kind} has feed-forwards of widths {sorted(widths)} in {len(structure.banks)} of "
-                f"{len(structure.names)} layers; Statistics need one width for all layers"
-            )
         how = "structure" if row is None else f"the row for {model_type!r}"
         sites = Sites(_shared_row(structure, row), model, structure.names, structure.banks, structure.attention, how,
                       structure.visits)  # fmt: skip

@@ -84,7 +84,7 @@ def measure(
     """
     sites = locate(model)
     described = described or describe_model(model, tokenizer)
-    neurons.check(described["model"], sites.layers, sites.width)
+    neurons.check(described["model"], sites.layers, sites.widths)
     languages = list(changed) if changed is not None else neurons.languages
     if not slices or not languages:
         raise LnbenchError("there is nothing to measure: name a language whose neurons are changed and one to be read")
@@ -177,7 +177,7 @@ def _changes(
     own = neurons[language]
     chosen = {language: own}
     for draw in range(controls):
-        mask = draw_random(language, neurons.per_layer(language), neurons.mask(language), draw)
+        mask = draw_random(language, neurons.per_layer(language), neurons.mask(language), draw, neurons.widths)
         chosen[_control(language, draw)] = {layer: mask[layer].nonzero().squeeze(1) for layer in own}
     for name, indices in chosen.items():
         change = plan(indices, intervention, statistics)

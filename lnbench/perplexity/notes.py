@@ -41,7 +41,8 @@ def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
         yield "there is no control: as many random neurons might do as much"
     for language, count in matrix.neurons.items() if has_controls else ():
         # A draw takes a language's own neurons where the others of a layer are too few.
-        if own := int((2 * neurons.per_layer(language) - neurons.width).clamp_min(0).sum()):
+        per_layer = zip(neurons.per_layer(language).tolist(), neurons.widths, strict=True)
+        if own := sum(max(0, 2 * chosen - width) for chosen, width in per_layer):
             yield (
                 f"{language} has more than half of a layer: {own} of its {count} neurons are in every draw of random "
                 "ones as well"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from torch import Tensor
 
 from lnbench.errors import LnbenchError
 from lnbench.formats import read_tensors, write_tensors
-from lnbench.model.architectures import NEURON_SITES
+from lnbench.model.architectures import NEURON_SITES, layout_of, widths_of
 from lnbench.model.forward_passes import NOT_CALLED
 from lnbench.statistics.layer_accumulator import Activation, LayerAccumulator, sample_quantiles
 from lnbench.statistics.measures import Measures, stored, taken_from
-from lnbench.statistics.site_values import SiteValues
+from lnbench.statistics.site_values import SiteValues, joined
 
 FORMAT = "lnbench.account/1"
 _BATCH = "batch"
@@ -28,8 +27,9 @@ class Accumulator:
 
     Args:
         layers: Layers of the model.
-        width: Neurons per layer.
+        width: Neurons per layer, or of each layer; 0 in one without a feed-forward.
         batch_levels: Levels at which each batch's own quantiles are also summed up, for the published estimate.
+        visits: How often each layer runs in a forward pass; once if None. Every visit counts as a token.
 
     Attributes:
         tokens: Tokens counted.
@@ -37,8 +37,16 @@ class Accumulator:
         measures: What is observed beside the counts.
     """
 
-    def __init__(self, layers: int, width: int, batch_levels: Sequence[float] = ()) -> None:
-        self.width = width
+    def __init__(
+        self,
+        layers: int,
+        width: int | Sequence[int],
+        batch_levels: Sequence[float] = (),
+        visits: Sequence[int] | None = None,
+    ) -> None:
+        self.widths = widths_of(layers, width)
+        self.width = max(self.widths)
+        self.visits = (1,) * layers if visits is None else tuple(visits)
         self.tokens = 0
         self.layers: list[LayerAccumulator | None] = [None] * layers
         self.batch_levels = tuple(batch_levels)
@@ -46,7 +54,7 @@ class Accumulator:
         self.about: dict[str, Any] = {}
         self.measures = Measures()
         self._batch_sums = {
-            (site, level): torch.zeros(layers, width, dtype=torch.float64)
+            (site, level): torch.zeros(layers, self.width, dtype=torch.float64)
             for site in NEURON_SITES
             for level in self.batch_levels
         }
@@ -60,12 +68,12 @@ class Accumulator:
         for site, values in zip(NEURON_SITES, (pre, post), strict=True):
             quantiles = sample_quantiles(values[rows].float(), levels).cpu()
             for level, quantile in zip(self.batch_levels, quantiles, strict=True):
-                self._batch_sums[site, level][layer] += quantile
+                self._batch_sums[site, level][layer, : self.widths[layer]] += quantile / self.visits[layer]
 
     def _layer(self, layer: int, device: torch.device) -> LayerAccumulator:
         own = self.layers[layer]
         if own is None:
-            own = self.layers[layer] = LayerAccumulator(self.width, device)
+            own = self.layers[layer] = LayerAccumulator(self.widths[layer], device)
         elif own.device != device:
             own = self.layers[layer] = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device)
         return own
@@ -79,14 +87,16 @@ class Accumulator:
     def check(self, language: str, *, numbers: bool = True) -> None:
         """Raise unless every layer has counted every token and, with ``numbers``, seen finite numbers only."""
         for number, layer in enumerate(self.layers):
-            if (seen := layer.tokens if layer else 0) != self.tokens:
+            if not self.widths[number]:
+                continue
+            if (seen := layer.tokens if layer else 0) != self.tokens * self.visits[number]:
                 raise LnbenchError(
                     f"layer {number} saw {seen} tokens of {self.tokens}: "
                     + (
                         NOT_CALLED
-                        if seen < self.tokens
-                        else "this model runs its non-linearity more than once per forward pass, so its neurons cannot "
-                        "be observed"
+                        if seen < self.tokens * self.visits[number]
+                        else "this model runs its non-linearity more often than in the pass by which it was located, so "
+                        "its neurons cannot be observed"
                     )
                 )
             if numbers and layer is not None and not torch.isfinite(layer.moments.sums).all():
@@ -102,13 +112,13 @@ class Accumulator:
             LnbenchError: they are of models of different shapes, or keep other batch levels or measures.
         """
         mine, theirs = (
-            (len(counts.layers), counts.width, counts.batch_levels, sorted(counts.measures.reductions))
+            (layout_of(counts.widths), counts.batch_levels, sorted(counts.measures.reductions), counts.widths)
             for counts in (self, other)
         )
         if mine != theirs:
             raise LnbenchError(
-                f"these counts cannot be added up: {mine} and {theirs} (layers, neurons per layer, batch levels, "
-                "measures)"
+                f"these counts cannot be added up: {mine[:-1]} and {theirs[:-1]} (layers × neurons per layer, batch "
+                "levels, measures)"
             )
         self.tokens += other.tokens
         self.batches += other.batches
@@ -126,26 +136,19 @@ class Accumulator:
             activations: The non-linearity of each layer.
         """
         with torch.inference_mode():
-            finished = [
-                layer.finish(activation)
-                for layer, activation in zip(self.layers, activations, strict=True)
-                if layer is not None
-            ]
+            counted = [layer.finish(activation) if layer is not None else [None] * len(NEURON_SITES)
+                       for layer, activation in zip(self.layers, activations, strict=True)]  # fmt: skip
         return {
-            site: SiteValues(
-                **{
-                    part.name: torch.stack([getattr(values, part.name) for values in layers], dim=-2)
-                    for part in fields(SiteValues)
-                }
-            )
-            for site, layers in zip(NEURON_SITES, zip(*finished, strict=True), strict=True)
+            site: joined(layers, self.width)
+            for site, layers in zip(NEURON_SITES, zip(*counted, strict=True), strict=True)
         }
 
     def batch_means(self) -> dict[str, dict[float, Tensor]]:
         """Return site → level → ``[layers, width]``: the mean over batches of each batch's quantile, if asked for."""
         means: dict[str, dict[float, Tensor]] = {}
+        missing = torch.arange(self.width) >= torch.tensor(self.widths)[:, None]
         for (site, level), sums in self._batch_sums.items():
-            means.setdefault(site, {})[level] = sums.float() / self.batches
+            means.setdefault(site, {})[level] = (sums.float() / self.batches).masked_fill(missing, torch.nan)
         return means
 
     def save(self, path: Path) -> None:
@@ -164,6 +167,8 @@ class Accumulator:
             "format": FORMAT,
             "layers": len(self.layers),
             "width": self.width,
+            **({"widths": self.widths} if len(set(self.widths)) > 1 else {}),
+            **({"visits": self.visits} if max(self.visits) > 1 else {}),
             "tokens": self.tokens,
             "batches": self.batches,
             "batch_levels": self.batch_levels,
@@ -190,7 +195,7 @@ class Accumulator:
             LnbenchError: missing, truncated or not such a file.
         """
         head, tensors = _open(path)
-        counts = cls(head["layers"], head["width"], head["batch_levels"])
+        counts = cls(head["layers"], head.get("widths", head["width"]), head["batch_levels"], head.get("visits"))
         counts.tokens, counts.batches, counts.about = head["tokens"], head["batches"], head["about"]
         counts.measures = Measures(taken_from(tensors), head.get("reductions"))
         parts: dict[int, dict[str, Tensor]] = {}
@@ -202,7 +207,7 @@ class Accumulator:
                 parts.setdefault(int(number), {})[name.partition(".")[2]] = tensor
         dtype, cpu = getattr(torch, head["dtype"]), torch.device("cpu")
         for layer, of_layer in parts.items():
-            counts.layers[layer] = LayerAccumulator.of(of_layer, counts.tokens, dtype, cpu)
+            counts.layers[layer] = LayerAccumulator.of(of_layer, counts.tokens * counts.visits[layer], dtype, cpu)
         return counts
 
 

@@ -73,7 +73,7 @@ def collect_statistics(
         if name not in NEURON_SITES:
             raise unknown("site", name, NEURON_SITES)
     located = locate(model)
-    counts = Accumulator(located.layers, located.width, batch_levels)
+    counts = Accumulator(located.layers, located.widths, batch_levels, located.visits)
     counts.measures.start(measures, located)
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
     with observing(located, counts, language, skip=skip) as read, bar:
@@ -110,7 +110,7 @@ def statistics_of(
         log.warning(
             "%s: quantiles of %d of %d neurons may be off by up to %.3f of the tokens: their values crowd in a few "
             "places, or are not like those of the first %d tokens. Shuffle a corpus that is sorted by topic",
-            *(language, many, error[0].numel(), float(error.max()), CALIBRATION),
+            *(language, many, error[0].numel(), float(error.nan_to_num(0).max()), CALIBRATION),
         )
     batch_means, measures = counts.batch_means(), counts.measures.tensors()
     return Statistics(language, counts.tokens, site, values, provenance, batch_means, measures)

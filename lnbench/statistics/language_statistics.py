@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -104,8 +105,18 @@ class Statistics:
 
     @property
     def width(self) -> int:
-        """Neurons per layer."""
+        """Neurons per layer; of the widest, where layers differ."""
         return self.mean.shape[1]
+
+    @cached_property
+    def exists(self) -> Tensor:
+        """``BoolTensor[layers, width]``: false where a layer has fewer neurons; every number is NaN there."""
+        return ~self.mean.isnan()
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Neurons of each layer; 0 in one without a feed-forward."""
+        return tuple(self.exists.sum(1).tolist())
 
     @property
     def fingerprint(self) -> str:
@@ -171,13 +182,13 @@ class Statistics:
         _check_level(q)
         grid = self._grid()
         axes = (1,) if scope == "layer" else (0, 1)
-        low = self.min.double().amin(axes, keepdim=True)
-        high = self.max.double().amax(axes, keepdim=True)
+        low = self.min.double().nan_to_num(torch.inf).amin(axes, keepdim=True)
+        high = self.max.double().nan_to_num(-torch.inf).amax(axes, keepdim=True)
         # The pooled distribution is the mean of the neurons' own, so bisect its exceedance.
         for step in range(50):
             # First the lowest value itself: where most values tie there, it is the quantile.
             middle = (low + high) / 2 if step else low
-            too_low = self._exceedance(grid, middle.float()).mean(axes, keepdim=True) > 1 - q
+            too_low = self._exceedance(grid, middle.float()).nanmean(axes, keepdim=True) > 1 - q
             low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
         return high.float()
 
@@ -198,6 +209,7 @@ class Statistics:
         share = (1 - below).squeeze(-1)
         # At 0, where values of many neurons tie, the share is known exactly, and bounds it on either side.
         point, exact = point.squeeze(-1), self.positive_rate
+        share = share.masked_fill(~self.exists, torch.nan)
         share = torch.where(point >= 0, torch.minimum(share, exact), torch.maximum(share, exact))
         return torch.where(point == 0, exact, share)
 
@@ -250,6 +262,6 @@ def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, in
 
 
 def _identity(statistics: Statistics) -> dict[str, Any]:
-    names = ("layers", "width", "site")
+    names = ("layers", "widths", "site")
     source = {"model": Path(statistics.model).name, "weights": statistics.provenance.get("weights")}
     return source | {name: getattr(statistics, name) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,3 +66,21 @@ class SiteValues:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, as they are stored."""
         return {name: getattr(self, name) for name in TENSORS}
+
+
+def joined(layers: Sequence[SiteValues | None], width: int) -> SiteValues:
+    """Return the values of all layers, from those of each, ``[width of the layer]``; NaN where a layer has no neuron.
+
+    Args:
+        layers: None for a layer without neurons.
+        width: Neurons of the widest layer.
+    """
+    first = next(layer for layer in layers if layer is not None)
+
+    def filled(name: str, layer: SiteValues | None) -> Tensor:
+        values = getattr(first if layer is None else layer, name)
+        own = 0 if layer is None else values.shape[-1]
+        missing = values.new_full((*values.shape[:-1], width - own), torch.nan)
+        return torch.cat([values[..., :own], missing], dim=-1) if own < width else values
+
+    return SiteValues(**{name: torch.stack([filled(name, layer) for layer in layers], dim=-2) for name in TENSORS})

@@ -56,6 +56,8 @@ def save(statistics: Statistics, folder: Path) -> Path:
     target = folder / f"{language}.safetensors"
     shared = {name: statistics.provenance.get(name) for name in _SHARED}
     shared |= {"layers": statistics.layers, "width": statistics.width}
+    if len(set(statistics.widths)) > 1:
+        shared["widths"] = list(statistics.widths)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with process_lock(folder / ".lock"):

@@ -139,7 +139,7 @@ def test_statistics_compared_are_alike():
         check_same_model({})
     for other, named in (
         (with_rates([[0.5, 0.1]], language="hi", model="large"), ["model", "'tiny'", "'en'", "'large'", "'hi'"]),
-        (with_rates([[0.5]], language="hi"), ["width", "2", "1"]),
+        (with_rates([[0.5]], language="hi"), ["widths", "2", "1"]),
         (with_rates([[0.5, 0.1]], language="hi", site="pre"), ["site", "'post'", "'pre'"]),
         (replace(one, language="hi", provenance={"model": "tiny", "weights": "ab"}), ["weights", "None", "'ab'"]),
     ):

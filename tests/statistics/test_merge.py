@@ -156,7 +156,7 @@ def test_the_order_of_shards_does_not_matter():
 def test_accounts_of_other_shapes_do_not_add_up():
     account = Accumulator(2, 4)
     for other in (Accumulator(3, 4), Accumulator(2, 5), Accumulator(2, 4, (0.5,))):
-        with refused("(2, 4, (), [])"):
+        with refused("2 layers × 4"):
             account.merge(other)
 
 

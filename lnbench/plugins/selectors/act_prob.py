@@ -45,10 +45,10 @@ class ActProb:
         from lnbench.statistics.language_statistics import check_same_model
 
         model, layers, width = check_same_model(statistics)
-        count = round(self.fraction * layers * width)
+        count = round(self.fraction * int(next(iter(statistics.values())).exists.sum()))
         masks = {}
         for language, own in statistics.items():
-            relevance = own.exceedance(self._threshold(own)).flatten()
+            relevance = own.exceedance(self._threshold(own)).masked_fill(~own.exists, -1).flatten()
             mask = torch.zeros(layers * width, dtype=torch.bool)
             mask[relevance.argsort(descending=True, stable=True)[:count]] = True
             masks[language] = mask.view(layers, width)

@@ -42,14 +42,16 @@ class Lape:
                 "LAPE compares languages, so it needs Statistics of at least two; act_prob works on one at a time"
             )
         rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
-        bar = rates.flatten().kthvalue(max(1, round(self.bar * rates.numel()))).values
+        exists = next(iter(statistics.values())).exists
+        known = rates[exists].flatten()
+        bar = known.kthvalue(max(1, round(self.bar * len(known)))).values
         entropy = activation_entropy(rates).flatten()
         above = (rates > bar).view(-1, len(statistics))
         candidates = above.any(1).nonzero().squeeze(1)
         # Entropies that are equal by their formula differ in their last bits; rounding makes them equal again.
         order = entropy[candidates].mul(1e12).round().argsort(stable=True)
         chosen = torch.zeros(layers * width, dtype=torch.bool)
-        chosen[candidates[order[: round(self.top_fraction * layers * width)]]] = True
+        chosen[candidates[order[: round(self.top_fraction * int(exists.sum()))]]] = True
         masks = {
             language: (chosen & above[:, number]).view(layers, width) for number, language in enumerate(statistics)
         }

@@ -43,13 +43,14 @@ class Random:
         from lnbench.statistics.language_statistics import check_same_model
 
         model, layers, width = check_same_model(statistics)
+        widths = next(iter(statistics.values())).widths
         counts, avoid = (
-            torch.full((layers,), round(self.fraction * width)),
+            torch.tensor([round(self.fraction * own) for own in widths]),
             torch.zeros(layers, width, dtype=torch.bool),
         )
         matched = self._matched(statistics)
         if matched is not None:
-            matched.check(model, layers, width)
+            matched.check(model, layers, widths)
         masks = {}
         for language in statistics:
             if matched is not None:
@@ -57,7 +58,7 @@ class Random:
                     hint = f"{self.like} has no neurons to match for it"
                     raise unknown("language", language, matched.languages, hint)
                 counts, avoid = matched.per_layer(language), matched.mask(language)
-            masks[language] = draw_random(language, counts, avoid, self.seed)
+            masks[language] = draw_random(language, counts, avoid, self.seed, widths)
         return NeuronSet.from_masks(model, masks)
 
     @property
