@@ -95,8 +95,8 @@ class Accumulator:
                     + (
                         NOT_CALLED
                         if seen < self.tokens * self.visits[number]
-                        else "this model runs its non-linearity more often than in the pass by which it was located, so "
-                        "its neurons cannot be observed"
+                        else "this model runs its non-linearity more often than when it was located, so its neurons "
+                        "cannot be observed"
                     )
                 )
             if numbers and layer is not None and not torch.isfinite(layer.moments.sums).all():
