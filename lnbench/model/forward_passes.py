@@ -249,9 +249,10 @@ def _cached(cache: Any) -> int | None:
     if not hasattr(cache, "get_seq_length"):
         return None
     try:
-        return int(cache.get_seq_length())
+        length = cache.get_seq_length()
     except ValueError:  # every layer is a linear attention or a convolution
         return None
+    return None if length is None else int(length)
 
 
 def _continues(cache: Any) -> bool:
