@@ -202,6 +202,19 @@ Mode = Annotated[
     Literal["pack", "truncate"],
     Field(description="pack: documents are joined and cut into blocks; truncate: each is cut off at a block's length"),
 ]
+Bos = Annotated[
+    Literal["block", "document"],
+    Field(
+        description="what BOS begins: each block; or each document, in place of EOS between two, as in the paper's code"
+    ),
+]
+Labels = Annotated[
+    Literal["next", "paper"],
+    Field(
+        description="what is scored at each position: the next token; paper: the one after it, as in the paper's "
+        "code, whose labels are shifted twice"
+    ),
+]
 Skip = Annotated[int, Field(ge=0, description="positions not counted at the start of a block; 1 leaves out BOS")]
 Seed = Annotated[int, Field(description="seed of the documents' order")]
 BatchLevels = Annotated[
@@ -286,6 +299,7 @@ class TextSource(CorpusSource):
     )
     length: Length = 512
     mode: Mode = "pack"
+    bos: Bos = "block"
     skip: Skip = 1
     seed: Seed = 0
     dedup: bool = Field(default=False, description="drop documents that repeat an earlier one")

@@ -19,14 +19,15 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lnbench import content_hash, demo
+from lnbench import answer_rules, content_hash, demo
 from lnbench.data_folder import DATA_VARIABLE, data_folder
 from lnbench.errors import LnbenchError, unknown
 from lnbench.formats import validated
@@ -36,6 +37,9 @@ _FOLDERS = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus"}
 """Beginnings of our tasks → the folder in ``$LNBENCH_DATA`` that they read."""
 XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
 """Values of the metadata key ``xquad_part``: its start and end in fifths (952 and 238 of XQuAD's 1,190 rows)."""
+
+XQUAD_FRAMES = ("plain", "english")
+"""Values of the metadata key ``xquad_frame``."""
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +136,13 @@ def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object)
 
 
 def xquad(
-    *, lnbench_language: str, lnbench_data: str | None = None, xquad_part: str = "all", **_: object
+    *,
+    lnbench_language: str,
+    lnbench_data: str | None = None,
+    xquad_part: str = "all",
+    xquad_end_token: bool = False,
+    answers: object = None,
+    **_: object,
 ) -> datasets.DatasetDict:
     """Return XQuAD's only split, ``validation``.
 
@@ -140,17 +150,51 @@ def xquad(
         lnbench_language: Language code.
         lnbench_data: Folder with the data; by default ``$LNBENCH_DATA``, else the hub is asked.
         xquad_part: ``all``, or ``last20`` to evaluate on the last 20 % after training on the rest (``first80``).
+        xquad_end_token: Whether F1 counts the end of an answer as a token that all answers share, as in the paper's
+            code.
+        answers: How answers are normalised: ``remove`` and ``tokens`` of :class:`lnbench.answer_rules.AnswerRules`; by
+            default the built-in rules of the language.
 
     Raises:
-        LnbenchError: unknown language or part, missing or damaged file, invalid row, or the hub cannot be reached.
+        LnbenchError: unknown language or part, missing or damaged file, invalid row, no rules for answers in the
+            language, or the hub cannot be reached.
     """
     if xquad_part not in XQUAD_PARTS:
         raise unknown("xquad_part", xquad_part, XQUAD_PARTS)
+    if not isinstance(xquad_end_token, bool):
+        raise LnbenchError(f"xquad_end_token is true or false, not {xquad_end_token!r}")
+    rules = answer_rules.check(lnbench_language, answers)
     rows = load_rows(XQUAD, lnbench_language, "validation", data_folder(lnbench_data))
     first, last = (fifth * len(rows) // 5 for fifth in XQUAD_PARTS[xquad_part])
     if first == last:
         raise LnbenchError(f"xquad_part={xquad_part} of {len(rows)} XQuAD rows is empty; use xquad_part=all")
-    return datasets.DatasetDict(validation=rows.select(range(first, last)))
+    rows = rows.select(range(first, last))
+    columns = {answer_rules.COLUMN: rules, "end_token": xquad_end_token or None}
+    return datasets.DatasetDict(validation=_with_columns(rows, columns))
+
+
+def xquad_pair(*, xquad_frame: str = "plain", **arguments: Any) -> datasets.DatasetDict:
+    """Return XQuAD for a prompt that is the same in every language, with the column ``frame``.
+
+    Args:
+        xquad_frame: ``plain``, without words; or ``english``, the English instruction whatever the language.
+        arguments: As of :func:`xquad`.
+
+    Raises:
+        LnbenchError: an unknown frame, or what :func:`xquad` raises.
+    """
+    if xquad_frame not in XQUAD_FRAMES:
+        raise unknown("xquad_frame", xquad_frame, XQUAD_FRAMES)
+    rows = xquad(**arguments)["validation"]
+    return datasets.DatasetDict(validation=_with_columns(rows, {"frame": xquad_frame}))
+
+
+def _with_columns(rows: datasets.Dataset, columns: Mapping[str, object]) -> datasets.Dataset:
+    """Return rows with a value for all of them in each column; columns without a value are left out."""
+    for name, value in columns.items():
+        if value is not None:
+            rows = rows.add_column(name, [value] * len(rows))
+    return rows
 
 
 def demo_nli(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
@@ -216,9 +260,10 @@ def load_rows(source: Source, language: str, split: str, folder: Path | None) ->
     Raises:
         LnbenchError: unknown language, missing or damaged file, invalid row, or the hub cannot be reached.
     """
-    if language not in source.languages:
-        raise unknown(f"{source.hub} language", language, source.languages)
     stem = source.stem(language, split)
+    if language not in source.languages and (folder is None or local_file(folder, stem) is None):
+        hint = f"A folder named by {DATA_VARIABLE} can hold others, as {stem}.jsonl.gz"
+        raise unknown(f"{source.hub} language", language, source.languages, hint)
     if folder is None:
         rows = _hub_rows(source, language, split, stem)
     elif file := local_file(folder, stem):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     TokenRow = NDArray[np.int64]
 
 MODES = ("pack", "truncate")
+BOS_PLACES = ("block", "document")
 
 # What the tokenizer gets in one call: enough to keep its threads busy.
 _CALL_CHARACTERS = 200_000
@@ -39,6 +40,7 @@ def blocks(
     drop_last: bool = False,
     *,
     mode: str = "pack",
+    bos: str = "block",
     shard: tuple[int, int] = (0, 1),
     start: int = 0,
     on_skip: Callable[[int], None] | None = None,
@@ -50,6 +52,8 @@ def blocks(
 
     ``pack``: the documents are joined to one stream, with EOS between two of them where the tokenizer has one, and the
     stream is cut into rows without any padding. Documents of more than 100,000 characters are tokenised in pieces.
+    With ``bos="document"`` BOS begins each document, in place of each row and of EOS between two documents: the
+    packing of the published code of *Language-specific Neurons Do Not Facilitate Cross-Lingual Transfer*.
 
     ``truncate``: each document is a row of its own, in the documents' order, cut to ``length``.
 
@@ -59,9 +63,11 @@ def blocks(
         tokenizer: A Hugging Face tokenizer.
         length: Positions in a row, BOS included; at least 2.
         batch_size: Rows in a batch. It does not change the rows.
-        tokens: Stop after as many tokens (EOS counts, BOS and padding do not); all by default.
+        tokens: Stop after as many tokens (EOS, or BOS of a document, counts; BOS of a row and padding do not); all by
+            default.
         drop_last: Drop rows shorter than ``length``: when packed, that is the rest of the stream.
         mode: ``pack`` or ``truncate``.
+        bos: What BOS begins: each ``block`` (row), or each ``document``; in mode ``truncate`` the two are one.
         shard: ``(index, count)``, from 0: of all rows, only the rows k with k mod count = index. Budget and order are
             those of the whole, so the shards' rows together are exactly its rows. Each shard reads and tokenises all
             of the text; its report counts every count-th document, so that the reports add up to that of the whole.
@@ -92,13 +98,16 @@ def blocks(
         raise LnbenchError(f"shard must be (index, count) with 0 ≤ index < count, not {shard}")
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
+    if bos not in BOS_PLACES:
+        raise unknown("bos", bos, BOS_PLACES)
 
     head = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     shortest = length if drop_last else 2
     if mode == "pack":
         pieces = _tokenised(texts, tokenizer, shard, _PIECE_CHARACTERS, whole=True)
         separator = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        rows = _packed(pieces, head, separator, length, tokens, shortest)
+        marks = _Marks([], head, head) if bos == "document" else _Marks(head, [], separator)
+        rows = _packed(pieces, marks, length, tokens, shortest)
         padding = None
     else:
         characters = max(_PIECE_CHARACTERS, length * _CHARACTERS_PER_TOKEN)
@@ -106,6 +115,17 @@ def blocks(
         rows = _truncated(pieces, head, length, tokens, shortest)
         padding = 0  # never read, and every model has it
     return _batches(_skipped(islice(rows, index, None, count), start, on_skip), batch_size, padding)
+
+
+class _Marks(NamedTuple):
+    """Special tokens of a packed stream, each none or one."""
+
+    row: list[int]
+    """Before each row, outside of the stream."""
+    first: list[int]
+    """Before the first document."""
+    between: list[int]
+    """Between two documents."""
 
 
 class _Piece(NamedTuple):
@@ -181,14 +201,10 @@ def _calls(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _packed(
-    pieces: Iterable[tuple[bool, list[int]]],
-    head: list[int],
-    separator: list[int],
-    length: int,
-    tokens: int | None,
-    shortest: int,
+    pieces: Iterable[tuple[bool, list[int]]], marks: _Marks, length: int, tokens: int | None, shortest: int
 ) -> Iterator[TokenRow]:
     """Yield the stream in rows of ``length``, and a last one if it has at least ``shortest`` positions."""
+    head = marks.row
     body = length - len(head)
     stream: list[int] = []
     seen = 0
@@ -197,7 +213,8 @@ def _packed(
         between |= first
         if not ids:
             continue
-        joined = separator + ids if between and seen else ids
+        mark = (marks.between if seen else marks.first) if between else []
+        joined = mark + ids
         between = False
         taken = joined if tokens is None else joined[: tokens - seen]
         stream += taken

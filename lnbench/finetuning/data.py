@@ -8,7 +8,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,8 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
     count = min(len(order), settings.examples or len(order))
     questions = islice(reader.questions(rows.training, order, only_gold=True), count)
     training = [question.choices[0] for question in tqdm(questions, f"reading {name}", count, unit="row")]
+    if settings.loss == "all":
+        training = [replace(example, answer=len(example.tokens) - 1) for example in training]
     left_out = reader.forget_counts()
     if not training:
         why = _listed(left_out) or f"it has {len(rows.training)}, and validation_examples={most} of them are held out"
@@ -197,22 +199,33 @@ class _Reader:
 
     def _example(self, context: str, answer: str, gold: int) -> Example | None:
         """Tokenise as lm-eval's ``hf`` does, to at most ``max_length``."""
-        lm, longest = self._lm, self._settings.max_length
-        if self._settings.answer == "head":
+        lm, settings = self._lm, self._settings
+        longest = settings.max_length
+        if settings.answer == "head":
             tokens, scored = lm.tok_encode(context), 0
         else:
             before, after = lm._encode_pair(context, answer)  # noqa: SLF001 - lm-eval has no public way
             if self._kind == "generate_until":
                 after = [*after, eos_of(lm.tokenizer, f"training on the answers of {self._task.config.task}")]
             tokens, scored = before + after, len(after)
+        if settings.drop_from is not None and len(tokens) >= settings.drop_from:
+            self.counts["too_long"] += 1
+            return None
         if len(tokens) > longest:
             # One token of the prompt besides BOS, at least.
-            if self._settings.too_long == "drop" or scored > longest - 2:
+            if settings.too_long == "drop" or scored > longest - 2:
                 self.counts["too_long"] += 1
                 return None
-            self.counts["cut"] += 1
             tokens = cut_left(tokens, longest, lm.prefix_token_id)
+            if self._kind == "generate_until" and self._loses(context, answer.strip(), tokens[:-scored]):
+                self.counts["answer_cut"] += 1
+                return None
+            self.counts["cut"] += 1
         return Example(tokens, scored, gold)
+
+    def _loses(self, context: str, answer: str, prompt: list[int]) -> bool:
+        """Return whether a prompt that held the answer does so no longer once it is cut."""
+        return answer in context and answer not in self._lm.tok_decode(prompt)
 
 
 def _index(gold: Any, choices: Sequence[str]) -> int | None:
@@ -229,6 +242,7 @@ _REASONS = {
     "unlabelled": "{} without a label left out",
     "too_long": "{} too long left out",
     "cut": "{} cut at the start of the prompt",
+    "answer_cut": "{} whose answer a cut would take from the prompt left out",
 }
 
 

@@ -74,7 +74,8 @@ class FinetuneJob(ModelArgs, NeuronSource):
     )
     data: str | None = Field(
         default=None,
-        description="xnli, xquad, squad, or an lm-eval task with a training split; the preset's by default, else xnli",
+        description="xnli, xquad, xquad_pair, xquad_pair_english, squad, or an lm-eval task with a training split; the "
+        "preset's by default, else xnli",
     )
     include_path: IncludePath = None
     preset: str | None = Field(default=None, description="xnli-paper or xquad-paper")

@@ -45,6 +45,7 @@ def build_adapter(
     alpha: int = 16,
     dropout: float = 0.0,
     attention: bool = True,
+    output_projection: bool = True,
     projections: Sequence[Projection] = ("gate",),
     seed: int = 0,
 ) -> PeftModel:
@@ -64,6 +65,7 @@ def build_adapter(
         alpha: The update is scaled by ``alpha / rank``.
         dropout: Dropout on the update's input.
         attention: Whether the query, key, value and output projections are trained too.
+        output_projection: Whether the last of these four is, beside the others.
         projections: Which feed-forward projections are trained: ``gate``, ``up``, ``down``.
         seed: Seed of the first factor; the second starts at zero. The global random state is left alone.
 
@@ -74,7 +76,7 @@ def build_adapter(
         raise LnbenchError("this model has an adapter already; merge it first: model.merge_and_unload()")
     sites = locate(model)
     kept = _kept(sites, neurons, projections)
-    targets = [*(_attention(sites) if attention else ()), *kept]
+    targets = [*(_attention(sites, output_projection) if attention else ()), *kept]
     if not targets:
         raise LnbenchError("nothing to train: no neurons are chosen, and attention=False leaves the attention frozen")
     transposed = {isinstance(sites.model.get_submodule(name), Conv1D) for name in targets}
@@ -93,8 +95,9 @@ def build_adapter(
     return adapted
 
 
-def _attention(sites: Sites) -> list[str]:
-    names = [name for names in sites.attention for name in names]
+def _attention(sites: Sites, output_projection: bool) -> list[str]:
+    # The output projection is the last of a block's, as a row of the table and every model's code have it.
+    names = [name for names in sites.attention for name in (names if output_projection else names[:-1])]
     if not names:
         raise LnbenchError(
             f"this {type(sites.model).__name__} has no linear maps outside its feed-forwards; fine-tune with "

@@ -34,7 +34,14 @@ class TrainingSettings(Settings):
     )
     max_length: int = Field(default=256, ge=8, description="tokens of prompt and answer")
     too_long: Literal["cut", "drop"] = Field(
-        default="cut", description="longer examples: cut at the start of the prompt, or left out"
+        default="cut",
+        description="longer examples: cut at the start of the prompt, where that leaves what is trained, or left out",
+    )
+    drop_from: int | None = Field(
+        default=None, ge=2, description="examples of so many tokens and more are left out, whatever max_length is"
+    )
+    loss: Literal["answer", "all"] = Field(
+        default="answer", description="what has a loss, of answers in text: the answer, or the prompt too"
     )
     lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
     head_lr: float | None = Field(default=None, gt=0, description="that of the classification head; none: lr")
@@ -67,7 +74,9 @@ class TrainingSettings(Settings):
     )
     report_to: Names = Field(default=(), description="any of Trainer's: tensorboard+wandb …")
 
-    @field_validator("examples", "head_lr", "max_steps", "eval_steps", "patience", "save_steps", mode="before")
+    @field_validator(
+        "examples", "drop_from", "head_lr", "max_steps", "eval_steps", "patience", "save_steps", mode="before"
+    )
     @classmethod
     def _none(cls, value: Any) -> Any:
         return None if value == "none" else value
@@ -76,6 +85,8 @@ class TrainingSettings(Settings):
     def _divisible(self) -> TrainingSettings:
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size={self.batch_size} cannot be split into accumulation={self.accumulation}")
+        if self.loss == "all" and self.answer == "head":
+            raise ValueError("loss=all is of answers in text: a classification head reads a prompt and writes none")
         if self.patience is not None and self.validation_examples == 0:
             raise ValueError("patience needs validation_examples")
         return self
@@ -100,6 +111,8 @@ _PAPER = {
     "warmup": 0.01,
     "schedule": "linear",
     "sample": "first",
+    "bf16": True,
+    "too_long": "drop",
 }
 """What both tasks share (appendix B of *Language-specific Neurons Do Not Facilitate Cross-Lingual Transfer*)."""
 
@@ -112,6 +125,7 @@ PRESETS: dict[str, TrainingPreset] = {
             "lr": 1e-5,
             "examples": 100_000,
             "max_length": 256,
+            "drop_from": 256,
             "batch_size": 8,
             "epochs": 2,
         },
@@ -125,6 +139,7 @@ PRESETS: dict[str, TrainingPreset] = {
             "examples": None,
             "validation_examples": 0,
             "max_length": 512,
+            "drop_from": 511,
             "batch_size": 4,
             "epochs": 10,
         },

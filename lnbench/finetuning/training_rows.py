@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class RowSource:
     source: Source
     splits: Mapping[str, str]
     """``train``, and ``validation`` where there is one, and the split of the source that each is."""
+    frame: str | None = None
+    """The metadata key ``xquad_frame`` of a task with one frame in every language."""
     head_task: str | None = None
     """Asked without words, for a classification head; None where answers are text only."""
 
@@ -73,17 +76,21 @@ class RowSource:
             LnbenchError: rows that cannot be had.
         """
         if self.source is XQUAD:
-            return {"train": task_data.xquad(lnbench_language=LANGUAGE, xquad_part="first80")["validation"]}
+            load = task_data.xquad if self.frame is None else partial(task_data.xquad_pair, xquad_frame=self.frame)
+            return {"train": load(lnbench_language=LANGUAGE, xquad_part="first80")["validation"]}
         return {name: load_rows(self.source, LANGUAGE, split, data_folder()) for name, split in self.splits.items()}
 
 
+_QA_TEXT = ("context", "question")
 _XNLI_SPLITS = {"train": "train", "validation": "validation"}
 SOURCES: dict[str, RowSource] = {
     "xnli": RowSource(
         "lnbench_xnli_en", ("premise", "hypothesis"), _XNLI, _XNLI_SPLITS, head_task="lnbench_xnli_pair_en"
     ),
-    "xquad": RowSource("lnbench_xquad_en", ("context", "question"), XQUAD, {"train": "validation"}),
-    "squad": RowSource("lnbench_xquad_en", ("context", "question"), _SQUAD, {"train": "train"}),
+    "xquad": RowSource("lnbench_xquad_en", _QA_TEXT, XQUAD, {"train": "validation"}),
+    "xquad_pair": RowSource("lnbench_xquad_pair_en", _QA_TEXT, XQUAD, {"train": "validation"}, frame="plain"),
+    "xquad_pair_english": RowSource("lnbench_xquad_pair_en", _QA_TEXT, XQUAD, {"train": "validation"}, frame="english"),
+    "squad": RowSource("lnbench_xquad_en", _QA_TEXT, _SQUAD, {"train": "train"}),
 }
 
 

@@ -57,7 +57,7 @@ def block_nats(
             hidden = output.last_hidden_state
             picked = hidden[rows.to(hidden.device), places.to(hidden.device)]
             with applied.paused() if applied is not None else nullcontext():
-                nats = token_nats(sites, type(output), picked, ids[rows, places + 1])
+                nats = token_nats(sites, type(output), picked, ids[rows, places + text.ahead])
         sums[numbers] = np.bincount(rows.numpy(), weights=nats.double().numpy(), minlength=len(numbers))
         if on_tokens is not None:
             on_tokens(len(rows))

@@ -120,6 +120,10 @@ class PerplexityMatrix(_Part, FormatFile):
     changed: list[str] = Field(description="languages i whose neurons are changed")
     read: list[str] = Field(description="languages j whose text is read")
     length: int = Field(description="tokens in a block, BOS included")
+    labels: Literal["next", "paper"] = Field(
+        default="next",
+        description="what is scored at each position: the next token; paper: the one after it, as in the paper's code",
+    )
     slices: dict[str, SliceAccount] = Field(description="the text of each language j")
     neurons: dict[str, int] = Field(description="neurons of each language i; the row of one with none is exactly 0")
     shared: dict[str, dict[str, int]] = Field(

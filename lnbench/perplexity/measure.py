@@ -29,7 +29,7 @@ from lnbench.perplexity.checkpoint import Passes
 from lnbench.perplexity.losses import block_nats
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import notes_of
-from lnbench.perplexity.slices import Slice
+from lnbench.perplexity.slices import AHEAD, Slice
 from lnbench.statistics import Statistics, describe_model
 from lnbench.statistics.batching import fitting_batch_size
 
@@ -94,6 +94,8 @@ def measure(
     measured = [language for language in languages if counts[language]]
     accounts = {language: text.account() for language, text in slices.items()}
     length = max(len(block) for text in slices.values() for block in text.blocks)
+    (ahead,) = {text.ahead for text in slices.values()}
+    labels = next(name for name, distance in AHEAD.items() if distance == ahead)
     passes = Passes(
         {
             "model": {name: described[name] for name in _IDENTIFYING},
@@ -101,6 +103,7 @@ def measure(
             "statistics": {language: own.fingerprint for language, own in sorted(statistics.items())},
             "intervention": get_host().canonical("intervention", intervention),
             "site": site,
+            **({"labels": labels} if labels != "next" else {}),
             "text": {language: account.fingerprint for language, account in accounts.items()},
         },
         path,
@@ -151,6 +154,7 @@ def measure(
             "changed": languages,
             "read": list(slices),
             "length": length,
+            "labels": labels,
             "slices": accounts,
             "neurons": counts,
             "shared": _shared(neurons, languages),

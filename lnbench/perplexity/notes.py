@@ -14,6 +14,11 @@ _LEAST_P = 1e-4
 
 def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
     """Yield the sentences that are kept with the numbers; :func:`lnbench.tables.caveats.matrix_caveats` shows them."""
+    if matrix.labels == "paper":
+        yield (
+            "each position is scored on the token after the next one, as in the paper's code, whose labels are shifted "
+            "twice: these are not perplexities of the text"
+        )
     for language, count in matrix.neurons.items():
         if count == 0:
             yield f"{language} has no neurons, so nothing is changed: its row is exactly 0"

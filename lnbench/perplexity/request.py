@@ -11,8 +11,10 @@ from lnbench.formats import slug
 from lnbench.host import changes_nothing
 from lnbench.settings import (
     Batches,
+    Bos,
     DrawsOfControls,
     Intervention,
+    Labels,
     Length,
     Mode,
     ModelArgs,
@@ -47,6 +49,8 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     tokens: Tokens = 10_000
     length: Length = 256
     mode: Mode = "pack"
+    bos: Bos = "block"
+    labels: Labels = "next"
     controls: DrawsOfControls = 3
 
     @field_validator("intervention")

@@ -80,6 +80,8 @@ def run(
                 tokens=request.tokens,
                 length=request.length,
                 mode=request.mode,
+                bos=request.bos,
+                labels=request.labels,
                 statistics=source,
                 options=request.reading_options,
             )

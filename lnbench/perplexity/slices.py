@@ -17,6 +17,7 @@ from torch import Tensor
 from lnbench.corpora.corpus import Corpus
 from lnbench.corpora.documents import Document
 from lnbench.corpora.packing import blocks
+from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
 from lnbench.perplexity.matrix import SliceAccount
 from lnbench.perplexity.token_bytes import byte_lengths
@@ -24,6 +25,8 @@ from lnbench.statistics import Statistics
 
 _ORDER = ("seed", "dedup", "drop_wrong_script")
 """What decides which documents come when, as Statistics record it."""
+AHEAD = {"next": 1, "paper": 2}
+"""Choices of ``labels`` → how far after a position the token is that is scored there."""
 _CHARACTERS_PER_TOKEN = 64
 """More than a token has, averaged over a block."""
 
@@ -36,14 +39,16 @@ class Slice:
     blocks: tuple[Tensor, ...]
     """``LongTensor[length]`` each; the last may be shorter, and so may all in mode ``truncate``."""
     counted: tuple[Tensor, ...]
-    """``BoolTensor[length − 1]`` each: which of the tokens after a block's first are text. Marks between documents are
-    not."""
+    """``BoolTensor[length − ahead]`` each: which of the tokens after a block's first ``ahead`` are text. Marks between
+    documents are not."""
     sizes: NDArray[np.float64]
     """``[blocks]``: UTF-8 bytes of the counted tokens."""
     corpus: str
     documents: int
     overlap: float | None
     """Share of the documents that Statistics were collected from as well; None where that is not known."""
+    ahead: int = 1
+    """How far after a position the token is that is scored there: 1, the next one."""
 
     @cached_property
     def tokens(self) -> NDArray[np.float64]:
@@ -110,6 +115,8 @@ def cut(
     tokens: int = 10_000,
     length: int = 256,
     mode: str = "pack",
+    bos: str = "block",
+    labels: str = "next",
     statistics: Mapping[str, Statistics] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Slice:
@@ -125,6 +132,8 @@ def cut(
         tokens: Tokens to read; what the corpus has, if that is less.
         length: Tokens in a block, BOS included.
         mode: ``pack`` or ``truncate``, see :func:`lnbench.blocks`.
+        bos: ``block`` or ``document``, see :func:`lnbench.blocks`.
+        labels: What is scored at each position: the ``next`` token; or, as in the ``paper``'s code, the one after it.
         statistics: All Statistics that neurons and new values come from, by language, whose text is to be left out;
             None if they are not known.
         options: How the corpus is read: ``text_column``, ``on_bad_line``, ``max_foreign``.
@@ -139,14 +148,19 @@ def cut(
         held = replace(held, **{name: provenance[name] for name in _ORDER if name in provenance})
     read = _documents_read(held, provenance) if statistics is not None else None
     held.passed_over = read or 0
-    mark = -1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    batches = blocks(held, tokenizer, length, tokens=tokens, mode=mode)
+    ahead = AHEAD[labels]
+    special = (tokenizer.eos_token_id, tokenizer.bos_token_id if bos == "document" else None)
+    marks = torch.tensor([mark for mark in special if mark is not None], dtype=torch.long)
+    batches = blocks(held, tokenizer, length, tokens=tokens, mode=mode, bos=bos)
     # The budget can end on the mark after a document.
-    rows = [row for batch in batches for row in _without_padding(batch) if (row[1:] != mark).any()]
+    read_rows = ((row, ~torch.isin(row[ahead:], marks)) for batch in batches for row in _without_padding(batch))
+    kept = [(row, text) for row, text in read_rows if text.any()]
     held.report.check(language, held.max_foreign)
-    counted = [row[1:] != mark for row in rows]
+    if not kept:
+        raise LnbenchError(f"no block of the text of {language!r} has a token to score: read longer blocks")
+    rows, counted = [row for row, _ in kept], [text for _, text in kept]
     size = byte_lengths(tokenizer, set(torch.cat(rows).tolist()))
-    sizes = [sum(size[token] for token in row[1:][text].tolist()) for row, text in zip(rows, counted, strict=True)]
+    sizes = [sum(size[token] for token in row[ahead:][text].tolist()) for row, text in zip(rows, counted, strict=True)]
     overlap = None
     if read is not None:
         past_end = 0 if held.total is None else max(0, read + held.report.documents - held.total)
@@ -159,6 +173,7 @@ def cut(
         corpus=held.pattern,
         documents=held.report.documents,
         overlap=overlap,
+        ahead=ahead,
     )
 
 

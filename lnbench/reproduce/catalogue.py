@@ -61,6 +61,7 @@ class CellsSpec(StrictModel):
     )
     columns: list[str] = Field(description="the interventions in the paper's order")
     published: str = Field(description="the table whose numbers these are")
+    note: str | None = Field(default=None, description="what was repaired in the paper's numbers")
 
 
 class ActivationsSpec(StrictModel):

@@ -75,7 +75,8 @@ def cells_table(
     # Both presets of a row are shown together.
     rows.sort(key=lambda row: order.index(tuple(row.labels[: len(labels) - presets])))
     columns = [heading(intervention) for intervention in spec.columns]
-    return StoredTable(title=spec.title, row_labels=list(labels), columns=columns, rows=rows)
+    notes = [spec.note] if spec.note else []
+    return StoredTable(title=spec.title, row_labels=list(labels), columns=columns, rows=rows, notes=notes)
 
 
 def _cell(place: CellsRow, intervention: str, measured: Measurements) -> StoredValue:

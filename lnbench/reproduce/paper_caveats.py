@@ -17,11 +17,23 @@ from lnbench.tables.words import listed
 _PAPER_PRESET = (
     "Preset paper: selectors and values are read before the non-linearity and written after it, where many of them lie "
     "outside of what a neuron can take; Activation Probability ranks neurons by their own percentile, which hardly "
-    "ranks. The code's averages over padding and its dropped last batch are not imitated."
+    "ranks. The code's last batch, which it drops, is measured; its Statistics are of a random 10 % of the tokens, and "
+    "its relevances of a random 20 %, where these are of all; and it reads another sample for each perplexity."
 )
 _XQUAD = (
-    "Training and evaluation questions are on the same XQuAD articles, as in the paper; answers are scored with MLQA's "
-    "normalisation, not by token ids, so exact match and F1 are not those of the paper's scorer."
+    "The model is trained on English XQuAD and measured on later questions in another language: of the 238, 1 is on a "
+    "paragraph and 18 on an article that training saw. Answers are scored with MLQA's normalisation, not by token ids, "
+    "so exact match and F1 are not those of the paper's scorer."
+)
+_FRAMES = {
+    "plain": "XQuAD's prompt is the passage and the question, without words, in training and in every language; with "
+    "the language's own words (lnbench_xquad_…) a change of language would be one of the prompt as well.",
+    "english": "XQuAD's prompt has the English instruction in every language, as in the paper: what neurons of the "
+    "language do to the answer is partly what they do beside English words.",
+}
+_END_TOKEN = (
+    "XQuAD's F1 counts the end of an answer as a token that all answers share, as the paper's does: a wrong answer of "
+    "one word has 0.5. Its exact match is the same with and without."
 )
 
 
@@ -67,6 +79,10 @@ def _of_cells(plan: Plan, item: PlannedItem, measured: Measurements) -> Iterator
             yield f"Fine-tuning is shorter than the paper's: {replaced}."
         if task == "xquad":
             yield _XQUAD
+            for how in {part.at.preset: part.at.settings for part in item.parts}.values():
+                yield _FRAMES[how.xquad_frame]
+                if how.xquad_end_token:
+                    yield _END_TOKEN
     shares = [row for row in measured.rows if row.metric in ("acc", "exact_match", "f1") and row.control_of is None]
     if compared(shares):
         yield detectable(shares, scale=100, unit="points")
@@ -88,8 +104,14 @@ def _of_figures(plan: Plan, item: PlannedItem) -> Iterator[str]:
     if matrices:
         yield (
             f"Perplexity is measured on {plan.settings.ppl.tokens:,} tokens of each language, the same for every row; "
-            "the paper's code draws another sample for each perplexity."
+            "the paper's code draws another sample for each perplexity. Rows are the language whose neurons are "
+            "changed; the axis labels of the paper's heat maps are swapped."
         )
+        if any(matrix.labels == "next" for matrix in matrices):
+            yield (
+                "The paper's code scores the token after the next one, so its perplexities are not comparable with "
+                "these; --preset paper measures them (lnbench ppl --labels paper)."
+            )
     for matrix in matrices:
         yield from matrix_caveats(matrix)
     if isinstance(item.spec, FigureSpec):

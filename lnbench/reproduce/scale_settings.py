@@ -43,7 +43,9 @@ class CountingSettings(Settings):
     """How text is read for Statistics."""
 
     mode: parts.Mode
+    bos: parts.Bos
     skip: parts.Skip
+    batch_size: int | None = Field(ge=1, description="blocks in a forward pass; none: what the memory holds")
     batch_levels: parts.BatchLevels
 
 
@@ -66,6 +68,15 @@ class ReproductionSettings(Settings):
     selectors: dict[SelectorName, parts.Selector] = Field(description="each selector with its parameters")
     reading: CountingSettings
     pooling: Literal["last", "paper"] = Field(description="what a classification head reads")
+    labels: parts.Labels
+    xquad_frame: Literal["plain", "english"] = Field(
+        description="XQuAD's prompt in every language: without words, or the English instruction"
+    )
+    xquad_end_token: bool = Field(description="whether XQuAD's F1 counts the end of an answer as a token")
+    xquad_loss: Literal["answer", "all"] = Field(description="what has a loss in XQuAD's training")
+    xquad_output_projection: bool = Field(
+        description="whether XQuAD's LoRA is on the attention's output projection too"
+    )
 
     @property
     def select_site(self) -> str:

@@ -15,10 +15,11 @@ from rich.console import Console
 from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
+from lnbench.finetuning.presets import TrainingSettings
 from lnbench.hookspecs import Executor
 from lnbench.lm.arguments import format_model_args
 from lnbench.perplexity.request import PerplexityRequest
-from lnbench.reproduce.scale_settings import TaskSettings
+from lnbench.reproduce.scale_settings import ReproductionSettings, TaskSettings
 from lnbench.reproduce.workspace import Workspace
 from lnbench.sweeps.cells import Loading
 from lnbench.sweeps.cells import plan as plan_cells
@@ -30,10 +31,10 @@ from lnbench.sweeps.spec import Sweep, parse
 StepKind = Literal["statistics", "neurons", "adapter", "sweep", "matrix"]
 KINDS: tuple[StepKind, ...] = get_args(StepKind)
 """In the order in which they need each other."""
-_TASKS = {"xnli": "lnbench_xnli_pair_{lang}", "xquad": "lnbench_xquad_{lang}"}
-"""XNLI is answered by a head: from the pair alone, as in the paper."""
-_METADATA: dict[str, dict[str, Any]] = {"xnli": {}, "xquad": {"xquad_part": "last20"}}
-"""Of XQuAD, the questions that training leaves over."""
+_TASKS = {"xnli": "lnbench_xnli_pair_{lang}", "xquad": "lnbench_xquad_pair_{lang}"}
+"""One prompt in every language, as the model is trained in one; XNLI is answered by a head, from the pair alone."""
+_DATA = {"plain": "xquad_pair", "english": "xquad_pair_english"}
+"""Frame of XQuAD's prompt → what is trained on."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,23 @@ class Adapter:
     def training(self) -> Training:
         """The fine-tuning for an executor, and the model with the adapter, which need not be there yet."""
         settings = self.at.settings
-        pooling = {} if settings.pooling == "last" or self.task != "xnli" else {"pooling": settings.pooling}
+        choices: dict[str, Any]
+        if self.task == "xnli":
+            choices, data, finetuner = {"pooling": settings.pooling}, None, self.finetuner
+        else:
+            choices, data = {"loss": settings.xquad_loss}, _DATA[settings.xquad_frame]
+            finetuner = self.finetuner + ("" if settings.xquad_output_projection else ":output_projection=false")
+        defaults = TrainingSettings()
+        choices = {name: value for name, value in choices.items() if value != getattr(defaults, name)}
         job = FinetuneJob(
-            finetuner=self.finetuner,
+            finetuner=finetuner,
+            data=data,
             languages=self.languages,
             model=self.at.model,
             model_args=settings.model_args,
             quantize=settings.quantize,
             preset=f"{self.task}-paper",
-            settings={**pooling, **getattr(settings, self.task).settings},
+            settings={**choices, **getattr(settings, self.task).settings},
             out=self.out,
             neurons=None if self.selection is None else str(self.at.neurons(self.selection)),
         )
@@ -181,7 +190,7 @@ def measure_cells(
             "tasks": [_TASKS[task]],
             "site": at.settings.site,
             "batch_size": at.settings.batch_size,
-            "metadata": _METADATA[task],
+            "metadata": _metadata(at.settings) if task == "xquad" else {},
         }
         return parse({**fields, **content, "limit": how.limit, "gen_kwargs": how.gen_kwargs}, name)
 
@@ -198,6 +207,12 @@ def measure_cells(
     )
 
 
+def _metadata(settings: ReproductionSettings) -> dict[str, Any]:
+    """Return XQuAD's metadata: the questions that training leaves over, in its prompt."""
+    end = {"xquad_end_token": True} if settings.xquad_end_token else {}
+    return {"xquad_part": "last20", "xquad_frame": settings.xquad_frame, **end}
+
+
 def measure_matrix(at: Workspace, selection: str, intervention: str) -> PlannedStep:
     """Return the step that measures one matrix of perplexity changes."""
     languages = at.selections[selection].languages
@@ -211,6 +226,8 @@ def measure_matrix(at: Workspace, selection: str, intervention: str) -> PlannedS
         languages=languages,
         intervention=intervention,
         site=at.settings.site,
+        bos=at.settings.reading.bos,
+        labels=at.settings.labels,
         **at.settings.ppl.model_dump(),
     )
 
@@ -228,7 +245,7 @@ def _lnbench(*words: str, **options: object) -> str:
     """Return a command of lnbench; an option without a value is left out, one with several is repeated."""
     parts = ["lnbench", *words]
     for name, value in options.items():
-        values = value if isinstance(value, list) else [value] if value != "" else []
+        values = value if isinstance(value, list) else [] if value in ("", None) else [value]
         parts += [word for text in map(str, values) for word in (f"--{name.replace('_', '-')}", text)]
     return shlex.join(parts)
 

@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 Shard = tuple[int, int]
 WHOLE: Shard = (0, 1)
-_PUBLISHED_SIZE = 8
+_PUBLISHED_SIZE = 4
+"""Blocks in a batch of the paper's code."""
 _FOREIGN = 0.1
 """Share of lines in another language or script above which there is a warning."""
 _COST = 50
@@ -49,7 +50,7 @@ _COST = 50
 class Reading(TextSource):
     """Which tokens of a corpus are counted, and how; with ``batch_levels``, see :func:`lnbench.collect_statistics`.
 
-    The means of batches' quantiles depend on the size of the batches; so with them it is 8, where it is not given, and
+    The means of batches' quantiles depend on the size of the batches; so with them it is 4, where it is not given, and
     is recorded.
     """
 
@@ -60,7 +61,7 @@ class Reading(TextSource):
 
     def blocks(self, corpus: Corpus, tokenizer: Any, batch_size: int, **options: Any) -> Iterator[Block]:
         """Yield its batches, made ahead of their use."""
-        cut = blocks(corpus, tokenizer, self.length, batch_size, self.tokens, mode=self.mode, **options)
+        cut = blocks(corpus, tokenizer, self.length, batch_size, self.tokens, mode=self.mode, bos=self.bos, **options)
         return prefetch(cut)
 
     def provenance(self, language: str) -> dict[str, Any]:
@@ -77,6 +78,7 @@ class Reading(TextSource):
             "seed": self.seed,
             "dedup": self.dedup,
             "drop_wrong_script": self.drop_wrong_script,
+            **({"bos": self.bos} if self.bos != "block" else {}),
             **({"batch_levels": list(self.batch_levels), "batch_size": self.size} if self.batch_levels else {}),
             **({"measures": sorted(names_of_measures(self.measures))} if self.measures else {}),
         }

@@ -75,6 +75,7 @@ class StoredTable(StrictModel):
     row_labels: list[str] = Field(description="headings of the columns that say what a row is of")
     columns: list[str] = Field(description="headings of the columns of numbers")
     rows: list[StoredRow] = Field(description="from top to bottom")
+    notes: list[str] = Field(default=[], description="sentences below it")
 
     @property
     def values(self) -> list[StoredValue]:
@@ -87,7 +88,7 @@ class StoredTable(StrictModel):
         rows = [
             TableRow(row.labels, [EMPTY if value is None else value.cell for value in row.cells]) for row in self.rows
         ]
-        return Table(self.title, self.row_labels, self.columns, rows, MARKS)
+        return Table(self.title, self.row_labels, self.columns, rows, MARKS, self.notes)
 
 
 class Conclusion(StrictModel):

@@ -37,6 +37,13 @@ def packed(texts, bos, eos, length, tokens, shortest):
     return [row for row in rows if len(row) >= shortest]
 
 
+def packed_by_document(texts, bos, eos, length, tokens, shortest):
+    """The rows of the published code: BOS before each article, and nothing else between them."""
+    stream = [token for text in texts if text.strip() for token in bos + ids_of(text)][:tokens]
+    rows = [stream[begin : begin + length] for begin in range(0, len(stream), length)]
+    return [row for row in rows if len(row) >= shortest]
+
+
 def truncated(texts, bos, eos, length, tokens, shortest):
     """The rows of single documents, written down plainly."""
     rows = []
@@ -49,7 +56,12 @@ def truncated(texts, bos, eos, length, tokens, shortest):
     return rows
 
 
-REFERENCES = {"pack": packed, "truncate": truncated}
+REFERENCES = {
+    ("pack", "block"): packed,
+    ("pack", "document"): packed_by_document,
+    ("truncate", "block"): truncated,
+    ("truncate", "document"): truncated,
+}
 
 
 def rows_of(batches) -> list[list[int]]:
@@ -75,14 +87,15 @@ def small_pieces(size: int):
     tokens=st.none() | st.integers(1, 40),
     drop_last=st.booleans(),
     mode=st.sampled_from(packing.MODES),
+    begins=st.sampled_from(packing.BOS_PLACES),
     size=st.integers(2, 60),
 )
-@settings(deadline=None, max_examples=300)
-def test_blocks_hold_the_text(texts, bos, eos, length, batch_size, tokens, drop_last, mode, size):
+@settings(deadline=None, max_examples=400)
+def test_blocks_hold_the_text(texts, bos, eos, length, batch_size, tokens, drop_last, mode, begins, size):
     shortest = length if drop_last else 2
-    expected = REFERENCES[mode](texts, [BOS] if bos else [], eos, length, tokens, shortest)
+    expected = REFERENCES[mode, begins](texts, [BOS] if bos else [], eos, length, tokens, shortest)
     with small_pieces(size):
-        made = blocks(texts, TOKENIZERS[bos, eos], length, batch_size, tokens, drop_last, mode=mode)
+        made = blocks(texts, TOKENIZERS[bos, eos], length, batch_size, tokens, drop_last, mode=mode, bos=begins)
         if not expected:
             with refused():
                 list(made)
@@ -250,6 +263,7 @@ def test_blocks_are_streamed(mode):
         ({"shard": (0, 0)}, ["shard", "(0, 0)"]),
         ({"shard": (-1, 2)}, ["shard", "(-1, 2)"]),
         ({"mode": "pad"}, ["pad", "pack, truncate"]),
+        ({"bos": "article"}, ["bos", "article", "block, document"]),
     ],
 )
 def test_impossible_blocks_are_refused_at_once(argument, named):

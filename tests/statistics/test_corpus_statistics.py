@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import lnbench.statistics.corpus_statistics as corpus_module
-from lnbench import Statistics
+from lnbench import Statistics, collect_statistics
 from lnbench.locks import exclusive_lock
 from lnbench.model.locate import locate
 from lnbench.statistics import store
@@ -191,10 +191,31 @@ def test_a_smaller_batch_can_be_asked_for_after_running_out_of_memory(model, tmp
 
 def test_the_published_estimate_is_known_by_its_batches(reading):
     paper = changed(reading, batch_levels=(0.9,), batch_size=None)
-    assert paper.provenance("en")["batch_size"] == paper.size == 8
+    assert paper.provenance("en")["batch_size"] == paper.size == 4
     assert "batch_size" not in reading.provenance("en")
     keys = {request_key(changed(paper, batch_size=size).provenance("en")) for size in (None, 4, 8)}
     assert len(keys) == 2
+
+
+def test_the_papers_reading_is_its_code_written_down(model, tmp_path, reading):
+    """One stream with BOS at each article, blocks of 32, batches of 4, every position counted, no padding."""
+    words = tokenizer()
+    paper = changed(reading, bos="document", skip=0, batch_size=None, batch_levels=(0.9,))
+    collected = collect_corpus(model, words, "en", paper, **QUIET)
+    texts = list(paper.open("en"))
+    ids = [words.bos_token_id] if words.bos_token_id is not None else []
+    stream = [token for text in texts for token in ids + words(text, add_special_tokens=False)["input_ids"]]
+    rows = [torch.tensor(stream[begin : begin + 32]) for begin in range(0, len(stream), 32)]
+    full = [row for row in rows if len(row) == 32]
+    batches = [torch.stack(full[begin : begin + 4]) for begin in range(0, len(full), 4)]
+    batches += [row[None] for row in rows[len(full) :] if len(row) > 1]
+    wanted = collect_statistics(model, batches, language="en", skip=0, batch_levels=(0.9,))
+    assert collected.tokens == wanted.tokens
+    for site in ("pre", "post"):
+        assert torch.allclose(collected.batch_quantiles[site][0.9], wanted.batch_quantiles[site][0.9])
+        assert torch.allclose(collected.at(site).mean, wanted.at(site).mean, atol=1e-6)
+    recorded = collected.provenance
+    assert (recorded["bos"], recorded["batch_size"], recorded["skip"], recorded["mode"]) == ("document", 4, 0, "pack")
 
 
 def test_progress_of_another_request_is_not_used(model, tmp_path, reading, monkeypatch, caplog):

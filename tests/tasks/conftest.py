@@ -30,7 +30,9 @@ def qa_rows() -> Rows:
 @pytest.fixture
 def data(tmp_path: Path, nli_rows: Rows, qa_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small data folder, named by LNBENCH_DATA."""
-    for language in {code for family in ("ppl", "xnli", "xnli_pair", "xquad") for code in languages_of(family)}:
+    for language in {
+        code for family in ("ppl", "xnli", "xnli_pair", "xquad", "xquad_pair") for code in languages_of(family)
+    }:
         write_rows(tmp_path / f"corpus/{language}.jsonl.gz", [{"text": f"In {1900 + i} it rose."} for i in range(3)])
         write_rows(tmp_path / f"xnli/{language}.test.jsonl.gz", nli_rows)
         write_rows(tmp_path / f"xnli/{language}.validation.jsonl", nli_rows[:3])

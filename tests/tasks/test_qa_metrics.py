@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lnbench import task_data
+from lnbench.answer_rules import BUILT_IN, COLUMN, AnswerRules
 from tests.support.messages import refused
 from tests.support.tasks import load_metrics
 
@@ -39,7 +41,7 @@ def score(language: str, prediction: str, *golds: str) -> dict[str, float]:
     ],
 )
 def test_normalisation(language: str, text: str, expected: list[str]) -> None:
-    assert qa.tokens(text, language) == expected
+    assert BUILT_IN[language].split(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,11 +66,63 @@ def test_scores(language: str, prediction: str, golds: list[str], exact_match: f
 
 
 def test_language_without_rules() -> None:
-    with refused("th", "ar, de, en", "ARTICLES"):
-        score("th", "x", "y")
+    with refused("'ta'", "ar, de, el, en", "answers: {tokens:"):
+        score("ta", "x", "y")
 
 
-languages = st.sampled_from(sorted(qa.ARTICLES))
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("th", "กรุงเทพฯ 2024, iPhone", [*"กรุงเทพฯ", "2024", "iphone"]),
+        ("lo", "ວຽງຈັນ", list("ວຽງຈັນ")),
+        ("km", "ភ្នំពេញ", list("ភ្នំពេញ")),
+        ("my", "ရန်ကုန်", list("ရန်ကုန်")),
+        ("ja", "東京タワー 333", [*"東京タワー", "333"]),
+    ],
+)
+def test_characters_of_scripts_without_spaces(language: str, text: str, expected: list[str]) -> None:
+    assert AnswerRules(tokens="characters").split(text) == expected
+    rules = {"tokens": "characters", "remove": ""}
+    doc = {"language": language, COLUMN: rules, "answers": {"text": [text], "answer_start": [0]}}
+    assert qa.process_results(doc, [text]) == {"exact_match": 1, "f1": 1}
+    assert qa.process_results(doc, [expected[0]]) == {
+        "exact_match": 0,
+        "f1": pytest.approx(2 / (1 + len(expected))),
+    }
+
+
+@pytest.mark.parametrize(
+    ("stated", "named"),
+    [
+        ({"tokens": "words"}, ["answers", "tokens", "spaces"]),
+        ({"remove": "("}, ["answers", "remove", "regular expression"]),
+        ({"articles": "x"}, ["answers", "articles"]),
+        ("spaces", ["answers", "tokens: spaces"]),
+    ],
+)
+def test_rules_that_do_not_fit_are_refused_before_anything_is_read(stated: object, named: list[str]) -> None:
+    with refused(*named):
+        task_data.xquad(lnbench_language="th", answers=stated)
+
+
+@settings(deadline=None)
+@given(st.text("กขคab 1.,東", max_size=20), st.sampled_from(["spaces", "characters", "han"]))
+def test_every_rule_keeps_all_but_punctuation_and_space(text: str, tokens: str) -> None:
+    split = AnswerRules(tokens=tokens).split(text)
+    assert "".join(split) == "".join(c for c in text.lower() if c not in " .,")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "without", "counted"), [("x", "y", 0, 0.5), ("x y", "z", 0, 0.4), ("x", "x", 1, 1)]
+)
+def test_the_papers_f1_counts_the_end_token(prediction: str, gold: str, without: float, counted: float) -> None:
+    doc = {"language": "en", "answers": {"text": [gold], "answer_start": [0]}}
+    assert qa.process_results(doc, [prediction])["f1"] == without
+    own = qa.process_results(doc | {"end_token": True}, [prediction])
+    assert own == {"exact_match": float(prediction == gold), "f1": pytest.approx(counted)}
+
+
+languages = st.sampled_from(sorted(BUILT_IN))
 answers = st.one_of(st.text(max_size=30), st.text("ab 的北 the。,", max_size=12))
 
 
@@ -101,7 +155,7 @@ def test_best_gold_counts(language: str, prediction: str, golds: list[str]) -> N
 @settings(deadline=None)
 @given(languages, answers)
 def test_tokens_hold_no_space(language: str, text: str) -> None:
-    assert all([token] == token.split() for token in qa.tokens(text, language))
+    assert all([token] == token.split() for token in BUILT_IN[language].split(text))
 
 
 def test_continuation_metrics() -> None:

@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 
 from lnbench import demo
 from tests.support.messages import refused
-from tests.support.tasks import TASKS, Oracle, languages_of
+from tests.support.tasks import TASKS, Oracle, languages_of, write_rows
 
 
 def of_family(family: str) -> set[str]:
@@ -25,6 +25,7 @@ def of_family(family: str) -> set[str]:
 
 
 XNLI, XNLI_PAIR, XQUAD = of_family("xnli"), of_family("xnli_pair"), of_family("xquad")
+XQUAD_PAIR = of_family("xquad_pair")
 DEMO = {
     f"lnbench_demo_{kind}": {f"lnbench_demo_{kind}_{language}" for language in demo.LANGUAGES}
     for kind in ("continuation", "nli", "qa")
@@ -33,11 +34,12 @@ GROUPS = {
     "lnbench_xnli": XNLI,
     "lnbench_xnli_pair": XNLI_PAIR,
     "lnbench_xquad": XQUAD,
+    "lnbench_xquad_pair": XQUAD_PAIR,
     **DEMO,
     "lnbench_demo": set().union(*DEMO.values()),
 }
 TAGS = {f"lnbench_demo_{lang}": {f"{kind}_{lang}" for kind in DEMO} for lang in demo.LANGUAGES}
-ALL = sorted(XNLI | XNLI_PAIR | XQUAD | GROUPS["lnbench_demo"])
+ALL = sorted(XNLI | XNLI_PAIR | XQUAD | XQUAD_PAIR | GROUPS["lnbench_demo"])
 
 Manager = Callable[..., TaskManager]
 
@@ -64,12 +66,13 @@ def test_groups_hold_their_tasks(manager: Manager, data: Path, group: str) -> No
     assert set(manager().load(group)["tasks"]) == GROUPS[group]
 
 
-@pytest.mark.parametrize("family", ["xnli", "xnli_pair", "xquad", "ppl"])
+@pytest.mark.parametrize("family", ["xnli", "xnli_pair", "xquad", "xquad_pair", "ppl"])
 def test_a_language_is_added_by_one_file(family: str, data: Path, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks"
     shutil.copytree(TASKS, tasks)
     text = (tasks / family / "hi.yaml").read_text(encoding="utf-8")
     added = text.replace(f"lnbench_{family}_hi", f"lnbench_{family}_de").replace("language: hi", "language: de")
+    (tasks / family / "de.yaml").unlink(missing_ok=True)
     (tasks / family / "de.yaml").write_text(added, encoding="utf-8")
     for file in ("xnli/{}.test.jsonl.gz", "xquad/{}.jsonl.gz", "corpus/{}.jsonl.gz"):
         shutil.copy(data / file.format("hi"), data / file.format("de"))
@@ -103,7 +106,7 @@ def test_task(manager: Manager, data: Path, name: str) -> None:
     assert "{{" not in text
     assert text == text.strip()
     delimiter = task.config.target_delimiter
-    assert delimiter == ("" if language == "zh" else " ")
+    assert delimiter == ("" if language == "zh" and "pair" not in name else " ")
 
     if task.OUTPUT_TYPE == "multiple_choice":
         requests = task.construct_requests(doc, text)
@@ -149,6 +152,83 @@ def test_prompts_are_in_their_own_language(manager: Manager, data: Path) -> None
             assert not any(c.isascii() and c.isalpha() for c in prompt)
         if task.config.doc_to_choice:
             assert all(choice in prompt for choice in task.config.doc_to_choice), "the prompt names the choices"
+
+
+@pytest.mark.parametrize(("frame", "words"), [("plain", False), ("english", True)])
+def test_a_pair_is_asked_in_one_frame_whatever_the_language(
+    manager: Manager, data: Path, frame: str, words: bool
+) -> None:
+    tasks = manager(xquad_frame=frame).load("lnbench_xquad_pair")["tasks"]
+    prompts = {(task.doc_to_text(task.eval_docs[0]), task.config.target_delimiter) for task in tasks.values()}
+    # The rows are the same in every language here, so all that differs would be the frame.
+    ((prompt, _),) = prompts
+    doc = next(iter(tasks.values())).eval_docs[0]
+    frame_alone = prompt.replace(doc["context"], "").replace(doc["question"], "")
+    assert any(c.isalpha() for c in frame_alone) == words
+    english = manager().load("lnbench_xquad_en")["tasks"]["lnbench_xquad_en"]
+    assert (prompt == english.doc_to_text(english.eval_docs[0])) == words
+
+
+def test_an_unknown_frame_is_refused(manager: Manager, data: Path) -> None:
+    with refused("xquad_frame", "german", "plain, english"):
+        manager(xquad_frame="german").load("lnbench_xquad_pair_hi")
+
+
+NEW_LANGUAGE = """\
+include: {tasks}/xquad/_common.yaml
+task: mine_{language}
+doc_to_text: |-
+  {{{{context}}}}
+
+  {{{{question}}}}
+  →
+dataset_kwargs: {{lnbench_language: {language}}}
+metadata: {{version: 1.0, language: {language}{rules}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "rules", "gold", "answer", "f1"),
+    [
+        ("th", "", "กรุงเทพ", "กรุง", 2 * 4 / 11),
+        ("ja", ", answers: {tokens: characters}", "東京都", "東京", 0.8),
+        ("fr", ', answers: {remove: "\\\\b(?:le|la|les)\\\\b"}', "la tour", "tour", 1.0),
+    ],
+)
+def test_a_language_of_ones_own_is_a_file_of_ten_lines(
+    data: Path,
+    qa_rows: list[dict[str, Any]],
+    tmp_path: Path,
+    language: str,
+    rules: str,
+    gold: str,
+    answer: str,
+    f1: float,
+) -> None:
+    config = NEW_LANGUAGE.format(tasks=TASKS, language=language, rules=rules.replace("\\\\", "\\"))
+    if "remove" in rules:
+        config = config.replace('"\\b', "'\\b").replace('\\b"', "\\b'")
+    assert len(config.splitlines()) <= 10
+    (tmp_path / "mine").mkdir()
+    (tmp_path / f"mine/{language}.yaml").write_text(config, encoding="utf-8")
+    rows = [row | {"answers": {"text": [gold], "answer_start": [0]}} for row in qa_rows]
+    write_rows(data / f"xquad/{language}.jsonl", rows)
+    manager = TaskManager(include_path=[str(TASKS), str(tmp_path / "mine")], include_defaults=False)
+    results = evaluate(manager, f"mine_{language}", model=Oracle(answer=answer))["results"][f"mine_{language}"]
+    assert results["f1,none"] == pytest.approx(f1)
+
+
+def test_a_language_without_rules_is_refused_before_anything_is_asked(
+    data: Path, qa_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/ta.yaml").write_text(NEW_LANGUAGE.format(tasks=TASKS, language="ta", rules=""), encoding="utf-8")
+    write_rows(data / "xquad/ta.jsonl", qa_rows)
+    model = Oracle()
+    manager = TaskManager(include_path=[str(TASKS), str(tmp_path / "mine")], include_defaults=False)
+    with refused("'ta'", "ar, de, el, en, es, hi, ro, ru, th, tr, ur, vi, zh", "answers: {tokens: spaces"):
+        evaluate(manager, "mine_ta", model=model)
+    assert model.asked == []
 
 
 def test_right_answers_score_one(manager: Manager, data: Path) -> None:

@@ -23,6 +23,9 @@ class Lora:
     rank: int = Field(default=8, gt=0, description="rank of the update")
     alpha: int = Field(default=16, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the update's input")
+    output_projection: bool = Field(
+        default=True, description="whether the attention's output projection is trained, beside query, key and value"
+    )
     seed: int = Field(default=0, ge=0, description="seed of the first weights and of random neurons")
 
     def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
