@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as fixture_settings
+from hypothesis import strategies as some
 from lm_eval.tasks import TaskManager
 
 from lnbench.files import tasks_dir
@@ -193,6 +196,53 @@ def test_cut_left_keeps_the_first_token_only_if_it_is_bos() -> None:
     assert cut_left([1, 5], 3, first=1) == [1, 5]
 
 
+@given(place=some.integers(0, 60), length=some.integers(40, 300))
+@fixture_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_cut_never_takes_the_trained_answer_from_the_prompt(
+    lm: LNBenchLM, tmp_path_factory: pytest.TempPathFactory, place: int, length: int
+) -> None:
+    words = ["stone"] * 60
+    words.insert(place, "Zanzibar")
+    row = question(0) | {"context": " ".join(words), "answers": {"text": ["Zanzibar"], "answer_start": [6 * place]}}
+    folder = tmp_path_factory.mktemp("cut")
+    write(folder / "squad" / "en.train.jsonl", [row, question(1)])
+    write(folder / "xquad" / "en.jsonl", [row])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LNBENCH_DATA", str(folder))
+        made = data(lm, "squad", validation_examples=0, max_length=length, too_long="cut")
+    prompts = [lm.tok_decode(example.tokens[: -example.answer]) for example in made.training]
+    answers = [lm.tok_decode(example.tokens[-example.answer : -1]).strip() for example in made.training]
+    kept = [prompt for prompt, answer in zip(prompts, answers, strict=True) if answer == "Zanzibar"]
+    assert all("Zanzibar" in prompt for prompt in kept)
+    left_out = made.account["left_out"]
+    assert len(kept) + left_out.get("answer_cut", 0) + left_out.get("too_long", 0) >= 1
+
+
+def test_what_the_papers_code_drops_is_dropped(lm: LNBenchLM) -> None:
+    whole = data(lm).training
+    bound = sorted(len(example.tokens) for example in whole)[len(whole) // 2]
+    dropped = data(lm, drop_from=bound)
+    assert [example.tokens for example in dropped.training] == [e.tokens for e in whole if len(e.tokens) < bound]
+    assert dropped.account["left_out"] == {"too_long": len(whole) - len(dropped.training)}
+
+
+def test_a_loss_over_the_prompt_is_over_all_but_the_first_token(lm: LNBenchLM) -> None:
+    answer, every = (data(lm, "xquad", validation_examples=0, loss=loss).training for loss in ("answer", "all"))
+    assert [example.tokens for example in every] == [example.tokens for example in answer]
+    assert [example.answer for example in every] == [len(example.tokens) - 1 for example in answer]
+    with refused("loss=all", "head"):
+        TrainingSettings(loss="all", answer="head")
+
+
+@pytest.mark.parametrize(("name", "frame"), [("xquad_pair", "plain"), ("xquad_pair_english", "english")])
+def test_a_pair_is_trained_in_the_frame_that_every_language_is_asked_in(lm: LNBenchLM, name: str, frame: str) -> None:
+    made = data(lm, name, validation_examples=0)
+    document = question(0) | {"language": "hi", "frame": frame}
+    ((context, _),) = requests_of("lnbench_xquad_pair_en", document)
+    assert lm.tok_decode(made.training[0].tokens) == f"{context} {document['answers']['text'][0]}"
+    assert ("Answer the question" in context) == (frame == "english")
+
+
 # Any task of lm-eval
 
 
@@ -312,11 +362,23 @@ def test_a_task_with_examples_in_its_prompt_is_trained_without(
 
 
 def test_the_papers_numbers() -> None:
-    shared = {"beta1": 0.95, "beta2": 0.999, "weight_decay": 0.1, "clip": 10.0, "warmup": 0.01, "schedule": "linear"}
+    shared = {
+        "bf16": True,
+        "too_long": "drop",
+        "loss": "answer",
+        "beta1": 0.95,
+        "beta2": 0.999,
+        "weight_decay": 0.1,
+        "clip": 10.0,
+        "warmup": 0.01,
+        "schedule": "linear",
+    }
     xnli, xquad = settings_of("xnli-paper", {}).model_dump(), settings_of("xquad-paper", {}).model_dump()
     own = {"lr": 1e-5, "examples": 100_000, "sample": "first", "max_length": 256, "batch_size": 8, "epochs": 2}
+    own["drop_from"] = 256
     assert xnli.items() >= (shared | own | {"answer": "head"}).items()
     own = {"lr": 5e-5, "examples": None, "max_length": 512, "batch_size": 4, "epochs": 10, "validation_examples": 0}
+    own["drop_from"] = 511
     assert xquad.items() >= (shared | own | {"answer": "prompt"}).items()
     assert PRESETS["xnli-paper"].adapter == {"rank": 8, "alpha": 16}
     assert PRESETS["xquad-paper"].adapter == {"rank": 64, "alpha": 128}

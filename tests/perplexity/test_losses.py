@@ -26,9 +26,9 @@ def by_loop(model: Any, text: Slice) -> list[float]:
         with torch.no_grad():
             logits = model(block.unsqueeze(0)).logits[0].double()
         total = 0.0
-        for place in range(1, len(block)):
-            if counted[place - 1]:
-                total -= float(logits[place - 1].log_softmax(-1)[block[place]])
+        for place in range(text.ahead, len(block)):
+            if counted[place - text.ahead]:
+                total -= float(logits[place - text.ahead].log_softmax(-1)[block[place]])
         found.append(total)
     return found
 
@@ -46,6 +46,21 @@ def test_every_architecture(model_type: str, mode: str, tokenizer: Any) -> None:
     text = cut(tokenizer, CORPUS, "zh", tokens=130, length=48, mode=mode)
     model = build(model_type)
     assert block_nats(locate(model), text, 2) == pytest.approx(by_loop(model, text), rel=1e-5)
+
+
+@pytest.mark.parametrize("bos", ["block", "document"])
+def test_the_papers_labels_are_shifted_twice(bos: str, tokenizer: Any) -> None:
+    """As the published code: labels are shifted in the data, and a second time in Hugging Face's loss."""
+    text = cut(tokenizer, CORPUS, "en", tokens=130, length=48, bos=bos, labels="paper")
+    model = build("llama")
+    assert block_nats(locate(model), text, 2) == pytest.approx(by_loop(model, text), rel=1e-5)
+    for block, counted, nats in zip(text.blocks, text.counted, block_nats(locate(model), text, 2), strict=True):
+        with torch.no_grad():
+            logits = model(block[None, :-1]).logits[0]
+        shifted = block[1:].clone()
+        shifted[1:][~counted] = -100
+        loss = torch.nn.functional.cross_entropy(logits[:-1], shifted[1:], reduction="sum", ignore_index=-100)
+        assert nats == pytest.approx(float(loss), rel=1e-4)
 
 
 @pytest.mark.parametrize(

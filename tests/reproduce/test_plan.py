@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from lnbench.lm.experiment import Experiment
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.plan import Plan, plan
 from lnbench.reproduce.reproduction_request import ReproductionRequest
+from lnbench.reproduce.scale_settings import Preset
 from lnbench.reproduce.steps import Adapter, PlannedStep, StepKind
 from lnbench.statistics import store
 from tests.support import docs_pages
 from tests.support.messages import refused
 
+PRESET_FRAMES = [("corrected", "plain", "xquad_pair"), ("paper", "english", "xquad_pair_english")]
 OUT = Path("runs/reproduced")
 
 
@@ -69,6 +73,48 @@ def test_the_cells_are_as_many_as_in_the_paper(names: list[str], count: int) -> 
     cells = commands(found)
     assert len(cells) == len(set(cells)) == count
     assert found.amount().startswith(f"{count} distinct cells, ")
+
+
+def options_of(command: str) -> dict[str, str]:
+    words = shlex.split(command)
+    return {name: value for name, value in pairwise(words) if name.startswith("--")}
+
+
+def test_the_paper_preset_reads_text_as_its_code_does() -> None:
+    (stats, *_) = commands(planned("table6", preset="paper"), "lnbench")
+    wanted = {"mode": "pack", "bos": "document", "length": "512", "skip": "0", "batch-size": "4", "batch-level": "0.9"}
+    assert options_of(stats).items() >= {f"--{name}": value for name, value in wanted.items()}.items()
+    corrected = options_of(commands(planned("table6"), "lnbench")[0])
+    assert "--batch-size" not in corrected
+    assert corrected["--bos"] == "block"
+
+
+@pytest.mark.parametrize("figure", ["figure1", *(f"figure{number}" for number in range(20, 25))])
+def test_the_paper_preset_measures_the_papers_perplexity(figure: str) -> None:
+    (matrix,) = [
+        line for line in commands(planned(figure, preset="paper"), "lnbench") if line.startswith("lnbench ppl")
+    ]
+    assert options_of(matrix).items() >= {"--labels": "paper", "--bos": "document"}.items()
+    (matrix,) = commands(planned(figure), "lnbench ppl")
+    assert "--labels" not in matrix
+
+
+@pytest.mark.parametrize("table", ["table2", "table5"])
+@pytest.mark.parametrize(("preset", "frame", "data"), PRESET_FRAMES)
+def test_xquad_is_trained_and_asked_in_one_frame(table: str, preset: Preset, frame: str, data: str) -> None:
+    found = planned(table, preset=preset)
+    cells = [options_of(line) for line in commands(found)]
+    assert {cell["--tasks"] for cell in cells} == {f"lnbench_xquad_pair_{lang}" for lang in ("vi", "hi", "zh")}
+    assert all(json.loads(cell["--metadata"])["xquad_frame"] == frame for cell in cells)
+    assert all(json.loads(cell["--metadata"]).get("xquad_end_token", False) == (preset == "paper") for cell in cells)
+    for adapter in adapters(found):
+        job = adapter.training.job
+        assert (job.rows, job.training.loss) == (data, "all" if preset == "paper" else "answer")
+        assert ("output_projection=false" in job.finetuner) == (preset == "paper")
+        assert (job.training.bf16, job.training.too_long, job.training.drop_from) == (True, "drop", 511)
+    for adapter in adapters(planned("table1", preset=preset)):
+        assert "output_projection" not in adapter.training.job.finetuner
+        assert (adapter.training.job.training.drop_from, adapter.training.job.training.loss) == (256, "answer")
 
 
 def test_a_plan_leaves_no_trace(tmp_path: Path) -> None:
