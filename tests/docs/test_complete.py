@@ -37,6 +37,7 @@ CONTRACTS = [
 ]
 METRICS = sorted({name for text in YAMLS for name in re.findall(r"metric: (\w+)", text)})
 NOT_FILES = {
+    "lnbench.answer_rules:AnswerRules": "howto/own-task.md",
     "lnbench.lm.experiment:Experiment": "reference/model-arguments.md",
     "lnbench.sweeps.spec:Sweep": "reference/sweep-file.md",
     "lnbench.sweeps.spec:ModelSpec": "reference/sweep-file.md",
