@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache, partial
@@ -22,9 +22,18 @@ from lnbench.lm.encoding import EncodingLM
 from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
 from lnbench.lm.head import ClassificationHead, check_choices, read_hidden
 from lnbench.lm.prompts import PromptAccount
-from lnbench.lm.scoring import Batch, TokenRequest, TokenRow, collate, read_scores
+from lnbench.lm.scoring import (
+    Batch,
+    TokenRequest,
+    TokenRow,
+    collate,
+    first_runs,
+    may_share,
+    read_scores,
+    shared_row,
+)
 from lnbench.model.locate import locate
-from lnbench.model.logits import logits_at
+from lnbench.model.logits import logits_at, pad_right
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import TENSOR_PARALLEL, Sites, transformer_body
@@ -83,6 +92,7 @@ class LNBenchLM(EncodingLM):
         if self.add_bos_token is not None:
             follow_bos(self.tokenizer, self.add_bos_token)
         self._applied: Applied | None = None
+        self._documents: list[tuple[str, int]] = []
         self._longest: int | None = None
         self.last_batch_size: int | None = None
         """The batch size that was found last, after :meth:`remember`."""
@@ -241,6 +251,8 @@ class LNBenchLM(EncodingLM):
                 longest = max(sum(len(self.tok_encode(part)) for part in parts) for parts in texts)
                 generated = self.max_gen_toks if kind == "generate_until" else 0
                 self._longest = min(self.max_length, longest + generated)
+            documents = [(str(request.task_name), int(request.doc_id)) for request in asked]
+            self._documents = documents if kind == "loglikelihood" else []
             with self._overriding(language, asked):
                 for number, answer in zip(left, run(asked), strict=True):
                     answers[number] = answer
@@ -310,8 +322,8 @@ class LNBenchLM(EncodingLM):
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        # Requests that share a row must also share where their prompt ends, if that decides what is changed.
-        share = self.logits_cache and (self._applied is None or self.experiment.positions == "all")
+        share = self.logits_cache and (self._applied is None or may_share(requests, self.experiment.positions))
+        counts = self._counts(requests, share)
         collator = collate(requests, share=share)
         auto = self.batch_size == "auto"
         size = override_bs or (0 if auto else self.batch_size)
@@ -323,7 +335,8 @@ class LNBenchLM(EncodingLM):
         with bar:
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
                 batch = Batch.of([self._row(request) for request in chunk], self.device)
-                with self._reading(batch):
+                counted = pad_right([counts[_row_key(request, share)] for request in chunk])[0] if counts else None
+                with self._reading(batch, counted):
                     logits = logits_at(self.model, batch.ids, batch.scored)
                 for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
                     answers.append(answer)
@@ -331,6 +344,19 @@ class LNBenchLM(EncodingLM):
                         self.cache_hook.add_partial("loglikelihood", strings, answer)
                     bar.update(1)
         return list(collator.get_original(answers))
+
+    def _counts(self, requests: Sequence[TokenRequest], share: bool) -> dict[Any, torch.Tensor]:
+        """Return, per row that is run, how many documents' own tokens each of its tokens is (once per document)."""
+        if self._applied is None:
+            return {}
+        rows = [self._row(request) for request in requests]
+        # A text that is scored in several windows is a request of its own, and its windows do not overlap.
+        documents = self._documents if len(self._documents) == len(requests) else range(len(requests))
+        counts: dict[Any, torch.Tensor] = {}
+        for request, run in zip(requests, first_runs(rows, documents, self.experiment.positions), strict=True):
+            key = _row_key(request, share)
+            counts[key] = counts[key] + run if key in counts else run
+        return counts
 
     def _classify(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Score each document's choices by the classification head, on one position of their shared context."""
@@ -344,13 +370,17 @@ class LNBenchLM(EncodingLM):
             for text in contexts
         }
         size = self._detect_batch_size() if self.batch_size == "auto" else self.batch_size
+        documents = Counter(text for _, _, text in {(one.task_name, one.doc_id, one.args[0]) for one in requests})
         scores: dict[str, torch.Tensor] = {}
         for start in tqdm(
             range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0
         ):
             chunk = contexts[start : start + size]
             texts = pooling.lay_out([encoded[text] for text in chunk], self.device)
-            with self._reading(Batch([TokenRow(encoded[text], 1) for text in chunk], texts.ids), texts.read):
+            batch = Batch([TokenRow(encoded[text], 1) for text in chunk], texts.ids)
+            counted = batch.real(self.experiment.positions).long()
+            counted *= torch.tensor([[documents[text]] for text in chunk], device=counted.device)
+            with self._reading(batch, counted, texts.read):
                 pooled = read_hidden(transformer_body(self.sites.model), texts)
             scores |= dict(zip(chunk, self._classifier.log_probabilities(pooled).cpu(), strict=True))
         answers = []
@@ -362,10 +392,12 @@ class LNBenchLM(EncodingLM):
         return answers
 
     @contextmanager
-    def _reading(self, batch: Batch, pooled: torch.Tensor | None = None) -> Iterator[None]:
-        """Let forward passes in this block read ``batch``: the override learns which of its tokens to change.
+    def _reading(
+        self, batch: Batch, counted: torch.Tensor | None, pooled: torch.Tensor | None = None
+    ) -> Iterator[None]:
+        """Let forward passes in this block read ``batch``: the override learns which of its tokens to change and count.
 
-        A classification head can read a padding token (``pooled``, one position per row), which then counts as real.
+        A classification head can read a padding token (``pooled``, one position per row), which is then changed.
         """
         dtype = self.mixed_precision_dtype
         precision = nullcontext() if dtype is None else torch.autocast(device_type=self.device.type, dtype=dtype)
@@ -373,13 +405,13 @@ class LNBenchLM(EncodingLM):
             real = batch.real(self.experiment.positions)
             if pooled is not None and self.experiment.positions != "generated":
                 real[torch.arange(len(real), device=real.device), pooled] = True
-            self._applied.real = real
+            self._applied.real, self._applied.counted = real, counted
         try:
             with torch.no_grad(), precision:
                 yield
         finally:
             if self._applied is not None:
-                self._applied.real = None
+                self._applied.real = self._applied.counted = None
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """Detect as lm-eval does, but by the longest request, not the model's full length; by rule on a CPU."""
@@ -399,3 +431,7 @@ class LNBenchLM(EncodingLM):
         if language is not None:
             parts += [self._plan(language)[0].fingerprint, self.experiment.sites.write, self.experiment.positions]
         return fingerprint(parts)
+
+
+def _row_key(request: TokenRequest, share: bool) -> Any:
+    return shared_row(request) if share else id(request)

@@ -7,7 +7,7 @@ than those that a request scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ class TokenRow:
         """How many of the tokens are context; the rest are continuation."""
         return len(self.tokens) - self.scored + 1
 
+    def changed(self, positions: Positions) -> tuple[int, int]:
+        """Return the first of the tokens that an override changes, and the end of them."""
+        prompt, end = min(self.prompt, len(self.tokens)), len(self.tokens)
+        return prompt if positions == "generated" else 0, prompt if positions == "prompt" else end
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -66,9 +71,8 @@ class Batch:
 
     def real(self, positions: Positions) -> Tensor:
         """Return ``BoolTensor[batch, length]``: the real tokens at the positions that an override changes."""
-        ends = [len(row.tokens) for row in self.rows]
-        prompts = [min(row.prompt, len(row.tokens)) for row in self.rows]
-        return self._between(prompts if positions == "generated" else [0], prompts if positions == "prompt" else ends)
+        first, end = zip(*(row.changed(positions) for row in self.rows), strict=True)
+        return self._between(first, end)
 
     def _between(self, first: Sequence[int], end: Sequence[int]) -> Tensor:
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
@@ -82,8 +86,51 @@ def collate(requests: Sequence[TokenRequest], *, share: bool) -> Any:
         requests,
         sort_fn=lambda request: (-len(request[1]) - len(request[2]), tuple(request[1] + request[2])),
         group_by="contexts" if share else None,
-        group_fn=lambda request: request[-2] + request[-1][:-1],
+        group_fn=shared_row,
     )
+
+
+def shared_row(request: TokenRequest) -> tuple[int, ...]:
+    """Return what requests that can share a row have in common: all tokens without the last."""
+    return tuple(request[1] + request[2][:-1])
+
+
+def may_share(requests: Sequence[TokenRequest], positions: Positions) -> bool:
+    """Return whether requests that could share a row are all to be changed at the same tokens."""
+    ends: dict[tuple[int, ...], int] = {}
+    return positions == "all" or all(
+        ends.setdefault(shared_row(request), len(request[1])) == len(request[1]) for request in requests
+    )
+
+
+def first_runs(rows: Sequence[TokenRow], documents: Sequence[Hashable], positions: Positions) -> list[Tensor]:
+    """Return where each row runs a changed token of its document for the first time.
+
+    Requests of one document, such as choices after a prompt, run their common beginning again: its tokens are the
+    document's own once.
+
+    Args:
+        rows: The requests' rows.
+        documents: The document of each.
+        positions: Which tokens are changed.
+
+    Returns:
+        Per row ``LongTensor[length]``: 1 there, else 0.
+    """
+    nodes: dict[Any, int] = {}
+    counted: set[int] = set()
+    runs = []
+    for row, document in zip(rows, documents, strict=True):
+        first, end = row.changed(positions)
+        node = nodes.setdefault(document, len(nodes))
+        marks = [0] * len(row.tokens)
+        for place, token in enumerate(row.tokens):
+            node = nodes.setdefault((node, token, "token"), len(nodes))
+            if first <= place < end and node not in counted:
+                counted.add(node)
+                marks[place] = 1
+        runs.append(torch.tensor(marks))
+    return runs
 
 
 def read_scores(
