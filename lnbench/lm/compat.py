@@ -23,7 +23,13 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from sqlitedict import SqliteDict
 from torch.utils import collect_env
-from transformers import BitsAndBytesConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+)
 
 from lnbench.errors import LnbenchError, one_line_error, show_deprecations
 from lnbench.files import fingerprint, tasks_dir
@@ -112,6 +118,17 @@ class PatchedHFLM(HFLM):  # type: ignore[misc]
             return int(super()._batch_scheduler(pos, n_reordered_requests))
         finally:
             self.batch_schedule = steps
+
+    def _get_backend(self, config: Any, *args: Any, **options: Any) -> None:
+        # Upstream reads text with causal LMs alone; image-text models that are not filed there read text as well.
+        super()._get_backend(config, *args, **options)
+        kind = type(config)
+        if (
+            self.AUTO_MODEL_CLASS is AutoModelForCausalLM
+            and kind not in MODEL_FOR_CAUSAL_LM_MAPPING
+            and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        ):
+            self.AUTO_MODEL_CLASS = AutoModelForImageTextToText
 
     def _create_model(self, *args: Any, **options: Any) -> None:
         # Upstream hands quantisation arguments on one by one, which transformers no longer takes.
