@@ -108,6 +108,7 @@ class PatchedHFLM(HFLM):  # type: ignore[misc]
     """lm-eval's ``hf``, where it fails for reasons of its own."""
 
     batch_schedule: float
+    AUTO_MODEL_CLASS: Any
     _model: Any
 
     def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
