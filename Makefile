@@ -9,10 +9,10 @@ demo: .venv/demo  ## Find and override language-specific neurons in a real model
 	$(BIN)/lnbench demo $(ARGS)
 
 test: .venv/dev  ## Run the tests; no model is downloaded.
-	$(BIN)/python -m pytest -m 'not gemma and not wheel' $(ARGS)
+	$(BIN)/python -m pytest -m 'not gemma and not wheel and not architectures' $(ARGS)
 
 test-fast: .venv/dev  ## Run the tests that start no processes, trainings or whole commands (a minute and a half).
-	$(BIN)/python -m pytest -m 'not gemma and not slow and not wheel' $(ARGS)
+	$(BIN)/python -m pytest -m 'not gemma and not slow and not wheel and not architectures' $(ARGS)
 
 architectures: .venv/dev  ## Try every causal-LM type that transformers has, and write docs/reference/architectures.md.
 	$(BIN)/python -m tests.support.type_table

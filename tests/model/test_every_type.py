@@ -8,7 +8,7 @@ import transformers
 from tests.support.type_table import NAMES, PAGE, YES, TypeRow, frozen, measure
 
 _QUICK = ("llama", "phi3", "gpt2", "lfm2", "bitnet", "openai-gpt", "mixtral", "mamba", "blt", "granitemoehybrid, dense")
-"""One per form of feed-forward and per reason of refusal; the others run with the slow tests."""
+"""One per form of feed-forward and per reason of refusal; ``pytest -m architectures`` runs the others."""
 
 
 def _measured_on_this_version() -> bool:
@@ -20,7 +20,7 @@ def test_the_page_has_every_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+    "name", [name if name in _QUICK else pytest.param(name, marks=pytest.mark.architectures) for name in NAMES]
 )
 def test_a_type_works_as_the_page_says(name: str) -> None:
     if not _measured_on_this_version():
