@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo architectures test test-fast test-model test-docs check docs clean
+.PHONY: demo architectures test test-fast test-model test-docs test-mutants check docs clean
 
 demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
 	$(BIN)/lnbench demo $(ARGS)
@@ -22,6 +22,9 @@ test-model: .venv/dev .venv/demo  ## Run the tests on the real model, and check 
 
 test-docs: .venv/dev  ## Run every command of every page from the wheel, in another folder (a quarter of an hour).
 	$(BIN)/python -m pytest -m wheel --numprocesses=0 $(ARGS)
+
+test-mutants: .venv/dev  ## Put small faults into the code that makes numbers, and see that tests fail (half an hour).
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 check: .venv/dev  ## Lint, type-check, and check that imports go downwards only.
 	$(BIN)/ruff check .
