@@ -92,7 +92,7 @@ def main() -> int:
                 print(f"the tests {' '.join(tests)} fail without any mutant")
                 return 1
         for number, (file, text, other, tests) in enumerate(chosen, 1):
-            whole = (CHECKOUT / file).read_text(encoding="utf-8")
+            whole = (folder / file).read_text(encoding="utf-8")
             name = f"{file}: {text} → {other}"
             if whole.count(text) != 1:
                 stale.append(name)

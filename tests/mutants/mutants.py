@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SIGNIFICANCE = ("tests/test_significance.py",)
 SCORING = ("tests/lm/test_scoring.py",)
-OVERRIDES = ("tests/overrides", "tests/faults/test_plugins.py")
+OVERRIDES = ("tests/overrides/test_parts.py", "tests/faults/test_plugins.py", "tests/overrides")
 STATISTICS = (
     "tests/statistics/test_language_statistics.py",
     "tests/statistics/test_collect.py",
@@ -52,8 +52,14 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "lnbench/lm/scoring.py": (
         SCORING,
         (
-            ("[-(max_length + 1) :][:-1]", "[-max_length:][:-1]"),
-            ("[-(max_length + 1) :][:-1]", "[: max_length + 1][:-1]"),
+            (
+                "cut_left(context + continuation, max_length + 1, prefix)[:-1]",
+                "cut_left(context + continuation, max_length, prefix)[:-1]",
+            ),
+            (
+                "cut_left(context + continuation, max_length + 1, prefix)[:-1]",
+                "(context + continuation)[: max_length + 1][:-1]",
+            ),
             ("len(self.tokens) - self.scored + 1", "len(self.tokens) - self.scored"),
             ("[end - row.scored for end, row in", "[end - row.scored + 1 for end, row in"),
             ("(places >= low) & (places < high)", "(places > low) & (places < high)"),
