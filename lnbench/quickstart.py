@@ -80,6 +80,8 @@ def run(
         "corpus": corpus,
         "corpus_tokens": corpus_tokens,
         "limit": limit,
+        # To be seen beside the others, in a minute: a test against random neurons would take more draws.
+        "controls": 1,
     }
     spec = parse(content | of_sweep)
     executor = get_host().resolve("executor", "local")

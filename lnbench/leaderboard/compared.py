@@ -11,15 +11,13 @@ from tqdm import tqdm
 
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row, tables_of
-from lnbench.significance import LEVEL, Comparison, compare, holm
+from lnbench.significance import LEVEL, Comparison, compare_all, compare_with_draws, holm
 from lnbench.sweeps.records import Record
 
 _Peers = defaultdict[tuple[Any, ...], list[Result]]
 """Results by what makes them comparable; keys of different kinds have different lengths."""
 _NONE = "none"
 _COPIED = {name for name, field in Row.model_fields.items() if name in Record.model_fields and not field.exclude}
-_NOISE = 1e-9
-"""Of adding up the same documents in another order."""
 
 
 def build(results: Sequence[Result]) -> list[Row]:
@@ -32,15 +30,37 @@ def build(results: Sequence[Result]) -> list[Row]:
     """
     peers = _comparable(results)
     own = [result for result in results if not result.repeated]
-    rows = [_row(result, peers) for result in tqdm(own, desc="comparing", unit="row", disable=None)]
+    rows, baselines = [], []
+    for result in tqdm(own, desc="comparing", unit="row", disable=None):
+        row, baseline = _row(result, peers)
+        rows.append(row)
+        baselines.append(baseline)
+    _compare(rows, own, baselines)
     _correct(rows, "p_value", "p_holm")
     _correct(rows, "control_p_value", "control_p_holm")
     for row in rows:
         if row.p_holm is not None:
             row.significant = row.p_holm < LEVEL
         if row.control_p_holm is not None:
-            row.control_significant = row.control_p_holm < LEVEL and _outside(row)
+            row.control_significant = row.control_p_holm < LEVEL
     return rows
+
+
+def _compare(rows: Sequence[Row], results: Sequence[Result], baselines: Sequence[Result | None]) -> None:
+    """Write the comparisons with baselines, all at once: how finely each is tested depends on how many there are."""
+    places = [place for place, baseline in enumerate(baselines) if baseline is not None]
+    family = {
+        id(row): len(table)
+        for table in tables_of(rows[place] for place in places if rows[place].control_of is None)
+        for row in table
+    }
+    pairs = [(first.values, results[place].values) for place in places if (first := baselines[place]) is not None]
+    comparisons = compare_all(pairs, [family.get(id(rows[place]), 1) for place in places])
+    for place, comparison in zip(places, comparisons, strict=True):
+        row = rows[place]
+        for name, value in (_fields(comparison) | {"baseline": comparison.before}).items():
+            setattr(row, name, value)
+        row.least_p = comparison.least_p
 
 
 def _comparable(results: Sequence[Result]) -> _Peers:
@@ -82,36 +102,42 @@ def _overridden(record: Record, selector: str) -> tuple[Any, ...]:
     return (*_loaded(record), *neurons, record.intervention)
 
 
-def _row(result: Result, peers: _Peers) -> Row:
+def _row(result: Result, peers: _Peers) -> tuple[Row, Result | None]:
+    """Return a row, compared with its controls, and the result that it is to be compared with as its baseline."""
     record = result.record
     notes = [note for note in (result.problem, result.note) if note]
     comparisons: dict[str, Any] = {}
+    baseline = None
     if record.metric is not None and not result.problem:
-        comparisons = _with_baseline(result, peers, notes) | _with_controls(result, peers, notes)
-    return Row(
+        baseline = _baseline(result, peers, notes)
+        comparisons = _with_controls(result, peers, notes)
+    answers = result.answers
+    row = Row(
         **record.model_dump(include=_COPIED),
         **comparisons,
         task_version=result.task_version,
         higher_is_better=result.higher_is_better,
+        chance=None if answers is None else answers.chance,
+        top_choice=None if answers is None else answers.top_choice,
+        top_share=None if answers is None else answers.top_share,
         note="; ".join(notes) or None,
     )
+    return row, baseline
 
 
-def _with_baseline(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
-    """Return the comparison with the baseline, where there is one; else add the reason to ``notes``."""
+def _baseline(result: Result, peers: _Peers, notes: list[str]) -> Result | None:
+    """Return the baseline of a result, where there is one; else add the reason to ``notes``."""
     record = result.record
     if record.is_baseline and record.finetune == _NONE:
-        return {}
+        return None
     # An adapter's own baseline is the model without the adapter.
     key = _measured(record) if record.is_baseline else _loaded(record)
     baselines = _own_first(result, peers[key])
-    same = _on_same_documents(result, baselines)
-    if not same:
-        failed = not baselines and any(tried.record.failed for tried in peers[_tried(record)])
-        notes.append(f"not compared: {'the baseline failed' if failed else _why(result, baselines, 'baseline')}")
-        return {}
-    comparison = compare(same[0].values, result.values)
-    return {"baseline": comparison.before, **_fields(comparison)}
+    if same := _on_same_documents(result, baselines):
+        return same[0]
+    failed = not baselines and any(tried.record.failed for tried in peers[_tried(record)])
+    notes.append(f"not compared: {'the baseline failed' if failed else _why(result, baselines, 'baseline')}")
+    return None
 
 
 def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str, Any]:
@@ -125,7 +151,7 @@ def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
         notes.append(f"not compared with controls: {_why(result, controls, 'control')}")
         return {}
     values = np.stack([draw.values for draw in draws.values()])
-    comparison, means = compare(values, result.values), values.mean(axis=1)
+    comparison, means = compare_with_draws(values, result.values), values.mean(axis=1)
     return {
         "control": comparison.before,
         "control_min": float(means.min()),
@@ -165,9 +191,3 @@ def _correct(rows: Sequence[Row], p_value: str, p_holm: str) -> None:
     for table in tables_of(row for row in rows if getattr(row, p_value) is not None and row.control_of is None):
         for row, corrected in zip(table, holm([getattr(row, p_value) for row in table]), strict=True):
             setattr(row, p_holm, corrected)
-
-
-def _outside(row: Row) -> bool:
-    """Return whether a cell lies beyond every draw of its controls; documents alone do not tell draws from draws."""
-    value, low, high = row.value, row.control_min, row.control_max
-    return value is not None and low is not None and high is not None and not low - _NOISE <= value <= high + _NOISE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -35,6 +35,18 @@ _ROUNDED = "measured in more than one run, with other rounding; this is the firs
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Which choices were predicted in a multiple-choice task."""
+
+    chance: float
+    """The accuracy of one choice at random, a mean over the documents."""
+    top_choice: str
+    """The one that was predicted most often: its text, or its number where texts differ by document."""
+    top_share: float
+    """The share of the predictions that it takes."""
+
+
+@dataclass(frozen=True)
 class Result:
     """One record, and its value for each document."""
 
@@ -53,6 +65,8 @@ class Result:
     """What the reader of its row should know."""
     task_version: str | float | None = None
     higher_is_better: bool | None = None
+    answers: Answers | None = None
+    """Of an accuracy over choices."""
 
 
 def read_runs(runs: Iterable[str | Path]) -> list[Result]:
@@ -126,7 +140,7 @@ class _Reader:
     def __init__(self) -> None:
         self._results = lru_cache(8)(read_json)
         # The records that share a file follow one another.
-        self._samples = lru_cache(1)(lambda path: list(_samples(path)))
+        self._samples = lru_cache(1)(_samples_and_answers)
         self._documents: dict[tuple[Document, ...], tuple[Document, ...]] = {}
 
     def result(self, record: Record, folder: Path) -> Result:
@@ -139,13 +153,16 @@ class _Reader:
             return Result(record)
         results = self._results(inside(folder, record.results)) if record.results else {}
         name = record.metric.partition(",")[0]
-        about = {
+        about: dict[str, Any] = {
             "task_version": _held(results, str | int | float, "versions", record.task),
             "higher_is_better": _held(results, bool, "higher_is_better", record.task, name),
         }
         if record.samples is None:
             return Result(record, problem="lm-eval kept no samples", **about)
-        values, problem = values_of(self._samples(inside(folder, record.samples)), record.metric, record.value)
+        samples, answers = self._samples(inside(folder, record.samples))
+        values, problem = values_of(samples, record.metric, record.value)
+        if name == "acc":
+            about["answers"] = answers
         documents = tuple(sorted(values, key=repr))
         # Most cells have the documents of others: they are kept once.
         documents = self._documents.setdefault(documents, documents)
@@ -171,10 +188,47 @@ def inside(run: Path, name: str) -> Path:
     return path
 
 
-def _samples(path: Path) -> Iterator[Sample]:
-    for sample in lines_of(path):
-        values = {name: sample.get(name) for name in sample["metrics"]}
-        yield (sample["doc_id"], sample["doc_hash"], sample.get("prompt_hash")), sample.get("filter", "none"), values
+def _samples_and_answers(path: Path) -> tuple[list[Sample], Answers | None]:
+    """Return a file's samples, and which choices were predicted; None where a document has no choices."""
+    samples: list[Sample] = []
+    predicted: dict[Document, tuple[int, int, str]] = {}
+    for line in lines_of(path):
+        document = (line["doc_id"], line["doc_hash"], line.get("prompt_hash"))
+        samples.append((document, line.get("filter", "none"), {name: line.get(name) for name in line["metrics"]}))
+        if (prediction := _prediction(line)) is not None:
+            predicted[document] = prediction
+    documents = {document for document, _, _ in samples}
+    return samples, _answers(list(predicted.values())) if predicted.keys() == documents else None
+
+
+def _prediction(line: Mapping[str, Any]) -> tuple[int, int, str] | None:
+    """Return the number of the likeliest choice, of how many, and its text; None where nothing was chosen from."""
+    responses = line.get("filtered_resps")
+    if not isinstance(responses, list) or "acc" not in line["metrics"]:
+        return None
+    if "acc_mutual_info" in line["metrics"]:
+        # The second half is of the choices without their context.
+        responses = responses[: len(responses) // 2]
+    try:
+        likelihoods = [float(likelihood) for likelihood, _ in responses]
+    except (TypeError, ValueError):
+        return None
+    if len(likelihoods) < 2 or any(map(math.isnan, likelihoods)):
+        return None
+    best = likelihoods.index(max(likelihoods))
+    arguments = line.get("arguments")
+    asked = list(arguments.values())[best] if isinstance(arguments, dict) and len(arguments) > best else None
+    return best, len(likelihoods), str(asked.get("arg_1", "")).strip() if isinstance(asked, dict) else ""
+
+
+def _answers(predictions: Sequence[tuple[int, int, str]]) -> Answers | None:
+    if not predictions:
+        return None
+    (top, count), *_ = Counter(number for number, _, _ in predictions).most_common(1)
+    texts = {text for number, _, text in predictions if number == top}
+    text = texts.pop() if len(texts) == 1 else ""
+    chance = math.fsum(1 / choices for _, choices, _ in predictions) / len(predictions)
+    return Answers(chance, text or f"choice {top + 1}", count / len(predictions))
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:

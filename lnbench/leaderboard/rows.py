@@ -36,7 +36,7 @@ class Row(Record):
     delta: float | None = None
     """The mean difference to the baseline, over the same documents."""
     ci_low: float | None = None
-    """Lower end of the 95 % interval of ``delta``."""
+    """Lower end of the 95 % interval of ``delta``; None where the documents have no spread to make one from."""
     ci_high: float | None = None
     """Upper end of the 95 % interval of ``delta``."""
     p_value: float | None = None
@@ -47,6 +47,8 @@ class Row(Record):
     """Whether ``p_holm`` is below 0.05."""
     mde: float | None = None
     """The smallest difference that so many documents would have shown: 80 % power, two-sided 5 %."""
+    least_p: float | None = None
+    """The smallest ``p_value`` that any change of so many documents could have had."""
 
     control: float | None = None
     """The mean over the same documents, and over draws, under as many random neurons."""
@@ -61,15 +63,22 @@ class Row(Record):
     control_ci_high: float | None = None
     """Upper end of the 95 % interval of ``control_delta``."""
     control_p_value: float | None = None
-    """Of the paired test against the average of the draws."""
+    """Of the t-test over draws and documents against random neurons; None with fewer than three draws."""
     control_p_holm: float | None = None
     """Corrected for all such tests of the table."""
     control_significant: bool | None = None
-    """Whether ``control_p_holm`` is below 0.05 and ``value`` lies beyond the mean of every draw."""
+    """Whether ``control_p_holm`` is below 0.05."""
     control_mde: float | None = None
     """As ``mde``, against the average of the draws."""
     n_controls: int = 0
     """Draws of random neurons."""
+
+    chance: float | None = None
+    """Of multiple choice: the accuracy of one choice at random, a mean over the documents."""
+    top_choice: str | None = None
+    """The choice that was predicted most often: its text, or its number where texts differ by document."""
+    top_share: float | None = None
+    """The share of the predictions that it takes."""
 
     note: str | None = None
     """Why there is no comparison, where one would be expected; or that another run found another value."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnbench.perplexity.matrix import Baseline, Contrast, MatrixCell, Selectivity
-from lnbench.significance import exchange_test, holm, widened_tail
+from lnbench.significance import compare_with_draws, holm, sign_flip_tests, widened_tail
 
 RESAMPLES = 5_000
 _CHUNK = 2**20
@@ -80,12 +80,24 @@ def cells_and_selectivity(
         languages: Languages i, in the order of the rows.
     """
     sums = {read: _Sums.of(read, nats) for read, nats in slices.items()}
+    family = sum(len(nats.added) for nats in slices.values())
     p_values = {
-        (changed, read): exchange_test(np.vstack([changed_nats, nats.unchanged]))
+        (changed, read): p_value
         for read, nats in slices.items()
-        for changed, changed_nats in nats.changed.items()
+        if nats.added
+        for changed, p_value in zip(
+            nats.added, sign_flip_tests(np.stack([*nats.added.values()]), family=family), strict=True
+        )
     }
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    against = {
+        (changed, read): _against_controls(changed, nats) for read, nats in slices.items() for changed in languages
+    }
+    tested = {
+        place: found["control_p_value"] for place, found in against.items() if found.get("control_p_value") is not None
+    }
+    for place, p_value in zip(tested, holm(list(tested.values())), strict=True):
+        against[place]["control_p_holm"] = p_value
     cells = [
         MatrixCell(
             changed=changed,
@@ -94,7 +106,7 @@ def cells_and_selectivity(
             p_value=p_values.get((changed, read), 1.0),
             p_holm=corrected.get((changed, read), 1.0),
             **_deltas(changed, sums[read]),
-            **_against_controls(changed, nats),
+            **against[changed, read],
         )
         for changed in languages
         for read, nats in slices.items()
@@ -143,8 +155,7 @@ def _deltas(changed: str, sums: _Sums) -> dict[str, Any]:
     }.items():
         low, high = _interval(values[1:], sums.blocks)
         deltas |= {name: _finite(values[0]), f"{name}_low": low, f"{name}_high": high}
-    # Nothing is changed where a language has no neurons, so nothing is uncertain.
-    return deltas if changed in sums.added else dict.fromkeys(deltas, 0.0)
+    return deltas
 
 
 def _against_controls(changed: str, nats: SliceNats) -> dict[str, Any]:
@@ -155,12 +166,16 @@ def _against_controls(changed: str, nats: SliceNats) -> dict[str, Any]:
     delta = nats.added[changed].sum() / tokens
     controls = [float((draw - nats.unchanged).sum() / tokens) for draw in draws]
     low, high = min(controls), max(controls)
+    # Per block, so that the mean over blocks is the change per token of all of them.
+    per_token = len(nats.tokens) / tokens
+    tested = compare_with_draws(per_token * (np.stack([*draws]) - nats.unchanged), per_token * nats.added[changed])
     return {
         "control_delta_nats": math.fsum(controls) / len(controls),
         "control_min": low,
         "control_max": high,
         "n_controls": len(controls),
         "exceeds_controls": bool(delta > high if delta > 0 else delta < min(low, 0)),
+        "control_p_value": tested.p_value,
     }
 
 
@@ -200,8 +215,11 @@ def _contrast(changed: str, deltas: Mapping[str, _Floats], blocks: int) -> dict[
 
 
 def _interval(values: _Floats, blocks: int) -> tuple[float | None, float | None]:
-    """Return the percentile interval, widened where blocks are few; None for one block, or if a value is infinite."""
-    if blocks < 2 or not np.isfinite(values).all():
+    """Return the percentile interval, widened where blocks are few.
+
+    None for one block, without spread, or if a value is infinite.
+    """
+    if blocks < 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
         return None, None
     tail = widened_tail(blocks)
     low, high = np.quantile(values, [tail, 1 - tail])

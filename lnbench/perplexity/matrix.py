@@ -45,7 +45,7 @@ class MatrixCell(_Part):
     """Language ``changed``'s neurons changed, language ``read``'s text read, against the unchanged model.
 
     Intervals are 95 % percentile bootstrap intervals over blocks, widened where blocks are few; null where there is one
-    block only.
+    block only, or no block changed: there is no spread then to make one from.
     """
 
     changed: str = Field(description="i: whose neurons are changed (row)")
@@ -74,6 +74,11 @@ class MatrixCell(_Part):
     exceeds_controls: bool | None = Field(
         default=None, description="whether the change is larger than every draw's, in its direction; null: no draws"
     )
+    control_p_value: float | None = Field(
+        default=None,
+        description="of a t-test over draws and blocks against random neurons; null: fewer than three draws",
+    )
+    control_p_holm: float | None = Field(default=None, description="corrected by Holm's method for all cells tested")
 
 
 class Contrast(_Part):

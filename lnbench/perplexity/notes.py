@@ -6,10 +6,7 @@ from collections.abc import Iterator
 
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
-from lnbench.significance import LEVEL
-
-_LEAST_P = 1e-4
-"""Of a test by random permutations."""
+from lnbench.significance import LEAST_DRAWS, LEVEL, least_p
 
 
 def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
@@ -31,8 +28,7 @@ def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
                 f"{language}: Statistics were collected from {text.overlap:.0%} of this text's documents as well; the "
                 "corpus is too short for both"
             )
-        # Flipping the signs of all blocks is as extreme as none.
-        if max(2.0 ** (1 - text.blocks), _LEAST_P) * measured >= LEVEL:
+        if least_p(text.blocks, measured) * measured >= LEVEL:
             blocks = "1 block" if text.blocks == 1 else f"{text.blocks} blocks"
             yield (
                 f"{language}: with {blocks} of text no change can be significant after correction for "
@@ -44,6 +40,11 @@ def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
     has_controls = any(cell.n_controls for cell in matrix.cells)
     if not has_controls and any(matrix.neurons.values()):
         yield "there is no control: as many random neurons might do as much"
+    if few := [cell.n_controls for cell in matrix.cells if 0 < cell.n_controls < LEAST_DRAWS]:
+        yield (
+            f"{max(few)} drawn as a control: random neurons are shown and not tested against, which takes "
+            f"{LEAST_DRAWS} draws or more"
+        )
     for language, count in matrix.neurons.items() if has_controls else ():
         # A draw takes a language's own neurons where the others of a layer are too few.
         per_layer = zip(neurons.per_layer(language).tolist(), neurons.widths, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -15,7 +15,7 @@ from lnbench.reproduce.catalogue import Claim
 from lnbench.reproduce.measurements import Measurements
 from lnbench.reproduce.plan import CellsRow, PlannedPart
 from lnbench.reproduce.scale_settings import Preset
-from lnbench.significance import LEVEL, compare, holm
+from lnbench.significance import LEVEL, Comparison, compare_all, holm
 from lnbench.tables.paper import METRICS
 from lnbench.tables.reproduction import Conclusion, Verdict
 
@@ -25,8 +25,9 @@ class Difference:
     """One cell against another over the same documents, in points; ``p_value`` is corrected for all of a conclusion."""
 
     delta: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """95 % interval of ``delta``; None where the documents have no spread to make one from: nothing is known then."""
     p_value: float
 
     @property
@@ -40,7 +41,7 @@ def conclusions(parts: Sequence[PlannedPart], measured: Measurements | None, pre
     if measured is None:
         return []
     rows = [row for part in parts if part.at.preset == preset for row in part.rows]
-    by_claim = {claim.name: _corrected(list(_differences(claim, rows, measured))) for claim in catalogue.claims()}
+    by_claim = {claim.name: _compared(list(_pairs(claim, rows, measured))) for claim in catalogue.claims()}
     return [
         Conclusion(
             name=claim.name,
@@ -58,8 +59,9 @@ def judge(expect: str, differences: Sequence[Difference], margin: float) -> Verd
     """Return the verdict on a conclusion.
 
     A conclusion that something does *not* happen falls with one significant case of it, and survives only where every
-    interval excludes one beyond the margin. One that something happens survives with a significant case and none to
-    the contrary, and falls where every interval excludes it, or only the contrary is found. All else is undecided.
+    interval excludes one beyond the margin; an interval that is not known excludes nothing. One that something happens
+    survives with a significant case and none to the contrary, and falls where every interval excludes it, or only the
+    contrary is found. All else is undecided.
 
     Args:
         expect: ``not_higher``, ``not_lower``, ``same`` or ``lower``: how after is to compare with before.
@@ -68,8 +70,8 @@ def judge(expect: str, differences: Sequence[Difference], margin: float) -> Verd
     """
     directions = {difference.direction for difference in differences}
     higher, lower = 1 in directions, -1 in directions
-    never_higher = all(difference.high <= margin for difference in differences)
-    never_lower = all(difference.low >= -margin for difference in differences)
+    never_higher = all(difference.high is not None and difference.high <= margin for difference in differences)
+    never_lower = all(difference.low is not None and difference.low >= -margin for difference in differences)
     fails, holds = {
         "not_higher": (higher, never_higher),
         "not_lower": (lower, never_lower),
@@ -81,7 +83,7 @@ def judge(expect: str, differences: Sequence[Difference], margin: float) -> Verd
     return "survives" if holds else "undecided"
 
 
-def _differences(claim: Claim, rows: Sequence[CellsRow], measured: Measurements) -> Iterator[Difference]:
+def _pairs(claim: Claim, rows: Sequence[CellsRow], measured: Measurements) -> Iterator[tuple[Result, Result]]:
     """Yield the comparisons of cells that a conclusion is about, each once."""
     first, second = claim.before["intervention"], claim.after["intervention"]
     seen = set()
@@ -107,27 +109,41 @@ def _measured_on(row: CellsRow) -> tuple[object, ...]:
     return (row.at.folder, row.adapter.task, row.language, row.selector)
 
 
-def _paired(before: Result | None, after: Result | None) -> Iterator[Difference]:
+def _paired(before: Result | None, after: Result | None) -> Iterator[tuple[Result, Result]]:
     if before is None or after is None or before.problem or after.problem or before.documents != after.documents:
         return
-    comparison = compare(before.values, after.values)
-    if comparison.ci_low is not None and comparison.ci_high is not None:
-        low, high = 100 * comparison.ci_low, 100 * comparison.ci_high
-        yield Difference(100 * comparison.delta, low, high, comparison.p_value)
+    yield before, after
 
 
-def _corrected(differences: Sequence[Difference]) -> list[Difference]:
-    values = holm([difference.p_value for difference in differences])
-    return [replace(difference, p_value=value) for difference, value in zip(differences, values, strict=True)]
+def _compared(pairs: Sequence[tuple[Result, Result]]) -> list[Difference]:
+    """Return the differences of the pairs, with their p-values corrected for all of them."""
+    values = [(before.values, after.values) for before, after in pairs]
+    comparisons = compare_all(values, [len(pairs)] * len(pairs))
+    corrected = holm([_known_p(comparison) for comparison in comparisons])
+    return [
+        Difference(100 * found.delta, _points(found.ci_low), _points(found.ci_high), p_value)
+        for found, p_value in zip(comparisons, corrected, strict=True)
+    ]
+
+
+def _known_p(comparison: Comparison) -> float:
+    return 1.0 if comparison.p_value is None else comparison.p_value
+
+
+def _points(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _evidence(differences: Sequence[Difference], margin: float) -> str:
     directions = [difference.direction for difference in differences]
     deltas = np.array([difference.delta for difference in differences])
-    reach = float(np.median([difference.high - difference.low for difference in differences])) / 2
+    widths = [item.high - item.low for item in differences if item.low is not None and item.high is not None]
+    reach = f"each known to about ±{float(np.median(widths)) / 2:.1f} (95 %)" if widths else "how well is not known"
+    unknown = len(differences) - len(widths)
+    without = f"; {unknown} of them have no interval" if widths and unknown else ""
     return (
         f"Of {len(differences)} paired comparisons {directions.count(1)} are significantly higher and "
         f"{directions.count(-1)} lower (p < {LEVEL:g} after Holm's correction); the differences are "
-        f"{deltas.min():+.1f} to {deltas.max():+.1f} points, {deltas.mean():+.1f} on average, each known to about "
-        f"±{reach:.1f} (95 %), and {margin:g} counts as none."
+        f"{deltas.min():+.1f} to {deltas.max():+.1f} points, {deltas.mean():+.1f} on average, {reach}{without}, "
+        f"and {margin:g} counts as none."
     )

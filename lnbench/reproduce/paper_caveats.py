@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lnbench.data_folder import name_of_text
-from lnbench.leaderboard.rows import Row, compared
+from lnbench.leaderboard.rows import compared
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import CellsSpec, FigureSpec
 from lnbench.reproduce.measurements import Measurements
 from lnbench.reproduce.plan import Plan, PlannedItem
-from lnbench.tables.caveats import detectable, failed_cells, limited, matrix_caveats, uncontrolled
-from lnbench.tables.paper import score_interval
-from lnbench.tables.words import listed
+from lnbench.tables.caveats import (
+    by_chance,
+    constant_answers,
+    detectable,
+    failed_cells,
+    limited,
+    matrix_caveats,
+    uncontrolled,
+)
 
 _PAPER_PRESET = (
     "Preset paper: selectors and values are read before the non-linearity and written after it, where many of them lie "
@@ -86,17 +92,9 @@ def _of_cells(plan: Plan, item: PlannedItem, measured: Measurements) -> Iterator
     shares = [row for row in measured.rows if row.metric in ("acc", "exact_match", "f1") and row.control_of is None]
     if compared(shares):
         yield detectable(shares, scale=100, unit="points")
-    if by_chance := dict.fromkeys(row.language for row in measured.rows if _is_chance(row)):
-        yield (
-            f"Without intervention the fine-tuned model cannot be distinguished from chance in {listed(by_chance)}: "
-            "there is little that an intervention could spoil. Train longer, or measure more documents."
-        )
+    yield from constant_answers(measured.rows)
+    yield from by_chance(measured.rows)
     yield from failed_cells(measured.rows)
-
-
-def _is_chance(row: Row) -> bool:
-    low, high = score_interval(row) if row.is_baseline and row.metric == "acc" else (None, None)
-    return low is not None and high is not None and low <= 100 / 3 <= high
 
 
 def _of_figures(plan: Plan, item: PlannedItem) -> Iterator[str]:

@@ -192,7 +192,7 @@ class Sweep(StatisticsSource, Positions, Invocation):
         description="lm-eval's tasks or yours, with {lang} where a name has the language; or, where they spell it "
         "otherwise, a mapping of language to task: `{hi: belebele_hin_Deva, vi: belebele_vie_Latn}`",
     )
-    controls: DrawsOfControls = 1
+    controls: DrawsOfControls = 3
     seeds: list[int] = Field(
         default=[],
         description="every cell is run with each as lm-eval's --seed (few-shot examples, sampled generation); with its "

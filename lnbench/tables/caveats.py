@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.model.architectures import site_choice
 from lnbench.perplexity.matrix import PerplexityMatrix
-from lnbench.significance import LEVEL
-from lnbench.tables.words import brief, counted, listed, percent, range_of
+from lnbench.significance import LEAST_DRAWS, LEVEL, least_p, wilson_interval
+from lnbench.sweeps.records import BASELINE
+from lnbench.tables.words import brief, counted, listed, p_value, percent, range_of
+
+_NEARLY_ALL = 0.9
+"""Share of the predictions from which one choice counts as the answer to everything."""
+_FEW = 10
+"""Of fewer documents, nearly all may have one right choice."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,17 @@ def failed_cells(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield how many comparisons have no control, or one draw only."""
+    """Yield how many comparisons have no control, or too few draws to be tested against."""
     overridden = [row for row in compared(rows) if not row.is_baseline]
     if without := sum(not row.n_controls for row in overridden):
         yield (
             f"{without:,} of {counted(len(overridden), 'comparison')} of an override {_has(without)} no control: "
             "as many random neurons might do as much. Add some: `controls` of a sweep, --controls of a reproduction."
         )
-    if single := sum(row.n_controls == 1 for row in overridden):
+    if few := [row.n_controls for row in overridden if 0 < row.n_controls < LEAST_DRAWS]:
         yield (
-            f"{counted(single, 'comparison')} {_has(single)} one draw of random neurons only. Draws differ, so a "
-            "difference from one may be that draw's."
+            f"{counted(len(few), 'comparison')} {_has(len(few))} fewer than {LEAST_DRAWS} draws of random neurons "
+            f"({range_of(few)}). Draws differ, so a difference from them may be theirs: it is shown, and not tested."
         )
 
 
@@ -61,6 +67,54 @@ def few_documents(rows: Sequence[Row]) -> Iterator[str]:
             f"{len(unseen):,} of {counted(len(tested), 'comparison')} found less than what {documents} documents can "
             "show. No mark there means that it is not known, and not that there is no effect."
         )
+
+
+def constant_answers(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield where nearly all predictions are one choice, with and without intervention."""
+    for table in tables_of(row for row in rows if row.top_share is not None and row.control_of is None):
+        task, constant = table[0].task_pattern, [row for row in table if _is_constant(row)]
+        if unchanged := [row for row in constant if row.is_baseline]:
+            shares = listed(
+                f"{_whose(row)} ({row.top_choice}: {percent(row.top_share)} of {counted(row.n or 0, 'document')})"
+                for row in unchanged
+            )
+            yield (
+                f"{task}: without intervention nearly all predictions are one choice in {shares}. Such an accuracy can "
+                "hardly move, whatever an intervention does to the likelihoods: bits per byte show more."
+            )
+        if changed := [row for row in constant if not row.is_baseline]:
+            overridden = sum(not row.is_baseline for row in table)
+            yield (
+                f"{task}: under an override nearly all predictions are one choice in {len(changed)} of "
+                f"{counted(overridden, 'cell')} ({listed(dict.fromkeys(row.language for row in changed))})."
+            )
+
+
+def by_chance(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield where accuracy without intervention cannot be told from that of random choices."""
+    unchanged = [row for row in rows if row.is_baseline and at_chance(row)]
+    for table in tables_of(unchanged):
+        chances = listed(dict.fromkeys(percent(row.chance) for row in table))
+        yield (
+            f"{table[0].task_pattern}: without intervention the accuracy cannot be distinguished from chance "
+            f"({chances}) in {listed(map(_whose, table))}. There is little that an intervention could spoil."
+        )
+
+
+def at_chance(row: Row) -> bool:
+    """Return whether the 95 % interval of an accuracy holds what one choice at random would reach."""
+    if row.chance is None or row.value is None or not row.n:
+        return False
+    low, high = wilson_interval(round(row.value * row.n), row.n)
+    return low <= row.chance <= high
+
+
+def _is_constant(row: Row) -> bool:
+    return (row.top_share or 0.0) >= _NEARLY_ALL and (row.n or 0) >= _FEW
+
+
+def _whose(row: Row) -> str:
+    return row.language if row.finetune == BASELINE else f"{row.language} with adapter {row.finetune}"
 
 
 def limited(rows: Sequence[Row]) -> Iterator[str]:
@@ -116,7 +170,9 @@ def row_notes(rows: Sequence[Row]) -> Iterator[str]:
 
 ROW_CAVEATS: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
     "Failed cells": failed_cells,
-    "No control, or a single one": uncontrolled,
+    "One answer to nearly everything": constant_answers,
+    "No better than chance": by_chance,
+    "No control, or few draws": uncontrolled,
     "Too few documents": few_documents,
     "Limited documents": limited,
     "Prompts that were cut": cut_prompts,
@@ -148,17 +204,25 @@ def detectable(rows: Sequence[Row], *, scale: float = 1.0, unit: str = "") -> st
         return "How large a change would have been found is not known from so few documents."
     low, high = brief(min(effects)), brief(max(effects))
     behind = f" {unit}" if unit else ""
+    reachable = p_value(max(filter(None, map(least_corrected, tables))))
     size = f"{low}{behind}" if low == high else f"{low} to {high}{behind}, by cell,"
     return (
         f"With {range_of(documents)} documents a change must be {size} to be found in four of five samples, before the "
-        "correction (minimal detectable effect)."
+        f"correction (minimal detectable effect). The smallest p-value that they can reach after it is {reachable}."
     )
+
+
+def least_corrected(table: Sequence[Row]) -> float | None:
+    """Return the smallest p-value after the correction that any change in a table of comparisons could have had."""
+    family = len(table)
+    least = [least_p(row.n, family) if row.least_p is None else row.least_p for row in table if row.n is not None]
+    return min(1.0, family * min(least)) if least else None
 
 
 def _is_hopeless(table: Sequence[Row]) -> bool:
     """Return whether even a change of every document in one direction is not significant after the correction."""
-    documents = max((row.n for row in table if row.n is not None), default=0)
-    return len(table) * 2.0 ** (1 - documents) >= LEVEL
+    least = least_corrected(table)
+    return least is not None and least >= LEVEL
 
 
 # Overrides

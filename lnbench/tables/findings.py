@@ -172,11 +172,11 @@ def _most_harmed(matrix: PerplexityMatrix, changed: str, unit: str) -> str | Non
 
 def _controlled(matrix: PerplexityMatrix) -> Iterator[str]:
     own = [matrix.cell(row.changed, row.changed) for row in matrix.selectivity]
-    if tested := [cell for cell in own if cell.exceeds_controls is not None]:
-        beyond = [cell.changed for cell in tested if cell.exceeds_controls]
+    if tested := [cell for cell in own if cell.control_p_holm is not None]:
+        beyond = [cell.changed for cell in tested if (cell.control_p_holm or 0.0) < LEVEL]
         yield (
-            f"On the diagonal, the change is beyond that of every draw of as many random neurons for {listed(beyond)} "
-            f"({len(beyond)} of {len(tested)})."
+            f"On the diagonal, the change differs from that of as many random neurons for {listed(beyond)} "
+            f"({len(beyond)} of {len(tested)}; {CORRECTED})."
         )
 
 

@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from lnbench.leaderboard.rows import Row, compared, tables_of
-from lnbench.tables.caveats import detectable, failed_cells, row_notes
+from lnbench.significance import LEAST_DRAWS
+from lnbench.tables.caveats import by_chance, constant_answers, detectable, failed_cells, row_notes
 from lnbench.tables.findings import worse
 from lnbench.tables.table import Cell, Table, TableRow, Tone
 from lnbench.tables.words import (
@@ -151,6 +152,7 @@ _VARYING: dict[str, Callable[[Row], str]] = {
     "override setup": lambda row: row.override_setup or "-",
 }
 """Columns that are shown only where a table has more than one value of them; the last, where the same neurons have."""
+_DIFFERS_FROM_RANDOM = "differs from as many random neurons, by a test over draws and documents"
 _MEANING = {"bits_per_byte": "More bits per byte: the model is more surprised by that language."}
 
 
@@ -258,10 +260,17 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         yield detectable(tested)
     if controlled := [row for row in rows if row.control_p_holm is not None]:
         draws = range_of(row.n_controls for row in controlled)
-        meaning = f"{BEYOND_CONTROLS} differs from the average of as many random neurons ({draws} drawn)"
+        meaning = f"{BEYOND_CONTROLS} {_DIFFERS_FROM_RANDOM} ({draws} drawn)"
         beating = any(row.control_significant for row in controlled)
         yield _verdict(beating, len(controlled), meaning, "differs from random neurons")
     yield from (meaning for metric, meaning in _MEANING.items() if metric in {row.metric for row in rows})
+    if few := [row.n_controls for row in rows if 0 < row.n_controls < LEAST_DRAWS]:
+        yield (
+            f"Random neurons are shown and not tested against: {range_of(few)} drawn, and a test takes {LEAST_DRAWS} "
+            "or more."
+        )
+    yield from constant_answers(rows)
+    yield from by_chance(rows)
     yield from row_notes(rows)
     yield from failed_cells(rows)
 

@@ -11,7 +11,7 @@ from lnbench import analysis
 from lnbench.leaderboard.rows import Row
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix
-from lnbench.significance import LEVEL
+from lnbench.significance import LEVEL, wilson_interval
 from lnbench.tables.findings import UNITS
 from lnbench.tables.reproduction import StoredRow, StoredTable, StoredValue
 
@@ -57,14 +57,17 @@ def score(metric: str, row: Row | None, published: float | None, error: str | No
 
 
 def score_interval(row: Row) -> tuple[float | None, float | None]:
-    """Return a 95 % interval in per cent: Wilson's of a share; of another mean, by its standard error."""
+    """Return a 95 % interval in per cent: Wilson's of a share; of another mean, by its standard error.
+
+    None where the documents have no spread: equal values say nothing of other documents.
+    """
     if row.value is None or not row.n:
         return None, None
     count = row.value * row.n
     if math.isclose(count, round(count), abs_tol=1e-6) and row.metric != "f1":
-        interval = stats.binomtest(round(count), row.n).proportion_ci(1 - LEVEL, method="wilson")
-        return 100 * float(interval.low), 100 * float(interval.high)
-    if row.stderr is None or row.n < 2:
+        low, high = wilson_interval(round(count), row.n)
+        return 100 * low, 100 * high
+    if not row.stderr or row.n < 2:
         return None, None
     reach = float(stats.t.ppf(1 - LEVEL / 2, row.n - 1)) * row.stderr
     return 100 * max(0.0, row.value - reach), 100 * min(1.0, row.value + reach)

@@ -71,10 +71,10 @@ def change_table(
 
 
 def marks(cell: MatrixCell) -> str:
-    """Return ``*`` where a change is significant, ``*†`` where it is beyond every random draw as well."""
+    """Return ``*`` where a change is significant, ``*†`` where it differs from random neurons as well."""
     if cell.p_holm >= LEVEL:
         return ""
-    return SIGNIFICANT + BEYOND_CONTROLS if cell.exceeds_controls else SIGNIFICANT
+    return SIGNIFICANT + BEYOND_CONTROLS * (cell.control_p_holm is not None and cell.control_p_holm < LEVEL)
 
 
 def _contrast(row: Selectivity | None, unit: str) -> Contrast | None:

@@ -25,7 +25,7 @@ class Cell:
         change: Change against the baseline, shown in brackets behind the value.
         low: Lower end of the 95 % interval.
         high: Its upper end.
-        with_interval: Whether the interval is shown behind the number.
+        with_interval: Whether the interval is shown behind the number, as – where it is not known.
         marks: Signs, each explained in the table's ``marks``.
         published: The number that the paper has in this place.
         bracketed: A second number, shown in brackets: F1 beside exact match.
@@ -71,8 +71,9 @@ class Cell:
         if of == "measured":
             if self.change is not None:
                 parts.append(f" ({self.change:+{plain}})")
-            if self.with_interval and self.low is not None and self.high is not None:
-                parts.append(f" [{self.low:+{plain}}, {self.high:+{plain}}]")
+            if self.with_interval:
+                known = self.low is not None and self.high is not None
+                parts.append(f" [{self.low:+{plain}}, {self.high:+{plain}}]" if known else f" [{NOTHING}]")
             parts.append(self.marks)
         return "".join(parts)
 

@@ -12,7 +12,7 @@ SIGNIFICANT, BEYOND_CONTROLS = "*", "†"
 CORRECTED = f"p < {LEVEL:g} after Holm's correction"
 MARKS = {
     SIGNIFICANT: f"differs from the same model without intervention: {CORRECTED}",
-    BEYOND_CONTROLS: "is beyond every draw of as many random neurons",
+    BEYOND_CONTROLS: f"differs from as many random neurons, by a test over draws and documents: {CORRECTED}",
 }
 """The marks of significance behind a change, and what each says."""
 NOTHING = "–"

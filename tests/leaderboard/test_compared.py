@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lnbench.leaderboard import build, read_runs
-from lnbench.significance import compare, holm
+from lnbench.significance import compare, compare_with_draws, holm, least_p
 from lnbench.sweeps import records
 from lnbench.tables.leaderboard import leaderboard_tables
 from tests.support.messages import lacks, refused
@@ -26,9 +27,9 @@ def test_a_cell_against_its_baseline_and_its_controls(full: Run) -> None:
     assert (zero.ci_low, zero.ci_high, zero.mde) == (expected.ci_low, expected.ci_high, expected.mde)
     assert zero.significant
     draws = [[float(number != seed) for number in range(12)] for seed in range(3)]
-    pooled = compare(draws, [0.0] * 10 + [1.0] * 2)
+    pooled = compare_with_draws(draws, [0.0] * 10 + [1.0] * 2)
     assert (zero.n_controls, zero.control) == (3, pytest.approx(11 / 12))
-    assert (zero.control_delta, zero.control_p_value) == (pooled.delta, pooled.p_value)
+    assert (zero.control_delta, zero.control_p_value) == (pooled.delta, pytest.approx(pooled.p_value))
     assert (zero.control_min, zero.control_max) == (pytest.approx(11 / 12), pytest.approx(11 / 12))
     none = pick(rows, intervention="none", metric="acc")
     assert (none.baseline, none.p_value, none.note, none.n_controls) == (None, None, None, 0)
@@ -74,8 +75,37 @@ def test_what_one_draw_does_as_well_does_not_differ_from_random_neurons(run: Run
         run.add("zero", {"acc": WRONG if seed == 2 else RIGHT}, **control(seed))
     zero = pick(run.rows(), selector="lape")
     assert zero.control_p_holm is not None
-    assert zero.control_p_holm < 0.05
+    assert zero.control_p_holm > 0.05
     assert (zero.control_min, zero.control_significant) == (0, False)
+
+
+def test_fewer_than_three_draws_are_shown_and_not_tested(run: Run) -> None:
+    run.add("none", {"acc": RIGHT})
+    run.add("zero", {"acc": WRONG})
+    for seed in range(2):
+        run.add("zero", {"acc": RIGHT}, **control(seed))
+    zero = pick(run.rows(), selector="lape")
+    assert (zero.n_controls, zero.control_delta) == (2, -1)
+    assert (zero.control_p_value, zero.control_p_holm, zero.control_significant) == (None, None, None)
+    assert (zero.control_ci_low, zero.control_ci_high, zero.control_mde) == (None, None, None)
+    text = printed(run)
+    assert "†" not in text
+    assert not lacks(text, "2 drawn", "3 or more")
+
+
+def test_the_family_says_how_finely_each_test_is_made(run: Run) -> None:
+    """With 9,999 flips for each of 500 tests, no p-value could be below 0.05 after the correction."""
+    random = np.random.default_rng(0)
+    before = random.gamma(2.0, size=20)
+    run.add("none", {"bits": before.tolist()})
+    for number in range(260):
+        change = 1.0 if number == 0 else random.normal(0, 0.1, 20)
+        run.add(f"p{number / 10}", {"bits": (before + change).tolist()})
+    harmed = pick(run.rows(), intervention="p0.0")
+    assert harmed.least_p == least_p(20, 260) == pytest.approx(1 / 20_800)
+    assert harmed.p_value == pytest.approx(harmed.least_p, rel=1)
+    assert harmed.p_holm is not None
+    assert harmed.p_holm < 0.05
 
 
 def test_only_the_same_documents_are_compared(run: Run) -> None:

@@ -14,6 +14,7 @@ from scipy import stats
 
 from lnbench.perplexity import changes
 from lnbench.perplexity.changes import SliceNats, baseline, cells_and_selectivity, resampled_sums
+from lnbench.significance import compare_with_draws
 
 
 def reading(blocks: int = 12, *, seed: int = 0, harm: dict[str, float] | None = None, controls: int = 0) -> SliceNats:
@@ -125,6 +126,28 @@ def test_what_is_significant_and_beyond_controls() -> None:
     assert en.control_min < en.control_delta_nats < en.control_max < en.delta_nats  # type: ignore[operator]
     assert hi.delta_nats < hi.control_min  # type: ignore[operator]
     assert en.outside_range == 0.25
+    assert en.control_p_value is not None
+    assert en.control_p_value < en.control_p_holm < 0.05  # type: ignore[operator]
+
+
+def test_the_test_against_controls_is_that_of_changes_per_token() -> None:
+    """Blocks of 10 to 30 tokens: each counts with its tokens."""
+    one = reading(40, harm={"en": 0.3}, controls=3)
+    (cell,) = cells_and_selectivity({"en": one}, ["en"])[0]
+    draws = [draw.sum() / one.tokens.sum() for draw in one.controls["en"]]
+    assert cell.control_delta_nats == pytest.approx(np.mean(draws) - one.unchanged.sum() / one.tokens.sum())
+    weight = len(one.tokens) / one.tokens.sum()
+    found = compare_with_draws(weight * np.stack([*one.controls["en"]]), weight * one.changed["en"])
+    assert found.delta == pytest.approx(cell.delta_nats - cell.control_delta_nats)  # type: ignore[operator]
+    assert cell.control_p_holm == cell.control_p_value == pytest.approx(found.p_value)
+
+
+def test_blocks_that_did_not_change_leave_no_interval() -> None:
+    one = reading(40)
+    same = SliceNats(**(vars(one) | {"changed": {"en": one.unchanged}, "controls": {}}))
+    (cell,), _ = cells_and_selectivity({"en": same}, ["en"])
+    assert (cell.delta_nats, cell.p_value, cell.control_p_value) == (0, 1, None)
+    assert {getattr(cell, f"delta_{unit}_low") for unit in ("nats", "perplexity", "bits_per_byte")} == {None}
 
 
 def test_between_the_controls_is_not_beyond_them() -> None:
@@ -146,7 +169,7 @@ def test_no_change_at_all_is_not_beyond_the_controls() -> None:
 def test_a_language_without_neurons_changes_nothing() -> None:
     cells, selectivity = cells_and_selectivity({"en": reading(), "hi": reading(seed=1)}, ["ur", "en"])
     for cell in cells[:2]:
-        assert (cell.delta_nats, cell.delta_nats_low, cell.delta_perplexity_high, cell.p_value) == (0, 0, 0, 1)
+        assert (cell.delta_nats, cell.delta_nats_low, cell.delta_perplexity_high, cell.p_value) == (0, None, None, 1)
         assert (cell.n_controls, cell.exceeds_controls) == (0, None)
     assert [row.changed for row in selectivity] == ["en"]
 

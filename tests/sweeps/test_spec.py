@@ -21,7 +21,7 @@ LEAST: dict[str, Any] = {"languages": ["hi"], "tasks": ["xnli_{lang}"]}
 def test_the_least_a_spec_says() -> None:
     spec = parse(LEAST)
     assert [model.pretrained for model in spec.models] == ["gemma-3-270m"]
-    assert spec.controls == 1
+    assert spec.controls == 3
     assert "none" in spec.interventions
 
 
