@@ -329,6 +329,7 @@ def scaled_tango_interval(difference: _Floats, span: float) -> tuple[float, floa
     return size * low, size * high
 
 
+@lru_cache(maxsize=4096)
 def tango_interval(gained: float, lost: float, n: int) -> tuple[float, float]:
     """Return Tango's (1998) score interval of the difference of two paired proportions.
 
@@ -366,6 +367,7 @@ def detectable_mean(difference: _Floats) -> float | None:
     return float(quantiles * difference.std(ddof=1) / math.sqrt(n))
 
 
+@lru_cache(maxsize=4096)
 def detectable_proportion(changed: int, n: int) -> float | None:
     """Return the MDE of McNemar's exact test, in a difference of two paired proportions.
 

@@ -19,7 +19,7 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,17 @@ XQUAD = Source(
 )
 
 
-def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object) -> datasets.DatasetDict:
+def xnli(
+    *, lnbench_language: str, lnbench_data: str | None = None, lnbench_choices: Sequence[str] = (), **_: object
+) -> datasets.DatasetDict:
     """Return XNLI's ``test`` split, and ``validation`` for few-shot examples.
 
     A folder without the validation file serves zero-shot evaluation: ``validation`` is then empty.
+
+    Args:
+        lnbench_language: Language code.
+        lnbench_data: Folder with the data; by default ``$LNBENCH_DATA``, else the hub is asked.
+        lnbench_choices: What is scored for each label, with ``{hypothesis}`` in its place: column ``choices``.
 
     Raises:
         LnbenchError: unknown language, missing or damaged file, invalid row, or the hub cannot be reached.
@@ -132,7 +139,19 @@ def xnli(*, lnbench_language: str, lnbench_data: str | None = None, **_: object)
         validation = test.select(range(0))
     else:
         validation = load_rows(XNLI, lnbench_language, "validation", folder)
-    return datasets.DatasetDict(test=test, validation=validation)
+    return with_choices(datasets.DatasetDict(test=test, validation=validation), lnbench_choices)
+
+
+def with_choices(splits: datasets.DatasetDict, templates: Sequence[str]) -> datasets.DatasetDict:
+    """Add the column ``choices``, which scores of the right choice need beside lm-eval."""
+    for name, rows in splits.items() if templates else ():
+        choices = [
+            [template.replace("{hypothesis}", hypothesis) for template in templates]
+            for hypothesis in rows["hypothesis"]
+        ]
+        # Written out, as rows may be none.
+        splits[name] = rows.add_column("choices", choices, feature=datasets.List(datasets.Value("string")))
+    return splits
 
 
 def xquad(
@@ -197,9 +216,9 @@ def _with_columns(rows: datasets.Dataset, columns: Mapping[str, object]) -> data
     return rows
 
 
-def demo_nli(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
+def demo_nli(*, lnbench_language: str, lnbench_choices: Sequence[str] = (), **_: object) -> datasets.DatasetDict:
     """Return the embedded sentence pairs as split ``test``, with XNLI's columns."""
-    return datasets.DatasetDict(test=_demo("nli", lnbench_language, NliRow))
+    return with_choices(datasets.DatasetDict(test=_demo("nli", lnbench_language, NliRow)), lnbench_choices)
 
 
 def demo_qa(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:

@@ -143,7 +143,9 @@ def open_rows(name: str, include_path: str | None = None, *, head: bool = False)
     splits = source.rows()
     splits["example"] = splits["train"].select(range(1))
     changes = {
-        "custom_dataset": lambda **_: datasets.DatasetDict(splits),
+        "custom_dataset": lambda lnbench_choices=(), **_: task_data.with_choices(
+            datasets.DatasetDict(splits), lnbench_choices
+        ),
         "training_split": "train",
         "validation_split": "validation" if "validation" in splits else None,
         # lm-eval looks at one evaluated row, and lists all few-shot rows, when it builds a task.
@@ -151,7 +153,7 @@ def open_rows(name: str, include_path: str | None = None, *, head: bool = False)
         "fewshot_split": "example",
     }
     task = _build(manager, (source.head_task if head else None) or source.task, changes)
-    return Rows(task, splits["train"], splits.get("validation"), source.text)
+    return Rows(task, task.dataset["train"], task.dataset.get("validation"), source.text)
 
 
 def _of_task(name: str, manager: Tasks) -> Rows:

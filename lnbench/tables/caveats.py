@@ -110,7 +110,9 @@ def at_chance(row: Row) -> bool:
 
 
 def _is_constant(row: Row) -> bool:
-    return (row.top_share or 0.0) >= _NEARLY_ALL and (row.n or 0) >= _FEW
+    # Nearly always right, it may as well be that nearly all documents have one right choice.
+    nearly_right = row.value is not None and row.value >= _NEARLY_ALL
+    return not nearly_right and (row.top_share or 0.0) >= _NEARLY_ALL and (row.n or 0) >= _FEW
 
 
 def _whose(row: Row) -> str:

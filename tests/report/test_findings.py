@@ -106,7 +106,7 @@ def caveats_by_title(folder: Path) -> dict[str, list[str]]:
 def test_caveats_of_a_clean_run(sweep: Sweep) -> None:
     sweep.add("none", "hi")
     sweep.add("zero", "hi", wrong=14)
-    for seed in range(2):
+    for seed in range(3):
         sweep.add("zero", "hi", **control(seed))
     assert caveats_by_title(sweep.folder) == {}
 
@@ -123,7 +123,7 @@ def test_caveats_that_apply(sweep: Sweep) -> None:
     (failed,) = found["Failed cells"]
     assert not lacks(failed, "1 cell", "OutOfMemoryError: 3 GiB")
     assert not lacks(found["Values outside the observed range"][0], "1 of 1", "25\u00a0%")
-    uncontrolled, single = found["No control, or a single one"]
+    uncontrolled, single = found["No control, or few draws"]
     assert not lacks(uncontrolled, "1 of 2") and not lacks(single, "1 comparison")
     assert not lacks(found["Too few documents"][0], "2 of 2", "14 documents")
     assert "(limit 14)" in found["Limited documents"][0]
