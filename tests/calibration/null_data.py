@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def leaderboard_rates(metric: str, documents: int, draws: int, samples: int) -> 
     """Return shares of simulated cells: differs from its baseline, interval holds 0, differs from random neurons.
 
     Draws of random neurons differ as a whole, and so do the neurons in question, as one more draw; with too few draws
-    for a test, no run does, for only then nothing differs from the baseline. Each cell is of its own model, so that
+    for a test, there is a baseline, from which nothing differs but by document. Each cell is of its own model, so that
     nothing is corrected for others.
     """
     random = np.random.default_rng([documents, draws, list(METRICS).index(metric)])
@@ -58,7 +59,8 @@ def leaderboard_rates(metric: str, documents: int, draws: int, samples: int) -> 
     for number in range(samples):
         runs = METRICS[metric](random, draws + 2, documents, _BY_DRAW if draws >= LEAST_DRAWS else 0.0)
         model, name = f"m{number}", _NAMES[metric]
-        results.append(_result(model, name, runs[0], number, intervention="none", selector="-"))
+        if draws < LEAST_DRAWS:
+            results.append(_result(model, name, runs[0], number, intervention="none", selector="-"))
         results.append(_result(model, name, runs[1], number, intervention="zero", selector="lape"))
         for seed, values in enumerate(runs[2:]):
             drawn = {"selector": f"random:like=lape:seed={seed}", "control_of": "lape", "control_seed": seed}
@@ -78,7 +80,7 @@ def _share(rows: list[Row], mark: str) -> float:
 
 def _covered(rows: list[Row]) -> float:
     known = [(row.ci_low, row.ci_high) for row in rows if row.ci_low is not None and row.ci_high is not None]
-    return float(np.mean([low <= 0 <= high for low, high in known]))
+    return float(np.mean([low <= 0 <= high for low, high in known])) if known else math.nan
 
 
 def _result(model: str, metric: str, values: _Values, number: int, **given: Any) -> Result:

@@ -105,7 +105,7 @@ def caveats_by_title(folder: Path) -> dict[str, list[str]]:
 
 def test_caveats_of_a_clean_run(sweep: Sweep) -> None:
     sweep.add("none", "hi")
-    sweep.add("zero", "hi", wrong=14)
+    sweep.add("zero", "hi", wrong=10)
     for seed in range(3):
         sweep.add("zero", "hi", **control(seed))
     assert caveats_by_title(sweep.folder) == {}
