@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SIGNIFICANCE = ("tests/test_significance.py",)
-SCORING = ("tests/lm/test_scoring.py",)
+SIGNIFICANCE = ("tests/test_number_guards.py", "tests/test_significance.py")
+SCORING = ("tests/test_number_guards.py", "tests/lm/test_scoring.py")
 OVERRIDES = ("tests/overrides/test_parts.py", "tests/faults/test_plugins.py", "tests/overrides")
 STATISTICS = (
     "tests/statistics/test_language_statistics.py",
@@ -21,20 +21,17 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
                 "int((difference > 0).sum()), int((difference < 0).sum())",
                 "int((difference < 0).sum()), int((difference > 0).sum())",
             ),
-            ("float(first.mean()), float(difference.mean())", "float(second.mean()), float(difference.mean())"),
+            ("2 * (bits.astype(float) @ values[active].T) - total[active]", "bits.astype(float) @ values[active].T"),
             ("gained + lost, 0.5).pvalue", "gained + lost, 0.5, 'greater').pvalue"),
             ("if gained + lost else 1.0", "if gained + lost else 0.0"),
-            ("scores = values - values.mean(axis=0)", "scores = values - values[0]"),
-            ("abs(scores[0].sum()) * (1 - 1e-9)", "abs(scores[0].sum()) * (1 + 1e-9)"),
+            ("p_values: _Floats = (extreme + 1) / (flips + 1)", "p_values: _Floats = extreme / flips"),
+            ("np.abs(values.sum(axis=-1)) * (1 - 1e-9) - 1e-12", "np.abs(values.sum(axis=-1)) * (1 + 1e-9) + 1e-12"),
+            ("(np.abs(sums) >= _threshold(changed)).mean()", "(sums >= _threshold(changed)).mean()"),
             (
-                "np.abs(flat[first + codes % runs].sum(axis=1)) >= observed",
-                "flat[first + codes % runs].sum(axis=1) >= observed",
+                "extreme[active] += (np.abs(sums) >= threshold[active])",
+                "extreme[active] += (sums >= threshold[active])",
             ),
-            (
-                "np.abs(flat[first + chosen].sum(axis=1)) >= observed",
-                "np.abs(flat[first + chosen].sum(axis=1)) > observed + 1",
-            ),
-            ("(extreme + 1) / (_PERMUTATIONS + 1)", "extreme / _PERMUTATIONS"),
+            ("sums - value])", "sums])"),
             ("np.arange(len(order), 0, -1)", "np.arange(1, len(order) + 1)"),
             ("np.minimum(np.maximum.accumulate(steps), 1)", "np.minimum(steps, 1)"),
             ("np.minimum(np.maximum.accumulate(steps), 1)", "np.maximum.accumulate(steps)"),
@@ -64,11 +61,9 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
             ("[end - row.scored for end, row in", "[end - row.scored + 1 for end, row in"),
             ("(places >= low) & (places < high)", "(places > low) & (places < high)"),
             ("(places >= low) & (places < high)", "(places >= low) & (places <= high)"),
-            ('prompts if positions == "generated" else [0]', 'prompts if positions == "prompt" else [0]'),
             ("log_softmax(unscaled, dim=-1, dtype=softmax_dtype)", "softmax(unscaled, dim=-1, dtype=softmax_dtype)"),
             ("float(likelihood.sum())", "float(likelihood.mean())"),
             ("(greedy[:, -target.shape[1] :] == target).all()", "(greedy[:, -target.shape[1] :] == target).any()"),
-            ("request[-2] + request[-1][:-1]", "request[-2]"),
         ),
     ),
     "lnbench/override_values.py": (

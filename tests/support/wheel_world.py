@@ -17,7 +17,7 @@ from lnbench.model.packaged import DEFAULT_MODEL, model_folder
 from tests.support.docs_world import World, smaller
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_HUB_MODELS = ("Qwen/Qwen3-0.6B-Base", "meta-llama/Llama-3.1-8B", "models/Qwen3-0.6B-Base")
+_HUB_MODELS = ("my/model", "Qwen/Qwen3-0.6B-Base", "meta-llama/Llama-3.1-8B", "models/Qwen3-0.6B-Base")
 """Names that pages use. A folder of the same name is taken in place of the hub."""
 _TASKS = "$(lnbench tasks)"
 _WRITES = ("--out", "-o", "--output_path", "--per-model")
