@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, plugin_call, returned, unknown
-from lnbench.files import fingerprint
+from lnbench.files import fingerprint, warn_once
 from lnbench.hookspecs import Needs, OverrideContext
 from lnbench.host import get_host
 from lnbench.model.architectures import NEURON_SITES, POST
@@ -22,6 +22,7 @@ from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.overrides import Applied, Positions, apply
+from lnbench.selection_account import account_of
 from lnbench.statistics.handed import handed_context, handed_statistics
 from lnbench.statistics.language_statistics import Statistics, check_same_model
 
@@ -52,6 +53,10 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
             )
         if strange := [language for language in selected if language not in statistics]:
             raise unknown("language", strange[0], statistics, "A selector returns neurons of these languages")
+    masks = {language: selected.mask(language) for language in statistics if language in selected}
+    account = account_of(masks, selected.scores)
+    for warning in account.warnings(host.format("selector", chosen)):
+        warn_once(warning)
     return NeuronSet(
         model=model,
         layers=layers,
@@ -62,6 +67,7 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         site=next(iter(statistics.values())).site,
         unit_size=selected.unit_size,
         widths=widths if selected.site in NEURON_SITES else selected.widths,
+        account=account,
     )
 
 

@@ -20,6 +20,7 @@ from lnbench.formats import read_format, validated
 from lnbench.model.architectures import NEURON_SITES, POST, layout_of, widths_of
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
 from lnbench.published_neurons import read_published
+from lnbench.selection_account import SelectionAccount
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
 PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
@@ -68,6 +69,10 @@ class NeuronSet:
         site: Name of the site whose units they are.
         unit_size: Coordinates of one unit: 1 for neurons.
         widths: Units of each layer, where layers differ.
+        scores: Language → ``[layers, width]``, what a selector ranked by, higher first and ``-inf`` what it could not
+            select: declared by the selector, for the account of its ties, and not stored.
+        account: Ties and neurons of all languages, as :func:`lnbench.select` found them; no part of what makes sets
+            equal.
 
     Raises:
         LnbenchError: a layer or an index is out of range, or something is not what it should be.
@@ -85,6 +90,8 @@ class NeuronSet:
         site: str = POST,
         unit_size: int = 1,
         widths: Sequence[int] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+        account: SelectionAccount | Mapping[str, Any] | None = None,
     ) -> None:
         if not (1 <= layers <= _MOST_LAYERS and 1 <= width <= _MOST_WIDTH):
             raise LnbenchError(f"a model of {layers} layers with {width} neurons each does not exist")
@@ -101,6 +108,8 @@ class NeuronSet:
             )
         self.selector = plain_selector(selector)
         self.statistics = statistics
+        self.scores = None if scores is None else dict(scores)
+        self.account = None if account is None else SelectionAccount.model_validate(account)
         self.order = list(neurons)
         """The languages in the order in which they were given."""
         self._neurons: dict[str, dict[int, Tensor]] = {language: {} for language in sorted(neurons)}
@@ -280,7 +289,10 @@ class NeuronSet:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON, one line per layer."""
-        write_text(path, spread_json(self._document(), depth=3) + "\n")
+        document = self._document()
+        if self.account is not None:
+            document["account"] = self.account.model_dump()
+        write_text(path, spread_json(document, depth=3) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from lnbench.errors import LnbenchError
 from lnbench.model.architectures import POST
+from lnbench.selection_account import SelectionAccount
 
 FORMAT, OLDER = "lnbench.neurons/2", "lnbench.neurons/1"
 _LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)$", max_length=6)]
@@ -49,6 +50,8 @@ class NeuronSetFile(BaseModel):
     """What chose them; None where it is not known."""
     statistics: str | None = None
     """Fingerprint of the Statistics that the selector saw."""
+    account: SelectionAccount | None = None
+    """Ties at the selector's cut and neurons of all languages; None where it is not known."""
     neurons: dict[str, dict[_LayerKey, list[StrictInt]]]
     """Language → layer → indices."""
 

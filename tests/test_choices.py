@@ -50,7 +50,7 @@ def test_says_where_the_neurons_come_from(tmp_path):
     neurons = select("act_prob:fraction=0.1", STATISTICS)
     assert neurons.selector == {
         "name": "act_prob",
-        "parameters": {"level": 0.9, "scope": "layer", "fraction": 0.1, "preset": "none"},
+        "parameters": {"level": 0.9, "scope": "layer", "fraction": 0.1, "against": "others", "preset": "none"},
     }
     assert (neurons.model, neurons.layers, neurons.width) == ("tiny", 2, 30)
     assert neurons.languages == ["en", "hi", "zh"]

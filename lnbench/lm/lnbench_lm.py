@@ -216,6 +216,7 @@ class LNBenchLM(EncodingLM):
                     "selector": neurons.selector,
                     "file": str(self.artifacts.neurons_file(experiment, neurons)),
                     "neurons": {language: neurons.count(language) for language in neurons.languages},
+                    "account": None if neurons.account is None else neurons.account.model_dump(),
                 },
                 "statistics_fingerprints": {
                     language: statistics.fingerprint if statistics is not None else None

@@ -203,10 +203,19 @@ def _no_neurons(sources: Sources) -> Iterator[str]:
     yield from no_neurons(empty)
 
 
+def _unspecific(sources: Sources) -> Iterator[str]:
+    """Yield what to keep in mind with NeuronSets that no row speaks of."""
+    spoken_of = {row.selector for row in sources.shown_rows}
+    for name, neurons in sources.neuron_sets.items():
+        if name not in spoken_of and neurons.account is not None:
+            yield from neurons.account.warnings(name)
+
+
 _CAVEATS: dict[str, Callable[[Sources], Iterator[str]]] = {
     "Values outside the observed range": _outside,
     "Read and written at different sites": _sites,
     "Languages without neurons": _no_neurons,
+    "Neurons that were selected for no language": _unspecific,
     "Perplexity matrices": lambda sources: (
         f"{folder.name}: {text}" for folder, matrix in sources.shown_matrices.items() for text in matrix_caveats(matrix)
     ),

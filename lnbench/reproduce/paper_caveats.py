@@ -18,13 +18,15 @@ from lnbench.tables.caveats import (
     limited,
     matrix_caveats,
     uncontrolled,
+    unspecific_neurons,
 )
 
 _PAPER_PRESET = (
     "Preset paper: selectors and values are read before the non-linearity and written after it, where many of them lie "
-    "outside of what a neuron can take; Activation Probability ranks neurons by their own percentile, which hardly "
-    "ranks. The code's last batch, which it drops, is measured; its Statistics are of a random 10 % of the tokens, and "
-    "its relevances of a random 20 %, where these are of all; and it reads another sample for each perplexity."
+    "outside of what a neuron can take; Activation Probability ranks neurons by their own percentile, which is "
+    "degenerate. The code's last batch, which it drops, is measured; its Statistics are of a random 10 % of the "
+    "tokens, and its relevances of a random 20 %, where these are of all; and it reads another sample for each "
+    "perplexity."
 )
 _XQUAD = (
     "The model is trained on English XQuAD and measured on later questions in another language: of the 238, 1 is on a "
@@ -78,6 +80,7 @@ def _of_text(plan: Plan, item: PlannedItem) -> Iterator[str]:
 
 def _of_cells(plan: Plan, item: PlannedItem, measured: Measurements) -> Iterator[str]:
     yield from uncontrolled(measured.rows)
+    yield from unspecific_neurons(measured.rows)
     yield from limited(measured.rows)
     for task in dict.fromkeys(part.spec.task for part in item.parts if isinstance(part.spec, CellsSpec)):
         if settings := getattr(plan.settings, task).settings:

@@ -99,6 +99,10 @@ class Record(BaseModel):
     """lm-eval's ``--batch_size``."""
     neuron_set: str | None = None
     """Fingerprint of the NeuronSet."""
+    neurons_tied: float | None = None
+    """Share of the language's neurons that its selector took out of equals, by their order; None where not known."""
+    neurons_common: float | None = None
+    """Share of the language's neurons that all compared languages have; None where not known."""
     statistics: str | None = None
     """Fingerprint of the language's Statistics."""
     weights: str | None = None

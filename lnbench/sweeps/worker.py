@@ -190,6 +190,7 @@ class Worker:
         prompts = info.get("prompts") or {}
         for language in cell.languages:
             about |= {"language": language, "statistics": (info.get("statistics_fingerprints") or {}).get(language)}
+            about |= _account(info, language)
             for task in results["samples"]:
                 about |= {
                     "task": task,
@@ -208,6 +209,13 @@ class Worker:
         size = self._lm.batch_size
         asked = replace(cell, invocation=cell.invocation.model_copy(update={"batch_size": size}))
         return asked.described | {name: self._lm.described.get(name) for name in _OF_THE_MODEL}
+
+
+def _account(info: Mapping[str, Any], language: str) -> dict[str, float | None]:
+    """Return what is known of ties and of neurons of all languages among those of ``language``."""
+    account = (info.get("neuron_set") or {}).get("account") or {}
+    own = (account.get("languages") or {}).get(language) or {}
+    return {"neurons_tied": own.get("share_tied"), "neurons_common": own.get("share_common")}
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:

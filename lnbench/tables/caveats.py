@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.model.architectures import site_choice
 from lnbench.perplexity.matrix import PerplexityMatrix
+from lnbench.selection_account import selection_warnings
 from lnbench.significance import LEAST_DRAWS, LEVEL, least_p, wilson_interval
 from lnbench.sweeps.records import BASELINE
 from lnbench.tables.words import brief, counted, listed, p_value, percent, range_of
@@ -164,6 +165,17 @@ def several_tables(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
+def unspecific_neurons(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield which selectors took neurons out of equals, or neurons of all languages."""
+    by_selector: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if not row.failed and row.control_of is None and not row.is_baseline:
+            by_selector[row.selector][row.language] = row
+    for selector, own in by_selector.items():
+        tied = {language: row.neurons_tied for language, row in own.items()}
+        yield from selection_warnings(selector, tied, {language: row.neurons_common for language, row in own.items()})
+
+
 def row_notes(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the rows' own notes, with how many have each."""
     for note, count in Counter(row.note for row in rows if row.note).items():
@@ -176,6 +188,7 @@ ROW_CAVEATS: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
     "No better than chance": by_chance,
     "No control, or few draws": uncontrolled,
     "Too few documents": few_documents,
+    "Neurons of no language": unspecific_neurons,
     "Limited documents": limited,
     "Prompts that were cut": cut_prompts,
     "Different models": several_models,

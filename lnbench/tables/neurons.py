@@ -11,6 +11,7 @@ import torch
 from lnbench.analysis import Stability, activation_averages
 from lnbench.analysis.overlap import language_overlap
 from lnbench.neurons import NeuronSet
+from lnbench.selection_account import LanguageAccount
 from lnbench.statistics import Statistics, store
 from lnbench.tables.table import Cell, Table, TableRow
 from lnbench.tables.words import listed
@@ -37,6 +38,19 @@ def counts_table(sets: Mapping[str, NeuronSet], languages: Sequence[str]) -> Tab
     counts = {name: [neurons.count(language) for language in languages] for name, neurons in sets.items()}
     rows = [TableRow([name], [*map(_count, per_language)]) for name, per_language in counts.items()]
     return Table("Language-specific neurons", ["selector"], languages, rows)
+
+
+def account_table(neurons: NeuronSet) -> Table:
+    """Return, per language, ties at the selector's cut and neurons that all languages have; – where not known."""
+    rows = []
+    for language in neurons:
+        own = (neurons.account and neurons.account.languages.get(language)) or LanguageAccount()
+        counts = [Cell() if count is None else _count(count) for count in (own.tied, own.tied_selected)]
+        shares = [Cell() if share is None else Cell(share, ".0%") for share in (own.share_tied, own.share_common)]
+        rows.append(TableRow([language], [*counts, *shares]))
+    headings = ["equal at the cut", "of them selected", "taken out of equals", "common to all languages"]
+    notes = [] if neurons.account is None else list(neurons.account.warnings((neurons.selector or {}).get("name", "-")))
+    return Table("What decided the selection", ["language"], headings, rows, notes=notes)
 
 
 def layers_table(neurons: NeuronSet) -> Table:

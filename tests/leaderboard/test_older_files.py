@@ -14,7 +14,19 @@ from lnbench.sweeps import records
 from lnbench.tables import leaderboard_files
 
 _FOLDER = Path(__file__).parent / "version_0_1"
-_NEW = {"site", "source", "requests", "cut_prompts", "bos", "least_p", "chance", "top_choice", "top_share"}
+_NEW = {
+    "site",
+    "source",
+    "neurons_tied",
+    "neurons_common",
+    "requests",
+    "cut_prompts",
+    "bos",
+    "least_p",
+    "chance",
+    "top_choice",
+    "top_share",
+}
 """Fields that rows and records have since then."""
 _CHANGED = {
     *("control_ci_low", "control_ci_high", "control_p_value", "control_p_holm", "control_significant", "control_mde"),

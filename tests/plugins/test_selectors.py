@@ -169,7 +169,9 @@ def test_act_prob_ranks_by_a_pooled_percentile(scope, level):
     fraction, count = 0.1, 12
     made = {language: language_statistics(language, seed) for seed, language in enumerate(("hi", "zh"))}
     found = chosen(
-        ActProb(level=level, scope=scope, fraction=fraction).select({name: one for name, (one, _) in made.items()})
+        ActProb(level=level, scope=scope, fraction=fraction, against="none").select(
+            {name: one for name, (one, _) in made.items()}
+        )
     )
     for language, (one, post) in made.items():
         assert len(found[language]) == count
@@ -183,17 +185,53 @@ def test_act_prob_ranks_by_a_pooled_percentile(scope, level):
         assert worst >= best.max() - 0.02
 
 
-def test_act_prob_takes_one_language_at_a_time():
+def test_act_prob_against_none_takes_one_language_at_a_time():
     hi, zh = language_statistics("hi", 1)[0], language_statistics("zh", 2)[0]
-    both = ActProb(fraction=0.1).select({"hi": hi, "zh": zh})
-    alone = ActProb(fraction=0.1).select({"hi": hi})
+    both = ActProb(fraction=0.1, against="none").select({"hi": hi, "zh": zh})
+    alone = ActProb(fraction=0.1, against="none").select({"hi": hi})
     assert chosen(alone)["hi"] == chosen(both)["hi"]
+    with refused("two", "act_prob:against=none"):
+        ActProb(fraction=0.1).select({"hi": hi})
+
+
+@pytest.mark.parametrize("languages", [("hi", "zh"), ("en", "hi", "ur", "zh")])
+def test_act_prob_ranks_by_the_relevance_less_that_of_the_others(languages):
+    statistics = {code: language_statistics(code, seed)[0] for seed, code in enumerate(languages)}
+    found = ActProb(fraction=0.1).select(statistics)
+    relevance = {code: own.exceedance(own.pooled_quantile(0.9, "layer")).tolist() for code, own in statistics.items()}
+    for code in languages:
+        others = [relevance[other] for other in languages if other != code]
+        contrast = {
+            (layer, index): math.fsum([value, *(-row[layer][index] / len(others) for row in others)])
+            for layer, row in enumerate(relevance[code])
+            for index, value in enumerate(row)
+        }
+        wanted = sorted(contrast, key=lambda place: (-round(contrast[place], 11), place))[:12]
+        assert chosen(found)[code] == set(wanted)
+    turned = ActProb(fraction=0.1).select(dict(reversed(statistics.items())))
+    assert chosen(turned) == chosen(found)
+
+
+def test_neurons_that_are_always_active_are_no_languages():
+    """The case that the ranking without other languages gets wrong: it takes the first of many equals."""
+    pre = normal(400, 2, 40, seed=1)
+    always = pre.clone()
+    always[:, :, :10] += 30
+    statistics = {}
+    for number, code in enumerate(("en", "hi")):
+        own = always.clone()
+        own[:, 1, 20 + number] += 6
+        statistics[code] = statistics_of(own, language=code)
+    found = chosen(ActProb(fraction=1 / 80, level=0.5).select(statistics))
+    assert found == {"en": {(1, 20)}, "hi": {(1, 21)}}
+    alone = chosen(ActProb(fraction=1 / 80, level=0.5, against="none").select(statistics))
+    assert alone == {"en": {(0, 0)}, "hi": {(0, 0)}}
 
 
 def test_act_prob_within_a_neuron_ranks_nothing():
     one = language_statistics("hi", 1)[0]
     assert one.exceedance(one.pooled_quantile(0.9, "neuron")).sub(0.1).abs().max() < 1e-6
-    assert ActProb(scope="neuron", fraction=0.1).select({"hi": one}).count("hi") == 12
+    assert ActProb(scope="neuron", fraction=0.1, against="none").select({"hi": one}).count("hi") == 12
 
 
 def test_act_prob_as_published():

@@ -33,7 +33,7 @@ def select(given: Given, format_: Format = "terminal") -> None:
     settings = SelectSettings(**given)
     from lnbench.choices import select as run
     from lnbench.statistics import Statistics, store
-    from lnbench.tables.neurons import counts_table
+    from lnbench.tables.neurons import account_table, counts_table
 
     chosen = settings.languages or store.languages(settings.statistics)
     loaded = {language: Statistics.load(settings.statistics, language) for language in chosen}
@@ -41,4 +41,5 @@ def select(given: Given, format_: Format = "terminal") -> None:
     neurons = run(settings.selector, seen)
     neurons.save(settings.out)
     show(counts_table({settings.selector: neurons}, neurons.languages), format_=format_)
+    show(account_table(neurons), format_=format_)
     say(f"written to {settings.out}", format_)

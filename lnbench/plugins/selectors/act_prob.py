@@ -20,18 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class ActProb:
-    """Activation Probability: neurons that most often exceed a percentile of the language's own activations.
+    """Activation Probability: neurons that exceed a percentile of activations more often than in other languages.
 
-    One language at a time. The percentile is taken over the activations pooled in ``scope``. Within ``neuron`` it is
-    each neuron's own, which every neuron exceeds equally often, so nothing is ranked; ``model`` favours the layers
-    with the largest activations; ``layer``, the default, compares neurons with others of the same scale. The preset
-    ``paper`` is the published code: scope ``neuron``, the percentile estimated as the mean of the batches' own.
+    The percentile is taken over a language's activations pooled in ``scope``, and a neuron's relevance is the share of
+    tokens above it. Neurons are ranked by their relevance less its mean over the other languages. With
+    ``against=none`` each language is ranked by its relevance alone, which finds the neurons that are always active,
+    whatever the language. The preset ``paper`` is the published code: scope ``neuron``, the percentile estimated as the
+    mean of the batches' own, and no other languages. It is degenerate: every neuron exceeds its own percentile equally
+    often, so that it ranks by the error of the estimate.
     """
 
     level: float = Field(default=0.9, gt=0, lt=1, description="level of the percentile")
     scope: Literal["layer", "model", "neuron"] = Field(default="layer", description="where activations are pooled")
     fraction: float = Field(default=0.00125, gt=0, le=1, description="share of all neurons to select per language")
-    preset: Literal["none", "paper"] = Field(default="none", description="paper: as in the published code")
+    against: Literal["others", "none"] = Field(
+        default="others", description="what is taken off a language's relevance: the other languages' mean, or nothing"
+    )
+    preset: Literal["none", "paper"] = Field(
+        default="none", description="paper: as in the published code, which is degenerate: it hardly ranks"
+    )
 
     @property
     def needs(self) -> Needs:
@@ -41,18 +48,45 @@ class ActProb:
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
 
+        from lnbench.files import warn_once
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.language_statistics import check_same_model
 
         model, layers, width = check_same_model(statistics)
-        count = round(self.fraction * int(next(iter(statistics.values())).exists.sum()))
+        if self.preset == "paper":
+            warn_once(
+                "act_prob:preset=paper is degenerate: every neuron exceeds its own percentile on the same share of "
+                "tokens, so it ranks by the error of the estimated percentile, not by language; it is there to compare "
+                "with the paper"
+            )
+        relevance = {language: own.exceedance(self._threshold(own)) for language, own in statistics.items()}
+        scores = relevance if self.preset == "paper" or self.against == "none" else self._contrast(relevance)
+        exists = next(iter(statistics.values())).exists
+        scores = {language: own.masked_fill(~exists, -torch.inf) for language, own in scores.items()}
+        count = round(self.fraction * int(exists.sum()))
         masks = {}
-        for language, own in statistics.items():
-            relevance = own.exceedance(self._threshold(own)).masked_fill(~own.exists, -1).flatten()
+        for language, own_scores in scores.items():
             mask = torch.zeros(layers * width, dtype=torch.bool)
-            mask[relevance.argsort(descending=True, stable=True)[:count]] = True
+            mask[own_scores.flatten().argsort(descending=True, stable=True)[:count]] = True
             masks[language] = mask.view(layers, width)
-        return NeuronSet.from_masks(model, masks)
+        return NeuronSet.from_masks(model, masks, scores=scores)
+
+    def _contrast(self, relevance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return each language's relevance less its mean over the other languages, equal to 12 decimals where equal."""
+        import torch
+
+        if len(relevance) < 2:
+            raise LnbenchError(
+                "act_prob compares a language with others, so it needs Statistics of at least two; "
+                "act_prob:against=none ranks one by itself, and finds neurons that are active whatever the language"
+            )
+        every = torch.stack(list(relevance.values()))
+        # In order of size, so that the sum does not depend on the order of the languages.
+        total = every.sort(0).values.sum(0)
+        return {
+            language: (own - (total - own) / (len(every) - 1)).mul(1e12).round().div(1e12)
+            for language, own in relevance.items()
+        }
 
     def _threshold(self, statistics: Statistics) -> Tensor:
         if self.preset == "none":

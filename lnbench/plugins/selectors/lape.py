@@ -39,7 +39,8 @@ class Lape:
         model, layers, width = check_same_model(statistics)
         if len(statistics) < 2:
             raise LnbenchError(
-                "LAPE compares languages, so it needs Statistics of at least two; act_prob works on one at a time"
+                "LAPE compares languages, so it needs Statistics of at least two; act_prob:against=none takes one at a "
+                "time"
             )
         rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
         exists = next(iter(statistics.values())).exists
@@ -49,13 +50,18 @@ class Lape:
         above = (rates > bar).view(-1, len(statistics))
         candidates = above.any(1).nonzero().squeeze(1)
         # Entropies that are equal by their formula differ in their last bits; rounding makes them equal again.
-        order = entropy[candidates].mul(1e12).round().argsort(stable=True)
+        entropy = entropy.mul(1e12).round()
+        order = entropy[candidates].argsort(stable=True)
         chosen = torch.zeros(layers * width, dtype=torch.bool)
         chosen[candidates[order[: round(self.top_fraction * int(exists.sum()))]]] = True
         masks = {
             language: (chosen & above[:, number]).view(layers, width) for number, language in enumerate(statistics)
         }
-        return NeuronSet.from_masks(model, masks)
+        scores = {
+            language: torch.where(above[:, number], -entropy, -torch.inf).view(layers, width)
+            for number, language in enumerate(statistics)
+        }
+        return NeuronSet.from_masks(model, masks, scores=scores)
 
 
 def activation_entropy(rates: Tensor) -> Tensor:
