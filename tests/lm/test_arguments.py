@@ -83,7 +83,7 @@ def test_the_cache_serves_the_same_weights_under_another_name(given: dict[str, A
     LNBenchLM(**given, intervention="mean", languages="en+hi")
     copy = shutil.copytree(given["pretrained"], tmp_path / "copy")
     lm = LNBenchLM(**given | {"pretrained": str(copy)}, intervention="mean", languages="en+hi+zh")
-    assert {lm.artifacts.statistics(lm.experiment, one).model for one in ("en", "hi", "zh")} == {str(copy)}
+    assert {lm.artifacts.statistics(lm.experiment, one).model for one in ("en", "hi", "zh")} == {copy.name}
     assert list(lm.artifacts.neurons(lm.experiment).languages) == ["en", "hi", "zh"]
 
 
@@ -218,9 +218,9 @@ def test_a_language_without_neurons(given: dict[str, Any], tmp_path: Path) -> No
 
 def test_artifacts_of_another_model(given: dict[str, Any], artifacts: dict[str, str], tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "wider", intermediate_size=32)
-    with refused("tiny-llama", other, "24", "32"):
+    with refused("tiny-llama", "wider", "24", "32"):
         LNBenchLM(other, neurons=artifacts["neurons"], intervention="zero", corpus=given["corpus"])
-    with refused(artifacts["statistics"], other, "24", "32"):
+    with refused(artifacts["statistics"], "wider", "24", "32"):
         LNBenchLM(other, statistics=artifacts["statistics"], intervention="zero")
 
 

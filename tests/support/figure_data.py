@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lnbench.leaderboard import Row
-from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity
+from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity, SliceAccount
 
 LANGUAGES = ["en", "hi", "ur"]
 DELTAS = {
@@ -17,6 +17,10 @@ DELTAS = {
     ("ur", "hi"): 1.25,
     ("ur", "ur"): 12.0,
 }
+
+_SLICE = SliceAccount(
+    corpus="text/{lang}.jsonl", documents=10, blocks=20, tokens=1_260, bytes=5_000, fingerprint="0" * 16, overlap=0.0
+)
 
 
 def matrix_of(languages: list[str]) -> PerplexityMatrix:
@@ -47,8 +51,8 @@ def matrix_of(languages: list[str]) -> PerplexityMatrix:
         changed=languages,
         read=languages,
         length=64,
-        slices={},
-        neurons={},
+        slices=dict.fromkeys(languages, _SLICE),
+        neurons=dict.fromkeys(languages, 100),
         neuron_set="0" * 16,
         baseline={},
         cells=cells,
