@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given
 from hypothesis import settings as fixture_settings
 from hypothesis import strategies as some
@@ -19,6 +20,7 @@ from lnbench.finetuning.presets import PRESETS, TrainingSettings, settings_of
 from lnbench.finetuning.training_rows import SOURCES, open_rows
 from lnbench.lm import LNBenchLM
 from lnbench.special_tokens import cut_left
+from lnbench.task_data import with_choices
 from tests.support.finetuning import pair, question, write
 from tests.support.messages import lacks, refused
 
@@ -33,9 +35,11 @@ def data(lm: LNBenchLM, name: str = "xnli", include_path: Path | None = None, **
 
 
 def requests_of(task: str, document: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """What lm-eval itself would ask of a document."""
+    """What lm-eval itself would ask of a row of the task's data."""
     manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
     built = manager.load([task])["tasks"][task]
+    templates = built.config.dataset_kwargs.get("lnbench_choices", ())
+    (document,) = with_choices(DatasetDict(test=Dataset.from_list([document])), templates)["test"]
     made = built.construct_requests(document, built.fewshot_context(document, 0))
     return [one.args for one in (made if isinstance(made, list) else [made])]
 
@@ -51,7 +55,7 @@ def test_a_prompted_example_is_lm_evals_request_and_its_right_choice(lm: LNBench
         before, after = lm._encode_pair(context, continuation)
         assert example.tokens == before + after
         assert example.answer == len(after)
-        assert answer_of(lm, example) == f" {('Yes', 'Maybe', 'No')[document['label']]}"
+        assert answer_of(lm, example) == f" {('Yes', 'Also', 'No')[document['label']]}, {document['hypothesis']}"
 
 
 def test_a_heads_example_is_the_context_that_lm_eval_hands_the_model(lm: LNBenchLM) -> None:
@@ -158,7 +162,7 @@ def test_a_long_example_loses_the_start_of_its_prompt_and_never_its_answer(
     lm: LNBenchLM, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = data(lm).training
-    longest = sorted(len(example.tokens) for example in whole)[len(whole) // 2]
+    longest = sorted({len(example.tokens) for example in whole})[-2]
     too_long = [example for example in whole if len(example.tokens) > longest]
     assert 0 < len(too_long) < len(whole)
     with caplog.at_level(logging.WARNING):

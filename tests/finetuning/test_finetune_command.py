@@ -45,7 +45,7 @@ def test_the_command_line(job_fields: dict[str, Any], tiny_corpus: str) -> None:
 def test_inspecting_selects_as_the_neurons_were(job_fields: dict[str, Any], tiny_corpus: str) -> None:
     fields = job_fields | {"neurons": None, "selector": "act_prob:fraction=0.1", "corpus": tiny_corpus}
     out = str(FinetuneJob(**fields).run())
-    inspected = run("finetune", "inspect", out, "--corpus", tiny_corpus, "--languages", "en+hi")
+    inspected = run("finetune", "inspect", out, "--corpus", tiny_corpus)
     assert re.search(r" en 7 \d+ \d+ [\d.]+ 7 7 ", inspected)
 
 

@@ -254,7 +254,7 @@ def test_wrong_neurons(job_fields: dict[str, Any], tmp_path: Path, monkeypatch: 
         FinetuneJob(**job_fields | {"languages": "sw"}).run()
     mask = torch.ones(2, 8, dtype=torch.bool)
     NeuronSet.from_masks("other", {"en": mask}).save(tmp_path / "other.json")
-    with refused("other", job_fields["model"]):
+    with refused("other", Path(job_fields["model"]).name):
         FinetuneJob(**job_fields | {"neurons": tmp_path / "other.json", "out": tmp_path / "x"}).run()
 
 

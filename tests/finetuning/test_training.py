@@ -358,10 +358,11 @@ def test_mixed_precision(lm: LNBenchLM, neurons_file: Path, tmp_path: Path, dtyp
 
 def test_a_loss_that_is_no_number_stops_training(lm: LNBenchLM, neurons_file: Path, tmp_path: Path) -> None:
     model = build("llama")
+    adapter = adapted(neurons_file, model)
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     with refused("step 1", "finite", "lr"):
-        train_adapter(adapted(neurons_file, model), lm.tokenizer, prepared(lm, validation_examples=0), tmp_path)
+        train_adapter(adapter, lm.tokenizer, prepared(lm, validation_examples=0), tmp_path)
 
 
 def test_a_full_disk_says_so(

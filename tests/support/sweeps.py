@@ -43,6 +43,7 @@ def spec_of(given: dict[str, Any], **changes: Any) -> Sweep:
             "languages": ["en", "hi"],
             "tasks": ["lnbench_demo_continuation_{lang}"],
             "limit": 2,
+            "controls": 1,
             "batch_size": 4,
             **changes,
         }
