@@ -137,7 +137,8 @@ def warn_once(message: str) -> None:
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text to ``target`` atomically."""
     with atomic_path(target) as path:
-        path.write_text(text, encoding="utf-8")
+        # Half of a character has no UTF-8; its escape is what JSON has for it.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def as_json(value: Any) -> str:

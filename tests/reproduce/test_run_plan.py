@@ -88,7 +88,7 @@ def test_the_table_has_what_the_sweep_recorded(out: Path) -> None:
     records = {
         (record.selector, record.intervention): record.value
         for record in load((out / "table1" / run).resolve())
-        if record.control_of is None
+        if record.control_of is None and record.metric == "acc"
     }
     assert len(records) == 1 + 2 * 4
     neurons = {"LAPE": "lape", "Act Prob 90p": "act_prob"}
@@ -105,7 +105,7 @@ def test_caveats_and_conclusions_say_what_two_documents_can(out: Path) -> None:
     found = Reproduction.load(out / "table1")
     assert {one.verdict for one in found.conclusions} == {"undecided"}
     said = " ".join(found.caveats)
-    for fact in ("Llama 3.1", "limit 2", "400 tokens", "from chance in hi"):
+    for fact in ("Llama 3.1", "limit 2", "400 tokens", "from chance", " in hi"):
         assert fact in said
     assert "no control" not in said
 

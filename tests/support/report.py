@@ -133,13 +133,13 @@ def control(seed: int) -> dict[str, Any]:
 
 
 def write_sweep(folder: Path) -> Path:
-    """Baselines, an intervention that harms Hindi and Urdu, one that does nothing, two controls, and a failed cell."""
+    """Baselines, an intervention that harms Hindi and Urdu, one that does nothing, three controls, and a failed cell."""
     sweep = Sweep(folder)
     harm = {"en": 0, "hi": 13, "ur": 12}
     for language in LANGUAGES:
         sweep.add("none", language)
         sweep.add("zero", language, wrong=harm[language], outside=0.25 if language == "hi" else 0.0)
-        for seed in range(2):
+        for seed in range(3):
             sweep.add("zero", language, wrong=seed, **control(seed))
         sweep.add("mean", language)
     sweep.add("p10", "hi", error="OutOfMemoryError: 3 GiB")
@@ -179,8 +179,10 @@ def matrix() -> PerplexityMatrix:
             control_delta_nats=0.0,
             control_min=-0.01,
             control_max=0.02,
-            n_controls=2,
+            n_controls=3,
             exceeds_controls=delta > 0.02,
+            control_p_value=0.01 if delta > 0.02 else 0.5,
+            control_p_holm=0.03 if delta > 0.02 else 1.0,
         )
         for changed, deltas in DELTAS.items()
         for read, delta in zip(LANGUAGES, deltas, strict=True)
