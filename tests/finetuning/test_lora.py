@@ -28,7 +28,7 @@ from lnbench.model.locate import locate
 from tests.support.adapters import ALL, logits, neurons_of, projections_of, quantised, rows_of, train
 from tests.support.known_rows import ARCHITECTURES
 from tests.support.messages import refused
-from tests.support.tiny import CONFIGS, LAYERS, WIDTH, build, save_tiny
+from tests.support.tiny import CONFIGS, LAYERS, WIDTH, build, save_tiny, tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -328,9 +328,11 @@ def test_nf4_trains_and_other_rows_keep_their_values(device: str, tmp_path: Path
 def test_lm_eval_reads_it_with_its_own_model(tmp_path: Path) -> None:
     from lnbench.files import tasks_dir
 
-    # Long enough for every prompt: where one is cut, hf loses its BOS and lnbench does not.
+    # Where a prompt is cut, hf loses its BOS; and it cuts embeddings that have more rows than the tokenizer has tokens.
     tiny_model = save_tiny(tmp_path / "model", max_position_embeddings=2048)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.resize_token_embeddings(len(tokenizer()))
+    model.save_pretrained(tiny_model)
     neurons = neurons_of(model)
     adapted = build_adapter(model, neurons)
     train(adapted)
