@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 WITH_COMMANDS = [page for page in docs.PAGES if commands(page)]
 YAML = {
     ("howto/own-task.md", 0): "my_tasks/my_task_hi.yaml",
-    ("howto/own-task.md", 1): "my_sweep.yaml",
+    ("howto/own-task.md", 2): "my_sweep.yaml",
 }
 """Blocks that a page tells the reader to save, and under which name."""
 

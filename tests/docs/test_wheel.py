@@ -16,7 +16,7 @@ from tests.support.wheel_world import CHECKOUT, CLAIMS, WheelWorld
 
 pytestmark = pytest.mark.slow
 
-YAML = {("howto/own-task.md", 0): "my_tasks/my_task_hi.yaml", ("howto/own-task.md", 1): "my_sweep.yaml"}
+YAML = {("howto/own-task.md", 0): "my_tasks/my_task_hi.yaml", ("howto/own-task.md", 2): "my_sweep.yaml"}
 """Blocks that a page tells the reader to save, and under which name."""
 STREAMED = "wikimedia/"
 """Commands that name it stream from the hub."""
