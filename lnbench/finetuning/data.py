@@ -121,7 +121,9 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
         "tokens": sum(len(example.tokens) for example in training),
         "fingerprint": _fingerprint(training, validation),
     }
-    return TrainingData(training, validation, settings, reader.classes, padding_of(lm.tokenizer), account)
+    return TrainingData(
+        training, validation, settings, len(reader.labels) if reader.labels else None, padding_of(lm.tokenizer), account
+    )
 
 
 class _Reader:
@@ -131,7 +133,7 @@ class _Reader:
         self._task, self._text, self._lm, self._settings = rows.task, rows.text, lm, settings
         self._kind = str(rows.task.OUTPUT_TYPE)
         self.counts: Counter[str] = Counter()
-        self.classes: int | None = None
+        self.labels: list[str] | None = None
         name = rows.task.config.task
         if shots := rows.task.config.num_fewshot:
             log.warning("task %s asks with %d examples; training is on prompts without: measure with 0", name, shots)
@@ -165,6 +167,8 @@ class _Reader:
                 continue
             try:
                 texts, gold = self._requests(document)
+            except LnbenchError:
+                raise
             except Exception as error:  # a task's own code can raise anything
                 task = self._task.config.task
                 raise LnbenchError(f"task {task}: row {number} cannot be read: {error!r}") from error
@@ -184,9 +188,16 @@ class _Reader:
             requests = task.construct_requests(document, context)[: len(choices)]
             gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
             if self._settings.answer == "head":
-                self.classes = self.classes or len(choices)
-                if len(choices) != self.classes:
-                    raise LnbenchError(f"rows have {self.classes} and {len(choices)} choices; a head needs one number")
+                self.labels = self.labels or choices
+                if len(choices) != len(self.labels):
+                    raise LnbenchError(
+                        f"rows have {len(self.labels)} and {len(choices)} choices; a head needs one number"
+                    )
+                if choices != self.labels:
+                    raise LnbenchError(
+                        f"choices hold text of the row ({choices[0]!r}), which a classification head would not read: "
+                        "use a task whose choices are the same in every row, or answer=prompt"
+                    )
             return [request.args[:2] for request in requests], _index(gold, choices)
         target = task.doc_to_target(document)
         answers = target if isinstance(target, list) else [target]

@@ -185,9 +185,11 @@ def check_choices(requests: Iterable[Any], classes: int) -> None:
     """Make sure that a head with so many classes can answer lm-eval's requests.
 
     Raises:
-        LnbenchError: a document's choices are not one for each class, all after the same prompt; it names the task.
+        LnbenchError: a document's choices are not one for each class, all after the same prompt, or they differ between
+            documents, so that they hold text which the head would not read; it names the task.
     """
     asked: dict[tuple[str, int], list[Any]] = defaultdict(list)
+    names: dict[tuple[str, int], str] = {}
     for request in requests:
         asked[request.task_name, request.doc_id].append(request)
     for (task, _), of_document in asked.items():
@@ -198,6 +200,14 @@ def check_choices(requests: Iterable[Any], classes: int) -> None:
                 f"task {task} cannot be answered by the classification head, which has {classes} classes: a document "
                 f"has {len(choices)} choices after {len(prompts)} different prompts; leave head= out for this task"
             )
+        for request in of_document:
+            answer = request.args[1]
+            if names.setdefault((task, request.idx), answer) != answer:
+                raise LnbenchError(
+                    f"task {task} cannot be answered by the classification head, which reads the prompt alone: its "
+                    f"choices hold text of the document ({answer!r}); use a task whose choices are the same for every "
+                    "document, such as lnbench_xnli_pair"
+                )
 
 
 def save_head(path: Path, head: nn.Linear, pooling: Pooling, task: str | None = None) -> None:

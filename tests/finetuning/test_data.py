@@ -281,6 +281,13 @@ def write_task(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def test_a_head_is_not_trained_on_choices_that_hold_text_of_the_row(lm: LNBenchLM, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, doc_to_choice="{{[a ~ ' in one', a ~ ' in two', a ~ ' in three']}}")
+    assert len(data(lm, "mine", folder, validation_examples=0).training) > 0
+    with refused(" in one", "answer=prompt"):
+        data(lm, "mine", folder, answer="head")
+
+
 def test_any_task_with_a_training_split(lm: LNBenchLM, tmp_path: Path) -> None:
     made = data(lm, "mine", write_task(tmp_path / "tasks"))
     assert lm.tok_decode(made.training[2].tokens) == "Sums.\n\n1 + 1 = 2"

@@ -6,13 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lm_eval
 import pytest
 import torch
+from lm_eval.tasks import TaskManager
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 
+from lnbench.files import tasks_dir
 from lnbench.finetuning.data import TrainingData, prepare
 from lnbench.finetuning.lora import build_adapter
 from lnbench.finetuning.objectives import HeadObjective
@@ -157,6 +160,14 @@ def test_a_task_that_the_head_cannot_answer_is_refused(
     ]
     with refused("odd", "3 classes", *named):
         lm.loglikelihood([*requests_for(["a"]), *asked])
+
+
+@pytest.mark.parametrize("task", ["lnbench_demo_nli_en", "lnbench_demo_nli_hi"])
+def test_choices_with_text_that_the_head_does_not_read_are_refused(tiny_model: str, tmp_path: Path, task: str) -> None:
+    model_args = {"pretrained": tiny_model, "device": "cpu", "head": str(head_file(tmp_path, Pooling()))}
+    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
+    with refused(task, "prompt alone", "lnbench_xnli_pair"):
+        lm_eval.simple_evaluate("lnbench", model_args=model_args, tasks=[task], task_manager=manager, limit=3)
 
 
 def test_other_prompts_than_those_of_training_are_warned_of(

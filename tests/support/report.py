@@ -133,7 +133,7 @@ def control(seed: int) -> dict[str, Any]:
 
 
 def write_sweep(folder: Path) -> Path:
-    """Baselines, an intervention that harms Hindi and Urdu, one that does nothing, three controls, and a failed cell."""
+    """Baselines, an intervention that harms Hindi and Urdu, one that does nothing, three controls, a failed cell."""
     sweep = Sweep(folder)
     harm = {"en": 0, "hi": 13, "ur": 12}
     for language in LANGUAGES:
