@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
@@ -107,6 +107,25 @@ class LayerOverride:
             return new.to(old.device, old.dtype)
         assert values is not None
         return OPERATIONS[self.operation](old, values)
+
+    def within(self, start: int, width: int) -> LayerOverride | None:
+        """Return what happens to those of the neurons that are among ``width`` from ``start`` on, numbered from there.
+
+        None if there is none among them.
+
+        Raises:
+            LnbenchError: a function, which sees all its neurons at once, has only some of them there.
+        """
+        inside = (self.indices >= start) & (self.indices < start + width)
+        if not inside.any():
+            return None
+        if callable(self.operation) and not inside.all():
+            raise LnbenchError(
+                "an override's function changes neurons of several feed-forwards of one layer, whose activations are "
+                "not there at one time; give each of them a LayerOverride of its own"
+            )
+        values = None if self.values is None else self.values[..., inside.to(self.values.device)]
+        return replace(self, indices=self.indices[inside] - start, values=values)
 
     def described(self) -> list[Any]:
         """Return what decides the written values, as JSON data."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, plugin_call, unknown
-from lnbench.model.architectures import POST
+from lnbench.model.architectures import NEURON_SITES, POST
+from lnbench.model.banks import Bank
 from lnbench.model.forward_passes import NOT_CALLED, GenerationWatch, Positions, eager
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
@@ -49,8 +50,8 @@ class Applied:
     _active: bool = True
     _passes: int = 0
     """Forward passes with a token to change."""
-    _silent: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """Layer and site → how many of them wrote nothing there."""
+    _silent: Counter[_Place] = field(default_factory=Counter)
+    """Place → how many of them wrote nothing there."""
 
     @property
     def outside_range(self) -> float:
@@ -73,12 +74,12 @@ class Applied:
         """Raise if a layer was not written to in a pass that had something to change there."""
         if not self._silent:
             return
-        (layer, site), passes = self._silent.most_common(1)[0]
-        layers = sorted({layer for layer, _ in self._silent})
+        place, passes = self._silent.most_common(1)[0]
+        layers = sorted({place.layer for place in self._silent})
         raise LnbenchError(
             f"the override did not reach layers {layers}: in {passes} of {self._passes} forward passes nothing called "
-            f"the module at site {site!r} of layer {layer}, so the results are those of a model that was changed in "
-            f"part or not at all; {NOT_CALLED}"
+            f"the module at site {place.site!r} of layer {place.layer}, so the results are those of a model that was "
+            f"changed in part or not at all; {NOT_CALLED}"
         )
 
 
@@ -113,20 +114,47 @@ def apply(
         written = change.by_site(site)
         for _, where in written:
             sites.architecture.site(where)
+        places = dict(_places(sites, written))
     applied = Applied(neurons=change.neurons, layers=len({layer for layer, _ in written}))
 
     with ExitStack() as stack:
-        if written:
+        if places:
             stack.enter_context(eager())
-            _Watch(applied, positions, change, tuple(written)).attach(sites, stack)
-        for (layer, where), parts in written.items():
+            _Watch(applied, positions, change, tuple(places)).attach(sites, stack)
+        for place, parts in places.items():
+            layer, where, bank = place.layer, place.site, place.bank
             ranges = statistics.at(where) if statistics is not None else None
             indices = torch.cat([part.indices.cpu().long() for part in parts])
-            bounds = (ranges.min[layer][indices], ranges.max[layer][indices]) if ranges else None
-            writer = _Writer((layer, where), parts, indices, bounds, applied, change)
-            stack.callback(sites.tap(where, layer, writer.write).remove)
+            in_layer = indices if bank is None else indices + bank.start
+            bounds = (ranges.min[layer][in_layer], ranges.max[layer][in_layer]) if ranges else None
+            writer = _Writer(place, parts, indices, bounds, applied, change)
+            stack.callback(sites.tap(where, layer, writer.write, bank).remove)
         yield applied
         applied._check_written()
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where something is written."""
+
+    layer: int
+    site: str
+    bank: Bank | None
+    """At the sites of neurons."""
+
+
+def _places(
+    sites: Sites, written: Mapping[tuple[int, str], Sequence[LayerOverride]]
+) -> Iterator[tuple[_Place, list[LayerOverride]]]:
+    """Yield what is written to each bank of a layer, in the bank's own numbering, and to each other site."""
+    for (layer, site), parts in written.items():
+        if site not in NEURON_SITES:
+            yield _Place(layer, site, None), list(parts)
+            continue
+        for bank in sites.in_layer(layer):
+            own = [inside for part in parts if (inside := part.within(bank.start, bank.width)) is not None]
+            if own:
+                yield _Place(layer, site, bank), own
 
 
 def _naming(change: Override) -> AbstractContextManager[None]:
@@ -151,8 +179,8 @@ class _Pass:
     counted: int
     """How many of them count."""
     running: bool = True
-    written: set[tuple[int, str]] = field(default_factory=set)
-    """Layer and site of those that were written to."""
+    written: set[_Place] = field(default_factory=set)
+    """Those that were written to."""
 
 
 @dataclass
@@ -165,8 +193,8 @@ class _Watch:
     applied: Applied
     positions: Positions
     change: Override
-    places: tuple[tuple[int, str], ...]
-    """Layer and site of everything that is to be written in each pass."""
+    places: tuple[_Place, ...]
+    """Everything that is to be written to in each pass."""
     generation: GenerationWatch = field(default_factory=GenerationWatch)
     _body: int = 0
     """The depth of the module whose output is the blocks' result."""
@@ -248,12 +276,12 @@ class _Watch:
 
 @dataclass
 class _Writer:
-    """What is written to one layer at one site: one indexed write per forward, with everything prepared once."""
+    """What is written to one place: one indexed write per forward, with everything prepared once."""
 
-    place: tuple[int, str]
-    """Layer and site."""
+    place: _Place
     parts: Sequence[LayerOverride]
     indices: Tensor
+    """In the numbering of the place's bank."""
     bounds: tuple[Tensor, Tensor] | None
     applied: Applied
     change: Override

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
+
+from lnbench.errors import LnbenchError
 
 Tap = Callable[[Tensor], Tensor | None]
 """A function of a site's values ``[..., width]``; it may return new ones."""
@@ -62,7 +65,7 @@ class Bank:
     """What enters the non-linearity, or ``up``, is a sum: of these maps' outputs and of an adapter's."""
     kind: Literal["mlp"] = "mlp"
     start: int = 0
-    """Number of its first neuron in the layer."""
+    """Number of its first neuron in the layer; the banks of a layer follow each other in the order that they run in."""
 
     @property
     def style(self) -> str:
@@ -74,3 +77,50 @@ class Bank:
     def own(self, neurons: Tensor) -> Tensor:
         """Return those of a layer's neurons that are this bank's, numbered from its first."""
         return neurons[(neurons >= self.start) & (neurons < self.start + self.width)] - self.start
+
+
+@dataclass(frozen=True)
+class PerBank:
+    """The non-linearities of a layer with several banks, each for its own neurons."""
+
+    banks: tuple[Bank, ...]
+    functions: tuple[Callable[[Tensor], Tensor], ...]
+
+    def of(self, values: Tensor, start: int, dim: int = -1) -> Tensor:
+        """Return values after the non-linearities; along ``dim`` they are of the layer's neurons from ``start`` on."""
+        pieces, stop = [], start + values.shape[dim]
+        for bank, function in zip(self.banks, self.functions, strict=True):
+            first, last = max(start, bank.start), min(stop, bank.start + bank.width)
+            if first < last:
+                pieces.append(function(values.narrow(dim, first - start, last - first)))
+        return torch.cat(pieces, dim=dim)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return the values ``[..., width]`` of the whole layer after the non-linearities."""
+        return self.of(values, 0)
+
+
+class Joined:
+    """An observer of a whole layer, called once each of its banks has run."""
+
+    def __init__(self, banks: Sequence[Bank], function: Observer) -> None:
+        self.banks, self.function = banks, function
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def observe(self, bank: Bank, pre: Tensor, post: Tensor) -> None:
+        """Take in one bank's values.
+
+        Raises:
+            LnbenchError: the bank ran twice before another of the layer did.
+        """
+        if bank.start in self._seen:
+            raise LnbenchError(
+                f"layer {bank.layer} has {len(self.banks)} feed-forwards, and {bank.path} ran twice before each of the "
+                "others had run: how often a neuron of that layer is active per token cannot be counted"
+            )
+        # The block may reuse the memory before its last feed-forward has run.
+        self._seen[bank.start] = (pre.clone(), post.clone())
+        if len(self._seen) == len(self.banks):
+            parts = [[values.to(pre.device) for values in self._seen[one.start]] for one in self.banks]
+            self._seen.clear()
+            self.function(*(torch.cat(values, dim=-1) for values in zip(*parts, strict=True)))

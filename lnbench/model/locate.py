@@ -194,6 +194,12 @@ def _overruled(model: Any, structure: Structure, row: Architecture) -> Structure
         block = structure.names[bank.layer]
         if block not in names:
             continue
+        several = sum(other.layer == bank.layer for other in structure.banks) > 1
+        if several and (row.activation or row.before or row.after or row.up):
+            raise LnbenchError(
+                f"{block} of this {type(model).__name__} has several feed-forwards, and the row for its type names the "
+                "modules of one; leave all but blocks out of the row"
+            )
         own: dict[str, Any] = {"layer": names.index(block)}
         if row.activation:
             own |= {"activation": f"{block}.{row.activation}", "function": None}

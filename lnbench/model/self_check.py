@@ -22,8 +22,14 @@ SELF_CHECK: Final = "self_check"
 """Its name in a provenance."""
 POSITION = 3
 """Of the first text, where every layer's neuron is written."""
+_COMPARED = 0
+"""A row that is not written, by which a norm's scales are known."""
 _ROUNDINGS = 2
 """Tolerance in units of the last place of the largest value compared."""
+_NORMED = 2
+"""Tolerances where a norm's scales have to be estimated from rounded values."""
+_LARGE = 4
+"""How many tolerances an effect must be, so that a wrong one cannot pass for a rounding."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,12 @@ class BankCheck:
     elsewhere: float
     """Largest difference between the down projection's input and what it should be, as a share of its largest value."""
     tolerance: float
-    """Most that either may be, and less than the effect must be."""
+    """Most that either may be; the effect is at least four times as large."""
 
     @property
     def passed(self) -> bool:
         """Whether the effect is as predicted."""
-        return max(self.error, self.elsewhere) <= self.tolerance < self.effect
+        return max(self.error, self.elsewhere) <= self.tolerance <= self.effect / _LARGE
 
     def __str__(self) -> str:
         return (
@@ -89,7 +95,7 @@ class _Seen:
 
 
 def self_check(sites: Sites, inputs: dict[str, Any], bare: Tensor) -> SelfCheck:
-    """Check every bank by two forward passes.
+    """Check every bank by two forward passes; by more where a write cannot be told from rounding.
 
     Args:
         sites: Of the model.
@@ -166,7 +172,7 @@ def _write_and_compare(
             _watch(sites.model, bank, own, hooks)
         written: Tensor = sites.model(**inputs).logits
     checks = [_compare(sites.model, bank, own) for bank, own in banks]
-    unseen = [number for number, check in enumerate(checks) if check.effect <= check.tolerance]
+    unseen = [number for number, check in enumerate(checks) if check.effect < _LARGE * check.tolerance]
     if 0 < len(unseen) < len(banks):
         again, _ = _write_and_compare(sites, inputs, [banks[number] for number in unseen])
         for number, check in zip(unseen, again, strict=True):
@@ -210,12 +216,19 @@ def _choose(after: nn.Module, bank: Bank, own: _Seen, tokens: tuple[int, ...], k
         effects = _rows(bank, own.up)[POSITION].abs().float().cpu()
     if (weight := _weight(after)) is not None:
         effects = effects * (weight.square().sum(0).sqrt().float().cpu())
+    if bank.normed:
+        # A norm makes up for any size: what counts is the neuron's share of the product, and a row to compare it with.
+        product = _rows(bank, own.post).float() * (1 if own.up is None else _rows(bank, own.up).float())
+        effects = effects * product[_COMPARED].abs().cpu()
     own.neuron = int(effects.argmax()) if len(set(effects.tolist())) > 1 else (7919 * (bank.layer + 1)) % bank.width
     # As far as moves the output by as much as its largest value.
     reach = float(_column(after, own.neuron, own.read).abs().max())
     if bank.up is not None and own.up is not None:
         reach *= float(_rows(bank, own.up)[POSITION, own.neuron].abs())
     own.step = max(float(own.given.float().abs().max()), 1e-3) / max(reach, 1e-6)
+    if bank.normed:
+        factor = 1.0 if own.up is None else float(_rows(bank, own.up)[POSITION, own.neuron].abs())
+        own.step = 4 * float(product.abs().max()) / max(factor, 1e-6)
 
 
 def _write(own: _Seen, post: Tensor) -> Tensor:
@@ -279,7 +292,7 @@ def _rows(bank: Bank, values: Tensor) -> Tensor:
 
 def _compare_normed(bank: Bank, own: _Seen, read: Tensor, expected: Tensor, tolerance: float) -> BankCheck:
     """Compare where a norm lies before the down projection: it reads the product, scaled by token and by coordinate."""
-    first = next(row for row in range(len(read)) if row != POSITION)
+    first = _COMPARED
     usable = expected[first].abs() > 1e-2 * expected[first].abs().max()
     read, expected = read[:, usable].float(), expected[:, usable].float()
     scales = read[first] / expected[first]
@@ -288,7 +301,7 @@ def _compare_normed(bank: Bank, own: _Seen, read: Tensor, expected: Tensor, tole
     largest = float(read.abs().max())
     error = float((read - of_token * scaled).abs().max()) / largest
     effect = float(read[POSITION].abs().max()) / largest
-    return BankCheck(bank.layer, bank.path, own.neuron, error, effect, 0.0, 100 * tolerance)
+    return BankCheck(bank.layer, bank.path, own.neuron, error, effect, 0.0, _NORMED * tolerance)
 
 
 def _column(after: Any, neuron: int, like: Tensor) -> Tensor:

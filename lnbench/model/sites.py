@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError
 from lnbench.model.architectures import NEURON_SITES, Architecture
-from lnbench.model.banks import Bank, Observer, Tap
+from lnbench.model.banks import Bank, Joined, Observer, PerBank, Tap
 from lnbench.model.taps import Handle, observe_bank, tap_bank, tap_module
 
 
@@ -65,10 +65,12 @@ class Sites:
     @cached_property
     def activations(self) -> tuple[Callable[[Tensor], Tensor], ...]:
         """The non-linearity per layer; that of a layer without one leaves everything as it is."""
-        functions: list[Callable[[Tensor], Tensor]] = [nn.Identity()] * self.layers
-        for bank in self.banks:
-            functions[bank.layer] = self.activation(bank)
-        return tuple(functions)
+        found: list[Callable[[Tensor], Tensor]] = []
+        for layer in range(self.layers):
+            banks = self.in_layer(layer)
+            functions = tuple(map(self.activation, banks)) or (nn.Identity(),)
+            found.append(functions[0] if len(functions) == 1 else PerBank(banks, functions))
+        return tuple(found)
 
     def activation(self, bank: Bank) -> Callable[[Tensor], Tensor]:
         """Return a bank's non-linearity."""
@@ -102,28 +104,33 @@ class Sites:
             raise LnbenchError(f"layer {layer} has no module of its own for the site {site!r}")
         return self.blocks[layer].get_submodule(own.module)
 
-    def tap(self, site: str, layer: int, function: Tap) -> Handle:
-        """Call ``function`` with the values of one layer in every forward pass.
+    def tap(self, site: str, layer: int, function: Tap, bank: Bank | None = None) -> Handle:
+        """Call ``function`` with the values at a site of one layer in every forward pass.
 
         Args:
             site: Name of the site.
             layer: Number of the layer.
             function: It returns new values, ``[..., width]``, or None to leave them as they are.
+            bank: At ``pre`` and ``post``, whose neurons' values; not needed in a layer with one bank.
 
         Returns:
             A handle; its ``remove()`` ends this.
 
         Raises:
-            LnbenchError: the architecture has no such site.
+            LnbenchError: the architecture has no such site; no feed-forward in the layer, or several and none is named.
         """
         own, handle = self.architecture.site(site), Handle()
         if site not in NEURON_SITES:
             handle.add(tap_module(self.blocks[layer].get_submodule(own.module), own.side, function))
             return handle
-        if not (banks := self.in_layer(layer)):
-            raise LnbenchError(f"layer {layer} of this {type(self.model).__name__} has no feed-forward, so no neurons")
-        for bank in banks:
-            self.tap_bank(bank, site, function, handle)
+        banks = (bank,) if bank is not None else self.in_layer(layer)
+        kind = type(self.model).__name__
+        if not banks:
+            raise LnbenchError(f"layer {layer} of this {kind} has no feed-forward, so no neurons")
+        if len(banks) > 1:
+            paths = ", ".join(bank.path for bank in banks)
+            raise LnbenchError(f"layer {layer} of this {kind} has {len(banks)} feed-forwards ({paths}); name one")
+        self.tap_bank(banks[0], site, function, handle)
         return handle
 
     def tap_bank(self, bank: Bank, site: str, function: Tap, handle: Handle) -> None:
@@ -133,12 +140,15 @@ class Sites:
     def observe(self, layer: int, function: Observer) -> Handle:
         """Call ``function`` with one layer's values before and after the non-linearity in every forward pass.
 
+        In a layer with several banks it is called once for all of them, with the neurons in the layer's numbering.
+
         Returns:
             A handle; its ``remove()`` ends this.
         """
-        handle = Handle()
-        for bank in self.in_layer(layer):
-            self.observe_bank(bank, function, handle)
+        handle, banks = Handle(), self.in_layer(layer)
+        joined = Joined(banks, function)
+        for bank in banks:
+            self.observe_bank(bank, function if len(banks) == 1 else partial(joined.observe, bank), handle)
         return handle
 
     def observe_bank(self, bank: Bank, function: Observer, handle: Handle) -> None:

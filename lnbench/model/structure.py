@@ -84,15 +84,16 @@ def structure_of(model: nn.Module, trace: Trace) -> Structure:
         layer = names.index(read.block)
         by_layer[layer].setdefault(read.after, read)
         visits[layer, read.after] += 1
-    banks = tuple(
-        _bank(model, trace, layer, read, visits[layer, read.after])
-        for layer in sorted(by_layer)
-        for read in by_layer[layer].values()
-    )
+    banks: list[Bank] = []
+    for layer in sorted(by_layer):
+        start = 0
+        for read in by_layer[layer].values():
+            banks.append(_bank(model, trace, layer, read, visits[layer, read.after], start))
+            start += read.size
     of_layer = tuple(
         max((visits[layer, after] for after in by_layer.get(layer, ())), default=1) for layer in range(len(names))
     )
-    return Structure(names, banks, attention_of(model, names, banks), of_layer)
+    return Structure(names, tuple(banks), attention_of(model, names, banks), of_layer)
 
 
 def _is_feed_forward(read: Read, trace: Trace) -> bool:
@@ -105,7 +106,7 @@ def _is_feed_forward(read: Read, trace: Trace) -> bool:
     )
 
 
-def _bank(model: nn.Module, trace: Trace, layer: int, read: Read, visits: int) -> Bank:
+def _bank(model: nn.Module, trace: Trace, layer: int, read: Read, visits: int, start: int) -> Bank:
     activation, function = read.neuron.module, None
     if activation is not None and trace.ran[activation] != trace.ran[read.after]:
         # One non-linearity for several feed-forwards.
@@ -125,6 +126,7 @@ def _bank(model: nn.Module, trace: Trace, layer: int, read: Read, visits: int) -
         length_first=tuple(read.values.shape[:-1]) == _TOKENS[::-1],
         normed=read.label.normed,
         summed=len(read.neuron.origins) > 1 or bool(read.label.factors and len(read.label.factors[1].origins) > 1),
+        start=start,
     )
 
 

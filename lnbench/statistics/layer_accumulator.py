@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lnbench.model.banks import PerBank
 from lnbench.statistics.bins import Bins, outline, sort_rows
 from lnbench.statistics.counts import Histogram, Moments
 from lnbench.statistics.kernels import add_histogram, add_tokens
@@ -161,8 +162,10 @@ class LayerAccumulator:
         """Return quantiles and bounds on their rank error, ``[levels, neurons]``, of some neurons, at both sites."""
         part = slice(start, start + _FINISHED_AT_ONCE)
 
-        def through(values: Tensor) -> Tensor:
-            return activation(values.to(self.device, self.dtype)).cpu().double()
+        def through(values: Tensor, dim: int = -1) -> Tensor:
+            moved = values.to(self.device, self.dtype)
+            applied = activation.of(moved, start, dim) if isinstance(activation, PerBank) else activation(moved)
+            return applied.cpu().double()
 
         if not self.histograms:
             sample = torch.cat(self.sample)[:, part].cpu()
@@ -177,7 +180,7 @@ class LayerAccumulator:
         gap = torch.zeros(len(low), 1, dtype=torch.float64, device=low.device)
         weights = torch.cat([tensor for _, counts in lines for tensor in (counts, gap)][:-1], dim=1).cpu()
         pre, error = quantiles(edges, weights, LEVELS)
-        post, post_error = quantiles(through(edges), weights, LEVELS)
+        post, post_error = quantiles(through(edges, 0), weights, LEVELS)
         # What came in 16 bits has no values in between.
         pre, post = pre.to(self.dtype).double(), post.to(self.dtype).double()
         # Where all below maps below and all above maps above, quantiles pass through the non-linearity as they are.

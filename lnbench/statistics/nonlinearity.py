@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from lnbench.errors import LnbenchError
+from lnbench.model.banks import PerBank
 from lnbench.statistics.layer_accumulator import Activation
 
 _WITH_PARAMETERS = ("prelu", "xielu")
@@ -23,6 +24,9 @@ def names_of(activations: Sequence[Activation]) -> list[str | None]:
 
 
 def _name(activation: Activation, probe: Tensor, outputs: Mapping[str, Tensor]) -> str | None:
+    if isinstance(activation, PerBank):
+        names = {_name(function, probe, outputs) for function in activation.functions}
+        return names.pop() if len(names) == 1 else None
     if isinstance(activation, nn.Module) and any(True for _ in activation.parameters()):
         return None
     output = activation(probe)

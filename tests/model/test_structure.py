@@ -78,7 +78,7 @@ class Tiny(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.embed, self.head = nn.Embedding(VOCABULARY, HIDDEN), nn.Linear(HIDDEN, VOCABULARY)
-        self.blocks = nn.ModuleList(feed_forwards)
+        self.blocks, self.dtype = nn.ModuleList(feed_forwards), torch.float32
         self.config = SimpleNamespace(model_type="novel", to_dict=lambda: {"model_type": "novel"})
 
     def get_input_embeddings(self) -> nn.Module:
@@ -87,7 +87,7 @@ class Tiny(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.head
 
-    def forward(self, input_ids: Tensor, use_cache: bool = False) -> Any:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False) -> Any:
         x = self.embed(input_ids)
         for block in self.blocks:
             x = x + x.cumsum(1) / 7 + block(F.layer_norm(x, (HIDDEN,)))

@@ -161,24 +161,25 @@ def _values(model: Any, sites: Sites, bank: Bank) -> list[tuple[Tensor, Tensor]]
 
 def _change(sites: Sites) -> Override:
     generator = torch.Generator().manual_seed(0)
-    layers = {}
+    layers: dict[int, list[LayerOverride]] = {}
     for bank in sites.banks:
         indices = torch.randperm(bank.width, generator=generator)[:5] + bank.start
-        layers[bank.layer] = LayerOverride(indices.sort().values, torch.randn(5, generator=generator) * 2)
+        part = LayerOverride(indices.sort().values, torch.randn(5, generator=generator) * 2)
+        layers.setdefault(bank.layer, []).append(part)
     return Override(layers)
 
 
 def _by_hand(model: Any, sites: Sites, change: Override) -> Tensor:
     """The logits with the down projections' inputs changed: ``v · u`` at a changed neuron, or ``v``."""
     hooks, ups = [], dict[int, Tensor]()
-    parts = dict(change.parts)
+    parts = [part for _, part in change.parts]
     running: list[int] = []
     for layer, name in enumerate(sites.names):
         block = model.get_submodule(name)
         hooks.append(block.register_forward_pre_hook(lambda *_, layer=layer: running.append(layer)))
         hooks.append(block.register_forward_hook(lambda *_: running.clear()))
     for number, bank in enumerate(sites.banks):
-        part = parts[bank.layer]
+        part = parts[number]
         places, values = part.indices - bank.start, part.values
         if bank.normed or bank.summed:
             assert bank.activation is not None
@@ -257,7 +258,9 @@ def _greedy(model: Any, steps: int = 4) -> tuple[Tensor, Tensor]:
 
 def _lora(model: Any, sites: Sites) -> None:
     """After two steps, the rows and columns of chosen neurons have changed, and no other."""
-    chosen = {layer: part.indices for layer, part in _change(sites).parts}
+    chosen: dict[int, Tensor] = {}
+    for layer, part in _change(sites).parts:
+        chosen[layer] = torch.cat([chosen.get(layer, part.indices[:0]), part.indices])
     widths = sites.widths
     shape: dict[str, Any] = {"widths": widths} if len(set(widths)) > 1 else {}
     neurons = NeuronSet(model_name(model), sites.layers, sites.width, {"en": chosen}, **shape)
