@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -27,6 +28,8 @@ _LENGTHS = ("attention_mask", "inputs_embeds", "inputs", "input_ids")
 """Arguments of ``generate`` whose second dimension is the prompt's length, the first that is given."""
 _CACHES = ("past_key_values", "cache_params", "state", "mems")
 """Arguments of a forward pass that hold what was computed for the tokens before."""
+_PAGED = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")
+"""Methods that generate with continuous batching."""
 _ROW_TRACKERS = ("done_tracker",)
 """Where a stopping criterion that stops the whole batch (lm-eval's stop sequences) keeps which rows are done."""
 
@@ -68,6 +71,8 @@ class GenerationWatch:
             "_get_stopping_criteria": self._criteria,
         }.items():
             _replace(model, name, replacement, stack)
+        for name in _PAGED:
+            _replace(model, name, partial(_refuse_paged, name), stack)
 
     def tokens(self, arguments: Mapping[str, Any], shape: tuple[int, int]) -> PassTokens:
         """Return which tokens of a forward pass are real, and which were generated.
@@ -187,6 +192,16 @@ def _replace(model: Any, name: str, replacement: Callable[[Any], Any], stack: Ex
         return
     setattr(model, name, functools.wraps(method)(replacement(method)))
     stack.callback(functools.partial(delattr, model, name) if own is None else lambda: setattr(model, name, own))
+
+
+def _refuse_paged(name: str, _inner: Callable[..., Any]) -> Callable[..., Any]:
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise LnbenchError(
+            f"{name} packs the tokens of several texts into one row (continuous batching, paged attention), so which "
+            "of them an override would change is not known; use generate"
+        )
+
+    return refuse
 
 
 def _prompt_length(given: Mapping[str, Any]) -> int:

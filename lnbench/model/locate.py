@@ -23,6 +23,7 @@ from lnbench.model.trace import shape_of, trace_model
 
 _KEPT = "_lnbench_sites"
 _PACKS = "support_avx512bf16_for_cpu"
+_PACKED_ROWS = 32
 
 
 def locate(model: nn.Module) -> Sites:
@@ -140,7 +141,14 @@ def _unpacked(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in modules:
-            setattr(module, _PACKS, True)
+            setattr(module, _PACKS, _can_be_packed(module))
+
+
+def _can_be_packed(module: nn.Module) -> bool:
+    """Return whether bitsandbytes can pack a 4-bit layer; it raises at one that it cannot, and can run it unpacked."""
+    sizes = shape_of(module)
+    block = getattr(module.weight, "blocksize", 64)
+    return sizes is not None and sizes[0] % block == 0 and sizes[1] % _PACKED_ROWS == 0
 
 
 def _from_row(model: Any, row: Architecture) -> Structure:

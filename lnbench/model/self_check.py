@@ -152,7 +152,8 @@ def self_check(sites: Sites, inputs: dict[str, Any], bare: Tensor) -> SelfCheck:
     if earlier > 0:
         log.warning(
             "this %s is not causal: a write at one token changes the logits of earlier ones, by %.3g. Likelihoods and "
-            "perplexities of such a model are not those of a language model",
+            "perplexities of such a model are not those of a language model; if it is an encoder that can be a decoder "
+            "too, set is_decoder=True in its configuration",
             *(kind, earlier),
         )
     return SelfCheck(tuple(checks), float(change.max()), earlier)

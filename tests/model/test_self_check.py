@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -18,6 +19,7 @@ from lnbench.model.locate import locate
 from lnbench.model.self_check import self_check
 from lnbench.model.structure import probe
 from lnbench.testing import tiny_model
+from tests.support.adapters import quantised
 from tests.support.every_type import build_type
 from tests.support.messages import refused
 from tests.support.tiny import CONFIGS, LAYERS, WIDTH, build
@@ -142,6 +144,14 @@ def test_warns_of_a_model_that_reads_ahead(model_type: str, caplog: pytest.LogCa
     xlnet = {"d_model": 16, "d_inner": WIDTH, "n_layer": 2, "n_head": 2}
     assert locate(tiny_model(model_type, **{"bert": bert, "xlnet": xlnet}[model_type])).check.earlier > 0
     assert "not causal" in caplog.text
+
+
+def test_4_bit_layers_that_bitsandbytes_cannot_pack_run_unpacked(tmp_path: Path) -> None:
+    build("llama", hidden_size=64, intermediate_size=80, head_dim=16).save_pretrained(tmp_path)
+    model = quantised(tmp_path, "cpu")
+    assert locate(model).check.banks
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.ones(1, 4, dtype=torch.long)).logits).all()
 
 
 def test_leaves_no_hook_and_no_state() -> None:

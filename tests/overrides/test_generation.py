@@ -213,6 +213,15 @@ def test_a_mask_that_padding_cannot_be_read_from() -> None:
         tiny("llama")(input_ids=PROMPTS, attention_mask=BlockMask())
 
 
+@pytest.mark.parametrize("name", ["generate_batch", "init_continuous_batching", "continuous_batching_context_manager"])
+def test_continuous_batching_is_refused_under_an_override_and_left_alone_after_it(name: str) -> None:
+    model = tiny("llama")
+    before = getattr(model, name)
+    with override(model, SET), refused(name, "paged attention", "use generate"):
+        getattr(model, name)([[1, 2, 3]])
+    assert getattr(model, name) == before
+
+
 # Caches without a count of their tokens
 
 
@@ -223,6 +232,13 @@ HYBRIDS: dict[str, dict[str, Any]] = {
     "olmo_hybrid": _LINEAR | {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     "falcon_h1": _MAMBA | {"mamba_d_ssm": 32},
     "bamba": _MAMBA | {"attn_layer_indices": [1]},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    "granitemoehybrid": _MAMBA
+    | {
+        "layer_types": ["mamba", "attention", "mamba"],
+        "num_local_experts": 0,
+        "shared_intermediate_size": TINY_CONFIG["intermediate_size"],
+    },
 }
 
 
