@@ -15,6 +15,7 @@ from lnbench import NeuronSet, select
 from lnbench.files import warn_once
 from lnbench.selection_account import account_of, selection_warnings
 from lnbench.tables.caveats import unspecific_neurons
+from lnbench.tables.leaderboard import leaderboard_tables
 from tests.support.rows import row
 from tests.support.samples import with_rates
 
@@ -112,4 +113,5 @@ def test_rows_say_it_once_per_selector_and_of_no_control() -> None:
     assert list(unspecific_neurons(rows)) == list(
         selection_warnings("one", {"en": 0.6, "hi": 0.6}, {"en": 0.8, "hi": 0.8})
     )
+    assert all({*unspecific_neurons(rows)} <= {*table.notes} for table in leaderboard_tables(rows))
     assert not list(selection_warnings("one", {"en": 0.05, "hi": None}, {"en": 0.5, "hi": None}))

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.significance import LEAST_DRAWS
-from lnbench.tables.caveats import by_chance, constant_answers, detectable, failed_cells, row_notes
+from lnbench.tables.caveats import (
+    by_chance,
+    constant_answers,
+    detectable,
+    failed_cells,
+    row_notes,
+    unspecific_neurons,
+)
 from lnbench.tables.findings import worse
 from lnbench.tables.table import Cell, Table, TableRow, Tone
 from lnbench.tables.words import (
@@ -271,6 +278,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         )
     yield from constant_answers(rows)
     yield from by_chance(rows)
+    yield from unspecific_neurons(rows)
     yield from row_notes(rows)
     yield from failed_cells(rows)
 
