@@ -33,6 +33,8 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
         encoding="utf-8",
         errors="replace",
         env={**os.environ, **environment},
+        # A shell's background jobs ignore SIGINT, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
