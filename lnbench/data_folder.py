@@ -58,10 +58,15 @@ def name_of_text(corpus: str | None) -> str:
     path = Path(corpus)
     if not path.is_absolute():
         return corpus
+    inside = _within_data(path)
+    return path.name if inside is None else f"{inside} in {DATA_VARIABLE}"
+
+
+def _within_data(path: Path) -> Path | None:
+    """Return a path as seen from the folder that ``LNBENCH_DATA`` names; None where it is outside, or none is named."""
     root = os.environ.get(DATA_VARIABLE)
-    if root and path.is_relative_to(Path(root).expanduser()):
-        return f"{path.relative_to(Path(root).expanduser())} in {DATA_VARIABLE}"
-    return path.name
+    folder = Path(root).expanduser() if root else None
+    return path.relative_to(folder) if folder and path.is_relative_to(folder) else None
 
 
 def text_read(corpus: str, statistics: str | os.PathLike[str] | None = None) -> str:
@@ -75,6 +80,4 @@ def text_read(corpus: str, statistics: str | os.PathLike[str] | None = None) -> 
         return f"text: that of the Statistics in {statistics}"
     if corpus == demo.CORPUS:
         return f"text: lnbench's {EMBEDDED} (no corpus is named, nor one in {DATA_VARIABLE})"
-    root = os.environ.get(DATA_VARIABLE)
-    inside = root and Path(corpus).is_relative_to(Path(root).expanduser())
-    return f"text: {corpus}" + (f" (of {DATA_VARIABLE})" if inside else "")
+    return f"text: {corpus}" + (f" (of {DATA_VARIABLE})" if _within_data(Path(corpus)) is not None else "")

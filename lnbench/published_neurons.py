@@ -156,7 +156,7 @@ def _other_layout(path: Path, data: Any) -> LnbenchError:
     return LnbenchError(f"{path} is not a published neuron file: it holds {_described(data)}; expected {_LAYOUTS}")
 
 
-_NAMES = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a text"}
+_NAMES: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
 
 
 def _described(data: Any, depth: int = 3) -> str:
@@ -171,6 +171,4 @@ def _described(data: Any, depth: int = 3) -> str:
     if isinstance(data, list | tuple):
         inner = f", the first {_described(data[0], depth - 1)}" if data and depth else ""
         return f"a list of {len(data)}{inner}"
-    return {bool: "true or false", int: "a number", float: "a number", str: "a text"}.get(
-        type(data), type(data).__name__
-    )
+    return _NAMES.get(type(data), type(data).__name__)

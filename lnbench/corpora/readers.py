@@ -200,18 +200,11 @@ def _text_of(where: str, value: object, column: str) -> str:
     return text
 
 
-_KINDS = {type(None): "null", bool: "true or false", list: "a list", dict: "an object", str: "a text"}
+_KINDS: dict[type, str] = {type(None): "null", bool: "true or false", list: "a list", dict: "an object", str: "a text"}
 
 
 def _kind(value: object) -> str:
-    names: dict[type, str] = {
-        type(None): "null",
-        bool: "true or false",
-        list: "a list",
-        dict: "an object",
-        str: "a text",
-    }
-    return names.get(type(value), "a number")
+    return _KINDS.get(type(value), "a number")
 
 
 def _listed(names: Iterable[object]) -> str:
@@ -248,9 +241,7 @@ def _read_csv(path: Path, column: str, delimiter: str = ",") -> Iterator[str]:
     try:
         header = next(rows, [])
         if header and column not in header:
-            raise LnbenchError(
-                f"{path} has no column {column}; it has: {_listed(header)} (--text-column names another)"
-            )
+            raise _no_column(path, column, header)
         for row in rows:
             if not row:
                 continue

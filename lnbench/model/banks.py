@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,7 +62,6 @@ class Bank:
     """A norm lies between the neurons and the down projection."""
     summed: bool = False
     """What enters the non-linearity, or ``up``, is a sum: of these maps' outputs and of an adapter's."""
-    kind: Literal["mlp"] = "mlp"
     start: int = 0
     """Number of its first neuron in the layer; the banks of a layer follow each other in the order that they run in."""
 

@@ -126,8 +126,8 @@ def _located(model: Any, row: Architecture | None) -> Sites:
                 f"reads a non-linear function of another's output. If its type has one, {NOT_CALLED}. {HOW_TO_ADD}"
             )
         how = "structure" if row is None else f"the row for {model_type!r}"
-        sites = Sites(_shared_row(structure, row), model, structure.names, structure.banks, structure.attention, how,
-                      structure.visits)  # fmt: skip
+        shared = _shared_row(structure, row)
+        sites = Sites(shared, model, how=how, **structure._asdict())
         return replace(sites, check=self_check(sites, inputs, bare))
 
 

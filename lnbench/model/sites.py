@@ -90,20 +90,6 @@ class Sites:
         """Return the banks of one layer."""
         return tuple(bank for bank in self.banks if bank.layer == layer)
 
-    def at(self, site: str, layer: int) -> nn.Module:
-        """Return the module of ``site`` in one block.
-
-        Raises:
-            LnbenchError: the architecture has no such site, or it is no module of its own in that block.
-        """
-        own = self.architecture.site(site)
-        if site in NEURON_SITES:
-            for bank in self.in_layer(layer):
-                if bank.activation is not None:
-                    return self.model.get_submodule(bank.activation)
-            raise LnbenchError(f"layer {layer} has no module of its own for the site {site!r}")
-        return self.blocks[layer].get_submodule(own.module)
-
     def tap(self, site: str, layer: int, function: Tap, bank: Bank | None = None) -> Handle:
         """Call ``function`` with the values at a site of one layer in every forward pass.
 

@@ -136,8 +136,10 @@ class Accumulator:
             activations: The non-linearity of each layer.
         """
         with torch.inference_mode():
-            counted = [layer.finish(activation) if layer is not None else [None] * len(NEURON_SITES)
-                       for layer, activation in zip(self.layers, activations, strict=True)]  # fmt: skip
+            counted = [
+                [None] * len(NEURON_SITES) if layer is None else layer.finish(activation)
+                for layer, activation in zip(self.layers, activations, strict=True)
+            ]
         return {
             site: joined(layers, self.width)
             for site, layers in zip(NEURON_SITES, zip(*counted, strict=True), strict=True)
