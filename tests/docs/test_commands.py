@@ -13,17 +13,12 @@ import pytest
 
 from lnbench.host import get_host
 from tests.support import docs_pages as docs
-from tests.support.docs_commands import NOT_RUN, RUN, commands, looked_at
+from tests.support.docs_commands import NOT_RUN, RUN, commands, looked_at, save_blocks
 from tests.support.docs_world import World, substitutes
 
 pytestmark = pytest.mark.slow
 
 WITH_COMMANDS = [page for page in docs.PAGES if commands(page)]
-YAML = {
-    ("howto/own-task.md", 0): "my_tasks/my_task_hi.yaml",
-    ("howto/own-task.md", 2): "my_sweep.yaml",
-}
-"""Blocks that a page tells the reader to save, and under which name."""
 
 
 @pytest.fixture
@@ -49,9 +44,7 @@ def example_plugin() -> Iterator[None]:
 def test_every_command_runs(page: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = world.page(docs.name(page))
     monkeypatch.chdir(folder)
-    for (owner, number), file in YAML.items():
-        if owner == docs.name(page):
-            (folder / file).write_text(docs.blocks(page, "yaml")[number], encoding="utf-8")
+    save_blocks(page, folder)
     for words in commands(page):
         if row := looked_at(words):
             row.look(words)

@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import docs_pages as docs
-from tests.support.docs_commands import RUN, commands, looked_at
+from tests.support.docs_commands import RUN, commands, looked_at, save_blocks
 from tests.support.docs_world import save_model
 from tests.support.wheel_world import CHECKOUT, CLAIMS, WheelWorld
 
 pytestmark = pytest.mark.slow
 
-YAML = {("howto/own-task.md", 0): "my_tasks/my_task_hi.yaml", ("howto/own-task.md", 2): "my_sweep.yaml"}
-"""Blocks that a page tells the reader to save, and under which name."""
 STREAMED = "wikimedia/"
 """Commands that name it stream from the hub."""
 PAGES = [page for page in docs.PAGES if any(words[0] in RUN for words in commands(page))]
@@ -56,9 +54,7 @@ def test_a_first_try_from_the_wheel(wheel_world: WheelWorld, monkeypatch: pytest
 def test_every_command_from_the_wheel(page: Path, wheel_world: WheelWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     here = wheel_world.page(docs.name(page))
     monkeypatch.chdir(here)
-    for (owner, number), file in YAML.items():
-        if owner == docs.name(page):
-            (here / file).write_text(docs.blocks(page, "yaml")[number], encoding="utf-8")
+    save_blocks(page, here)
     for words in run_of(page):
         wheel_world.run_once(words)
 

@@ -16,6 +16,11 @@ from tests.support import docs_pages as docs
 RUN = ("lnbench", "lm_eval")
 """Programs whose commands are run."""
 _OUTPUT = ("--out", "-o", "--output_path", "--per-model")
+_SAVED = {
+    ("howto/own-task.md", 0): "my_tasks/my_task_hi.yaml",
+    ("howto/own-task.md", 2): "my_sweep.yaml",
+}
+"""YAML blocks that a page tells the reader to save, and under which name."""
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 
 
@@ -33,6 +38,13 @@ def commands(page: Path) -> list[list[str]]:
     """The commands of a page's ``sh`` blocks, in order, as lists of words."""
     lines = [line for block in docs.blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := docs.words_of(line))]
+
+
+def save_blocks(page: Path, folder: Path) -> None:
+    """Save what a page tells the reader to save, below ``folder``."""
+    for (owner, number), file in _SAVED.items():
+        if owner == docs.name(page):
+            (folder / file).write_text(docs.blocks(page, "yaml")[number], encoding="utf-8")
 
 
 def paths_read(words: Sequence[str]) -> list[str]:
