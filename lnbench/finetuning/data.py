@@ -167,8 +167,8 @@ class _Reader:
                 continue
             try:
                 texts, gold = self._requests(document)
-            except LnbenchError:
-                raise
+            except LnbenchError as error:
+                raise LnbenchError(f"task {self._task.config.task}: row {number}: {error}") from error
             except Exception as error:  # a task's own code can raise anything
                 task = self._task.config.task
                 raise LnbenchError(f"task {task}: row {number} cannot be read: {error!r}") from error

@@ -284,7 +284,7 @@ def write_task(folder: Path, **changes: Any) -> Path:
 def test_a_head_is_not_trained_on_choices_that_hold_text_of_the_row(lm: LNBenchLM, tmp_path: Path) -> None:
     folder = write_task(tmp_path, doc_to_choice="{{[a ~ ' in one', a ~ ' in two', a ~ ' in three']}}")
     assert len(data(lm, "mine", folder, validation_examples=0).training) > 0
-    with refused("'1 in one'", "answer=prompt"):
+    with refused("mine", "row", "'1 in one'", "answer=prompt"):
         data(lm, "mine", folder, answer="head")
 
 
