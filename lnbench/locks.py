@@ -165,14 +165,12 @@ def _is_alive(holder: Path) -> bool:
         started = _start_of(pid)
         # Numbers of processes are given again; files of earlier versions do not say when theirs started.
         return started is not None and abs(started - about.get("process_started", started)) < 2
-    try:
+    with suppress(FileNotFoundError):
         before, until = holder.stat().st_mtime_ns, time.monotonic() + _WATCHED
         while time.monotonic() < until:
             time.sleep(_POLL)
             if holder.stat().st_mtime_ns != before:
                 return True
-    except FileNotFoundError:
-        pass
     return False
 
 
