@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lnbench.model.packaged import DEFAULT_MODEL
 from tests.support import docs_pages as docs
 from tests.support.docs_commands import RUN, commands, looked_at, save_blocks
 from tests.support.docs_world import save_model
@@ -31,7 +32,8 @@ def wheel_world(tmp_path_factory: pytest.TempPathFactory) -> WheelWorld:
     folder = tmp_path_factory.mktemp("wheel")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LNBENCH_CACHE", str(folder / "cache"))
-        return WheelWorld(folder, save_model(folder / "model"))
+        # One name for the model that all pages' names lead to: what one page prepares serves the next.
+        return WheelWorld(folder, save_model(folder / DEFAULT_MODEL))
 
 
 def test_a_first_try_from_the_wheel(wheel_world: WheelWorld, monkeypatch: pytest.MonkeyPatch) -> None:

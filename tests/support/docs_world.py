@@ -84,6 +84,8 @@ class World:
     def __init__(self, folder: Path, model: str) -> None:
         self.folder, self.model = folder, model
         self._done: set[str] = set()
+        self.prepared: set[Path] = set()
+        """What was made for a command to read, and not by the page itself."""
         self.data = folder / "data"
         _write_texts(self.data)
         _write_benchmarks(self.data)
@@ -134,6 +136,7 @@ class World:
                 else:
                     Path(path).parent.mkdir(parents=True, exist_ok=True)
                     (shutil.copytree if kept.is_dir() else shutil.copy)(kept, path)
+                self.prepared.add(Path(path).absolute())
 
 
 def smaller(words: Sequence[str]) -> list[str]:
