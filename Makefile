@@ -2,17 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+DEVICE ?= cuda
+SCALE ?= full
+# Where packages cannot be installed: make gpu INSTALLED=1 takes those that PYTHON has.
+INSTALLED ?=
 
-.PHONY: demo architectures test test-fast test-model test-docs test-mutants check docs clean
+.PHONY: demo architectures test test-fast test-processes test-model test-docs test-mutants gpu check docs clean
 
 demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
 	$(BIN)/lnbench demo $(ARGS)
 
 test: .venv/dev  ## Run the tests; no model is downloaded.
-	$(BIN)/python -m pytest -m 'not gemma and not wheel and not architectures' $(ARGS)
+	$(BIN)/python -m pytest -m 'not gemma and not wheel and not architectures and not processes' $(ARGS)
 
-test-fast: .venv/dev  ## Run the tests that start no processes, trainings or whole commands (a minute and a half).
-	$(BIN)/python -m pytest -m 'not gemma and not slow and not wheel and not architectures' $(ARGS)
+test-fast: .venv/dev  ## Run the tests that start no trainings or whole commands (a minute and a half).
+	$(BIN)/python -m pytest -m 'not gemma and not slow and not wheel and not architectures and not processes' $(ARGS)
+
+test-processes: .venv/dev  ## Run the tests that start lm_eval, Ray or lnbench as programs, and kill some (three minutes).
+	$(BIN)/python -m pytest -m 'processes and not wheel' $(ARGS)
+
+gpu: $(if $(INSTALLED),,.venv/dev)  ## Test and measure on a GPU (9 minutes); DEVICE=cpu SCALE=tiny rehearses it.
+	$(if $(INSTALLED),$(PYTHON),$(BIN)/python) -m tests.benchmarks.gpu --device $(DEVICE) --scale $(SCALE) $(ARGS)
 
 architectures: .venv/dev  ## Try every causal-LM type that transformers has, and write docs/reference/architectures.md.
 	$(BIN)/python -m tests.support.type_table

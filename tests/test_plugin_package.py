@@ -12,7 +12,7 @@ import pytest
 
 import lnbench
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 
 HERE = Path(__file__).parent
 PACKAGE = Path(lnbench.__file__).parent

@@ -252,7 +252,7 @@ def _compare(model: nn.Module, bank: Bank, own: _Seen) -> BankCheck:
     place, neuron = POSITION, own.neuron
     expected = written if up is None else written * up
     largest = float(read.abs().max())
-    tolerance = _ROUNDINGS * (torch.finfo(read.dtype).eps + torch.finfo(torch.float32).eps * width**0.5)
+    tolerance = _ROUNDINGS * (_rounding(after, read.dtype) + torch.finfo(torch.float32).eps * width**0.5)
     if bank.normed:
         return _compare_normed(bank, own, read, expected, tolerance)
     if bank.summed:
@@ -303,6 +303,13 @@ def _compare_normed(bank: Bank, own: _Seen, read: Tensor, expected: Tensor, tole
     error = float((read - of_token * scaled).abs().max()) / largest
     effect = float(read[POSITION].abs().max()) / largest
     return BankCheck(bank.layer, bank.path, own.neuron, error, effect, 0.0, _NORMED * tolerance)
+
+
+def _rounding(after: nn.Module, dtype: torch.dtype) -> float:
+    """Return the relative rounding of a linear map's output: quantised ones compute in bfloat16 at best."""
+    tensors = (*after.parameters(), *after.buffers())
+    quantised = any(not tensor.is_floating_point() or tensor.element_size() < 2 for tensor in tensors)
+    return max(torch.finfo(dtype).eps, torch.finfo(torch.bfloat16).eps if quantised else 0.0)
 
 
 def _column(after: Any, neuron: int, like: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ class PlannedStep:
     """Those whose text it reads, or compares."""
     adapter: Adapter | None = None
     """The fine-tuning, of that kind."""
+    task: str | None = None
+    """The task that a sweep measures: xnli or xquad."""
 
 
 def count_statistics(at: Workspace, languages: tuple[str, ...]) -> PlannedStep:
@@ -203,7 +205,7 @@ def measure_cells(
         run_sweep(sweep(), out, executor, console)
 
     return PlannedStep(
-        "sweep", at, out, f"Measuring {name}: {at.folder.name}", commands, run, tuple(fields["languages"])
+        "sweep", at, out, f"Measuring {name}: {at.folder.name}", commands, run, tuple(fields["languages"]), task=task
     )
 
 

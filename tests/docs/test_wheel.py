@@ -36,6 +36,7 @@ def wheel_world(tmp_path_factory: pytest.TempPathFactory) -> WheelWorld:
         return WheelWorld(folder, save_model(folder / DEFAULT_MODEL))
 
 
+@pytest.mark.processes
 def test_a_first_try_from_the_wheel(wheel_world: WheelWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the how-to on one's own corpus writes, and an evaluation: a few commands, as each starts a Python."""
     here = wheel_world.page("first-try")

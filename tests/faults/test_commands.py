@@ -86,7 +86,7 @@ def started(words: list[str], folder: Path, **variables: str) -> tuple[int, str,
     return done.returncode, done.stderr, time.monotonic() - begun
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_lm_evals_own_command_says_it_in_one_line_and_before_its_imports(tmp_path: Path) -> None:
     code, said, _ = started(["--model", "lnbench", "--model_args", "=,=", "--tasks", "x"], tmp_path)
     assert (code, said.count("\n"), said.startswith("lnbench: ")) == (2, 1, True)
@@ -97,7 +97,7 @@ def test_lm_evals_own_command_says_it_in_one_line_and_before_its_imports(tmp_pat
     assert "Traceback" in said
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_an_error_that_is_found_late_is_one_line_too(tiny_model: str, tiny_corpus: str, tmp_path: Path) -> None:
     arguments = f"pretrained={tiny_model},corpus={tiny_corpus.replace('{lang}', '*')},corpus_tokens=400"
     words = ["--model", "lnbench", "--model_args", f"{arguments},intervention=zero,language=xx", "--tasks", "piqa"]

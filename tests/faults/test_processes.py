@@ -16,7 +16,7 @@ from lnbench.files import read_json
 from tests.support.finetuning import SETTINGS, write_data
 from tests.support.messages import lacks
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 LNBENCH = [sys.executable, "-m", "lnbench.cli"]
 
 

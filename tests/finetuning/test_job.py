@@ -176,6 +176,7 @@ def interrupted(*_: Any, **__: Any) -> None:
     raise LnbenchError("interrupted")
 
 
+@pytest.mark.processes
 def test_a_killed_process_is_taken_up_where_it_stopped(
     job_fields: dict[str, Any], tmp_path: Path, training_folder: Path
 ) -> None:

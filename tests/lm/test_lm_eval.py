@@ -158,6 +158,7 @@ def run(words: list[str], environment: dict[str, str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.processes
 @installed
 @pytest.mark.parametrize(
     "program",
@@ -188,6 +189,7 @@ def test_the_command_works_as_typed(
     assert all(one["tokens_overridden"] > 0 for one in applied.values())
 
 
+@pytest.mark.processes
 @installed
 def test_json_model_args_take_a_pattern_with_braces(
     arguments: str, environment: dict[str, str], tmp_path: Path
@@ -203,6 +205,7 @@ def test_json_model_args_take_a_pattern_with_braces(
     assert config["lnbench"]["applied"]["hi"]["tokens_overridden"] > 0
 
 
+@pytest.mark.processes
 def test_the_users_tasks_stand_beside_ours(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.chdir(tmp_path)

@@ -110,6 +110,7 @@ def test_generation_of_an_adapted_model() -> None:
             assert greedy_without_cache(model, row[row != 0].unsqueeze(0), 3) == expected
 
 
+@pytest.mark.parametrize("double", [False, True], ids=["once", "twice"])
 @pytest.mark.parametrize("with_adapter", [False, True], ids=["plain", "adapted"])
 @pytest.mark.parametrize(
     ("model_type", "dims"),
@@ -119,12 +120,14 @@ def test_generation_of_an_adapted_model() -> None:
     ],
     ids=["llama", "gpt2"],
 )
-def test_four_bit_models(model_type: str, dims: dict[str, int], with_adapter: bool, tmp_path: Path) -> None:
+def test_four_bit_models(
+    model_type: str, dims: dict[str, int], with_adapter: bool, double: bool, tmp_path: Path
+) -> None:
     build(model_type, **dims).save_pretrained(tmp_path)
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        bnb_4bit_use_double_quant=double,
         bnb_4bit_compute_dtype=torch.float32,
     )
     model = AutoModelForCausalLM.from_pretrained(

@@ -126,7 +126,7 @@ def hand_edit(changes: Override, site: str, real: Tensor) -> Edit:
         if part is None or where != site:
             return values
         columns = list(values.unbind(-1))
-        for index, value in zip(part.indices.tolist(), part.values.to(values.dtype), strict=True):
+        for index, value in zip(part.indices.tolist(), part.values.to(values), strict=True):
             old = columns[index]
             new = {"set": value.expand_as(old), "scale": old * value, "add": old + value}[part.operation]
             columns[index] = torch.where(real.reshape(old.shape), new, old)
@@ -160,7 +160,7 @@ def patched(base: nn.Module, changes: Override, site: str, real: Tensor | None =
     for layer, module in enumerate(activations):
 
         def forward(x: Tensor, *, layer: int = layer, inner: Any = module.forward) -> Tensor:
-            where = torch.ones(x.shape[:-1], dtype=torch.bool) if real is None else real
+            where = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if real is None else real
             edit = hand_edit(changes, site, where)
             return edit(layer, "post", inner(edit(layer, "pre", x)))
 

@@ -59,6 +59,7 @@ def test_every_cell_is_printed_and_recorded_with_its_command(spec_file: Path, un
     assert not (spec_file.parent / "runs").exists()
 
 
+@pytest.mark.processes
 def test_printed_commands_give_the_same_numbers(spec_file: Path, undisturbed: Path, tmp_path: Path) -> None:
     records = {record.command: record for record in load(undisturbed) if record.metric == "bits_per_byte"}
     lines = printed(spec_file)

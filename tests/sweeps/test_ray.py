@@ -27,7 +27,7 @@ from tests.support.sweeps import comparable, spec_of
 
 ray = pytest.importorskip("ray")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")

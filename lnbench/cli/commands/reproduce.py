@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,14 @@ def measure(
     given: Given,
     others: Annotated[list[str] | None, typer.Argument(help="More tables and figures.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every step as a command; run none.")] = False,
+    speeds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Figures of a GPU, for --dry-run's hours: what make gpu wrote, in the cache by default.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     executor: Executor = "local",
     format_: Format = "terminal",
 ) -> None:
@@ -33,6 +42,7 @@ def measure(
     Example: lnbench reproduce figure1 --model gemma-3-270m --scale small
     """
     request = ReproductionRequest(names=(str(context.info_name), *(others or ())), **given)
+    from lnbench.reproduce.hours import Rates, estimate
     from lnbench.reproduce.plan import plan
     from lnbench.sweeps.jobs import executor_of
 
@@ -41,6 +51,9 @@ def measure(
         for step in wanted.steps:
             typer.echo("\n".join([f"# {step.doing}", *step.commands()]))
         typer.echo(f"# {wanted.amount()}")
+        rates = Rates.load(speeds)
+        estimated = estimate(wanted, rates) if rates else ["how long is not known: no GPU was measured; see --speeds"]
+        typer.echo("\n".join(f"# {line}" for line in estimated))
         return
     from lnbench.cli.options import tell_text
     from lnbench.console import console
