@@ -11,7 +11,7 @@ import torch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of this folder ``gpu``, and skip it where there is no device for it."""
-    there = torch.cuda.is_available() or "LNBENCH_TEST_DEVICE" in os.environ
+    there = torch.cuda.is_available() or "TEST_DEVICE" in os.environ
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.gpu)
@@ -21,5 +21,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def device() -> str:
-    """``cuda``, or what LNBENCH_TEST_DEVICE names."""
-    return os.environ.get("LNBENCH_TEST_DEVICE", "cuda")
+    """``cuda``, or what TEST_DEVICE names."""
+    return os.environ.get("TEST_DEVICE", "cuda")

@@ -53,7 +53,7 @@ def run_tests(machine: Machine) -> dict[str, Any]:
         "json.dump({'outcomes': count.outcomes, 'skipped': count.reasons}, open(sys.argv[1], 'w'))\n"
         "sys.exit(code)\n"
     )
-    environment = {**os.environ, "LNBENCH_TEST_DEVICE": machine.name}
+    environment = {**os.environ, "TEST_DEVICE": machine.name}
     done = subprocess.run([sys.executable, "-c", code, str(report)], cwd=ROOT, env=environment, check=False)
     seen = json.loads(report.read_text()) if report.exists() else {"outcomes": {}, "skipped": []}
     outcomes = list(seen["outcomes"].values())
