@@ -75,6 +75,19 @@ def _known() -> frozenset[str]:
     return frozenset(label.removeprefix(_LABEL) for _, label in labels)
 
 
+def identified(text: str) -> tuple[str, float]:
+    """Return the label that fits a text best, and its probability; a line break counts as a space."""
+    # Half of a character cannot be handed on.
+    line = text.encode("utf-8", "replace").decode().replace("\n", " ")
+    predicted = _model().predict(line + "\n", 1, 0.0, "replace")
+    return (predicted[0][1].removeprefix(_LABEL), float(predicted[0][0])) if predicted else (UNKNOWN, 0.0)
+
+
+def identifiable_labels() -> frozenset[str]:
+    """Return the codes of all languages that the identifier knows, as it writes them."""
+    return _known()
+
+
 def _language(line: str) -> str:
     if len(line.encode("utf-8", "replace")) < _LEAST_BYTES:
         return UNKNOWN

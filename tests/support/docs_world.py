@@ -100,6 +100,7 @@ class World:
             _write_json(here / file, _SWEEP)
         _write_json(here / "qwen.yaml", _SWEEP | {"models": ["Qwen/Qwen3-0.6B-Base"]})
         _write_own_task(here)
+        _write_completions(here / "completions.jsonl.gz")
         torch.save([[torch.tensor([language])] * 2 for language in range(7)], here / "LLaMA-2-7B.neuron.pth")
         return here
 
@@ -217,6 +218,12 @@ def _write_benchmarks(data: Path) -> None:
             _write_rows(data / f"xnli/{language}.{split}.jsonl.gz", pairs)
         _write_rows(data / f"xquad/{language}.jsonl.gz", questions)
     _write_rows(data / "squad/en.train.jsonl.gz", questions)
+
+
+def _write_completions(path: Path) -> None:
+    text = json.loads((DATA / "corpus/hi.jsonl").read_text(encoding="utf-8").splitlines()[0])["text"]
+    row = {"task": "crosslingual", "source": "okapi", "language": "hi", "completion": text}
+    path.write_bytes(gzip.compress(json.dumps(row).encode()))
 
 
 def _write_own_task(here: Path) -> None:
