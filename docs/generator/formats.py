@@ -15,6 +15,7 @@ FORMATS = {
     "Leaderboard": "lnbench.leaderboard.rows:Row",
     "Perplexity": "lnbench.perplexity.matrix:PerplexityMatrix",
     "Reproduction": "lnbench.tables.reproduction:Reproduction",
+    "Completions": "lnbench.language_control.completions:Completion",
     "Stability": "lnbench.analysis.stability:Stability",
 }
 """Heading → where its model is."""

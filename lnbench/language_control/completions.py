@@ -24,15 +24,15 @@ _LONGEST_FIELD = 2**30
 
 
 class Completion(BaseModel):
-    """One row."""
+    """One row of a file of completions."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    task: str = Field(min_length=1)
-    source: str = Field(min_length=1)
-    language: str = Field(min_length=1)
-    completion: str
-    model: str = _NO_MODEL
+    task: str = Field(min_length=1, description="setting, as `crosslingual`")
+    source: str = Field(min_length=1, description="where the prompts are from, as `okapi`")
+    language: str = Field(min_length=1, description="language that the answer should be in: ISO 639-1")
+    completion: str = Field(description="the answer")
+    model: str = Field(default=_NO_MODEL, description="who wrote it")
 
 
 def read_completions(path: Path, model: str | None = None) -> dict[Group, list[str]]:
