@@ -68,6 +68,8 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         unit_size=selected.unit_size,
         widths=widths if selected.site in NEURON_SITES else selected.widths,
         account=account,
+        classes=selected.classes,
+        derived=selected.derived,
     )
 
 

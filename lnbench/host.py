@@ -288,15 +288,29 @@ class Host:
             return {}
         return parameters
 
-    def control_of(self, selector: str, seed: int) -> str | None:
-        """Return the choice of random neurons that are a control of ``selector`` (a choice or a NeuronSet file).
+    def controls(self, kind: str) -> list[str]:
+        """Return the names of one kind that are controls of others."""
+        return [name for name in self.names(kind) if self.declares(kind, name, "is_control")]
+
+    def control_of(self, selector: str, seed: int, control: str = "random") -> str | None:
+        """Return the choice of units that are a control of ``selector`` (a choice or a NeuronSet file).
 
         None for a selector that is a control itself.
+
+        Args:
+            selector: What it is a control of.
+            seed: Which draw.
+            control: A control, ``name`` or ``name:key=value``.
+
+        Raises:
+            LnbenchError: ``control`` is no control.
         """
-        controls = [name for name in self.names("selector") if self.declares("selector", name, "is_control")]
+        name, parameters = parse_choice(control)
+        if name not in (controls := self.controls("selector")):
+            raise unknown("control", name, controls, "A control is a selector that draws units for those of another")
         if parse_choice(selector)[0] in controls:
             return None
-        return format_choice(controls[0], {"like": selector, "seed": seed})
+        return format_choice(name, {**parameters, "like": selector, "seed": seed})
 
     def declares(self, kind: str, name: str, attribute: str) -> bool:
         """Return whether the class registered as ``name`` sets a true ``attribute``; no other plugin need be sound."""

@@ -73,6 +73,8 @@ class NeuronSet:
             select: declared by the selector, for the account of its ties, and not stored.
         account: Ties and neurons of all languages, as :func:`lnbench.select` found them; no part of what makes sets
             equal.
+        classes: Name of a class → layer → indices, where a selector sorts what it found: ``specific``, ``related`` …
+        derived: Numbers that the selector derived from the Statistics, by name; no part of what makes sets equal.
 
     Raises:
         LnbenchError: a layer or an index is out of range, or something is not what it should be.
@@ -92,6 +94,8 @@ class NeuronSet:
         widths: Sequence[int] | None = None,
         scores: Mapping[str, Tensor] | None = None,
         account: SelectionAccount | Mapping[str, Any] | None = None,
+        classes: Mapping[str, Mapping[int, Indices]] | None = None,
+        derived: Mapping[str, float] | None = None,
     ) -> None:
         if not (1 <= layers <= _MOST_LAYERS and 1 <= width <= _MOST_WIDTH):
             raise LnbenchError(f"a model of {layers} layers with {width} neurons each does not exist")
@@ -112,15 +116,17 @@ class NeuronSet:
         self.account = None if account is None else SelectionAccount.model_validate(account)
         self.order = list(neurons)
         """The languages in the order in which they were given."""
-        self._neurons: dict[str, dict[int, Tensor]] = {language: {} for language in sorted(neurons)}
-        for language, per_layer in self._neurons.items():
-            for layer in sorted(neurons[language]):
-                indices = self._indices(language, layer, neurons[language][layer])
-                if len(indices):
-                    per_layer[layer] = indices
+        self._neurons = {code: self._layers(f"neurons of {code!r}", neurons[code]) for code in sorted(neurons)}
+        named = (classes or {}).items()
+        self.classes = {name: self._layers(f"class {name!r}", per_layer) for name, per_layer in named}
+        """Class → layer → sorted indices; empty where the selector sorts nothing."""
+        self.derived = dict(derived or {})
 
-    def _indices(self, language: str, layer: int, indices: Indices) -> Tensor:
-        where = f"neurons of {language!r}, layer {layer}"
+    def _layers(self, whose: str, given: Mapping[int, Indices]) -> dict[int, Tensor]:
+        checked = {layer: self._indices(f"{whose}, layer {layer}", layer, given[layer]) for layer in sorted(given)}
+        return {layer: indices for layer, indices in checked.items() if len(indices)}
+
+    def _indices(self, where: str, layer: int, indices: Indices) -> Tensor:
         if type(layer) is not int or not 0 <= layer < self.layers:
             raise LnbenchError(f"{where}: a layer is a whole number from 0 to {self.layers - 1}")
         try:
@@ -284,7 +290,12 @@ class NeuronSet:
         }
         widths = {"widths": list(self.widths)} if len(set(self.widths)) > 1 else {}
         shape = {"layers": self.layers, "width": self.width, "site": self.site, "unit_size": self.unit_size, **widths}
-        selection = {"selector": self.selector, "statistics": self.statistics, "neurons": neurons}
+        selection: dict[str, Any] = {"selector": self.selector, "statistics": self.statistics, "neurons": neurons}
+        if self.classes:
+            selection["classes"] = {
+                name: {str(layer): indices.tolist() for layer, indices in per_layer.items()}
+                for name, per_layer in self.classes.items()
+            }
         return {"format": FORMAT, "model": self.model, **shape, **selection}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -292,6 +303,8 @@ class NeuronSet:
         document = self._document()
         if self.account is not None:
             document["account"] = self.account.model_dump()
+        if self.derived:
+            document["derived"] = self.derived
         write_text(path, spread_json(document, depth=3) + "\n")
 
     @classmethod
@@ -303,8 +316,9 @@ class NeuronSet:
         """
         content = read_format(path, FORMAT, "NeuronSet", OLDER)
         fields = validated(NeuronSetFile, content, f"{path} is not a valid NeuronSet").model_dump(exclude={"format"})
-        for language, layers in fields["neurons"].items():
-            fields["neurons"][language] = {int(layer): indices for layer, indices in layers.items()}
+        for held in (fields["neurons"], fields["classes"] or {}):
+            for name, layers in held.items():
+                held[name] = {int(layer): indices for layer, indices in layers.items()}
         with _naming(path):
             return cls(**fields)
 

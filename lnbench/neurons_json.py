@@ -52,6 +52,10 @@ class NeuronSetFile(BaseModel):
     """Fingerprint of the Statistics that the selector saw."""
     account: SelectionAccount | None = None
     """Ties at the selector's cut and neurons of all languages; None where it is not known."""
+    classes: dict[str, dict[_LayerKey, list[StrictInt]]] | None = None
+    """Class → layer → indices, of a selector that sorts what it found; None of others."""
+    derived: dict[str, float] | None = None
+    """Numbers that the selector derived from the Statistics, by name; None where there are none."""
     neurons: dict[str, dict[_LayerKey, list[StrictInt]]]
     """Language → layer → indices."""
 

@@ -46,13 +46,12 @@ class ActProb:
         return Needs(batch_levels=(self.level,) if self.preset == "paper" else ())
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
-        import torch
-
         from lnbench.files import warn_once
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.language_statistics import check_same_model
+        from lnbench.statistics.ranking import best_of_each, existing
 
-        model, layers, width = check_same_model(statistics)
+        model, _, _ = check_same_model(statistics)
         if self.preset == "paper":
             warn_once(
                 "act_prob:preset=paper is degenerate: every neuron exceeds its own percentile on the same share of "
@@ -61,32 +60,19 @@ class ActProb:
             )
         relevance = {language: own.exceedance(self._threshold(own)) for language, own in statistics.items()}
         scores = relevance if self.preset == "paper" or self.against == "none" else self._contrast(relevance)
-        exists = next(iter(statistics.values())).exists
-        scores = {language: own.masked_fill(~exists, -torch.inf) for language, own in scores.items()}
-        count = round(self.fraction * int(exists.sum()))
-        masks = {}
-        for language, own_scores in scores.items():
-            mask = torch.zeros(layers * width, dtype=torch.bool)
-            mask[own_scores.flatten().argsort(descending=True, stable=True)[:count]] = True
-            masks[language] = mask.view(layers, width)
+        masks, scores = best_of_each(scores, self.fraction, existing(statistics))
         return NeuronSet.from_masks(model, masks, scores=scores)
 
     def _contrast(self, relevance: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return each language's relevance less its mean over the other languages, equal to 12 decimals where equal."""
-        import torch
+        """Return each language's relevance less its mean over the other languages."""
+        from lnbench.statistics.ranking import contrasts
 
         if len(relevance) < 2:
             raise LnbenchError(
                 "act_prob compares a language with others, so it needs Statistics of at least two; "
                 "act_prob:against=none ranks one by itself, and finds neurons that are active whatever the language"
             )
-        every = torch.stack(list(relevance.values()))
-        # In order of size, so that the sum does not depend on the order of the languages.
-        total = every.sort(0).values.sum(0)
-        return {
-            language: (own - (total - own) / (len(every) - 1)).mul(1e12).round().div(1e12)
-            for language, own in relevance.items()
-        }
+        return contrasts(relevance)
 
     def _threshold(self, statistics: Statistics) -> Tensor:
         if self.preset == "none":

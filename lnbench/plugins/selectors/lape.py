@@ -22,46 +22,69 @@ if TYPE_CHECKING:
 class Lape:
     """Language Activation Probability Entropy: neurons active for few languages (Tang et al. 2024).
 
+    Paper: https://arxiv.org/abs/2402.16438. With p_jk the share of language k's tokens on which neuron j is positive,
+    and p'_jk = p_jk / Σ_l p_jl::
+
+        LAPE_j = − Σ_k p'_jk ln p'_jk
+
     A neuron whose activation probability is above a bar for at least one language is a candidate. The candidates of
-    lowest entropy over languages are selected, and belong to every language that lifts them over the bar. Equal
-    entropies are taken in order of layer and index.
+    lowest entropy are selected, and belong to every language that lifts them over the bar. Equal entropies are taken in
+    order of layer and index.
+
+    ``balanced`` gives every language as many: of the neurons that it lifts over the bar, those of lowest entropy, so
+    many that all languages together have ``top_fraction`` of all neurons. Where a language has fewer, all get as few as
+    that one, with a warning.
     """
 
     top_fraction: float = Field(default=0.01, gt=0, le=1, description="share of all neurons to select")
     bar: float = Field(default=0.95, gt=0, le=1, description="quantile of all activation probabilities that is the bar")
+    balanced: bool = Field(default=False, description="as many neurons for every language")
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
 
         from lnbench.neurons import NeuronSet
-        from lnbench.statistics.language_statistics import check_same_model
+        from lnbench.statistics.ranking import best, check_several, existing, positive_rates, upper_bar
 
-        model, layers, width = check_same_model(statistics)
-        if len(statistics) < 2:
-            raise LnbenchError(
-                "LAPE compares languages, so it needs Statistics of at least two; act_prob:against=none takes one at a "
-                "time"
-            )
-        rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
-        exists = next(iter(statistics.values())).exists
-        known = rates[exists].flatten()
-        bar = known.kthvalue(max(1, round(self.bar * len(known)))).values
-        entropy = activation_entropy(rates).flatten()
-        above = (rates > bar).view(-1, len(statistics))
-        candidates = above.any(1).nonzero().squeeze(1)
+        model, _, _ = check_several(statistics, "LAPE")
+        rates, exists = positive_rates(statistics, "LAPE"), existing(statistics)
+        above = rates > upper_bar(rates, exists, self.bar)
         # Entropies that are equal by their formula differ in their last bits; rounding makes them equal again.
-        entropy = entropy.mul(1e12).round()
-        order = entropy[candidates].argsort(stable=True)
-        chosen = torch.zeros(layers * width, dtype=torch.bool)
-        chosen[candidates[order[: round(self.top_fraction * int(exists.sum()))]]] = True
-        masks = {
-            language: (chosen & above[:, number]).view(layers, width) for number, language in enumerate(statistics)
-        }
+        low_entropy = -activation_entropy(rates).mul(1e12).round()
         scores = {
-            language: torch.where(above[:, number], -entropy, -torch.inf).view(layers, width)
+            language: torch.where(above[..., number], low_entropy, -torch.inf)
             for number, language in enumerate(statistics)
         }
+        count = round(self.top_fraction * int(exists.sum()))
+        if self.balanced:
+            count = self._of_each(count, {language: int((own > -torch.inf).sum()) for language, own in scores.items()})
+            masks = {language: best(own, count) for language, own in scores.items()}
+        else:
+            chosen = best(torch.where(above.any(-1), low_entropy, -torch.inf), count)
+            masks = {language: chosen & above[..., number] for number, language in enumerate(statistics)}
         return NeuronSet.from_masks(model, masks, scores=scores)
+
+    def _of_each(self, count: int, available: Mapping[str, int]) -> int:
+        """Return how many neurons every language gets, of ``count`` together.
+
+        Raises:
+            LnbenchError: a language has none.
+        """
+        from lnbench.files import warn_once
+
+        wanted = round(count / len(available))
+        fewest = min(available, key=lambda language: available[language])
+        if available[fewest] == 0 < wanted:
+            raise LnbenchError(
+                f"lape:balanced=true gives every language as many neurons, and {fewest!r} lifts none over the bar; "
+                "lower the bar, as bar=0.9, or leave the language out"
+            )
+        if available[fewest] < wanted:
+            warn_once(
+                f"lape:balanced=true: {fewest} lifts {available[fewest]} neurons over the bar, fewer than {wanted}; "
+                "every language gets so few"
+            )
+        return min(wanted, available[fewest])
 
 
 def activation_entropy(rates: Tensor) -> Tensor:

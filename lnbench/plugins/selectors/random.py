@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lnbench.errors import unknown
 from lnbench.hookspecs import Needs, hookimpl
-from lnbench.host import get_host
-from lnbench.parameters import parse_choice
 
 if TYPE_CHECKING:
     from lnbench.neurons import NeuronSet
@@ -39,48 +35,38 @@ class Random:
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
 
+        from lnbench.controls import matched_set
         from lnbench.neurons import NeuronSet, draw_random
         from lnbench.statistics.language_statistics import check_same_model
 
         model, layers, width = check_same_model(statistics)
+        if self.like is not None:
+            return self.draw(matched_set(self.like, statistics), statistics)
         widths = next(iter(statistics.values())).widths
-        counts, avoid = (
-            torch.tensor([round(self.fraction * own) for own in widths]),
-            torch.zeros(layers, width, dtype=torch.bool),
-        )
-        matched = self._matched(statistics)
-        if matched is not None:
-            matched.check(model, layers, widths)
-        masks = {}
-        for language in statistics:
-            if matched is not None:
-                if language not in matched:
-                    hint = f"{self.like} has no neurons to match for it"
-                    raise unknown("language", language, matched.languages, hint)
-                counts, avoid = matched.per_layer(language), matched.mask(language)
-            masks[language] = draw_random(language, counts, avoid, self.seed, widths)
+        counts = torch.tensor([round(self.fraction * own) for own in widths])
+        nothing = torch.zeros(layers, width, dtype=torch.bool)
+        masks = {language: draw_random(language, counts, nothing, self.seed, widths) for language in statistics}
         return NeuronSet.from_masks(model, masks)
+
+    def draw(self, neurons: NeuronSet, statistics: Mapping[str, Statistics]) -> NeuronSet:
+        """Return as many random units per layer and language as ``neurons`` has; it reads no Statistics."""
+        from lnbench.neurons import NeuronSet, draw_random
+
+        masks = {
+            language: draw_random(
+                language, neurons.per_layer(language), neurons.mask(language), self.seed, neurons.widths
+            )
+            for language in neurons
+        }
+        units: dict[str, Any] = {"site": neurons.site, "unit_size": neurons.unit_size, "widths": neurons.widths}
+        return NeuronSet.from_masks(neurons.model, masks, **units)
 
     @property
     def needs(self) -> Needs:
         """What the selector that is matched needs."""
-        from lnbench.choices import needs_of
+        from lnbench.controls import needs_of_matched
 
-        return needs_of(self._selector) if self._selector else Needs()
-
-    @property
-    def _selector(self) -> str | None:
-        """The selector to match, where it is no file."""
-        inner = (self.like or "").removeprefix("[").removesuffix("]")
-        return inner if parse_choice(inner)[0] in get_host().names("selector") and not Path(inner).exists() else None
-
-    def _matched(self, statistics: Mapping[str, Statistics]) -> NeuronSet | None:
-        from lnbench.choices import select
-        from lnbench.neurons import NeuronSet
-
-        if self._selector:
-            return select(self._selector, statistics)
-        return NeuronSet.load(self.like) if self.like is not None else None
+        return needs_of_matched(self.like)
 
 
 @hookimpl

@@ -1,0 +1,129 @@
+"""``dln``: distribution-aware language neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lnbench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lnbench.neurons import NeuronSet
+    from lnbench.statistics import Statistics
+
+
+@dataclass
+class Dln:
+    """Distribution-aware language neurons: units whose values have another distribution in some languages (2026).
+
+    Source: https://github.com/mjkmain/Distribution-aware-language-neurons. With P_jk the distribution of unit j's
+    values in language k's text, over two groups A and B of the languages, A no larger than B::
+
+        S_j[k, l] = 1 − total variation of P_jk and P_jl
+        cost_j    = min over A, B of  max over k in A, l in B of S_j[k, l]
+
+    The minimum is the lightest edge of the maximum spanning tree over S_j. A unit is selected if its cost is no more
+    than τ, the n · percent / 100-th smallest (rounded down, the first at least) of all n overlaps of units and pairs of
+    languages, and belongs to the languages of A. The classes ``single`` (A is one language) and ``multi`` are kept in
+    the NeuronSet, τ in ``derived``.
+
+    The overlap is that of the quantiles that Statistics keep, on the grid of both languages' (the authors count 400
+    bins), so it needs no other pass. Of groups of one size, A is the one of the larger root mean square value, and of
+    several groups of one cost the smallest. It works at any site.
+    """
+
+    percent: float = Field(default=1.0, gt=0, le=100, description="percentile of all overlaps that is the bar, τ")
+    classes: Literal["all", "single", "multi"] = Field(
+        default="all", description="all units, or those of single languages or of several only"
+    )
+
+    def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
+        import torch
+
+        from lnbench.neurons import NeuronSet
+        from lnbench.statistics.overlap import distribution_overlap
+        from lnbench.statistics.ranking import check_several, classes_of, existing
+
+        model, layers, width = check_several(statistics, "dln")
+        codes, exists = sorted(statistics), existing(statistics)
+        overlaps = torch.ones(len(codes), len(codes), layers, width, dtype=torch.float64)
+        pairs = list(combinations(range(len(codes)), 2))
+        for one, other in pairs:
+            overlaps[one, other] = overlaps[other, one] = (
+                distribution_overlap(statistics[codes[one]], statistics[codes[other]]).mul(1e12).round().div(1e12)
+            )
+        known = torch.cat([overlaps[pair][exists] for pair in pairs])
+        tau = float(known.kthvalue(max(1, int(len(known) * self.percent / 100))).values)
+        costs = spanning_cost(overlaps).masked_fill(~exists, torch.inf)
+        selected = costs <= tau
+        members = torch.zeros(len(codes), layers, width, dtype=torch.bool)
+        squares = [statistics[code].mean.double().square() + statistics[code].std.double().square() for code in codes]
+        for layer, index in selected.nonzero().tolist():
+            sizes = [float(own[layer, index]) for own in squares]
+            members[smaller_group(overlaps[:, :, layer, index].tolist(), sizes), layer, index] = True
+        count = members.sum(0)
+        kinds = {"single": count == 1, "multi": count > 1}
+        if self.classes != "all":
+            members &= kinds[self.classes]
+        kept = members.any(0)
+        return NeuronSet.from_masks(
+            model,
+            {code: members[codes.index(code)] for code in statistics},
+            scores={code: torch.where(members[codes.index(code)], -costs, -torch.inf) for code in statistics},
+            classes=classes_of({name: kind & kept for name, kind in kinds.items()}),
+            derived={"tau": tau},
+        )
+
+
+def spanning_cost(overlaps: Tensor) -> Tensor:
+    """Return the lightest edge of each unit's maximum spanning tree, by Prim's algorithm for all units at once.
+
+    Args:
+        overlaps: ``[languages, languages, …]``, symmetric.
+    """
+    import torch
+
+    nearest = overlaps[0].clone()
+    outside = torch.ones(nearest.shape, dtype=torch.bool)
+    outside[0] = False
+    lightest = torch.full(nearest.shape[1:], torch.inf, dtype=overlaps.dtype)
+    for _ in range(len(overlaps) - 1):
+        edge, taken = torch.where(outside, nearest, -torch.inf).max(0)
+        lightest = torch.minimum(lightest, edge)
+        outside.scatter_(0, taken.unsqueeze(0), False)
+        nearest = torch.maximum(nearest, overlaps.gather(0, taken.expand(1, *overlaps.shape[1:])).squeeze(0))
+    return lightest
+
+
+def smaller_group(overlaps: Sequence[Sequence[float]], sizes: Sequence[float]) -> list[int]:
+    """Return A: of the groups that the lightest edge of a unit's maximum spanning tree parts, the smallest.
+
+    Args:
+        overlaps: ``[languages, languages]`` of one unit.
+        sizes: Its mean square in each language: of groups as small, that of the largest mean is taken.
+    """
+    group = list(range(len(overlaps)))
+    edges = sorted(combinations(group, 2), key=lambda pair: -overlaps[pair[0]][pair[1]])
+    joining: list[float] = []
+    for last_round in (False, True):
+        cost = min(joining, default=0.0)
+        group = list(range(len(overlaps)))
+        for one, other in edges:
+            if last_round and overlaps[one][other] <= cost:
+                break
+            if group[one] != group[other]:
+                joining.append(overlaps[one][other])
+                group = [group[one] if label == group[other] else label for label in group]
+    groups = [[member for member, own in enumerate(group) if own == label] for label in dict.fromkeys(group)]
+    return min(groups, key=lambda members: (len(members), -sum(sizes[member] for member in members)))
+
+
+@hookimpl
+def lnbench_register_selectors(register: Callable[[str, Any], None]) -> None:
+    register("dln", Dln)

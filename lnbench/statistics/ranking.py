@@ -1,0 +1,128 @@
+"""What selectors share: numbers of several languages, contrasts between them, and the best of a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lnbench.errors import LnbenchError
+from lnbench.statistics.language_statistics import Statistics, check_same_model
+from lnbench.statistics.site_values import LEVELS
+
+Side = Literal["above", "below", "both"]
+"""Which end of a contrast is ranked first: the highest, the lowest, or the farthest from 0."""
+_DIGITS = 1e12
+"""Numbers that are equal by their formula differ in their last bits; rounded by this they are equal again."""
+
+
+def check_several(statistics: Mapping[str, Statistics], selector: str) -> tuple[str, int, int]:
+    """Return model, layers and width of Statistics that ``selector`` compares.
+
+    Raises:
+        LnbenchError: fewer than two languages, or Statistics of different models or sites.
+    """
+    shape = check_same_model(statistics)
+    if len(statistics) < 2:
+        raise LnbenchError(
+            f"{selector} compares languages, so it needs Statistics of at least two; act_prob:against=none takes one "
+            "at a time"
+        )
+    return shape
+
+
+def existing(statistics: Mapping[str, Statistics]) -> Tensor:
+    """Return ``BoolTensor[layers, width]``: false where a layer has fewer units than the widest."""
+    return next(iter(statistics.values())).exists
+
+
+def positive_rates(statistics: Mapping[str, Statistics], selector: str) -> Tensor:
+    """Return the activation probabilities of all languages, ``[layers, width, languages]`` float64.
+
+    Raises:
+        LnbenchError: every value is positive in every language, so that they tell nothing apart.
+    """
+    rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
+    if bool((rates[existing(statistics)] == 1).all()):
+        site = next(iter(statistics.values())).site
+        raise LnbenchError(
+            f"{selector} compares how often values are positive, and at the site {site!r} every value is positive in "
+            "every language; choose another site, or a selector that reads means or distributions: mean_difference, dln"
+        )
+    return rates
+
+
+def upper_bar(rates: Tensor, exists: Tensor, level: float) -> Tensor:
+    """Return the ``level``-quantile of all activation probabilities: the r-th smallest, r = round(level · count)."""
+    known = rates[exists].flatten()
+    bar: Tensor = known.kthvalue(max(1, round(level * len(known)))).values
+    return bar
+
+
+def mean_magnitude(statistics: Statistics) -> Tensor:
+    """Return the mean absolute value of every unit, ``[layers, width]`` float64, by its kept quantile function."""
+    quantiles = statistics.values.quantiles.double()
+    low, high = quantiles[:-1], quantiles[1:]
+    # Between two levels values are spread evenly; where they have two signs, both triangles count.
+    reach = (low.abs() + high.abs()).clamp_min(torch.finfo(torch.float64).tiny)
+    between = torch.where(low * high < 0, (low.square() + high.square()) / (2 * reach), reach / 2)
+    return (LEVELS.diff().view(-1, 1, 1) * between).sum(0)
+
+
+def contrasts(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return each language's values less their mean over the other languages, equal to 12 decimals where equal.
+
+    Args:
+        values: Language → ``[layers, width]``; two languages at least.
+    """
+    every = torch.stack([own.double() for own in values.values()])
+    # In order of size, so that the sum does not depend on the order of the languages.
+    total = every.sort(0).values.sum(0)
+    return {language: rounded(own.double() - (total - own) / (len(every) - 1)) for language, own in values.items()}
+
+
+def rounded(values: Tensor) -> Tensor:
+    """Return numbers to 12 decimals, so that those that are equal by their formula are equal."""
+    return values.mul(_DIGITS).round().div(_DIGITS)
+
+
+def ranked_by(values: Tensor, side: Side) -> Tensor:
+    """Return what the highest of is the end of ``values`` that ``side`` names."""
+    return {"above": values, "below": -values, "both": values.abs()}[side]
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """Return ``BoolTensor`` of the shape of ``scores``: the ``count`` highest, in order of layer and index where equal.
+
+    Scores of ``-inf`` are never taken.
+    """
+    flat = scores.flatten()
+    count = min(count, int((flat > -torch.inf).sum()))
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[flat.argsort(descending=True, stable=True)[:count]] = True
+    return mask.view(scores.shape)
+
+
+def best_of_each(
+    scores: Mapping[str, Tensor], fraction: float, exists: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return each language's units of highest score, and the scores with ``-inf`` where there is no unit.
+
+    Args:
+        scores: Language → ``[layers, width]``.
+        fraction: Share of all units.
+        exists: ``BoolTensor[layers, width]``.
+    """
+    known = {language: own.masked_fill(~exists, -torch.inf) for language, own in scores.items()}
+    count = round(fraction * int(exists.sum()))
+    return {language: best(own, count) for language, own in known.items()}, known
+
+
+def classes_of(masks: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
+    """Return name of a class → layer → indices, from masks ``BoolTensor[layers, width]``."""
+    return {
+        name: {layer: row.nonzero().flatten() for layer, row in enumerate(mask) if row.any()}
+        for name, mask in masks.items()
+    }
