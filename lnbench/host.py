@@ -249,7 +249,9 @@ class Host:
     def canonical(self, kind: str, choice: Any) -> dict[str, Any]:
         """Return ``choice`` in full: ``{"name": …, "parameters": {…}}`` with every default, as JSON data.
 
-        An object is traced back to the name that makes it; one that no plugin's factory made is named by its class.
+        A parameter that was added to a factory later is left out at its default, so that records, and fingerprints of
+        what was recorded, are those of before. An object is traced back to the name that makes it; one that no plugin's
+        factory made is named by its class.
 
         Raises:
             LnbenchError: as :meth:`resolve`.
@@ -258,6 +260,7 @@ class Host:
 
         if isinstance(choice, str | Mapping):
             name, arguments, _ = self._built(kind, choice)
+            declared = self._find(kind, name).parameters
         else:
             target = type(self.resolve(kind, choice))
             makers = [maker for entry in self._of(kind) if (maker := entry.making(choice))]
@@ -265,11 +268,13 @@ class Host:
             maker = max(makers, key=lambda entry: isinstance(entry.factory, functools.partial), default=None)
             name = maker.name if maker else f"{target.__module__}.{target.__qualname__}"
             try:
-                arguments = attributes(parameters_of(maker.factory if maker else target), choice)
+                declared = parameters_of(maker.factory if maker else target)
+                arguments = attributes(declared, choice)
             except (NameError, TypeError, ValueError):
                 # A class that was never registered need not have a signature that can be read.
-                arguments = {}
-        return {"name": name, "parameters": to_jsonable_python(arguments, fallback=str)}
+                declared, arguments = {}, {}
+        kept = {key: value for key, value in arguments.items() if not declared[key].is_later_default(value)}
+        return {"name": name, "parameters": to_jsonable_python(kept, fallback=str)}
 
     def format(self, kind: str, choice: Any) -> str:
         """Return a choice as users write it, with the parameters that are not at their default, in their order.

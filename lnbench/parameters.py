@@ -17,6 +17,10 @@ from lnbench.errors import LnbenchError
 _BEFORE_PARAMETER = re.compile(r":(?=[A-Za-z_]\w*=)(?![^\[]*\])")
 
 
+ADDED = "added"
+"""Set in a field's ``json_schema_extra``: see :attr:`Parameter.added`."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a factory, as ``lnbench plugins`` prints it."""
@@ -26,11 +30,17 @@ class Parameter:
     default: Any
     """``inspect.Parameter.empty`` where a value must be given."""
     description: str = ""
+    added: bool = False
+    """Whether choices were recorded before it existed: at its default, it is left out of records."""
 
     @property
     def required(self) -> bool:
         """Whether a value must be given."""
         return self.default is inspect.Parameter.empty
+
+    def is_later_default(self, value: Any) -> bool:
+        """Return whether ``value`` is the default of a parameter that was added later."""
+        return self.added and value == self.default
 
     def __str__(self) -> str:
         text = f"{self.name}: {inspect.formatannotation(self.annotation)}"
@@ -120,7 +130,9 @@ def _pydantic_fields(target: Any) -> Iterator[Parameter]:
     for name, field in target.__pydantic_fields__.items():
         if field.init is not False:
             default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-            yield Parameter(name, field.annotation, default, field.description or "")
+            extra = field.json_schema_extra
+            added = isinstance(extra, dict) and bool(extra.get(ADDED))
+            yield Parameter(name, field.annotation, default, field.description or "", added)
 
 
 def _signature(target: Any) -> Iterator[Parameter]:

@@ -80,7 +80,7 @@ def test_statistics_of_different_models():
 
 
 def test_unknown_selector_and_parameter():
-    with refused("best", "act_prob, lape, random"):
+    with refused("best", *get_host().names("selector")):
         select("best", STATISTICS)
     with refused("lape", "'top'", "top_fraction"):
         select("lape:top=1", STATISTICS)
@@ -96,7 +96,7 @@ def test_a_third_party_selector():
     assert neurons.model == "tiny"
     assert {layer: found.tolist() for layer, found in neurons["hi"].items()} == {0: [0], 1: [1]}
     assert neurons.statistics == select("lape", STATISTICS).statistics
-    with refused("thrown", "act_prob, lape, random"):
+    with refused("thrown", *get_host().names("selector")):
         select("thrown", STATISTICS)
 
 

@@ -252,7 +252,7 @@ def test_doctor_names_versions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["select", "lapse", "--statistics", "{stats}", "--out", "x.json"], ["lapse", "act_prob, lape"]),
+        (["select", "lapse", "--statistics", "{stats}", "--out", "x.json"], ["lapse", "act_prob", "lape"]),
         (["select", "lape", "--statistics", "/nowhere", "--out", "x.json"], ["/nowhere"]),
         (["stats"], ["--out"]),
         (["stats", "--corpus", "/nowhere/{lang}.jsonl", "--out", "x"], ["/nowhere"]),

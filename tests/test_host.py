@@ -505,3 +505,12 @@ def test_the_host_is_light() -> None:
     heavy = {"torch", "transformers", "lm_eval", "pydantic", "numpy"}
     code = f"import sys, lnbench.host; print(sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_parameter_that_was_added_later_is_recorded_where_it_is_not_at_its_default():
+    host = get_host()
+    recorded = {"name": "lape", "parameters": {"top_fraction": 0.01, "bar": 0.95}}
+    assert host.canonical("selector", "lape") == host.canonical("selector", "lape:balanced=false") == recorded
+    assert host.canonical("selector", "lape:balanced=true")["parameters"]["balanced"] is True
+    assert host.format("selector", "lape:balanced=true") == "lape:balanced=True"
+    assert host.format("selector", "lape:balanced=no") == "lape"

@@ -185,7 +185,7 @@ def test_bad_heads(given: dict[str, Any], tmp_path: Path) -> None:
         ({"intervention": "zeroes"}, ["zeroes", "zero"]),
         ({"intervention": "constant:number=1"}, ["number"]),
         ({"intervention": "constant:value=much"}, ["value"]),
-        ({"selector": "lapse", "intervention": "mean"}, ["lapse", "act_prob, lape"]),
+        ({"selector": "lapse", "intervention": "mean"}, ["lapse", "act_prob", "lape"]),
         ({"selector": "lape:fraction=0.1", "intervention": "mean"}, ["fraction"]),
         ({"selector": "lape:top_fraction=2", "intervention": "mean"}, ["top_fraction"]),
         ({"site": "middle"}, ["site"]),

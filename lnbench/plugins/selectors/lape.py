@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import hookimpl
+from lnbench.parameters import ADDED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,9 @@ class Lape:
 
     top_fraction: float = Field(default=0.01, gt=0, le=1, description="share of all neurons to select")
     bar: float = Field(default=0.95, gt=0, le=1, description="quantile of all activation probabilities that is the bar")
-    balanced: bool = Field(default=False, description="as many neurons for every language")
+    balanced: bool = Field(
+        default=False, description="as many neurons for every language", json_schema_extra={ADDED: True}
+    )
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
