@@ -33,7 +33,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.formats import validated
 from lnbench.passing_faults import retried
 
-_FOLDERS = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus"}
+_FOLDERS = {"xnli": "xnli", "xquad": "xquad", "ppl": "corpus", "lcb": "lcb", "clas": "clas"}
 """Beginnings of our tasks → the folder in ``$LNBENCH_DATA`` that they read."""
 XQUAD_PARTS = {"all": (0, 5), "first80": (0, 4), "last20": (4, 5)}
 """Values of the metadata key ``xquad_part``: its start and end in fifths (952 and 238 of XQuAD's 1,190 rows)."""
@@ -44,11 +44,13 @@ XQUAD_FRAMES = ("plain", "english")
 logger = logging.getLogger(__name__)
 
 
-class _Row(BaseModel):
+class TaskRow(BaseModel):
+    """A row of a task's data."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
-class NliRow(_Row):
+class NliRow(TaskRow):
     """A pair of sentences; 0 entailment, 1 neutral, 2 contradiction."""
 
     premise: str
@@ -56,7 +58,7 @@ class NliRow(_Row):
     label: int = Field(ge=0, le=2)
 
 
-class Answers(_Row):
+class Answers(TaskRow):
     """The gold answers of a question; ``answer_start`` counts characters in the context."""
 
     text: list[str] = Field(min_length=1)
@@ -69,7 +71,7 @@ class Answers(_Row):
         return self
 
 
-class QaRow(_Row):
+class QaRow(TaskRow):
     """A question on a passage, in SQuAD's form."""
 
     id: str
@@ -78,7 +80,7 @@ class QaRow(_Row):
     answers: Answers
 
 
-class ContinuationRow(_Row):
+class ContinuationRow(TaskRow):
     """The beginning and the end of a short text."""
 
     context: str = Field(min_length=1)
@@ -93,7 +95,7 @@ class Source:
     config: str
     file: str
     languages: tuple[str, ...]
-    row: type[_Row]
+    row: type[TaskRow]
 
     def stem(self, language: str, split: str) -> str:
         """Return the file of a split in the data folder, without its suffix."""
@@ -289,16 +291,25 @@ def load_rows(source: Source, language: str, split: str, folder: Path | None) ->
         rows = _file_rows(file)
     else:
         raise missing_file(folder, stem)
-    return _dataset(rows, source.row, language)
+    return as_dataset(rows, source.row, language)
 
 
-def _demo(kind: str, language: str, row: type[_Row]) -> datasets.Dataset:
+def rows_of_file(path: Path, model: type[TaskRow], language: str) -> datasets.Dataset:
+    """Return the rows of a file of JSON Lines, compressed or not, each with the column ``language``.
+
+    Raises:
+        LnbenchError: a missing or damaged file, or an invalid row.
+    """
+    return as_dataset(_file_rows(path), model, language)
+
+
+def _demo(kind: str, language: str, row: type[TaskRow]) -> datasets.Dataset:
     if language not in demo.LANGUAGES:
         raise unknown("demo language", language, demo.LANGUAGES)
     path = demo.DATA / kind / f"{language}.jsonl"
     if not path.is_file():
         raise LnbenchError(f"no file {path}; the installation of lnbench is damaged: install it again")
-    return _dataset(_file_rows(path), row, language)
+    return as_dataset(_file_rows(path), row, language)
 
 
 def _hub_rows(source: Source, language: str, split: str, stem: str) -> Iterator[tuple[str, object]]:
@@ -332,7 +343,12 @@ def _file_rows(path: Path) -> Iterator[tuple[str, object]]:
         raise LnbenchError(f"{path} holds no rows; copy it again")
 
 
-def _dataset(rows: Iterable[tuple[str, object]], model: type[_Row], language: str) -> datasets.Dataset:
+def as_dataset(rows: Iterable[tuple[str, object]], model: type[TaskRow], language: str) -> datasets.Dataset:
+    """Return rows, each handed with where it is from, as a data set with the column ``language``.
+
+    Raises:
+        LnbenchError: an invalid row.
+    """
     remedy = f"a row needs {', '.join(model.model_fields)}"
     checked = [validated(model, row, where, remedy).model_dump() for where, row in rows]
     return datasets.Dataset.from_list([row | {"language": language} for row in checked])

@@ -11,12 +11,13 @@ _PREFIX = "members_of_"
 
 
 def members() -> dict[str, list[str]]:
-    """Return each group's languages."""
+    """Return each group's languages; a group of one language's tasks has none."""
     index = TaskManager(include_path=str(tasks_dir()), include_defaults=False).task_index
     return {
         (group := tag.removeprefix(_PREFIX)): sorted(task.removeprefix(f"{group}_") for task in entry.tags)
         for tag, entry in sorted(index.items())
         if tag.startswith(_PREFIX)
+        if all(task.startswith(f"{tag.removeprefix(_PREFIX)}_") for task in entry.tags)
     }
 
 

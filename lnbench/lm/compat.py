@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval import evaluator
+from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM, hash_args
 from lm_eval.api.task import Task
@@ -55,6 +56,8 @@ def apply() -> None:
     show_deprecations()
     # Upstream, a model is given requests alone, which do not say what language their task is in.
     Task.build_all_requests = _mark_requests(Task.build_all_requests)
+    # Upstream averages a group over its tasks, whatever groups of tasks lie between them.
+    Group.aggregate = _averaging_groups(Group.aggregate)
     # Upstream opens a damaged file of --use_cache with sqlite's words, in a traceback.
     CachingLM.__init__ = _checked(CachingLM.__init__)
     # Upstream asks pip, the hardware and git at every invocation, though none of them changes between cells.
@@ -74,6 +77,23 @@ def _mark_requests(build: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return build_all_requests
+
+
+def _averaging_groups(aggregate: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(aggregate)
+    def aggregate_groups(self: Any, task_metrics: Any) -> Any:
+        result = aggregate(self, task_metrics)
+        if (self.metadata or {}).get("average_of") != "groups":
+            return result
+        # Groups are averaged from the inside out, so that those in this one are done.
+        members = [task_metrics[name] for name in self.child_names]
+        for key in [key for key in result if "," in key and "_stderr," not in key]:
+            values = [member[key] for member in members if key in member]
+            result[key] = sum(values) / len(values)
+            result[key.replace(",", "_stderr,", 1)] = "N/A"
+        return result
+
+    return aggregate_groups
 
 
 def _checked(construct: Callable[..., None]) -> Callable[..., None]:
