@@ -369,6 +369,11 @@ class ExperimentSettings(NeuronSource, Positions):
         default=None,
         description="classification head, or a folder with one; it scores choices in place of their likelihoods",
     )
+    share_prefix: bool = Field(
+        default=False,
+        description="run what a document's requests begin with once, and continue it from the KV cache: faster, and "
+        "equal but for rounding",
+    )
 
 
 def given(settings: Settings, part: type[Settings]) -> dict[str, Any]:

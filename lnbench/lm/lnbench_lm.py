@@ -21,6 +21,7 @@ from lnbench.lm.answers import AnswerCache
 from lnbench.lm.encoding import EncodingLM
 from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
 from lnbench.lm.head import ClassificationHead, check_choices, read_hidden
+from lnbench.lm.prefixes import Family, SharedPrefixes, batches, families
 from lnbench.lm.prompts import PromptAccount
 from lnbench.lm.scoring import (
     Batch,
@@ -30,6 +31,7 @@ from lnbench.lm.scoring import (
     first_runs,
     may_share,
     read_scores,
+    score,
     shared_row,
 )
 from lnbench.model.locate import locate
@@ -89,6 +91,7 @@ class LNBenchLM(EncodingLM):
                 "this PEFT adapter prepends virtual tokens (prompt or prefix tuning), which are no tokens of any "
                 "language; overrides work with adapters that change weights, such as LoRA"
             )
+        self._sharing: dict[str, Any] = {}
         if self.add_bos_token is not None:
             follow_bos(self.tokenizer, self.add_bos_token)
         self._applied: Applied | None = None
@@ -205,6 +208,8 @@ class LNBenchLM(EncodingLM):
             "bos": adds_bos(self.tokenizer, self.add_bos_token),
             "prompts": self.prompts.summary(),
         }
+        if experiment.share_prefix:
+            described["share_prefix"] = self._sharing or {"used": False}
         if experiment.changes_model:
             neurons = self.artifacts.neurons(experiment)
             described |= {
@@ -323,6 +328,8 @@ class LNBenchLM(EncodingLM):
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
+        if self._shares(requests):
+            return self._loglikelihood_shared(requests, disable_tqdm, override_bs)
         share = self.logits_cache and (self._applied is None or may_share(requests, self.experiment.positions))
         counts = self._counts(requests, share)
         collator = collate(requests, share=share)
@@ -337,7 +344,7 @@ class LNBenchLM(EncodingLM):
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
                 batch = Batch.of([self._row(request) for request in chunk], self.device)
                 counted = pad_right([counts[_row_key(request, share)] for request in chunk])[0] if counts else None
-                with self._reading(batch, counted):
+                with self._reading(batch.real(self.experiment.positions), counted):
                     logits = logits_at(self.model, batch.ids, batch.scored)
                 for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
                     answers.append(answer)
@@ -345,6 +352,61 @@ class LNBenchLM(EncodingLM):
                         self.cache_hook.add_partial("loglikelihood", strings, answer)
                     bar.update(1)
         return list(collator.get_original(answers))
+
+    def _shares(self, requests: Sequence[TokenRequest]) -> bool:
+        # Without documents these are the windows of a rolling likelihood, which have nothing in common.
+        known = len(self._documents) == len(requests)
+        return self.experiment.share_prefix and known and self._sharing.get("used", True)
+
+    def _loglikelihood_shared(
+        self, requests: Sequence[TokenRequest], disable_tqdm: bool, override_bs: int | None
+    ) -> list[tuple[float, bool]]:
+        """Answer requests with what their documents have in common run once."""
+        positions = self.experiment.positions
+        rows = [self._row(request) for request in requests]
+        counts = first_runs(rows, self._documents, positions)
+        size = override_bs or (self._detect_batch_size() if self.batch_size == "auto" else self.batch_size)
+        shared = SharedPrefixes(self.model, self.device, positions, self._reading)
+        answers: list[Any] = [None] * len(requests)
+        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        with bar:
+            for batch in batches(families(rows, self._documents, positions), size):
+                logits = self._whole(batch, counts) if batch[0].prefix == 0 else self._continued(shared, batch, counts)
+                for number, of_row in logits.items():
+                    strings, _, continuation = requests[number]
+                    answers[number] = score(of_row, continuation, self.softmax_dtype)
+                    if strings is not None:
+                        self.cache_hook.add_partial("loglikelihood", strings, answers[number])
+                    bar.update(1)
+        return answers
+
+    def _continued(
+        self, shared: SharedPrefixes, batch: Sequence[Family], counts: Sequence[torch.Tensor]
+    ) -> dict[int, torch.Tensor]:
+        """Return logits that share prefixes, if the model's first batch equals whole forward passes; else warn once."""
+        if not self._sharing.get("used", True):
+            return self._whole(batch, counts)
+        logits = shared.logits(batch, counts)
+        if "used" not in self._sharing:
+            apart, tolerance = shared.check(batch, logits), shared.tolerance(next(iter(logits.values())))
+            self._sharing = {"used": apart <= tolerance, "nats_apart": apart, "tolerance": tolerance}
+            if not self._sharing["used"]:
+                log.warning(
+                    "share_prefix: continuing a prompt from this model's cache moves a token's likelihood by %.2g nats "
+                    "(tolerance %.2g), so every request is run whole",
+                    *(apart, tolerance),
+                )
+                return self._whole(batch, [torch.zeros_like(count) for count in counts])
+        return logits
+
+    def _whole(self, batch: Sequence[Family], counts: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Run rows whole; return their logits by number."""
+        numbers = [number for family in batch for number in family.numbers]
+        run = Batch.of([row for family in batch for row in family.rows], self.device)
+        counted = pad_right([counts[number] for number in numbers])[0]
+        with self._reading(run.real(self.experiment.positions), counted):
+            logits = logits_at(self.model, run.ids, run.scored)
+        return dict(zip(numbers, torch.split(logits, [row.scored for row in run.rows]), strict=True))
 
     def _counts(self, requests: Sequence[TokenRequest], share: bool) -> dict[Any, torch.Tensor]:
         """Return, per row that is run, how many documents' own tokens each of its tokens is (once per document)."""
@@ -381,7 +443,11 @@ class LNBenchLM(EncodingLM):
             batch = Batch([TokenRow(encoded[text], 1) for text in chunk], texts.ids)
             counted = batch.real(self.experiment.positions).long()
             counted *= torch.tensor([[documents[text]] for text in chunk], device=counted.device)
-            with self._reading(batch, counted, texts.read):
+            real = batch.real(self.experiment.positions)
+            if self.experiment.positions != "generated":
+                # The head may read a padding token, which is then changed.
+                real[torch.arange(len(real), device=real.device), texts.read] = True
+            with self._reading(real, counted):
                 pooled = read_hidden(transformer_body(self.sites.model), texts)
             scores |= dict(zip(chunk, self._classifier.log_probabilities(pooled).cpu(), strict=True))
         answers = []
@@ -393,19 +459,11 @@ class LNBenchLM(EncodingLM):
         return answers
 
     @contextmanager
-    def _reading(
-        self, batch: Batch, counted: torch.Tensor | None, pooled: torch.Tensor | None = None
-    ) -> Iterator[None]:
-        """Let forward passes in this block read ``batch``: the override learns which of its tokens to change and count.
-
-        A classification head can read a padding token (``pooled``, one position per row), which is then changed.
-        """
+    def _reading(self, real: torch.Tensor, counted: torch.Tensor | None) -> Iterator[None]:
+        """Let the forward pass in this block change the ``real`` tokens, and count them as ``counted`` says."""
         dtype = self.mixed_precision_dtype
         precision = nullcontext() if dtype is None else torch.autocast(device_type=self.device.type, dtype=dtype)
         if self._applied is not None:
-            real = batch.real(self.experiment.positions)
-            if pooled is not None and self.experiment.positions != "generated":
-                real[torch.arange(len(real), device=real.device), pooled] = True
             self._applied.real, self._applied.counted = real, counted
         try:
             with torch.no_grad(), precision:

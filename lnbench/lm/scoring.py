@@ -151,9 +151,23 @@ def read_scores(
     for request, unscaled in zip(chunk, torch.split(logits, scored), strict=True):
         strings, context, continuation = request
         scaled = torch.nn.functional.log_softmax(unscaled, dim=-1, dtype=softmax_dtype).unsqueeze(0)
-        greedy = scaled.argmax(-1)
         for asked, tokens, shared in collator.get_cache(strings, context, continuation, scaled):
-            target = torch.tensor(tokens, device=scaled.device).unsqueeze(0)
-            likelihood = shared.gather(2, target.unsqueeze(-1)).squeeze(-1)
-            answers.append((asked, (float(likelihood.sum()), bool((greedy[:, -target.shape[1] :] == target).all()))))
+            answers.append((asked, _likelihood(shared[0], tokens)))
     return answers
+
+
+def score(logits: Tensor, continuation: Sequence[int], softmax_dtype: torch.dtype | None) -> tuple[float, bool]:
+    """Return a continuation's log-likelihood in nats, and whether it is the greedy answer.
+
+    Args:
+        logits: ``[len(continuation), vocabulary]``.
+        continuation: Its tokens.
+        softmax_dtype: Precision of the softmax, as in lm-eval.
+    """
+    return _likelihood(torch.nn.functional.log_softmax(logits, dim=-1, dtype=softmax_dtype), continuation)
+
+
+def _likelihood(scaled: Tensor, tokens: Sequence[int]) -> tuple[float, bool]:
+    target = torch.tensor(tokens, device=scaled.device)
+    likelihood = scaled.gather(1, target.unsqueeze(-1)).squeeze(-1)
+    return float(likelihood.sum()), bool((scaled.argmax(-1)[-len(target) :] == target).all())

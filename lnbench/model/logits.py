@@ -40,6 +40,11 @@ def pad_right(
 
 
 def logits_at(model: Any, ids: Tensor, wanted: Tensor) -> Tensor:
+    """Return the logits of :func:`logits_and_cache` alone."""
+    return logits_and_cache(model, ids, wanted)[0]
+
+
+def logits_and_cache(model: Any, ids: Tensor, wanted: Tensor, **arguments: Any) -> tuple[Tensor, Any]:
     """Run a forward pass that computes logits at some positions only.
 
     The output head is handed the hidden states of those positions alone, so whatever a model does to its logits
@@ -48,11 +53,12 @@ def logits_at(model: Any, ids: Tensor, wanted: Tensor) -> Tensor:
 
     Args:
         model: A causal LM, in any wrapper.
-        ids: ``LongTensor[batch, length]``, padded on the right.
+        ids: ``LongTensor[batch, length]``, padded on the right unless ``arguments`` have a mask.
         wanted: ``BoolTensor[batch, length]``.
+        arguments: Of the forward pass, such as a mask and a cache to continue.
 
     Returns:
-        ``[n, vocabulary]``, row after row.
+        ``[n, vocabulary]``, row after row; and the cache that the model returned, if it did.
     """
     needed, others = wanted.nonzero(), (~wanted).nonzero()
     rows, places = torch.cat([needed, others[: max(0, _EXACT_ROWS - len(needed))]]).unbind(1)
@@ -71,11 +77,12 @@ def logits_at(model: Any, ids: Tensor, wanted: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(before_head) if head is not None else None
     try:
-        logits: Tensor = model(ids).logits
+        output = model(ids, **arguments)
     finally:
         if handle is not None:
             handle.remove()
-    return (logits[0] if picked else pick(logits))[: len(needed)]
+    logits: Tensor = output.logits
+    return (logits[0] if picked else pick(logits))[: len(needed)], getattr(output, "past_key_values", None)
 
 
 def token_nats(sites: Sites, output: Callable[..., Any], hidden: Tensor, targets: Tensor) -> Tensor:
