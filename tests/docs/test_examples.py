@@ -133,9 +133,3 @@ def test_the_json_examples_load(tmp_path: Path) -> None:
     file = tmp_path / "neurons.json"
     file.write_text(source, encoding="utf-8")
     assert lnbench.NeuronSet.load(file).count("hi") == 3
-
-
-def test_the_readme_counts_the_arguments() -> None:
-    words = {11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen", 15: "fifteen", 16: "sixteen"}
-    text = docs.read(docs.README).replace("\n", " ")
-    assert f"{words[len(Experiment.model_fields)]} more](docs/reference/model-arguments.md)" in text
