@@ -16,7 +16,6 @@ import lnbench
 from docs.generator import pages
 from lnbench.choices import plan
 from lnbench.host import get_host
-from lnbench.lm.experiment import Experiment
 from lnbench.model.locate import locate
 from tests.support import docs_pages as docs
 from tests.support.samples import normal, statistics_of
