@@ -42,6 +42,7 @@ def one_line_error(name: str, known: str, metadata: Any = None, document: Any = 
         ("x_hi_", "en hi", None, None, "hi"),
         ("x", "en hi", "hin_Deva", None, "hi"),
         ("x_hin", "en hi", None, None, "hi"),
+        ("x_hindi", "en hi", None, None, "hi"),
         ("x_zho_Hans", "en zh", None, None, "zh"),
         ("x_pt_BR", "en pt", None, None, "pt"),
         ("mlqa_de_de", "en de", None, None, "de"),
@@ -71,7 +72,7 @@ def test_a_code_without_neurons_is_an_error(name: str, known: str, metadata: Any
         one_line_error(name, known, metadata, document)
 
 
-@pytest.mark.parametrize("name", ["", "arc_easy", "hi_arc_easy", "en_of_no_use", "x_hi_mc", "hindi", "x_hindi"])
+@pytest.mark.parametrize("name", ["", "arc_easy", "hi_arc_easy", "en_of_no_use", "x_hi_mc", "hindi_history"])
 def test_nothing_tells_the_language(name: str) -> None:
     for metadata in (None, "default"):
         with refused(repr(name), "en, hi", "language=…", "metadata"):

@@ -35,7 +35,7 @@ from transformers import (
 from lnbench.errors import LnbenchError, one_line_error, show_deprecations
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.special_tokens import padding_of
-from lnbench.task_languages import DATASET_MARK, MARK
+from lnbench.task_languages import DATASET_MARK, MARK, TAGS_MARK
 
 __all__ = [
     "PatchedHFLM",
@@ -74,6 +74,7 @@ def _mark_requests(build: Callable[..., Any]) -> Callable[..., Any]:
         for instance in self.instances:
             setattr(instance, MARK, language)
             setattr(instance, DATASET_MARK, self.config.dataset_name)
+            setattr(instance, TAGS_MARK, self.config.tag)
         return result
 
     return build_all_requests
