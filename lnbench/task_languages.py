@@ -45,7 +45,7 @@ NO_LANGUAGE = re.compile(
 )
 """lm-eval's tasks whose configuration or name looks like a language's code and is none, or is another's."""
 _SAME = {"nb": "no", "Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
-"""Codes that are another's: what is called Norwegian is written in Bokmål; scripts that are part of a writing system."""
+"""Codes that are another's: Norwegian is written in Bokmål; scripts that are part of a writing system."""
 _OTHER_NAMES = {
     "bengali": "bn",
     "castilian": "es",
