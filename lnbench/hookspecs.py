@@ -62,8 +62,9 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a plugin's hook functions. A function without it is not called."""
 
-Reduction = Literal["sum", "min", "max"]
-"""How one tensor of two parts of a text becomes that of the whole, element by element."""
+Reduction = Literal["sum", "min", "max", "concatenate"]
+"""How one tensor of two parts of a text becomes that of the whole: element by element, or one after the other along the
+first dimension, for a tensor with one entry per text. The order of these is that of the parts."""
 
 
 @dataclass(frozen=True)
@@ -162,16 +163,27 @@ class Step:
         layer: Number of the layer, from 0.
         values: ``[batch, length, width]``, as the model computes them; not to be changed.
         counted: ``BoolTensor[batch, length]`` on the same device: the tokens that count, without BOS and padding.
+        gradient: For a measure with ``gradients = True``, shaped as ``values``: of the summed negative log-likelihood of
+            all next tokens, in nats, with respect to them. As rows do not see each other, it is each row's own.
+        predicted: With ``gradient``, ``LongTensor[batch]`` on the same device: how many next tokens each row's sum is
+            over. A gradient divided by it is that of the mean.
     """
 
     site: str
     layer: int
     values: Tensor
     counted: Tensor
+    gradient: Tensor | None = None
+    predicted: Tensor | None = None
 
 
 class Measure(Protocol):
-    """Observes what a selector needs beyond Statistics, in the same pass over the text."""
+    """Observes what a selector needs beyond Statistics, in the same pass over the text.
+
+    Two attributes are optional. ``sites``, names of sites: only their values are shown to :meth:`observe`, and they are
+    tapped for the measure where the Statistics do not count them. ``gradients = True``: the output head and a backward
+    pass are run, and :meth:`observe` is called after them, with ``step.gradient``; without such a measure neither is.
+    """
 
     @property
     def reductions(self) -> Mapping[str, Reduction]:
@@ -183,7 +195,7 @@ class Measure(Protocol):
         ...
 
     def observe(self, step: Step) -> None:
-        """Observe one layer's values; called for every layer and collected site of every forward pass."""
+        """Observe one layer's values; called for every layer and site of every forward pass."""
         ...
 
     def finish(self) -> dict[str, Tensor]:

@@ -101,8 +101,7 @@ def token_nats(sites: Sites, output: Callable[..., Any], hidden: Tensor, targets
         ``FloatTensor[n]`` on the CPU.
     """
     model: Any = sites.model
-    limit = _BUFFER_BYTES["cpu" if hidden.device.type == "cpu" else "accelerator"]
-    size = max(_EXACT_ROWS, limit // (4 * model.config.get_text_config().vocab_size))
+    size = rows_of_logits(sites, hidden.device)
     nats = []
     for states, tokens in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
         with frozen_body(sites.parents[-1], output(last_hidden_state=states.unsqueeze(0))):
@@ -110,6 +109,13 @@ def token_nats(sites: Sites, output: Callable[..., Any], hidden: Tensor, targets
         chosen = logits.gather(1, tokens.to(logits.device).unsqueeze(1)).squeeze(1)
         nats.append((logits.logsumexp(-1) - chosen).cpu())
     return torch.cat(nats) if nats else torch.empty(0)
+
+
+def rows_of_logits(sites: Sites, device: torch.device) -> int:
+    """Return at how many positions at a time logits are computed."""
+    model: Any = sites.model
+    limit = _BUFFER_BYTES["cpu" if device.type == "cpu" else "accelerator"]
+    return int(max(_EXACT_ROWS, limit // (4 * model.config.get_text_config().vocab_size)))
 
 
 @contextmanager

@@ -78,6 +78,9 @@ def _tap_product(model: nn.Module, bank: Bank, function: Tap, handle: Handle) ->
             return function(product)
         post = bank.function(seen["before"])  # type: ignore[misc]
         new = function(post.clone())
+        if new is not None and new.requires_grad:
+            # Where a value is the same, its gradient is wanted too.
+            return new * seen["up"]
         return None if new is None else torch.where(new != post, new * seen["up"], product)
 
     handle.add(tap_module(model.get_submodule(bank.after), "input", write))

@@ -14,13 +14,14 @@ from tqdm import tqdm
 from lnbench.errors import LnbenchError, unknown
 from lnbench.hookspecs import Step
 from lnbench.model.architectures import NEURON_SITES, POST
-from lnbench.model.banks import Observer
+from lnbench.model.banks import Observer, Tap
 from lnbench.model.describe import describe_model
 from lnbench.model.forward_passes import eager
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import Sites, evaluating, input_device, transformer_body
 from lnbench.statistics.accumulator import Accumulator
+from lnbench.statistics.gradients import Differentiate, differentiating
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.layer_accumulator import CALIBRATION, Activation
 
@@ -144,12 +145,22 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
                 )
             if pre.device not in rows:
                 rows[pre.device] = rows[torch.device("cpu")].to(pre.device)
-            counts.add(layer, pre, post, rows[pre.device])
-            if counts.measures:
+            with torch.inference_mode():
+                pre, post = pre.detach(), post.detach()
+                counts.add(layer, pre, post, rows[pre.device])
                 for site, values in zip(NEURON_SITES, (pre, post), strict=True):
-                    counts.measures.observe(_step(site, layer, values, shape[0], rows[pre.device]))
+                    if counts.measures.wants(site):
+                        counts.measures.observe(_step(site, layer, values, shape[0], rows[pre.device]))
 
         return observe
+
+    def showing(site: str, layer: int) -> Tap:
+        def show(values: Tensor) -> None:
+            with torch.inference_mode():
+                on_device = rows[torch.device("cpu")].to(values.device)
+                counts.measures.observe(_step(site, layer, values.detach(), shape[0], on_device))
+
+        return show
 
     def read(block: Block) -> int:
         ids, mask = block if isinstance(block, tuple) else (block, None)
@@ -159,16 +170,30 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
         rows.clear()
         rows[torch.device("cpu")] = counted
         shape[:] = [ids.shape]
-        attention_mask = mask.to(device) if mask is not None else None
-        body(input_ids=ids.to(device), attention_mask=attention_mask, use_cache=False)
+        if differentiate is not None:
+            mask_of_counted = torch.zeros(ids.shape, dtype=torch.bool)
+            mask_of_counted.view(-1)[counted] = True
+            for step in differentiate(ids, mask, mask_of_counted):
+                counts.measures.observe(step)
+        else:
+            attention_mask = mask.to(device) if mask is not None else None
+            body(input_ids=ids.to(device), attention_mask=attention_mask, use_cache=False)
         counts.tokens += len(counted)
         counts.batches += 1
         counts.check(language, numbers=counts.batches % _CHECKED_EVERY == 0)
         return len(counted)
 
-    with evaluating(sites.model), ExitStack() as hooks, eager(), torch.inference_mode():
+    differentiate: Differentiate | None = None
+    differentiated = counts.measures.differentiated
+    # What is made in inference mode cannot be differentiated.
+    mode = torch.no_grad() if differentiated else torch.inference_mode()
+    with evaluating(sites.model), ExitStack() as hooks, eager(), mode:
         for layer in range(sites.layers):
             hooks.enter_context(sites.observe(layer, hook(layer)))
+            for site in counts.measures.tapped:
+                hooks.enter_context(sites.tap(site, layer, showing(site, layer)))
+        if differentiated:
+            differentiate = hooks.enter_context(differentiating(sites, differentiated))
         yield read
         counts.check(language)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,12 +12,19 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, plugin_call, returned, unknown
 from lnbench.hookspecs import Step
 from lnbench.host import get_host
+from lnbench.model.architectures import NEURON_SITES
 from lnbench.model.sites import Sites
+
+
+def _concatenate(one: Tensor, other: Tensor) -> Tensor:
+    return torch.cat([one, other])
+
 
 REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": torch.add,
     "min": torch.minimum,
     "max": torch.maximum,
+    "concatenate": _concatenate,
 }
 Measured = Mapping[str, Mapping[str, Tensor]]
 """Choice of a measure → name → tensor."""
@@ -33,6 +40,20 @@ def names_of_measures(choices: Iterable[Any]) -> tuple[str, ...]:
     return tuple(get_host().format("measure", choice) for choice in choices)
 
 
+@dataclass(frozen=True)
+class _Observing:
+    """A measure that observes, and what it asked to be shown."""
+
+    measure: Any
+    sites: tuple[str, ...] | None
+    """None: every site that the Statistics count."""
+    gradients: bool
+
+    def wants(self, site: str, *, gradient: bool) -> bool:
+        """Return whether it is shown values of ``site``, with or without their gradient."""
+        return gradient == self.gradients and site in (NEURON_SITES if self.sites is None else self.sites)
+
+
 class Measures:
     """The measures of one account: those that observe, and what earlier parts of the text left.
 
@@ -44,7 +65,7 @@ class Measures:
     def __init__(self, measured: Measured | None = None, reductions: Mapping[str, Mapping[str, str]] | None = None):
         self._measured = {choice: dict(tensors) for choice, tensors in (measured or {}).items()}
         self.reductions = {choice: dict(each) for choice, each in (reductions or {}).items()}
-        self._observing: dict[str, Any] = {}
+        self._observing: dict[str, _Observing] = {}
         self._sites: Sites | None = None
 
     def start(self, choices: Iterable[Any], sites: Sites) -> None:
@@ -64,25 +85,52 @@ class Measures:
                         raise unknown("reduction", reduction, REDUCTIONS)
                     if not isinstance(key, str) or not key.isidentifier():
                         raise LnbenchError(f"{key!r} cannot name a tensor: use letters, digits and '_'")
+                observed = getattr(measure, "sites", None)
+                for site in observed or ():
+                    sites.architecture.site(site)  # raises an error that names those that there are
                 measure.start(sites)
-            self._observing[name] = measure
+            gradients = bool(getattr(measure, "gradients", False))
+            self._observing[name] = _Observing(measure, None if observed is None else tuple(observed), gradients)
 
-    def __bool__(self) -> bool:
-        return bool(self._observing)
+    @property
+    def differentiated(self) -> tuple[str, ...]:
+        """The sites at which gradients are asked for; without one there is no backward pass."""
+        return self._sites_of(gradients=True)
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """The sites at which values are asked for that the Statistics do not count."""
+        return tuple(site for site in self._sites_of(gradients=False) if site not in NEURON_SITES)
+
+    def _sites_of(self, *, gradients: bool) -> tuple[str, ...]:
+        wanted = [own for own in self._observing.values() if own.gradients == gradients]
+        return tuple(dict.fromkeys(site for own in wanted for site in (own.sites or NEURON_SITES)))
+
+    def wants(self, site: str) -> bool:
+        """Return whether any measure is to be shown the values of ``site`` as the model computes them."""
+        return any(own.wants(site, gradient=False) for own in self._observing.values())
 
     def observe(self, step: Step) -> None:
-        """Show one layer's values to every measure: a copy, as the model goes on computing with them."""
-        for name, measure in self._observing.items():
-            with plugin_call("measure", name):
-                measure.observe(replace(step, values=step.values.clone(), counted=step.counted.clone()))
+        """Show one layer's values to the measures that ask for them: a copy, as the model goes on computing."""
+        for name, own in self._observing.items():
+            if own.wants(step.site, gradient=step.gradient is not None):
+                with plugin_call("measure", name):
+                    own.measure.observe(
+                        replace(
+                            step,
+                            values=step.values.clone(),
+                            counted=step.counted.clone(),
+                            gradient=None if step.gradient is None else step.gradient.clone(),
+                        )
+                    )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return what was measured so far, on the CPU."""
-        for name, measure in self._observing.items():
+        for name, own in self._observing.items():
             with plugin_call("measure", name):
-                finished = returned(measure.finish(), Mapping)
+                finished = returned(own.measure.finish(), Mapping)
                 tensors = {key: _checked(key, tensor) for key, tensor in finished.items()}
-                measure.start(self._sites)
+                own.measure.start(self._sites)
                 self._add(name, tensors)
         return {choice: dict(tensors) for choice, tensors in self._measured.items()}
 
@@ -102,7 +150,8 @@ class Measures:
             )
         before = self._measured.get(name)
         for key, earlier in (before or {}).items():
-            if earlier.shape != (shape := tensors[key].shape):
+            first = 1 if reductions[key] == "concatenate" else 0
+            if earlier.shape[first:] != (shape := tensors[key].shape)[first:]:
                 raise LnbenchError(
                     f"measure {name!r} returned {key} of shape {tuple(shape)} after {tuple(earlier.shape)}: "
                     "parts of a text must have the same shape, to be reduced to one"
