@@ -163,8 +163,8 @@ class Step:
         layer: Number of the layer, from 0.
         values: ``[batch, length, width]``, as the model computes them; not to be changed.
         counted: ``BoolTensor[batch, length]`` on the same device: the tokens that count, without BOS and padding.
-        gradient: For a measure with ``gradients = True``, shaped as ``values``: of the summed negative log-likelihood of
-            all next tokens, in nats, with respect to them. As rows do not see each other, it is each row's own.
+        gradient: For a measure with ``gradients = True``, shaped as ``values``: of the negative log-likelihood of all
+            next tokens, in nats and summed, with respect to them. As rows do not see each other, it is each row's own.
         predicted: With ``gradient``, ``LongTensor[batch]`` on the same device: how many next tokens each row's sum is
             over. A gradient divided by it is that of the mean.
     """

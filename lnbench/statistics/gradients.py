@@ -112,7 +112,7 @@ def _backward(
 def _of_hidden(sites: Sites, output: Callable[..., Any], hidden: Tensor, targets: Tensor) -> Tensor:
     """Return the gradient of the summed loss with respect to hidden states ``[n, hidden]``, some rows at a time."""
     size = rows_of_logits(sites, hidden.device)
-    gradients = []
+    gradients: list[Tensor] = []
     for states, tokens in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
         states.requires_grad_(True)
         loss = token_nats(sites, output, states, tokens).sum()

@@ -33,6 +33,20 @@ def check_several(statistics: Mapping[str, Statistics], selector: str) -> tuple[
     return shape
 
 
+def check_site(statistics: Mapping[str, Statistics], selector: str, site: str) -> None:
+    """Refuse Statistics that show another site than the one that ``selector`` reads its measure at.
+
+    Raises:
+        LnbenchError: they do.
+    """
+    for language, own in statistics.items():
+        if own.site != site:
+            raise LnbenchError(
+                f"{selector} reads its measure at the site {site!r}, and the Statistics of {language!r} show "
+                f"{own.site!r}: pass site={site}, or {selector}:site={own.site} where it has that site"
+            )
+
+
 def existing(statistics: Mapping[str, Statistics]) -> Tensor:
     """Return ``BoolTensor[layers, width]``: false where a layer has fewer units than the widest."""
     return next(iter(statistics.values())).exists

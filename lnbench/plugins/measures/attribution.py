@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Attribution:
-    """|a · ∂L/∂a| of each unit and token, with a backward pass: what zeroing it would change the loss by, to first order.
+    """|a · ∂L/∂a| of each unit and token, by a backward pass: how much zeroing it changes the loss, to first order.
 
     L is the summed negative log-likelihood, in nats, of the next tokens of the text that the token is in. ``sums`` is
     the sum over tokens and ``above`` the number of tokens over ``threshold``, ``[layers, width]``; ``tokens``,

@@ -54,7 +54,9 @@ class DocumentMeans:
         layers = [torch.cat([nothing, *means]) for means in self._means]
         texts = max(len(means) for means in layers)
         # A layer without units is never observed.
-        return {"means": torch.stack([means if len(means) else means.new_zeros(texts, self._width) for means in layers], 1)}
+        return {
+            "means": torch.stack([means if len(means) else means.new_zeros(texts, self._width) for means in layers], 1)
+        }
 
 
 @hookimpl

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class AveragePrecision:
-    """Average precision of a unit's means per text, as a ranking of all texts by language (Kojima et al. 2024).
+    """Average precision of a unit's means per text, which rank all texts by language (Kojima et al. 2024).
 
-    The texts of all languages are ranked by the unit's mean; those of the language are the positives. ``top`` are the
+    Paper: https://arxiv.org/abs/2404.02431. With r_j(x) the mean of unit j over the tokens of text x, all texts of all
+    languages are ranked by r_j; those of language k are the positives, and P and R the precision and recall of the
+    texts from each threshold up::
+
+        AP_jk = Σ over thresholds of (R − R of the threshold before) · P
+
+    ``top`` are the
     units of highest average precision, ``bottom`` those of lowest, which fire below their usual level in the language,
     and ``middle`` those around the median, a control. Texts of equal mean share a threshold; units of equal average
     precision are taken in order of layer and index.
@@ -33,39 +39,41 @@ class AveragePrecision:
     )
     count: int = Field(default=1000, ge=1, description="units in each part")
     fraction: float | None = Field(default=None, gt=0, le=1, description="share of all units, in place of count")
+    site: Literal["post", "pre"] = Field(default="post", description="site of the units")
 
     @property
     def needs(self) -> Needs:
-        """Each unit's mean per text; at which site is that of the Statistics."""
-        return Needs(measures=("document_means",))
+        """Each unit's mean per text."""
+        return Needs(measures=(self._measure,))
+
+    @property
+    def _measure(self) -> str:
+        return f"document_means:site={self.site}"
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
 
         from lnbench.neurons import NeuronSet
-        from lnbench.statistics.language_statistics import check_same_model
+        from lnbench.statistics.ranking import check_several, check_site, existing, rounded
 
-        model, _, _ = check_same_model(statistics)
-        if len(statistics) < 2:
-            raise LnbenchError("average_precision ranks texts by language, so it needs Statistics of at least two")
-        first = next(iter(statistics.values()))
-        exists = first.exists
+        model, _, _ = check_several(statistics, "average_precision")
+        check_site(statistics, "average_precision", self.site)
+        exists = existing(statistics)
         units = int(exists.sum())
         count = self.count if self.fraction is None else round(self.fraction * units)
         if count > units:
             raise LnbenchError(
-                f"average_precision:count={count} asks for more units than the {units} of this model; pass count= or "
-                "fraction="
+                f"average_precision:count={count} asks for more units than the {units} that there are; lower count, or "
+                "pass fraction="
             )
-        means = [own.measure("document_means")["means"] for own in statistics.values()]
+        means = [own.measure(self._measure)["means"] for own in statistics.values()]
         for language, own in zip(statistics, means, strict=True):
             if not len(own):
-                raise LnbenchError(f"the Statistics of {language!r} hold the mean of no text; collect them again")
+                raise LnbenchError(f"the Statistics of {language!r} hold the means of no text; collect them again")
         masks, scores = {}, {}
         for number, language in enumerate(statistics):
-            precision = average_precision(means, number)
-            # Equal by the formula, the last digits of sums may differ.
-            known = precision[exists].mul(1e12).round()
+            precision = rounded(average_precision(means, number))
+            known = precision[exists]
             order = known.argsort(descending=True, stable=True)
             chosen = torch.zeros(units, dtype=torch.bool)
             for part in self.parts:
