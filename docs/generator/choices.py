@@ -1,4 +1,4 @@
-"""The built-in selectors, interventions, fine-tuners, executors and architectures, with their parameters."""
+"""The built-in selectors, measures, interventions, fine-tuners, executors and architectures, with their parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from docs.generator.models import choices_in, default_text
 from lnbench.host import Registered, get_host
 from lnbench.parameters import Parameter, target_of
 
-KINDS = {"selector": "Selectors", "intervention": "Interventions", "finetuner": "Fine-tuners", "executor": "Executors"}
+KINDS = {
+    "selector": "Selectors",
+    "measure": "Measures",
+    "intervention": "Interventions",
+    "finetuner": "Fine-tuners",
+    "executor": "Executors",
+}
 _INTRODUCTION = (
     "A choice is written `name`, or with parameters `name:key=value:key=value`; lists are joined by `+`. "
     "`lnbench plugins` prints this table with the plugins that are installed. The formulas are in "

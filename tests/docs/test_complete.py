@@ -93,7 +93,7 @@ def test_every_contract_with_its_arguments(kind: str) -> None:
 
 
 def test_every_kind_of_plugin_has_its_choices() -> None:
-    assert {*KINDS, "architecture", "measure", "executor"} == set(kinds)
+    assert {*KINDS, "architecture"} == set(kinds)
     for row in builtin():
         assert f"`{row.name}`" in GENERATED["reference/choices.md"]
 
