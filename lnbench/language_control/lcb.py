@@ -17,6 +17,7 @@ from statistics import fmean
 from lnbench.corpora.identification import identifiable_labels, identified
 from lnbench.errors import LnbenchError
 from lnbench.language_control.english_words import english_words
+from lnbench.language_control.forcing import NEXT_QUESTION
 from lnbench.language_control.segmentation import words_of
 
 WORD_LANGUAGES = ("ar", "hi", "ja", "ko", "ru", "zh")
@@ -28,8 +29,6 @@ _LEAST_WORDS = 5
 """A shorter line is not looked at."""
 _LEAST_PROBABILITY = 0.3
 """A language is known if it is likelier than this."""
-_NEXT_QUESTION = "\nQ:"
-"""Where a base model invents the next question, its answer ends."""
 _REMOVED: dict[int, str | None] = {ord(character): None for character in string.punctuation + "،"} | {ord("—"): " "}
 
 Group = tuple[str, str, str]
@@ -95,7 +94,7 @@ def check_language(language: str) -> None:
 
 def lines_of(completion: str, language: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the lines of an answer that are long enough, without punctuation, each with its words."""
-    text = completion.split(_NEXT_QUESTION)[0].strip().translate(_REMOVED)
+    text = completion.split(NEXT_QUESTION)[0].strip().translate(_REMOVED)
     for line in text.split("\n"):
         words = words_of(line, language)
         if len(words) >= _LEAST_WORDS:

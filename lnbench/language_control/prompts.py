@@ -18,13 +18,17 @@ import datasets
 from pydantic import Field
 
 from lnbench.data_folder import DATA_VARIABLE, data_folder
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, unknown
 from lnbench.language_control import segmentation
 from lnbench.task_data import TaskRow, as_dataset, local_file, rows_of_file
 
 FOLDER = "lcb"
 PROMPT = "prompt"
 """The column with what a model is asked."""
+FRAME = "lnbench_frame"
+"""The column, and the metadata key, that says how a prompt is put to the model: one of :data:`FRAMES`."""
+FRAMES = ("auto", "plain")
+"""``plain``: as it is. ``auto``: in the chat template, else after ``Q:`` and before ``A:``; by lnbench's model."""
 _ARCHIVE = "test_sets.zip"
 _REPOSITORY = "https://github.com/for-ai/language-confusion"
 
@@ -36,18 +40,26 @@ class PromptRow(TaskRow):
 
 
 def lcb(
-    *, lnbench_setting: str, lnbench_source: str, lnbench_language: str, lnbench_data: str | None = None, **_: object
+    *,
+    lnbench_setting: str,
+    lnbench_source: str,
+    lnbench_language: str,
+    lnbench_data: str | None = None,
+    lnbench_frame: object = "auto",
+    **_: object,
 ) -> datasets.DatasetDict:
-    """Return the split ``test``: ``prompt``, ``setting``, ``source`` and ``language``, that of the answer.
+    """Return the split ``test``: ``prompt``, ``setting``, ``source``, ``lnbench_frame`` and ``language``, the answer's.
 
     Args:
         lnbench_setting: ``monolingual`` or ``crosslingual``.
         lnbench_source: Where the prompts are from, as ``okapi``.
         lnbench_language: ISO 639-1 code.
         lnbench_data: Folder with the data; by default ``$LNBENCH_DATA``.
+        lnbench_frame: One of :data:`FRAMES`.
 
     Raises:
-        LnbenchError: no folder or file, a damaged one, an invalid row, or the extra ``cjk`` is needed and is missing.
+        LnbenchError: an unknown frame, no folder or file, a damaged one, an invalid row, or the extra ``cjk`` is
+            needed and is missing.
     """
     segmentation.check(lnbench_language)
     folder = data_folder(lnbench_data)
@@ -63,9 +75,21 @@ def lcb(
             f"the Language Confusion Benchmark is not on the Hugging Face Hub, and {where} has no {stem}.jsonl.gz: put "
             f"{_ARCHIVE} of {_REPOSITORY} into the folder {FOLDER}/ of the one that {DATA_VARIABLE} names"
         )
-    for name, value in (("setting", lnbench_setting), ("source", lnbench_source)):
+    columns = {"setting": lnbench_setting, "source": lnbench_source, FRAME: check_frame(lnbench_frame)}
+    for name, value in columns.items():
         rows = rows.add_column(name, [value] * len(rows))
     return datasets.DatasetDict(test=rows)
+
+
+def check_frame(frame: object) -> str:
+    """Return how prompts are put to the model, where there is such a way.
+
+    Raises:
+        LnbenchError: there is none of this name.
+    """
+    if frame not in FRAMES:
+        raise unknown(FRAME, frame, FRAMES)
+    return str(frame)
 
 
 def _archived(archive: Path, member: str) -> Iterator[tuple[str, object]]:

@@ -18,6 +18,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
 from lnbench.lm.answers import AnswerCache
+from lnbench.lm.asked import put_in_frame, with_likelihoods
 from lnbench.lm.encoding import EncodingLM
 from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
 from lnbench.lm.head import ClassificationHead, check_choices, read_hidden
@@ -189,13 +190,18 @@ class LNBenchLM(EncodingLM):
             return self._answer("loglikelihood_rolling", requests, run)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """See lm-eval.
+        """See lm-eval. Open questions are framed, and answers to a pair's questions come with their likelihood.
 
         Raises:
             LnbenchError: more tokens are to be generated than the model has positions.
         """
+        put_in_frame(self, requests)
         self._count_generations(requests)
-        return self._answer("generate_until", requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
+        run = partial(super().generate_until, disable_tqdm=disable_tqdm)
+        answers = self._answer("generate_until", requests, run)
+        # One at a time, as an answer's logits fill more memory than the model.
+        score = partial(self._loglikelihood_tokens, disable_tqdm=True, override_bs=1)
+        return with_likelihoods(requests, answers, self._pair, score, self.max_length)
 
     def get_model_info(self) -> dict[str, Any]:
         """Return lm-eval's model information, and under ``lnbench`` what was applied and to what."""

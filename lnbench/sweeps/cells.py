@@ -16,6 +16,7 @@ from lnbench.errors import unknown
 from lnbench.files import fingerprint, tasks_dir, versions
 from lnbench.formats import slug
 from lnbench.host import changes_nothing, get_host
+from lnbench.language_control.questions import is_of_pairs
 from lnbench.lm.arguments import format_model_args
 from lnbench.settings import Positions, StatisticsSource, given
 from lnbench.statistics import store
@@ -160,7 +161,7 @@ def _key(cell: Cell) -> str:
         held.append(task_data.content_of(cell.task.removeprefix(OURS), invocation.metadata.get("lnbench_data")))
     # Names in the records count too, or a record would have a name that is not in the spec. Without intervention, a
     # language that is added is measured already.
-    languages = () if changes_nothing(cell.intervention) else cell.languages
+    languages = () if changes_nothing(cell.intervention) and not is_of_pairs(cell.task) else cell.languages
     named = [loading.model, loading.finetune, cell.task, languages, cell.intervention, cell.selector]
     return fingerprint([held, named, invocation.keyed(), cell.control_seed, cell.seed])
 
@@ -175,7 +176,10 @@ def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterato
     for task, languages in tasks.items():
         for unchanged in [choice for choice in spec.interventions if changes_nothing(choice)][:1]:
             arguments = {"intervention": unchanged, **head}
-            yield replace(blank, task=task, languages=tuple(languages), arguments=arguments)
+            # Without intervention the target decides nothing but how answers are scored.
+            for targets in [(language,) for language in languages] if is_of_pairs(task) else [tuple(languages)]:
+                target = {"language": targets[0]} if is_of_pairs(task) else {}
+                yield replace(blank, task=task, languages=targets, arguments=arguments | target)
         for language in languages:
             for cell in overriding:
                 yield replace(

@@ -19,6 +19,7 @@ import torch
 
 from lnbench.errors import LnbenchError, one_line_error
 from lnbench.files import fingerprint, sync
+from lnbench.language_control.questions import is_of_pairs, source_of
 from lnbench.lm import LNBenchLM
 from lnbench.lm.evaluate import Tasks, UnwrittenError, evaluate, results_file, samples_file
 from lnbench.sweeps.cells import Cell, Loading
@@ -150,7 +151,7 @@ class Worker:
                 lm,
                 cell.task,
                 cell.arguments,
-                task_manager=self._manager(cell.loading, options),
+                task_manager=self._manager(cell),
                 output_path=unfinished,
                 model_args=cell.model_args,
                 limit=options.limit,
@@ -170,9 +171,12 @@ class Worker:
         unfinished.rename(folder)
         return results
 
-    def _manager(self, loading: Loading, options: Invocation) -> Tasks:
+    def _manager(self, cell: Cell) -> Tasks:
+        loading, options = cell.loading, cell.invocation
         # Prompts depend on the tokenizer and its chat template, and tasks may read any model argument.
         arguments = {"pretrained": loading.model, **loading.options}
+        if is_of_pairs(cell.task):
+            arguments |= {name: cell.arguments[name] for name in ("language", "source") if name in cell.arguments}
         key = fingerprint(arguments)
         if key not in self._tasks:
             self._tasks[key] = Tasks(options.include_path, metadata={**arguments, **options.metadata})
@@ -194,6 +198,7 @@ class Worker:
             for task in results["samples"]:
                 about |= {
                     "task": task,
+                    "source": cell.arguments.get("source") or source_of(task),
                     "n": results["n-samples"][task]["effective"],
                     "requests": prompts.get(task, {}).get("requests"),
                     "cut_prompts": prompts.get(task, {}).get("cut"),
