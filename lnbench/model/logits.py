@@ -118,6 +118,32 @@ def rows_of_logits(sites: Sites, device: torch.device) -> int:
     return int(max(_EXACT_ROWS, limit // (4 * model.config.get_text_config().vocab_size)))
 
 
+def token_divergences(sites: Sites, output: Callable[..., Any], before: Tensor, after: Tensor) -> Tensor:
+    """Return the KL divergence of each position's next-token distribution from that of the unchanged model, in nats.
+
+    Args:
+        sites: Of the model.
+        output: Makes what the body returns from its ``last_hidden_state``.
+        before: ``[n, hidden]``: the unchanged body's output.
+        after: ``[n, hidden]``: the changed body's, at the same positions.
+
+    Returns:
+        ``FloatTensor[n]`` on the CPU: Σ p ln(p / q) over the vocabulary, p by ``before`` and q by ``after``.
+    """
+    model: Any = sites.model
+    size = max(_EXACT_ROWS, rows_of_logits(sites, after.device) // 2)
+    divergences = []
+    for pair in zip(torch.split(before, size), torch.split(after, size), strict=True):
+        place = torch.zeros(1, len(pair[0]), dtype=torch.long, device=input_device(model))
+        logs = []
+        for states in pair:
+            with frozen_body(sites.parents[-1], output(last_hidden_state=states.unsqueeze(0))):
+                logs.append(model(place, use_cache=False).logits[0].float().log_softmax(-1))
+        unchanged, changed = logs
+        divergences.append((unchanged.exp() * (unchanged - changed)).sum(-1).clamp_min(0).cpu())
+    return torch.cat(divergences) if divergences else torch.empty(0)
+
+
 @contextmanager
 def frozen_body(body: nn.Module, output: Any) -> Iterator[None]:
     """Return ``output`` from forward passes of ``body`` in this block, without running them."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lnbench.perplexity.matrix import Baseline, Contrast, MatrixCell, Selectivity
+from lnbench.perplexity.matrix import Baseline, Contrast, Diagonal, MatrixCell, Selectivity
 from lnbench.significance import compare_with_draws, holm, sign_flip_tests, widened_tail
+from lnbench.specificity import langspec_f1, matched_specificity
 
 RESAMPLES = 5_000
 _CHUNK = 2**20
@@ -38,6 +39,8 @@ class SliceNats:
     """Language i → draws of as many random neurons, ``[blocks]`` each."""
     outside: Mapping[str, float | None]
     """Language i → share of the values written that lie outside the observed range."""
+    divergence: Mapping[str, _Floats] = field(default_factory=dict)
+    """Language i → ``[first blocks]``: nats of KL divergence of the next-token distributions, where it was measured."""
 
     @cached_property
     def added(self) -> dict[str, _Floats]:
@@ -61,6 +64,11 @@ class _Sums:
         values = np.vstack([nats.tokens, nats.sizes, nats.unchanged, *nats.added.values()])
         sums = np.hstack([values.sum(axis=1, keepdims=True), resampled_sums(values, language)])
         return cls(len(nats.tokens), sums[0], sums[1], sums[2], dict(zip(nats.added, sums[3:], strict=True)))
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether its text has bytes to divide by."""
+        return bool(self.sizes[0] > 0)
 
     def added_by(self, changed: str) -> _Floats:
         """Return the nats that changing a language's neurons adds: none where it has no neurons."""
@@ -107,11 +115,85 @@ def cells_and_selectivity(
             p_holm=corrected.get((changed, read), 1.0),
             **_deltas(changed, sums[read]),
             **against[changed, read],
+            **_divergence(changed, read, nats),
         )
         for changed in languages
         for read, nats in slices.items()
     ]
     return cells, [_selectivity(changed, sums) for changed in languages if changed in slices]
+
+
+def diagonal(slices: Mapping[str, SliceNats], languages: Sequence[str]) -> Diagonal | None:
+    """Return the means of selectivity over the languages that have neurons and are read; None where nothing compares.
+
+    Args:
+        slices: Language j → its slice.
+        languages: Languages i, in the order of the rows.
+    """
+    rows = [changed for changed in languages if changed in slices and changed in slices[changed].changed]
+    if not rows or len(slices) < 2:
+        return None
+    sums = {read: _Sums.of(read, nats) for read, nats in slices.items()}
+    blocks = min(own.blocks for own in sums.values())
+    has_bytes = all(own.has_bytes for own in sums.values())
+    change = _in_bits if has_bytes else _in_nats
+    mean = np.mean([_own_less_others(changed, change(changed, sums)) for changed in rows], axis=0)
+    low, high = _interval(mean[1:], blocks)
+    scores = [score for changed in rows if (score := _f1(changed, sums)) is not None]
+    return Diagonal(
+        unit="bits_per_byte" if has_bytes else "nats",
+        languages=len(rows),
+        difference=float(mean[0]),
+        low=low,
+        high=high,
+        **_f1_fields(np.mean(scores, axis=0) if scores else None, blocks),
+    )
+
+
+def _in_nats(changed: str, sums: Mapping[str, _Sums]) -> dict[str, _Floats]:
+    """Return language j → change in nats per token, and the same in each resample."""
+    return {read: own.added_by(changed) / own.tokens for read, own in sums.items()}
+
+
+def _in_bits(changed: str, sums: Mapping[str, _Sums]) -> dict[str, _Floats]:
+    """Return language j → change in bits per byte, and the same in each resample."""
+    return {read: _bits(own.added_by(changed), own.sizes) for read, own in sums.items()}
+
+
+def _own_less_others(changed: str, deltas: Mapping[str, _Floats]) -> _Floats:
+    others = np.mean([values for read, values in deltas.items() if read != changed], axis=0)
+    difference: _Floats = deltas[changed] - others
+    return difference
+
+
+def _f1(changed: str, sums: Mapping[str, _Sums]) -> _Floats | None:
+    """Return LangSpec-F1 of the likelihood per byte, and the same in each resample; None where there is none."""
+    if len(sums) < 2 or changed not in sums[changed].added or not all(own.has_bytes for own in sums.values()):
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        before = {read: np.exp2(-_bits(own.unchanged, own.sizes)) for read, own in sums.items()}
+        after = {read: np.exp2(-_bits(own.unchanged + own.added_by(changed), own.sizes)) for read, own in sums.items()}
+    drops = {read: np.maximum(0.0, before[read] - after[read]) for read in sums}
+    others = np.mean([drop for read, drop in drops.items() if read != changed], axis=0)
+    return langspec_f1(drops[changed], others, before[changed])
+
+
+def _f1_fields(values: _Floats | None, blocks: int) -> dict[str, Any]:
+    if values is None:
+        return {}
+    low, high = _interval(values[1:], blocks)
+    return {"f1": float(values[0]), "f1_low": low, "f1_high": high}
+
+
+def _divergence(changed: str, read: str, nats: SliceNats) -> dict[str, Any]:
+    """Return a cell's KL divergence per token, with its bootstrap interval over blocks."""
+    if changed not in nats.divergence:
+        return {}
+    divergence = nats.divergence[changed]
+    values = np.vstack([divergence, nats.tokens[: len(divergence)]])
+    total, tokens = np.hstack([values.sum(axis=1, keepdims=True), resampled_sums(values, read)])
+    low, high = _interval(total[1:] / tokens[1:], len(divergence))
+    return {"kl": float(total[0] / tokens[0]), "kl_low": low, "kl_high": high}
 
 
 def resampled_sums(values: _Floats, language: str) -> _Floats:
@@ -166,6 +248,7 @@ def _against_controls(changed: str, nats: SliceNats) -> dict[str, Any]:
     delta = nats.added[changed].sum() / tokens
     controls = [float((draw - nats.unchanged).sum() / tokens) for draw in draws]
     low, high = min(controls), max(controls)
+    rho = matched_specificity(float(delta), controls)
     # Per block, so that the mean over blocks is the change per token of all of them.
     per_token = len(nats.tokens) / tokens
     tested = compare_with_draws(per_token * (np.stack([*draws]) - nats.unchanged), per_token * nats.added[changed])
@@ -176,16 +259,19 @@ def _against_controls(changed: str, nats: SliceNats) -> dict[str, Any]:
         "n_controls": len(controls),
         "exceeds_controls": bool(delta > high if delta > 0 else delta < min(low, 0)),
         "control_p_value": tested.p_value,
+        "rho": rho.value,
+        "rho_low": rho.low,
+        "rho_high": rho.high,
     }
 
 
 def _selectivity(changed: str, sums: Mapping[str, _Sums]) -> Selectivity:
     blocks = min(own.blocks for own in sums.values())
-    nats = {read: own.added_by(changed) / own.tokens for read, own in sums.items()}
-    bits = {read: _bits(own.added_by(changed), own.sizes) for read, own in sums.items()}
-    has_bytes = all(math.isfinite(values[0]) for values in bits.values())
+    nats, bits = _in_nats(changed, sums), _in_bits(changed, sums)
+    has_bytes = all(own.has_bytes for own in sums.values())
     per_byte = Contrast(**_contrast(changed, bits, blocks)) if has_bytes else None
-    return Selectivity(changed=changed, bits_per_byte=per_byte, **_contrast(changed, nats, blocks))
+    f1 = _f1_fields(_f1(changed, sums), blocks)
+    return Selectivity(changed=changed, bits_per_byte=per_byte, **f1, **_contrast(changed, nats, blocks))
 
 
 def _contrast(changed: str, deltas: Mapping[str, _Floats], blocks: int) -> dict[str, Any]:

@@ -79,6 +79,21 @@ class MatrixCell(_Part):
         description="of a t-test over draws and blocks against random neurons; null: fewer than three draws",
     )
     control_p_holm: float | None = Field(default=None, description="corrected by Holm's method for all cells tested")
+    rho: float | None = Field(
+        default=None,
+        description="matched specificity: delta_nats / control_delta_nats; null: no draws, or draws that change nothing",
+    )
+    rho_low: float | None = Field(default=None, description="lower end of its 95 % interval over draws; null: not known")
+    rho_high: float | None = Field(
+        default=None, description="upper end; null: not known, or the draws' mean cannot be told from 0"
+    )
+    kl: float | None = Field(
+        default=None,
+        description="mean Kullback-Leibler divergence of the next-token distribution, unchanged model || changed, in nats "
+        "per token, over the first kl_tokens of the text; null: not measured",
+    )
+    kl_low: float | None = Field(default=None, description="lower end of its 95 % bootstrap interval over blocks")
+    kl_high: float | None = Field(default=None, description="upper end")
 
 
 class Contrast(_Part):
@@ -97,10 +112,33 @@ class Selectivity(Contrast):
     """The contrast of one row, in nats per token."""
 
     changed: str = Field(description="i: whose neurons are changed")
+    f1: float | None = Field(
+        default=None,
+        description="LangSpec-F1, of the likelihood per byte, 2 ** −bits per byte; null where no other language is read, "
+        "for text without bytes, or where nothing is changed",
+    )
+    f1_low: float | None = Field(default=None, description="lower end of its 95 % bootstrap interval over blocks")
+    f1_high: float | None = Field(default=None, description="upper end")
     bits_per_byte: Contrast | None = Field(
         default=None,
         description="the same in bits per byte, which is comparable between languages; null for text without bytes",
     )
+
+
+class Diagonal(_Part):
+    """Selectivity of the whole matrix: means over the languages whose neurons are changed and whose text is read.
+
+    Languages without neurons are left out. Intervals are 95 % bootstrap intervals over blocks.
+    """
+
+    unit: Literal["bits_per_byte", "nats"] = Field(description="of difference: bits per byte where all texts have it")
+    languages: int = Field(description="languages in the means")
+    difference: float = Field(description="mean of own − others, the diagonal selectivity")
+    low: float | None = Field(description="lower end of its interval")
+    high: float | None = Field(description="upper end")
+    f1: float | None = Field(default=None, description="mean LangSpec-F1; null where a row has none")
+    f1_low: float | None = Field(default=None, description="lower end of its interval")
+    f1_high: float | None = Field(default=None, description="upper end")
 
 
 class PerplexityMatrix(_Part, FormatFile):
@@ -141,6 +179,11 @@ class PerplexityMatrix(_Part, FormatFile):
     baseline: dict[str, Baseline] = Field(description="each language j, read by the unchanged model")
     cells: list[MatrixCell] = Field(description="one for each i and j, row by row")
     selectivity: list[Selectivity] = Field(description="one for each language whose neurons are changed and text read")
+    diagonal: Diagonal | None = Field(
+        default=None, description="means of selectivity over languages; null: no other text to compare with"
+    )
+    control: str = Field(default="random", description="what draws the control's units, as written")
+    kl_tokens: int = Field(default=0, description="predicted tokens per text, at least, whose distributions are compared")
     notes: list[str] = Field(default_factory=list, description="what a reader should know of these numbers")
     command: str | None = Field(description="a command that repeats it; null if it was measured from Python")
     lnbench_version: str | None = Field(default=None, description="version of lnbench")
