@@ -50,6 +50,28 @@ def matched_set(like: str, statistics: Mapping[str, Statistics]) -> NeuronSet:
     return found
 
 
+def drawn_by(
+    control: str, seed: int, neurons: NeuronSet, intervention: str, statistics: Mapping[str, Statistics]
+) -> tuple[NeuronSet, str]:
+    """Return what one draw of a control changes, and how: other units alike, or the same units otherwise.
+
+    Args:
+        control: A control, ``name`` or ``name:key=value``.
+        seed: Which draw.
+        neurons: What it is a control of.
+        intervention: What is done to them.
+        statistics: Language → Statistics, as many as there are.
+
+    Raises:
+        LnbenchError: ``control`` is no control, or it cannot draw for these neurons or this intervention.
+    """
+    host = get_host()
+    if host.kind_of_control(control) == "intervention":
+        return neurons, host.control_of(intervention, seed, control) or intervention
+    name, parameters = parse_choice(control)
+    return draw({"name": name, "parameters": {**parameters, "seed": seed}}, neurons, statistics), intervention
+
+
 def draw(control: Any, neurons: NeuronSet, statistics: Mapping[str, Statistics]) -> NeuronSet:
     """Return the units that a control draws for those of a NeuronSet.
 

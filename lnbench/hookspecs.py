@@ -87,7 +87,8 @@ class Selector(Protocol):
 
     Two attributes are optional: ``needs``, a :class:`Needs`, and ``is_control = True`` on the class for a selector that
     is a control of others. A control takes the parameters ``like`` (a NeuronSet file or another selector) and ``seed``,
-    and gets no controls itself.
+    gets no controls itself, and has a method ``draw(neurons, statistics)`` that returns the units for those of a
+    NeuronSet.
     """
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
@@ -143,6 +144,8 @@ class Intervention(Protocol):
     """Chooses new values for one language's neurons.
 
     A class may set ``changes_nothing = True``: what is measured under it is the baseline, and no neurons are looked up.
+    One that is a control of others sets ``is_control = True``, and takes the parameters ``like`` (the intervention) and
+    ``seed``.
     """
 
     def override(self, context: OverrideContext) -> Override:

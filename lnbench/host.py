@@ -293,29 +293,39 @@ class Host:
             return {}
         return parameters
 
-    def controls(self, kind: str) -> list[str]:
-        """Return the names of one kind that are controls of others."""
-        return [name for name in self.names(kind) if self.declares(kind, name, "is_control")]
+    def kind_of_control(self, control: str) -> str:
+        """Return the kind of plugin that a control is: ``selector``, or ``intervention``.
 
-    def control_of(self, selector: str, seed: int, control: str = "random") -> str | None:
-        """Return the choice of units that are a control of ``selector`` (a choice or a NeuronSet file).
+        Raises:
+            LnbenchError: ``control`` is no control.
+        """
+        known = {
+            name: kind
+            for kind in ("selector", "intervention")
+            for name in self.names(kind)
+            if self.declares(kind, name, "is_control")
+        }
+        name = parse_choice(control)[0]
+        if name not in known:
+            raise unknown("control", name, known, "These are the plugins that are controls of others")
+        return known[name]
 
-        None for a selector that is a control itself.
+    def control_of(self, choice: str, seed: int, control: str = "random") -> str | None:
+        """Return the choice that is a control of another; None for one that is a control itself.
 
         Args:
-            selector: What it is a control of.
+            choice: What it is a control of: a selector or NeuronSet file, or an intervention, as the control's kind is.
             seed: Which draw.
             control: A control, ``name`` or ``name:key=value``.
 
         Raises:
             LnbenchError: ``control`` is no control.
         """
-        name, parameters = parse_choice(control)
-        if name not in (controls := self.controls("selector")):
-            raise unknown("control", name, controls, "A control is a selector that draws units for those of another")
-        if parse_choice(selector)[0] in controls:
+        kind = self.kind_of_control(control)
+        if self.declares(kind, parse_choice(choice)[0], "is_control"):
             return None
-        return format_choice(name, {**parameters, "like": selector, "seed": seed})
+        name, parameters = parse_choice(control)
+        return format_choice(name, {**parameters, "like": choice, "seed": seed})
 
     def declares(self, kind: str, name: str, attribute: str) -> bool:
         """Return whether the class registered as ``name`` sets a true ``attribute``; no other plugin need be sound."""

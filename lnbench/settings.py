@@ -249,7 +249,15 @@ IncludePath = Annotated[
 Limit = Annotated[int | None, Field(ge=1, description="documents per cell")]
 DrawsOfControls = Annotated[
     int,
-    Field(ge=0, description="draws of as many random neurons in the same layers, beside every override; 0 for none"),
+    Field(ge=0, description="draws of the control, beside every override; 0 for none"),
+]
+
+Control = Annotated[
+    str,
+    Field(
+        description="what is drawn for controls: random, random_active, other_language, or another control that is "
+        "installed, as name or name:key=value"
+    ),
 ]
 
 

@@ -14,13 +14,13 @@ from lnbench.significance import LEAST_DRAWS, LEVEL
 
 MEANINGS = {
     "rho": (
-        "ρ, matched specificity: the change of the own language under its neurons, divided by the mean change under the "
-        "control's draws; 1 means that any such units do as much"
+        "ρ, matched specificity: the change of the own language under its neurons, over its mean change under the "
+        "draws of the control; 1 means that any such units do as much"
     ),
     "f1": (
-        "LangSpec-F1: the harmonic mean of precision (what share of the harm falls on the own language, beside the mean "
-        "of the others) and recall (what share of the own language's performance is lost); 1 is all of it, and no "
-        "other's"
+        "LangSpec-F1: the harmonic mean of precision (the share of the harm that falls on the own language, beside the "
+        "mean of the others) and recall (the share of the own language's performance that is lost); 1 means all of it, "
+        "and no other's"
     ),
     "kl": (
         "KL: how far the next-token distribution moves from that of the unchanged model, in nats per token; 0 means "

@@ -16,7 +16,8 @@ from lnbench.figures.labels import language_label, language_name, write_in_own_s
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH, series
 from lnbench.leaderboard.rows import Row, tables_of
-from lnbench.tables.words import counted, model_name
+from lnbench.sweeps.records import RANDOM
+from lnbench.tables.words import control_units, counted, model_name
 
 _OVERRIDE_SETUP = "override_setup"
 _VARYING = ("finetune", "adapter", "seed", "limit", _OVERRIDE_SETUP)
@@ -35,7 +36,7 @@ def _compared(rows: Sequence[Row]) -> list[Row]:
 
 @drawn_from(lambda data: ((table,) for rows in data.leaderboards for table in tables_of(_compared(rows))))
 def interventions(rows: Sequence[Row]) -> Figure:
-    """Draw the change of one metric by intervention and language, with 95 % intervals, and that of random controls.
+    """Draw the change of one metric by intervention and language, with 95 % intervals, and that of controls.
 
     Args:
         rows: Of one model, task and metric (:attr:`Row.measured_on`), in any languages. Rows without a comparison
@@ -75,7 +76,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
             axes.set_xlabel(f"change of {first.metric}")
         panels[0].set_yticks(range(len(names)), names)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        entries = _legend(labels, any(row.n_controls for row in compared))
+        entries = _legend(labels, _units(compared))
         drawing.legend(handles=entries, loc="outside lower center", ncols=2)
         _titles(drawing, panels[: len(languages)], languages)
 
@@ -86,8 +87,8 @@ def interventions(rows: Sequence[Row]) -> Figure:
         caption=(
             f"Change of {first.metric} on the same documents, against the model without intervention, with a 95 % "
             f"interval; one panel for each evaluation language, whose neurons are changed. {_better(first)}Filled: "
-            "significant after Holm's correction. The grey bar reaches over the draws of as many random neurons, the "
-            "line in it is their mean; without a bar there was no control."
+            "significant after Holm's correction. The grey bar reaches over the draws of "
+            f"{_units(compared) or 'a control'}, the line in it is their mean; without a bar there was no control."
         ),
         alt=(
             f"Changes of {first.metric} by {counted(len(names), 'intervention')} in "
@@ -138,14 +139,20 @@ def _points(axes: Axes, rows: Sequence[Row], names: Sequence[str], number: int, 
         axes.plot([row.delta or 0.0], [place], marker, color=colour, markerfacecolor=face, markersize=4.5)
 
 
-def _legend(labels: Sequence[str], controlled: bool) -> list[Line2D]:
-    """Return one entry per series, and one for the controls."""
+def _units(rows: Sequence[Row]) -> str:
+    """Say what the controls of these rows change; empty without any."""
+    kinds = dict.fromkeys(row.control_kind or RANDOM for row in rows if row.n_controls)
+    return " or ".join(map(control_units, kinds))
+
+
+def _legend(labels: Sequence[str], controlled: str) -> list[Line2D]:
+    """Return one entry per series, and one for the controls, unless ``controlled`` is empty."""
     entries = []
     for number, label in enumerate(labels):
         colour, _, marker = series(number)
         entries.append(Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.1, label=label))
     if controlled:
-        entries.append(Line2D([], [], color=_BAR, linewidth=5, label="as many random neurons"))
+        entries.append(Line2D([], [], color=_BAR, linewidth=5, label=controlled))
     return entries
 
 
@@ -164,7 +171,7 @@ def _series(row: Row, varying: Sequence[str]) -> str:
 
 
 def _controls(row: Row) -> tuple[float | None, float | None, float | None]:
-    """Return the change under random neurons: the mean over draws, the lowest and the highest."""
+    """Return the change under the control: the mean over draws, the lowest and the highest."""
     values = (row.control, row.control_min, row.control_max)
     mean, low, high = (None if value is None or row.baseline is None else value - row.baseline for value in values)
     return mean, low, high

@@ -22,7 +22,7 @@ from lnbench.figures.style import CHANGES, NEUTRAL
 from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.tables.findings import UNITS
-from lnbench.tables.words import counted, model_name
+from lnbench.tables.words import control_units, counted, model_name
 
 _FIELDS = (
     *("p_value", "p_holm", "outside_range", "control_delta_nats"),
@@ -146,8 +146,9 @@ def _selective(row: Selectivity | None, dense: bool) -> str:
 def _about_controls(matrix: PerplexityMatrix) -> str:
     draws = max((cell.n_controls for cell in matrix.cells), default=0)
     if not draws:
-        return "There was no control of random neurons."
-    return f"In brackets: one of {draws} draws of as many random neurons changed as much, or more, in that direction."
+        return "There was no control."
+    units = control_units(matrix.control)
+    return f"In brackets: one of {draws} draws of {units} changed as much, or more, in that direction."
 
 
 def _alt(matrix: PerplexityMatrix, rows: Sequence[Sequence[MatrixCell]]) -> str:

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.significance import LEVEL, Comparison, compare_all, compare_with_draws, holm
-from lnbench.sweeps.records import Record
+from lnbench.specificity import matched_specificity
+from lnbench.sweeps.records import RANDOM, Record
 
 _Peers = defaultdict[tuple[Any, ...], list[Result]]
 """Results by what makes them comparable; keys of different kinds have different lengths."""
@@ -25,7 +26,7 @@ def build(results: Sequence[Result]) -> list[Row]:
 
     A cell is compared with the cell of the same model, adapter, seed and task without intervention; an adapter's own
     cell without intervention with the model without the adapter. A cell of a selector is also compared with the
-    average of its random controls. Only cells with the very same setup, documents and prompts are compared; those of
+    average of its controls. Only cells with the very same setup, documents and prompts are compared; those of
     the same run come first.
     """
     peers = _comparable(results)
@@ -36,6 +37,10 @@ def build(results: Sequence[Result]) -> list[Row]:
         rows.append(row)
         baselines.append(baseline)
     _compare(rows, own, baselines)
+    for row in rows:
+        if row.delta is not None and row.baseline is not None and row.control_draws:
+            rho = matched_specificity(row.delta, [draw - row.baseline for draw in row.control_draws])
+            row.rho, row.rho_low, row.rho_high = rho
     _correct(rows, "p_value", "p_holm")
     _correct(rows, "control_p_value", "control_p_holm")
     for row in rows:
@@ -113,8 +118,7 @@ def _row(result: Result, peers: _Peers) -> tuple[Row, Result | None]:
         comparisons = _with_controls(result, peers, notes)
     answers = result.answers
     row = Row(
-        **record.model_dump(include=_COPIED),
-        **comparisons,
+        **(record.model_dump(include=_COPIED) | comparisons),
         task_version=result.task_version,
         higher_is_better=result.higher_is_better,
         chance=None if answers is None else answers.chance,
@@ -145,8 +149,14 @@ def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
     controls = _own_first(result, peers[_overridden(result.record, result.record.selector)])
     if not controls:
         return {}
-    # The first of each seed.
-    draws = {control.record.control_seed: control for control in reversed(_on_same_documents(result, controls))}
+    same = _on_same_documents(result, controls)
+    # Draws of one kind; of each seed the first.
+    kinds = [control.record.control_kind or RANDOM for control in same]
+    draws = {
+        control.record.control_seed: control
+        for control, kind in reversed([*zip(same, kinds, strict=True)])
+        if kind == kinds[0]
+    }
     if not draws:
         notes.append(f"not compared with controls: {_why(result, controls, 'control')}")
         return {}
@@ -154,6 +164,8 @@ def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
     comparison, means = compare_with_draws(values, result.values), values.mean(axis=1)
     return {
         "control": comparison.before,
+        "control_kind": kinds[0],
+        "control_draws": means.tolist(),
         "control_min": float(means.min()),
         "control_max": float(means.max()),
         "n_controls": len(draws),

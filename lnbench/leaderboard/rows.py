@@ -51,7 +51,9 @@ class Row(Record):
     """The smallest ``p_value`` that any change of so many documents could have had."""
 
     control: float | None = None
-    """The mean over the same documents, and over draws, under as many random neurons."""
+    """The mean over the same documents, and over draws, under the control: by default as many random neurons."""
+    control_draws: list[float] | None = None
+    """The mean over the same documents under each draw."""
     control_min: float | None = None
     """The lowest of the draws' means."""
     control_max: float | None = None
@@ -63,7 +65,7 @@ class Row(Record):
     control_ci_high: float | None = None
     """Upper end of the 95 % interval of ``control_delta``."""
     control_p_value: float | None = None
-    """Of the t-test over draws and documents against random neurons; None with fewer than three draws."""
+    """Of the t-test over draws and documents against the control; None with fewer than three draws."""
     control_p_holm: float | None = None
     """Corrected for all such tests of the table."""
     control_significant: bool | None = None
@@ -71,7 +73,13 @@ class Row(Record):
     control_mde: float | None = None
     """As ``mde``, against the average of the draws."""
     n_controls: int = 0
-    """Draws of random neurons."""
+    """Draws of the control."""
+    rho: float | None = None
+    """Matched specificity: ``delta`` over the draws' mean change; None without draws, or if they change nothing."""
+    rho_low: float | None = None
+    """Lower end of its 95 % interval over draws; None where it is not known."""
+    rho_high: float | None = None
+    """Upper end; None where it is not known, or where the draws' mean change cannot be told from 0."""
 
     chance: float | None = None
     """Of multiple choice: the accuracy of one choice at random, a mean over the documents."""

@@ -16,6 +16,8 @@ from lnbench.formats import read_tensors, write_tensors
 FORMAT = "lnbench.blocks/1"
 FILE = "perplexity.safetensors"
 """Its name in a run's folder."""
+_HELD = ("request", "outside", "divergences")
+"""Entries of its metadata that hold JSON."""
 
 
 class Passes:
@@ -39,6 +41,8 @@ class Passes:
         """``[blocks]`` each: the nats of the passes that are done, and what they are divided by."""
         self.outside: dict[str, float] = {}
         """Share of the values written that lie outside the observed range, where that is known."""
+        self.divergences: dict[str, list[float]] = {}
+        """Nats of KL divergence of the first blocks, where next-token distributions were compared."""
         if path is not None and path.exists():
             self._resume(path)
 
@@ -49,15 +53,17 @@ class Passes:
             LnbenchError: the file cannot be written; what it held stays.
         """
         if self.path is not None:
-            held = {"request": self.request, "outside": self.outside}
+            held = {"request": self.request, "outside": self.outside, "divergences": self.divergences}
             metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in held.items()}
             write_tensors(self.path, self.nats, {"format": FORMAT, **metadata}, framework="np")
 
     def _resume(self, path: Path) -> None:
         remedy = "delete it, and the command starts from the beginning"
-        self.nats, metadata = read_tensors(path, "file", remedy, framework="np", decode=["request", "outside"])
-        request, self.outside = metadata["request"], metadata["outside"]
-        if metadata.get("format") != FORMAT or not isinstance(request, dict) or not isinstance(self.outside, dict):
+        self.nats, metadata = read_tensors(path, "file", remedy, framework="np", decode=_HELD)
+        request, self.outside, divergences = (metadata[name] for name in _HELD)
+        self.divergences = {} if divergences is None else divergences
+        parts = (request, self.outside, self.divergences)
+        if metadata.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
             raise LnbenchError(f"{path} is not a file of format {FORMAT}; choose another folder with --out")
         differing = [key for key in {**request, **self.request} if request.get(key) != self.request.get(key)]
         if differing:

@@ -105,8 +105,7 @@ class _Batch:
     def summed(self, values: Tensor) -> NDArray[np.float64]:
         """Return the sum of values ``[n]`` over each block's positions."""
         weights = values.double().numpy()
-        sums: NDArray[np.float64] = np.bincount(self.rows.numpy(), weights=weights, minlength=len(self.numbers))
-        return sums
+        return np.bincount(self.rows.numpy(), weights=weights, minlength=len(self.numbers)).astype(np.float64)
 
 
 def _batches(sites: Sites, text: Slice, blocks: int, batch_size: int) -> Iterator[_Batch]:

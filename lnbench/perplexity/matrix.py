@@ -81,15 +81,17 @@ class MatrixCell(_Part):
     control_p_holm: float | None = Field(default=None, description="corrected by Holm's method for all cells tested")
     rho: float | None = Field(
         default=None,
-        description="matched specificity: delta_nats / control_delta_nats; null: no draws, or draws that change nothing",
+        description="matched specificity: delta_nats / control_delta_nats; null: no draws, or they change nothing",
     )
-    rho_low: float | None = Field(default=None, description="lower end of its 95 % interval over draws; null: not known")
+    rho_low: float | None = Field(
+        default=None, description="lower end of its 95 % interval over draws; null: not known"
+    )
     rho_high: float | None = Field(
         default=None, description="upper end; null: not known, or the draws' mean cannot be told from 0"
     )
     kl: float | None = Field(
         default=None,
-        description="mean Kullback-Leibler divergence of the next-token distribution, unchanged model || changed, in nats "
+        description="mean Kullback-Leibler divergence of next-token distributions, unchanged model || changed, in nats "
         "per token, over the first kl_tokens of the text; null: not measured",
     )
     kl_low: float | None = Field(default=None, description="lower end of its 95 % bootstrap interval over blocks")
@@ -114,8 +116,8 @@ class Selectivity(Contrast):
     changed: str = Field(description="i: whose neurons are changed")
     f1: float | None = Field(
         default=None,
-        description="LangSpec-F1, of the likelihood per byte, 2 ** −bits per byte; null where no other language is read, "
-        "for text without bytes, or where nothing is changed",
+        description="LangSpec-F1, of the likelihood per byte, 2 ** −bits per byte; null where no other language is "
+        "read, for text without bytes, or where nothing is changed",
     )
     f1_low: float | None = Field(default=None, description="lower end of its 95 % bootstrap interval over blocks")
     f1_high: float | None = Field(default=None, description="upper end")
@@ -183,7 +185,9 @@ class PerplexityMatrix(_Part, FormatFile):
         default=None, description="means of selectivity over languages; null: no other text to compare with"
     )
     control: str = Field(default="random", description="what draws the control's units, as written")
-    kl_tokens: int = Field(default=0, description="predicted tokens per text, at least, whose distributions are compared")
+    kl_tokens: int = Field(
+        default=0, description="predicted tokens per text, at least, whose distributions are compared"
+    )
     notes: list[str] = Field(default_factory=list, description="what a reader should know of these numbers")
     command: str | None = Field(description="a command that repeats it; null if it was measured from Python")
     lnbench_version: str | None = Field(default=None, description="version of lnbench")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 from tqdm import tqdm
 
 from lnbench.choices import plan
+from lnbench.controls import drawn_by
 from lnbench.errors import LnbenchError
 from lnbench.files import versions
 from lnbench.host import get_host
@@ -20,13 +23,13 @@ from lnbench.model.architectures import POST, site_choice
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import Sites, evaluating
-from lnbench.neurons import NeuronSet, draw_random
+from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.overrides import apply
 from lnbench.parameters import format_choice
-from lnbench.perplexity.changes import SliceNats, baseline, cells_and_selectivity
+from lnbench.perplexity.changes import SliceNats, baseline, cells_and_selectivity, diagonal
 from lnbench.perplexity.checkpoint import Passes
-from lnbench.perplexity.losses import block_nats
+from lnbench.perplexity.losses import block_divergences, block_nats, final_states
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import notes_of
 from lnbench.perplexity.slices import AHEAD, Slice
@@ -49,7 +52,10 @@ def measure(
     intervention: str = "zero",
     site: str = POST,
     changed: Sequence[str] | None = None,
-    controls: int = 3,
+    controls: int = 5,
+    control: str = "random",
+    compared: Mapping[str, Statistics] | None = None,
+    kl_tokens: int = 0,
     batch_size: int | None = None,
     path: Path | None = None,
     progress: bool = False,
@@ -70,8 +76,10 @@ def measure(
         intervention: Name or ``name:key=value``.
         site: ``post``, ``pre`` or ``paper``: where values are written; ``paper`` writes ``post``.
         changed: Languages whose neurons are changed; all of ``neurons`` by default.
-        controls: Draws of as many random neurons in each layer, none of them the language's own, unless the others of
-            a layer are too few; a note says so.
+        controls: Draws of the control, such as as many random neurons in each layer.
+        control: What draws them: ``random``, ``random_active`` …
+        compared: Language → Statistics, for a control that reads those of all languages; ``statistics`` by default.
+        kl_tokens: Predicted tokens of each text, at least, on which next-token distributions are compared; 0: none.
         batch_size: Blocks in a forward pass; as many as fit the memory if None.
         path: File that keeps every pass that is done; the same call continues from it.
         progress: Show a progress bar.
@@ -111,28 +119,45 @@ def measure(
     for read, text in slices.items():
         passes.nats |= {f"tokens/{read}": text.tokens, f"bytes/{read}": text.sizes}
     changes: list[_Change] = [(_UNCHANGED, Override(), None)]
+    draws = [drawn_by(control, seed, neurons, intervention, compared or statistics) for seed in range(controls)]
+    named = [_control(control, seed, drawn) for seed, (drawn, _) in enumerate(draws)]
     for language in measured:
-        changes += _changes(neurons, language, intervention, statistics.get(language), controls)
+        own = [(language, neurons, intervention)]
+        drawn = [(f"{language}{name}", *chosen) for name, chosen in zip(named, draws, strict=True)]
+        changes += _changes([*own, *drawn], language, statistics.get(language))
     todo = [
         (change, text)
         for change in changes
         for read, text in slices.items()
         if f"{change[0]}/{read}" not in passes.nats
     ]
-    if todo:
+    first_blocks = {read: _first_blocks(text, kl_tokens) for read, text in slices.items()}
+    diverging = [
+        (change, text)
+        for read, text in slices.items()
+        for change in changes
+        if change[0] in measured
+        and first_blocks[read]
+        and _divergence(first_blocks, change[0], read) not in passes.divergences
+    ]
+    if todo or diverging:
         size = fitting_batch_size(sites, length) if batch_size is None else batch_size
-        _run(sites, todo, passes, site_choice(site).write, size, progress)
+        write = site_choice(site).write
+        _run(sites, todo, passes, write, size, progress)
+        _run_divergences(sites, diverging, first_blocks, passes, write, size)
     nats = {
         read: SliceNats(
             tokens=text.tokens,
             sizes=text.sizes,
             unchanged=passes.nats[f"{_UNCHANGED}/{read}"],
             changed={language: passes.nats[f"{language}/{read}"] for language in measured},
-            controls={
-                language: [passes.nats[f"{_control(language, draw)}/{read}"] for draw in range(controls)]
-                for language in measured
-            },
+            controls={language: [passes.nats[f"{language}{name}/{read}"] for name in named] for language in measured},
             outside={language: passes.outside.get(f"{language}/{read}") for language in measured},
+            divergence={
+                language: np.array(passes.divergences[_divergence(first_blocks, language, read)])
+                for language in measured
+                if first_blocks[read]
+            },
         )
         for read, text in slices.items()
     }
@@ -163,28 +188,36 @@ def measure(
             "baseline": {language: baseline(own) for language, own in nats.items()},
             "cells": cells,
             "selectivity": selectivity,
+            "diagonal": diagonal(nats, languages),
+            "control": control,
+            "kl_tokens": kl_tokens,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
     return matrix.model_copy(update={"notes": list(notes_of(matrix, neurons))})
 
 
-def _control(language: str, draw: int) -> str:
-    """Name the pass under a draw of as many random neurons as ``language`` has."""
-    return f"{language}#{draw}"
+def _control(control: str, seed: int, drawn: NeuronSet) -> str:
+    """Name a draw in the names of passes, behind the language; as before there was a choice of controls, if random."""
+    return f"#{seed}" if control == "random" else f"#{seed} {control} {drawn.fingerprint}"
+
+
+def _divergence(first_blocks: Mapping[str, int], changed: str, read: str) -> str:
+    return f"{changed}/{read}/{first_blocks[read]} blocks"
+
+
+def _first_blocks(text: Slice, tokens: int) -> int:
+    """Return how many first blocks of a text have so many predicted tokens; all of them where it has fewer."""
+    enough = np.flatnonzero(text.tokens.cumsum() >= tokens)
+    return 0 if not tokens else int(enough[0]) + 1 if len(enough) else len(text.blocks)
 
 
 def _changes(
-    neurons: NeuronSet, language: str, intervention: str, statistics: Statistics | None, controls: int
+    chosen: Iterable[tuple[str, NeuronSet, str]], language: str, statistics: Statistics | None
 ) -> Iterator[_Change]:
-    """Yield the override of a language's neurons, and those of its controls."""
-    own = neurons[language]
-    chosen = {language: own}
-    for draw in range(controls):
-        mask = draw_random(language, neurons.per_layer(language), neurons.mask(language), draw, neurons.widths)
-        chosen[_control(language, draw)] = {layer: mask[layer].nonzero().squeeze(1) for layer in own}
-    for name, indices in chosen.items():
-        change = plan(indices, intervention, statistics)
+    """Yield the overrides of a language's neurons and of its controls, from names, NeuronSets and interventions."""
+    for name, neurons, intervention in chosen:
+        change = plan(neurons[language], intervention, statistics)
         if change.neurons == 0:
             raise LnbenchError(f"intervention {intervention!r} changes none of the neurons of {language!r}")
         yield name, change, statistics
@@ -207,6 +240,28 @@ def _run(
                 passes.outside[done] = applied.outside_range
             passes.save()
             reached(f"{len(passes.nats)} passes over texts")
+
+
+def _run_divergences(
+    sites: Sites,
+    todo: Sequence[tuple[_Change, Slice]],
+    first_blocks: Mapping[str, int],
+    passes: Passes,
+    site: str,
+    batch_size: int,
+) -> None:
+    """Compare next-token distributions with the unchanged model's; ``todo`` has the changes text by text."""
+    with evaluating(sites.model):
+        for _, group in groupby(todo, key=lambda each: each[1].language):
+            together = list(group)
+            text = together[0][1]
+            unchanged = final_states(sites, text, first_blocks[text.language], batch_size)
+            for (name, change, statistics), _ in together:
+                with apply(sites.model, change, statistics=statistics, site=site, sites=sites) as applied:
+                    nats = block_divergences(sites, text, unchanged, batch_size, applied=applied)
+                passes.divergences[_divergence(first_blocks, name, text.language)] = nats.tolist()
+                passes.save()
+                reached(f"{len(passes.nats)} passes over texts")
 
 
 def _shared(neurons: NeuronSet, languages: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -42,10 +42,10 @@ def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
         yield "there is no control: as many random neurons might do as much"
     if few := [cell.n_controls for cell in matrix.cells if 0 < cell.n_controls < LEAST_DRAWS]:
         yield (
-            f"{max(few)} drawn as a control: random neurons are shown and not tested against, which takes "
+            f"{max(few)} drawn as a control: its draws are shown and not tested against, which takes "
             f"{LEAST_DRAWS} draws or more"
         )
-    for language, count in matrix.neurons.items() if has_controls else ():
+    for language, count in matrix.neurons.items() if has_controls and matrix.control == "random" else ():
         # A draw takes a language's own neurons where the others of a layer are too few.
         per_layer = zip(neurons.per_layer(language).tolist(), neurons.widths, strict=True)
         if own := sum(max(0, 2 * chosen - width) for chosen, width in per_layer):

@@ -12,6 +12,7 @@ from lnbench.host import changes_nothing
 from lnbench.settings import (
     Batches,
     Bos,
+    Control,
     DrawsOfControls,
     Intervention,
     Labels,
@@ -51,7 +52,14 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     mode: Mode = "pack"
     bos: Bos = "block"
     labels: Labels = "next"
-    controls: DrawsOfControls = 3
+    controls: DrawsOfControls = 5
+    control: Control = "random"
+    kl_tokens: int = Field(
+        default=1_000,
+        ge=0,
+        description="predicted tokens of each text, at least, on which next-token distributions are compared with the "
+        "unchanged model's (KL divergence); 0 for none",
+    )
 
     @field_validator("intervention")
     @classmethod

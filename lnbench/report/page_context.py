@@ -26,6 +26,7 @@ from lnbench.tables.caveats import (
 from lnbench.tables.findings import leaderboard_findings, matrix_finding, overall, reproduction_finding
 from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
 from lnbench.tables.perplexity import change_table, selectivity_table, shared_table
+from lnbench.tables.specificity import specificity_table
 from lnbench.tables.table import Table
 from lnbench.tables.words import counted, model_name, without_folders
 
@@ -116,7 +117,7 @@ def page_context(sources: Sources, out: Path) -> dict[str, Any]:
 
 
 def _leaderboard(rows: Sequence[Row]) -> Leaderboard:
-    # Random neurons are left out first, then the least certain changes.
+    # Controls are left out first, then the least certain changes.
     ranked = sorted(rows, key=lambda row: (row.control_of is not None, 1.0 if row.p_holm is None else row.p_holm))
     kept = set(map(id, ranked[:MOST_ROWS]))
     shown = [row for row in rows if id(row) in kept]
@@ -157,7 +158,8 @@ def _perplexity_tables(sources: Sources, matrix: PerplexityMatrix) -> list[Table
     ]
     shared = shared_table(matrix, sets.get(matrix.neuron_set))
     changes = change_table(matrix, "nats", with_interval=True, notes=notes)
-    return [changes, selectivity_table(matrix), *([] if shared is None else [shared])]
+    specificity = specificity_table(matrix)
+    return [changes, selectivity_table(matrix), *(table for table in (specificity, shared) if table is not None)]
 
 
 def _with_notes(table: Table) -> Table:

@@ -62,6 +62,7 @@ class Cell:
     selector: str = NOT_SPECIFIC
     control_of: str | None = None
     control_seed: int | None = None
+    control_kind: str | None = None
     seed: int | None = None
     content: Any = field(default=None, repr=False)
     """What the neurons and Statistics are made from, for the key."""
@@ -112,6 +113,7 @@ class Cell:
             "selector": self.selector,
             "control_of": self.control_of,
             "control_seed": self.control_seed,
+            "control_kind": self.control_kind,
             "seed": self.seed or 0,
             "setup": self.setup,
             "override_setup": self.override_setup,
@@ -198,12 +200,30 @@ def _overriding(spec: Sweep, blank: Cell) -> Iterator[Cell]:
     for cell, in_common in _neurons(spec, blank):
         for choice in spec.changing:
             intervention = get_host().format("intervention", choice)
-            yield replace(
+            changed = replace(
                 cell,
                 arguments={"intervention": intervention, **cell.arguments, **shared},
                 intervention=intervention,
                 content=[cell.content, spec.site, spec.positions, *_files("intervention", choice)],
                 override_setup=fingerprint([in_common, spec.site, spec.positions]),
+            )
+            yield changed
+            yield from _controls_of_intervention(spec, changed)
+
+
+def _controls_of_intervention(spec: Sweep, cell: Cell) -> Iterator[Cell]:
+    """Yield the controls that do something else with the same neurons, where the spec has chosen such a control."""
+    for seed in range(spec.controls):
+        if get_host().kind_of_control(spec.control) != "intervention":
+            return
+        if (control := get_host().control_of(cell.intervention, seed, spec.control)) is not None:
+            yield replace(
+                cell,
+                arguments={**cell.arguments, "intervention": control},
+                content=[cell.content, spec.control, seed],
+                control_of=cell.selector,
+                control_seed=seed,
+                control_kind=spec.control,
             )
 
 
@@ -224,10 +244,12 @@ def _neurons(spec: Sweep, blank: Cell) -> Iterator[tuple[Cell, Any]]:
     for name, arguments, of_control, content, in_common in chosen:
         yield replace(blank, selector=name, arguments=arguments, content=content), in_common
         for seed in range(spec.controls):
-            if (control := get_host().control_of(name, seed)) is not None:
+            if get_host().kind_of_control(spec.control) != "selector":
+                break
+            if (control := get_host().control_of(name, seed, spec.control)) is not None:
                 drawn = replace(blank, selector=control, arguments={"selector": control, **of_control})
-                drawn = replace(drawn, content=[content, "random", seed], control_of=name, control_seed=seed)
-                yield drawn, in_common
+                drawn = replace(drawn, control_of=name, control_seed=seed, control_kind=spec.control)
+                yield replace(drawn, content=[content, spec.control, seed]), in_common
 
 
 def _files(kind: str, choice: str) -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 FILE = "records.jsonl"
 BASELINE = "none"
 """The ``intervention`` of a cell that overrides nothing, and the ``finetune`` of one without adapter."""
+RANDOM = "random"
+"""The ``control_kind`` of records of before there was a choice."""
 NOT_SPECIFIC = "-"
 """The ``selector`` of a cell without neurons."""
 
@@ -54,9 +56,11 @@ class Record(BaseModel):
     selector: str = NOT_SPECIFIC
     """Selector in full, or NeuronSet file; ``-`` where nothing is overridden."""
     control_of: str | None = None
-    """For random neurons: the ``selector`` that they are a control of."""
+    """For a control: the ``selector`` that it is a control of."""
     control_seed: int | None = None
-    """For random neurons: the seed of the draw."""
+    """For a control: the seed of the draw."""
+    control_kind: str | None = None
+    """For a control: what draws it, ``random``, ``random_active`` …; ``random`` where an older record does not say."""
     seed: int = 0
     """lm-eval's ``--seed``."""
     setup: str | None = None

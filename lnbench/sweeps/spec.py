@@ -17,6 +17,7 @@ from lnbench.host import changes_nothing
 from lnbench.model.packaged import DEFAULT_MODEL
 from lnbench.settings import (
     Batches,
+    Control,
     DrawsOfControls,
     File,
     IncludePath,
@@ -193,6 +194,7 @@ class Sweep(StatisticsSource, Positions, Invocation):
         "otherwise, a mapping of language to task: `{hi: belebele_hin_Deva, vi: belebele_vie_Latn}`",
     )
     controls: DrawsOfControls = 3
+    control: Control = "random"
     seeds: list[int] = Field(
         default=[],
         description="every cell is run with each as lm-eval's --seed (few-shot examples, sampled generation); with its "

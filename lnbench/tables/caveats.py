@@ -54,7 +54,7 @@ def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:
         )
     if few := [row.n_controls for row in overridden if 0 < row.n_controls < LEAST_DRAWS]:
         yield (
-            f"{counted(len(few), 'comparison')} {_has(len(few))} fewer than {LEAST_DRAWS} draws of random neurons "
+            f"{counted(len(few), 'comparison')} {_has(len(few))} fewer than {LEAST_DRAWS} draws of a control "
             f"({range_of(few)}). Draws differ, so a difference from them may be theirs: it is shown, and not tested."
         )
 

@@ -12,7 +12,7 @@ from lnbench.significance import LEVEL
 from lnbench.sweeps.records import BASELINE
 from lnbench.tables.caveats import detectable
 from lnbench.tables.reproduction import Reproduction
-from lnbench.tables.words import CORRECTED, counted, listed, number, signed
+from lnbench.tables.words import CORRECTED, brief, control_units, counted, listed, number, ratio, signed
 
 _Direction = tuple[str, Callable[[Row], bool]]
 
@@ -64,7 +64,7 @@ def _finding(rows: Sequence[Row]) -> Finding:
     if controlled := [row for row in changed if row.control_p_holm is not None]:
         beyond = sum(row.control_significant or False for row in controlled)
         parts.append(
-            f"Of the {len(controlled)} that have a control of random neurons, {beyond or 'none'} "
+            f"Of the {len(controlled)} that have a control, {beyond or 'none'} "
             f"{'differs' if beyond == 1 else 'differ'} from it too."
         )
     by_change: dict[tuple[str, ...], list[Row]] = defaultdict(list)
@@ -131,9 +131,8 @@ def comparable_unit(matrix: PerplexityMatrix) -> str:
 
 def matrix_finding(title: str, matrix: PerplexityMatrix) -> Finding:
     """Return what a perplexity matrix says: whose text its neurons' change harms most, and why it is another's."""
-    return Finding(
-        title, own_text_harmed_most(matrix, comparable_unit(matrix)), [*shared_neurons(matrix), *_controlled(matrix)]
-    )
+    details = [*shared_neurons(matrix), *_controlled(matrix), *_specific(matrix)]
+    return Finding(title, own_text_harmed_most(matrix, comparable_unit(matrix)), details)
 
 
 def own_text_harmed_most(matrix: PerplexityMatrix, unit: str) -> str:
@@ -175,8 +174,27 @@ def _controlled(matrix: PerplexityMatrix) -> Iterator[str]:
     if tested := [cell for cell in own if cell.control_p_holm is not None]:
         beyond = [cell.changed for cell in tested if (cell.control_p_holm or 0.0) < LEVEL]
         yield (
-            f"On the diagonal, the change differs from that of as many random neurons for {listed(beyond)} "
+            f"On the diagonal, the change differs from that of {control_units(matrix.control)} for {listed(beyond)} "
             f"({len(beyond)} of {len(tested)}; {CORRECTED})."
+        )
+
+
+def _specific(matrix: PerplexityMatrix) -> Iterator[str]:
+    """Yield what ρ and the diagonal selectivity are, in sentences."""
+    own = [matrix.cell(row.changed, row.changed) for row in matrix.selectivity if matrix.neurons[row.changed]]
+    known = [f"{cell.changed} {ratio(cell.rho, cell.rho_low, cell.rho_high)}" for cell in own if cell.rho is not None]
+    if known:
+        draws = max(cell.n_controls for cell in own)
+        yield (
+            f"Matched specificity ρ, the change of the own text over that by {control_units(matrix.control)} "
+            f"({counted(draws, 'draw')}): {listed(known)}."
+        )
+    if (mean := matrix.diagonal) is not None:
+        interval = "" if mean.low is None else f" [{number(mean.low)} to {number(mean.high)}]"
+        f1 = "" if mean.f1 is None else f", LangSpec-F1 {brief(mean.f1)}"
+        yield (
+            f"Diagonal selectivity, the change of the own text less that of the others: {number(mean.difference)}"
+            f"{interval} {UNITS[mean.unit]}{f1}, means over {counted(mean.languages, 'language')}."
         )
 
 

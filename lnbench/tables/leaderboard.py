@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.significance import LEAST_DRAWS
+from lnbench.specificity import MEANINGS
+from lnbench.sweeps.records import RANDOM
 from lnbench.tables.caveats import (
     by_chance,
     constant_answers,
@@ -26,10 +28,12 @@ from lnbench.tables.words import (
     CORRECTED,
     NOTHING,
     SIGNIFICANT,
+    control_units,
     counted,
     number,
     p_value,
     range_of,
+    ratio,
     signed,
     span,
 )
@@ -72,8 +76,10 @@ def _known(value: float | None) -> float | None:
 
 
 def neurons_of(row: Row) -> str:
-    """Name whose neurons were overridden: a selector's, or as many random ones."""
-    return row.selector if row.control_of is None else f"random like {row.control_of} #{row.control_seed}"
+    """Name whose neurons were overridden: a selector's, or a control's."""
+    if row.control_of is None:
+        return row.selector
+    return f"{row.control_kind or RANDOM} like {row.control_of} #{row.control_seed}"
 
 
 def _limit(row: Row) -> str:
@@ -98,7 +104,7 @@ def _interval(row: Row) -> Cell:
     return Cell(low, shown=span(row.ci_low, row.ci_high), low=low, high=high)
 
 
-def _change_to_random(row: Row) -> Cell:
+def _change_to_control(row: Row) -> Cell:
     return Cell(_known(row.control_delta), shown=signed(row.control_delta), marks=_control_mark(row))
 
 
@@ -120,9 +126,10 @@ COLUMNS = [
     Column("Change", _change, numeric=True),
     Column("95 % interval", _interval, numeric=True),
     _number("p, corrected", "p_holm", lambda row: p_value(row.p_holm)),
-    _number("Random neurons", "control", _controls),
-    Column("Change to random", _change_to_random, numeric=True),
-    _number("p to random", "control_p_holm", lambda row: p_value(row.control_p_holm)),
+    _number("Control", "control", _controls),
+    Column("Change to control", _change_to_control, numeric=True),
+    _number("p to control", "control_p_holm", lambda row: p_value(row.control_p_holm)),
+    _number("ρ", "rho", lambda row: ratio(row.rho, row.rho_low, row.rho_high)),
     _number("Documents", "n", lambda row: NOTHING if row.n is None else f"{row.n:,}"),
     _text("Setup", lambda row: row.setup or NOTHING, optional=True, filtered=False),
     _text("Seed", lambda row: str(row.seed), optional=True, filtered=False),
@@ -159,7 +166,8 @@ _VARYING: dict[str, Callable[[Row], str]] = {
     "override setup": lambda row: row.override_setup or "-",
 }
 """Columns that are shown only where a table has more than one value of them; the last, where the same neurons have."""
-_DIFFERS_FROM_RANDOM = "differs from as many random neurons, by a test over draws and documents"
+_MOST_RATIOS = 5
+"""So many ρ are in the sentence about them; the rows have all."""
 _MEANING = {"bits_per_byte": "More bits per byte: the model is more surprised by that language."}
 
 
@@ -190,7 +198,8 @@ class _Line(NamedTuple):
 
     varying: tuple[str, ...]
     selector: str
-    control: bool
+    control: str
+    """The kind of a control; empty for what is none."""
     intervention: str
 
     @property
@@ -208,14 +217,17 @@ def _table(rows: Sequence[Row], several_setups: bool) -> Table:
     lines: dict[_Line, dict[str, list[Row]]] = {}
     for row in rows:
         values = tuple(_VARYING[name](row) for name in varying)
-        line = _Line(values, row.control_of or row.selector, row.control_of is not None, row.intervention)
+        kind = (row.control_kind or RANDOM) if row.control_of is not None else ""
+        line = _Line(values, row.control_of or row.selector, kind, row.intervention)
         lines.setdefault(line, {}).setdefault(row.language, []).append(row)
     # In the order in which they occur; a selector's controls after the selector.
     groups = {group: place for place, group in enumerate(dict.fromkeys(line.group for line in lines))}
     table_rows = []
     for line, cells in sorted(lines.items(), key=lambda item: (groups[item[0].group], item[0].control)):
         labels = [*line.varying, _neurons(line, cells), line.intervention]
-        table_rows.append(TableRow(labels, [_cell(cells.get(code, [])) for code in languages], quiet=line.control))
+        table_rows.append(
+            TableRow(labels, [_cell(cells.get(code, [])) for code in languages], quiet=bool(line.control))
+        )
     setup = f"setup {first.setup}" if several_setups else None
     model = ", ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization, setup)))
     title = f"{first.metric or 'failed'} of {first.task_pattern}: {model}"
@@ -235,7 +247,7 @@ def _neurons(line: _Line, cells: dict[str, list[Row]]) -> str:
     if not line.control:
         return line.selector
     draws = len({row.control_seed for rows in cells.values() for row in rows if not row.failed})
-    return f"random like {line.selector}" + (f" (mean of {draws})" if draws > 1 else "")
+    return f"{line.control} like {line.selector}" + (f" (mean of {draws})" if draws > 1 else "")
 
 
 def _cell(rows: Sequence[Row]) -> Cell:
@@ -266,21 +278,40 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         yield _verdict(significant, len(tested), f"{SIGNIFICANT} differs from it", "changes")
         yield detectable(tested)
     if controlled := [row for row in rows if row.control_p_holm is not None]:
-        draws = range_of(row.n_controls for row in controlled)
-        meaning = f"{BEYOND_CONTROLS} {_DIFFERS_FROM_RANDOM} ({draws} drawn)"
+        draws, units = range_of(row.n_controls for row in controlled), _controls_of(controlled)
+        meaning = f"{BEYOND_CONTROLS} differs from {units}, by a test over draws and documents ({draws} drawn)"
         beating = any(row.control_significant for row in controlled)
-        yield _verdict(beating, len(controlled), meaning, "differs from random neurons")
+        yield _verdict(beating, len(controlled), meaning, f"differs from {units}")
+    yield from specific(rows)
     yield from (meaning for metric, meaning in _MEANING.items() if metric in {row.metric for row in rows})
     if few := [row.n_controls for row in rows if 0 < row.n_controls < LEAST_DRAWS]:
         yield (
-            f"Random neurons are shown and not tested against: {range_of(few)} drawn, and a test takes {LEAST_DRAWS} "
-            "or more."
+            f"Controls are shown and not tested against: {range_of(few)} drawn, and a test takes {LEAST_DRAWS} or more."
         )
     yield from constant_answers(rows)
     yield from by_chance(rows)
     yield from unspecific_neurons(rows)
     yield from row_notes(rows)
     yield from failed_cells(rows)
+
+
+def _controls_of(rows: Sequence[Row]) -> str:
+    return " or ".join(dict.fromkeys(control_units(row.control_kind or RANDOM) for row in rows))
+
+
+def specific(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield ρ of the significant changes, the largest first, and what it means; nothing without any."""
+    known = sorted((row for row in rows if row.rho is not None and row.significant), key=lambda row: -(row.rho or 0.0))
+    if known:
+        values = [
+            f"{row.language} under {row.intervention} of {row.selector} {ratio(row.rho, row.rho_low, row.rho_high)}"
+            for row in known[:_MOST_RATIOS]
+        ]
+        more = f", and {len(known) - _MOST_RATIOS} more" if len(known) > _MOST_RATIOS else ""
+        yield (
+            f"{MEANINGS['rho']}. Of the significant changes, by {_controls_of(known)}, with an interval over "
+            f"{range_of(row.n_controls for row in known)} draws: {'; '.join(values)}{more}."
+        )
 
 
 def _verdict(significant: bool, tests: int, meaning: str, nothing: str) -> str:

@@ -14,7 +14,7 @@ from lnbench.errors import unknown
 from lnbench.files import as_json, fingerprint, write_json, write_text
 from lnbench.formats import slug
 from lnbench.leaderboard.rows import Row, document
-from lnbench.sweeps.records import BASELINE
+from lnbench.sweeps.records import BASELINE, RANDOM
 from lnbench.tables.leaderboard import leaderboard_tables
 from lnbench.tables.render import markdown
 from lnbench.tables.words import without_folders
@@ -104,7 +104,8 @@ def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
     for variant in _variants([row for row in rows if not row.failed]):
         first = variant[0]
         own = {name: getattr(first, name) for name in _VARIANT}
-        neurons = f"random-like-{first.control_of}" if first.control_of else first.selector
+        like = f"{first.control_kind or RANDOM}-like-{first.control_of}"
+        neurons = like if first.control_of else first.selector
         parts = ["" if first.finetune == BASELINE else first.finetune, neurons.strip("-"), first.intervention]
         # What a name leaves out, such as a limit, still keeps two files apart.
         parts.append(fingerprint([own, first.control_seed, sorted({row.language for row in variant})])[:8])
@@ -118,7 +119,8 @@ def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
 def _variants(rows: Sequence[Row]) -> Iterator[list[Row]]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[*(getattr(row, name) for name in _VARIANT), row.control_seed].append(row)
+        kind = row.control_kind if row.control_of else None
+        groups[*(getattr(row, name) for name in _VARIANT), row.control_seed, kind].append(row)
     for group in groups.values():
         by_language: dict[str, list[Row]] = defaultdict(list)
         for row in group:
@@ -146,6 +148,7 @@ def _per_model(rows: Sequence[Row], own: dict[str, Any]) -> dict[str, Any]:
             "model_dtype": first.dtype,
             **own,
             "control_seed": first.control_seed,
+            "control_kind": first.control_kind,
             "batch_size": first.batch_size,
             "languages": sorted({row.language for row in rows}),
             "commands": list(dict.fromkeys(without_folders(row.command) for row in rows)),

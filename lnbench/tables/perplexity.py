@@ -11,8 +11,9 @@ from lnbench.perplexity.matrix import Contrast, MatrixCell, PerplexityMatrix, Se
 from lnbench.significance import LEVEL
 from lnbench.tables.caveats import matrix_caveats
 from lnbench.tables.findings import UNITS, shared_neurons
+from lnbench.tables.specificity import specificity_table
 from lnbench.tables.table import EMPTY, Cell, Table, TableRow
-from lnbench.tables.words import BEYOND_CONTROLS, MARKS, SIGNIFICANT, percent
+from lnbench.tables.words import BEYOND_CONTROLS, SIGNIFICANT, marks_of, percent
 
 _MOST_HARMED = 3
 """Other languages that are shown for each."""
@@ -24,9 +25,11 @@ _READING = (
 
 
 def matrix_tables(matrix: PerplexityMatrix) -> list[Table]:
-    """Return the matrix in nats per token and in bits per byte, and below what to know of it."""
+    """Return the matrix in nats per token and in bits per byte, what to know of it, and how specific it is."""
     notes = [_READING, *shared_neurons(matrix), *matrix_caveats(matrix)]
-    return [change_table(matrix, "nats"), change_table(matrix, "bits_per_byte", notes=notes)]
+    specificity = specificity_table(matrix)
+    changes = [change_table(matrix, "nats"), change_table(matrix, "bits_per_byte", notes=notes)]
+    return [*changes, *([] if specificity is None else [specificity])]
 
 
 def change_table(
@@ -65,7 +68,7 @@ def change_table(
         ["neurons of"],
         ["neurons", *matrix.read, "own − others"],
         rows,
-        MARKS,
+        marks_of(matrix.control),
         notes,
     )
 

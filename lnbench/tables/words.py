@@ -12,7 +12,8 @@ SIGNIFICANT, BEYOND_CONTROLS = "*", "†"
 CORRECTED = f"p < {LEVEL:g} after Holm's correction"
 MARKS = {
     SIGNIFICANT: f"differs from the same model without intervention: {CORRECTED}",
-    BEYOND_CONTROLS: f"differs from as many random neurons, by a test over draws and documents: {CORRECTED}",
+    BEYOND_CONTROLS: "differs from its control, by default as many random neurons, by a test over draws and documents: "
+    f"{CORRECTED}",
 }
 """The marks of significance behind a change, and what each says."""
 NOTHING = "–"
@@ -67,6 +68,31 @@ def listed(items: Iterable[str]) -> str:
 def span(low: float | None, high: float | None, digits: int = 3) -> str:
     """Write an interval; nothing where one end is not known."""
     return NOTHING if low is None or high is None else f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+_UNITS_OF_CONTROLS = {
+    "random": "as many random neurons",
+    "random_active": "as many random neurons that are as active",
+    "other_language": "as many neurons of other languages",
+    "random_direction": "random directions of the same strength",
+}
+
+
+def control_units(control: str) -> str:
+    """Say what a control changes in place of the neurons."""
+    return _UNITS_OF_CONTROLS.get(control.partition(":")[0], f"the control {control}")
+
+
+def marks_of(control: str) -> dict[str, str]:
+    """Return the marks of significance behind a change, and what each says of this control."""
+    beyond = f"differs from {control_units(control)}, by a test over draws and documents: {CORRECTED}"
+    return MARKS | {BEYOND_CONTROLS: beyond}
+
+
+def ratio(value: float | None, low: float | None, high: float | None) -> str:
+    """Write a ratio with its interval, of which an end may not be known: ``12 [8.1 to 20]``."""
+    ends = "" if low is None and high is None else f" [{brief(low)} to {brief(high)}]"
+    return f"{brief(value)}{ends}"
 
 
 def range_of(counts: Iterable[int]) -> str:

@@ -110,7 +110,7 @@ def test_that_nothing_is_significant_is_said(run: Run) -> None:
     run.add("zero", {"acc": [0.0, 0.0, *[1.0] * 10]})
     run.add("zero", {"acc": RIGHT}, **control(0))
     shown = printed(run)
-    assert not lacks(" ".join(shown.split()), "p < 0.05", "Holm", "1 test", "Random neurons", "1 drawn")
+    assert not lacks(" ".join(shown.split()), "p < 0.05", "Holm", "1 test", "Controls", "1 drawn")
     assert "*" not in shown
     assert "†" not in shown
 

@@ -26,6 +26,11 @@ _NEW = {
     "chance",
     "top_choice",
     "top_share",
+    "control_kind",
+    "control_draws",
+    "rho",
+    "rho_low",
+    "rho_high",
 }
 """Fields that rows and records have since then."""
 _CHANGED = {

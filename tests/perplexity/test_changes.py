@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -210,3 +211,71 @@ def test_text_without_bytes() -> None:
     (cell,), (row,) = cells_and_selectivity({"en": empty}, ["en"])
     assert (cell.delta_bits_per_byte, row.bits_per_byte) == (None, None)
     assert row.own == cell.delta_nats
+
+
+def test_rho_is_the_change_over_that_of_the_draws() -> None:
+    one = reading(40, harm={"en": 0.3}, controls=5)
+    draws = [draw + 0.1 * one.tokens for draw in one.controls["en"]]
+    (cell,) = cells_and_selectivity({"en": SliceNats(**(vars(one) | {"controls": {"en": draws}}))}, ["en"])[0]
+    changes_of_draws = [float((draw - one.unchanged).sum() / one.tokens.sum()) for draw in draws]
+    assert cell.rho == pytest.approx(cell.delta_nats / np.mean(changes_of_draws))
+    low, high = stats.t.interval(0.95, 4, loc=np.mean(changes_of_draws), scale=stats.sem(changes_of_draws))
+    assert (cell.rho_low, cell.rho_high) == (
+        pytest.approx(cell.delta_nats / high),
+        pytest.approx(cell.delta_nats / low),
+    )
+
+
+def likelihoods(nats: SliceNats, changed: str, kept: np.ndarray) -> tuple[float, float]:
+    """Of a byte, without and with the change."""
+    size = float(nats.sizes[kept].sum())
+    return tuple(math.exp(-float(v[kept].sum()) / size) for v in (nats.unchanged, nats.changed[changed]))  # type: ignore[return-value]
+
+
+def test_langspec_f1_of_a_byte_and_the_diagonal() -> None:
+    harms = {"en": (0.5, 0.1, -0.1), "hi": (0.0, 0.9, 0.2), "ur": (0.2, 0.3, 0.6)}
+    readings = {
+        read: reading(60, seed=place, harm={changed: harm[place] for changed, harm in harms.items()})
+        for place, read in enumerate(harms)
+    }
+    _, rows = cells_and_selectivity(readings, ["en", "hi", "ur"])
+    scores, every = [], np.ones(60, bool)
+    for row in rows:
+        drops = {
+            read: max(0.0, -np.subtract(*likelihoods(nats, row.changed, every)[::-1]))
+            for read, nats in readings.items()
+        }
+        others = [drop for read, drop in drops.items() if read != row.changed]
+        precision = drops[row.changed] / (drops[row.changed] + np.mean(others))
+        recall = drops[row.changed] / likelihoods(readings[row.changed], row.changed, every)[0]
+        scores.append(2 * precision * recall / (precision + recall))
+        assert row.f1 == pytest.approx(scores[-1])
+        assert row.f1_low < row.f1 < row.f1_high  # type: ignore[operator]
+    found = changes.diagonal(readings, ["en", "hi", "ur"])
+    assert found is not None
+    assert (found.unit, found.languages) == ("bits_per_byte", 3)
+    assert found.f1 == pytest.approx(np.mean(scores))
+    assert found.difference == pytest.approx(np.mean([row.bits_per_byte.difference for row in rows]))  # type: ignore[union-attr]
+    # Slices are drawn apart: the variance of the mean is that of a sum over texts.
+    variance = 0.0
+    for read, nats in readings.items():
+        weights = {changed: 1 / 3 if changed == read else -1 / 6 for changed in harms}
+        added = sum(weight * nats.added[changed] for changed, weight in weights.items()) / math.log(2)
+        rest = added - added.sum() / nats.sizes.sum() * nats.sizes
+        variance += float(np.square(rest).sum()) / float(nats.sizes.sum()) ** 2
+    half = 1.96 * math.sqrt(variance)
+    assert found.low == pytest.approx(found.difference - half, abs=0.2 * half)
+    assert found.high == pytest.approx(found.difference + half, abs=0.2 * half)
+
+
+def test_what_cannot_be_compared_has_no_f1_and_no_diagonal() -> None:
+    one = reading()
+    _, (row,) = cells_and_selectivity({"en": one}, ["en"])
+    assert (row.f1, changes.diagonal({"en": one}, ["en"])) == (None, None)
+    empty = replace(one, sizes=np.zeros(12))
+    both = {"en": empty, "hi": one}
+    assert cells_and_selectivity(both, ["en"])[1][0].f1 is None
+    found = changes.diagonal(both, ["en", "ur"])
+    assert found is not None
+    assert (found.unit, found.languages, found.f1) == ("nats", 1, None)
+    assert changes.diagonal(both, ["ur"]) is None

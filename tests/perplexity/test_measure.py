@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import lnbench
+from lnbench.controls import draw
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import measure as module
 from lnbench.perplexity.matrix import PerplexityMatrix
@@ -197,3 +200,68 @@ def test_errors(model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str
         measure(model, tokenizer, neurons, {}, slices, intervention="none")
     with refused("other", "2", "3"):
         measure(model, tokenizer, NeuronSet("other", 2, 24, {"en": {0: [1]}}), {}, slices)
+
+
+def test_divergences_are_those_of_all_logits(
+    model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice], tmp_path: Path
+) -> None:
+    some = {language: slices[language] for language in ("en", "ur")}
+    options: dict[str, Any] = {
+        "controls": 0,
+        "changed": ["hi"],
+        "kl_tokens": 70,
+        "path": tmp_path / "blocks.safetensors",
+    }
+    found = measure(model, tokenizer, neurons, {}, some, batch_size=2, **options)
+    again = measure(model, tokenizer, neurons, {}, some, batch_size=3, **options)
+    for read, text in some.items():
+        first = int(np.flatnonzero(text.tokens.cumsum() >= 70)[0]) + 1
+        total = 0.0
+        for block, counted in zip(text.blocks[:first], text.counted[:first], strict=True):
+            with torch.no_grad():
+                before = model(block.unsqueeze(0)).logits[0, :-1].double().log_softmax(-1)
+                with lnbench.override(model, neurons["hi"], "zero"):
+                    after = model(block.unsqueeze(0)).logits[0, :-1].double().log_softmax(-1)
+            total += float((before.exp() * (before - after)).sum(-1)[counted].sum())
+        cell = found.cell("hi", read)
+        assert cell.kl == pytest.approx(total / text.tokens[:first].sum(), rel=1e-4)
+        assert cell.kl_low <= cell.kl <= cell.kl_high  # type: ignore[operator]
+        assert again.cell("hi", read).kl == cell.kl
+    assert measure(model, tokenizer, neurons, {}, some, controls=0).cell("hi", "en").kl is None
+
+
+@pytest.mark.parametrize("control", ["random_active:bar=0.5", "other_language"])
+def test_a_control_is_a_choice(
+    control: str,
+    model: Any,
+    tokenizer: Any,
+    neurons: NeuronSet,
+    slices: dict[str, Slice],
+    statistics: dict[str, Statistics],
+) -> None:
+    text = slices["hi"]
+    few = {"changed": ["hi"], "controls": 3}
+    found = measure(
+        model, tokenizer, neurons, {"hi": statistics["hi"]}, {"hi": text}, control=control, compared=statistics, **few
+    )
+    unchanged, changes = mean_nats(model, text), []
+    for seed in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            drawn = draw(f"{control}:seed={seed}", neurons, statistics)
+        with lnbench.override(model, drawn["hi"], "zero"):
+            changes.append(mean_nats(model, text) - unchanged)
+    cell = found.cell("hi", "hi")
+    assert found.control == control
+    assert (cell.control_min, cell.control_max) == (
+        pytest.approx(min(changes), abs=1e-6),
+        pytest.approx(max(changes), abs=1e-6),
+    )
+    assert cell.rho == pytest.approx(cell.delta_nats / np.mean(changes), rel=1e-3)
+
+
+def test_a_control_must_be_one(model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice]) -> None:
+    with refused("'lape'", "random", "random_active", "other_language"):
+        measure(model, tokenizer, neurons, {}, slices, control="lape")
+    with refused("random_active", "Statistics"):
+        measure(model, tokenizer, neurons, {}, slices, control="random_active")

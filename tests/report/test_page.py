@@ -59,7 +59,7 @@ def test_the_leaderboard_is_the_one_that_the_runs_come_to(html: Element, runs: P
         change = "–" if row.delta is None else f"{row.delta:+.3f}".replace("-", "−")
         assert got["Change"].split("*")[0].strip() == change
         assert ("*" in got["Change"]) == bool(row.significant)
-        assert ("†" in got["Change to random"]) == bool(row.control_significant)
+        assert ("†" in got["Change to control"]) == bool(row.control_significant)
     assert any(row.significant for row in rows)
     assert any(row.control_significant for row in rows)
     assert leaderboard.load(page.parent / "leaderboard.json") == rows

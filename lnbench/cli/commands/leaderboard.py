@@ -30,7 +30,7 @@ def leaderboard(
     ] = False,
     format_: Format = "terminal",
 ) -> None:
-    """Merge runs into a leaderboard: each cell against its baseline and its random controls, document by document.
+    """Merge runs into a leaderboard: each cell against its baseline and its controls, document by document.
 
     Neither a model nor a network is needed.
 
