@@ -45,18 +45,21 @@ def sweep(
     wanted, runs_on = load(spec), executor_of(executor)
     folder = out or Path("runs") / spec.stem
     if dry_run:
+        from lnbench.host import get_host
         from lnbench.sweeps.run_sweep import planned_commands
 
         for command in planned_commands(wanted, folder):
             typer.echo(command)
+        if hasattr(chosen := get_host().resolve("executor", executor), "describe"):
+            typer.echo(f"# {chosen.describe()}")
         return
     from lnbench.cli.options import tell_text
     from lnbench.sweeps.run_sweep import run
 
     tell_text(wanted.corpus, statistics=wanted.statistics)
 
-    with runs_on as chosen:
-        outcome = run(wanted, folder, chosen)
+    with runs_on as entered:
+        outcome = run(wanted, folder, entered)
     done = outcome.cells - len(outcome.failed)
     typer.echo(f"{done} of {outcome.cells} cells are measured; next: lnbench leaderboard {folder}")
     if outcome.failed:
