@@ -47,9 +47,8 @@ def model_table(pretrained: str, model_args: str = "") -> tuple[Table, str]:
     sites = LNBenchLM(pretrained, **(simple_parse_args_string(model_args) or {})).sites
     rows = []
     for bank, check in zip(sites.banks, sites.check.banks, strict=True):
-        hook = bank.activation or f"{bank.after} (input)"
         numbers = (f"{check.error:.1e}", f"{check.effect:.1e}", f"{check.tolerance:.1e}")
-        rows.append(TableRow((str(bank.layer), bank.path, str(bank.width), bank.style, hook, *numbers), ()))
+        rows.append(TableRow((str(bank.layer), bank.path, str(bank.width), bank.style, bank.hook, *numbers), ()))
     columns = ("layer", "feed-forward", "neurons", "kind", "hook point", "error", "effect", "tolerance")
     without = [str(layer) for layer, width in enumerate(sites.widths) if not width]
     summary = (

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, plugin_call, unknown
+from lnbench.experts_writer import ChangedTokens, ExpertsWriter
 from lnbench.model.architectures import NEURON_SITES, POST
-from lnbench.model.banks import Bank
+from lnbench.model.banks import Bank, Tap
+from lnbench.model.experts import ExpertsBank
+from lnbench.model.experts_taps import ExpertsTap
 from lnbench.model.forward_passes import NOT_CALLED, GenerationWatch, Positions, eager
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
@@ -37,15 +40,14 @@ class Applied:
     """Layers with a changed neuron."""
     tokens: int = 0
     """Real tokens at which they were changed; padding, and rows that ``generate`` has finished, are not counted."""
-    values: int = 0
-    """Values written where the range observed at their site is known."""
     real: Tensor | None = None
     """``BoolTensor[batch, length]`` of the tokens to change in the next forwards; set by callers that pass no
     ``attention_mask``. None: take it from the mask, else every token is real."""
     counted: Tensor | None = None
     """``LongTensor[batch, length]``: how often each position of the next forwards counts in ``tokens``; set by callers
     that run a text more than once, or for several documents. None: once where it is changed."""
-    _outside: dict[torch.device, Tensor | int] = field(default_factory=dict)
+    _sums: dict[tuple[str, torch.device], Tensor | int] = field(default_factory=dict)
+    """What and where → how many. Added up where it was counted: reading a number back stalls an accelerator."""
     _pass: _Pass | None = None
     _active: bool = True
     _passes: int = 0
@@ -59,7 +61,34 @@ class Applied:
 
         NaN until something was written, or where no Statistics were given.
         """
-        return sum(map(float, self._outside.values())) / self.values if self.values else float("nan")
+        return self._sum("outside") / self.values if self.values else float("nan")
+
+    @property
+    def values(self) -> int:
+        """Values written where the range observed at their site is known."""
+        return self._sum("values")
+
+    @property
+    def rows(self) -> int:
+        """Pairs of a real token and an expert that it was routed to at which a neuron was changed; 0 in dense models.
+
+        An override cannot make an expert run: where a token is not routed to an expert, nothing of it is written.
+        """
+        return self._sum("rows")
+
+    def _sum(self, what: str) -> int:
+        return sum(int(count) for (name, _), count in self._sums.items() if name == what)
+
+    def _add(self, what: str, count: Tensor | int, device: torch.device) -> None:
+        self._sums[what, device] = self._sums.get((what, device), 0) + count
+
+    def _tokens_at(self, place: _Place) -> ChangedTokens | None:
+        """Return what the pass that runs now changes at a place; None: nothing."""
+        current = self._pass
+        if not self._active or current is None:
+            return None if not self._active else ChangedTokens(None, None, counting=False)
+        current.written.add(place)
+        return ChangedTokens(current.mask, current.times, counting=current.running) if current.tokens else None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -127,8 +156,13 @@ def apply(
             indices = torch.cat([part.indices.cpu().long() for part in parts])
             in_layer = indices if bank is None else indices + bank.start
             bounds = (ranges.min[layer][in_layer], ranges.max[layer][in_layer]) if ranges else None
-            writer = _Writer(place, parts, indices, bounds, applied, change)
-            stack.callback(sites.tap(where, layer, writer.write, bank).remove)
+            if isinstance(bank, ExpertsBank):
+                with _naming(change):
+                    experts = ExpertsWriter(bank, parts, bounds, partial(applied._tokens_at, place), applied._add)
+                write: Tap | ExpertsTap = experts.write
+            else:
+                write = _Writer(place, parts, indices, bounds, applied, change).write
+            stack.callback(sites.tap(where, layer, write, bank).remove)
         yield applied
         applied._check_written()
 
@@ -139,7 +173,7 @@ class _Place:
 
     layer: int
     site: str
-    bank: Bank | None
+    bank: Bank | ExpertsBank | None
     """At the sites of neurons."""
 
 
@@ -178,6 +212,8 @@ class _Pass:
     """How many ``mask`` holds."""
     counted: int
     """How many of them count."""
+    times: Tensor | None
+    """``[batch, length]``: how often each counts; None: once where it is changed."""
     running: bool = True
     written: set[_Place] = field(default_factory=set)
     """Those that were written to."""
@@ -245,7 +281,7 @@ class _Watch:
                     "smaller values, or load the model with dtype=bfloat16 or float32"
                 )
 
-    def _chosen(self, arguments: Mapping[str, Any]) -> tuple[Tensor | None, int, int]:
+    def _chosen(self, arguments: Mapping[str, Any]) -> tuple[Tensor | None, int, int, Tensor | None]:
         ids = arguments.get("input_ids")
         if ids is None:
             ids = arguments["inputs_embeds"]
@@ -257,7 +293,10 @@ class _Watch:
         if counted is not None and counted.shape != shape:
             raise LnbenchError(f"Applied.counted has shape {tuple(counted.shape)}, the forward pass {shape}")
         mask = mask.to(ids.device) if mask is not None and tokens < mask.numel() else None
-        return mask, tokens, tokens - again if counted is None else int(counted.sum())
+        if counted is not None:
+            return mask, tokens, int(counted.sum()), counted
+        times = None if seen == 0 else (torch.arange(shape[1]) >= seen).expand(shape)
+        return mask, tokens, tokens - again, times
 
     def _mask(self, arguments: Mapping[str, Any], shape: tuple[int, int]) -> tuple[Tensor | None, int]:
         """Return the tokens to change, and how many first positions of this generation were in an earlier pass."""
@@ -353,11 +392,10 @@ class _Writer:
         if self.bounds is None:
             return
         applied = self.applied
-        applied.values += tokens * self.indices.numel()
+        applied._add("values", tokens * self.indices.numel(), new.device)
         outside: Tensor | int = self._constant_outside * tokens
         if not self.sets:
             low, high = self.bounds
             beyond = (new < low) | (new > high)
             outside = (beyond if mask is None else beyond & mask).sum()
-        # Added up where it was counted: reading a number back would stall an accelerator at every layer.
-        applied._outside[new.device] = applied._outside.get(new.device, 0) + outside
+        applied._add("outside", outside, new.device)

@@ -96,7 +96,7 @@ def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> Weight
     updates = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
     norms = torch.zeros_like(updates)
     changed: list[Projection] = []
-    for bank in sites.banks:
+    for bank in sites.dense:
         own = slice(bank.start, bank.start + bank.width)
         for projection, place in places(bank).items():
             for update, weights in _neuron_norms(sites, bank, place):

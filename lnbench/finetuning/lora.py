@@ -91,7 +91,13 @@ def build_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         adapted = get_peft_model(sites.model, config, _ADAPTER)
-        _restrict(sites, kept)
+    if missed := [name for name in targets if not isinstance(sites.model.get_submodule(name), LoraLayer)]:
+        adapted.unload()
+        raise LnbenchError(
+            f"PEFT takes {missed[0]} of this {type(sites.model).__name__} for a part of its experts, and does not "
+            "adapt it; fine-tune the attention alone"
+        )
+    _restrict(sites, kept)
     return adapted
 
 
@@ -116,7 +122,14 @@ def _kept(
     kept: dict[str, tuple[Factor, Tensor]] = {}
     chosen = neurons.union(neurons.languages)
     names = {module: name for name, module in sites.model.named_modules()}
-    for bank in sites.banks:
+    for experts in sites.experts:
+        if len(experts.own(chosen.get(experts.layer, torch.empty(0, dtype=torch.long)))):
+            raise LnbenchError(
+                f"neurons of experts are chosen (layer {experts.layer}, {experts.path}), which cannot be fine-tuned: "
+                "PEFT's LoRA cannot be restricted to rows of matrices that hold all experts; choose others, or the "
+                "attention alone"
+            )
+    for bank in sites.dense:
         own = bank.own(chosen[bank.layer]) if bank.layer in chosen else torch.empty(0, dtype=torch.long)
         for projection in dict.fromkeys(projections):
             where = place(bank, projection)
@@ -146,7 +159,7 @@ def count_parameters(adapted: nn.Module) -> Counts:
     sites = locate(adapted)
     # A fused projection is the place of two.
     factors = {
-        (sites.model.get_submodule(place.path), place.factor) for bank in sites.banks for place in places(bank).values()
+        (sites.model.get_submodule(place.path), place.factor) for bank in sites.dense for place in places(bank).values()
     }
     of_neurons = sum(
         parameter.numel()

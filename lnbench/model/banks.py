@@ -72,6 +72,11 @@ class Bank:
             return "plain"
         return "gated, gate and up in one matrix" if self.up.module == self.before.module else "gated"
 
+    @property
+    def hook(self) -> str:
+        """The module that values are read and written at."""
+        return self.activation or f"{self.after} (input)"
+
     def own(self, neurons: Tensor) -> Tensor:
         """Return those of a layer's neurons that are this bank's, numbered from its first."""
         return neurons[(neurons >= self.start) & (neurons < self.start + self.width)] - self.start

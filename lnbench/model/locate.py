@@ -15,10 +15,11 @@ from lnbench.errors import LnbenchError
 from lnbench.host import get_host
 from lnbench.model.architectures import NEURON_SITES, Architecture
 from lnbench.model.banks import HOW_TO_ADD, Bank, Slice
+from lnbench.model.experts import ExpertsBank, experts_of
 from lnbench.model.forward_passes import NOT_CALLED, eager
 from lnbench.model.self_check import self_check
 from lnbench.model.sites import Sites, evaluating, input_device, refuse_tensor_parallel, unwrap
-from lnbench.model.structure import Structure, attention_of, experts_in, probe, structure_of
+from lnbench.model.structure import Structure, attention_of, probe, structure_of
 from lnbench.model.trace import shape_of, trace_model
 
 _KEPT = "_lnbench_sites"
@@ -32,8 +33,8 @@ def locate(model: nn.Module) -> Sites:
     A model that was located before, and has the same modules still, is not looked at again.
 
     Raises:
-        LnbenchError: no feed-forward in it, a mixture of experts, a model whose structure does not fit its row, one
-            that fails the self-check, or one that is split by tensor parallelism.
+        LnbenchError: no feed-forward in it, experts that cannot be read, a model whose structure does not fit its row,
+            one that fails the self-check, or one that is split by tensor parallelism.
     """
     base = unwrap(model)
     refuse_tensor_parallel(base)
@@ -91,15 +92,11 @@ def row_of(model: Any) -> Architecture | None:
 
 def _located(model: Any, row: Architecture | None) -> Sites:
     kind, model_type = type(model).__name__, getattr(model.config, "model_type", None)
-    if row is None and (bank := experts_in(model)):
-        raise LnbenchError(
-            f"model type {model_type!r} is a mixture of experts ({bank} is a bank of them): each token runs other "
-            f"feed-forward units, so a neuron is not a (layer, index) there. Dense models are supported. {HOW_TO_ADD}"
-        )
     inputs = probe(model)
     inputs["input_ids"] = inputs["input_ids"].to(input_device(model))
     with evaluating(model), _unpacked(model), torch.no_grad(), eager():
         complete = row is not None and row.activation and row.before and row.after
+        experts = [] if complete else experts_of(model)
         try:
             if complete:
                 bare: Tensor = model(**inputs).logits
@@ -117,7 +114,7 @@ def _located(model: Any, row: Architecture | None) -> Sites:
             assert row is not None
             structure = _from_row(model, row)
         else:
-            structure = structure_of(model, trace)
+            structure = structure_of(model, trace, experts)
             if row is not None:
                 structure = _overruled(model, structure, row)
         if not structure.banks:
@@ -197,12 +194,15 @@ def _overruled(model: Any, structure: Structure, row: Architecture) -> Structure
             f"this {type(model).__name__} does not have the blocks {row.blocks!r} that its row names ({error}). "
             f"{HOW_TO_ADD}"
         ) from error
-    banks = []
+    banks: list[Bank | ExpertsBank] = []
     for bank in structure.banks:
         block = structure.names[bank.layer]
         if block not in names:
             continue
-        several = sum(other.layer == bank.layer for other in structure.banks) > 1
+        if isinstance(bank, ExpertsBank):
+            banks.append(replace(bank, layer=names.index(block)))
+            continue
+        several = sum(isinstance(other, Bank) and other.layer == bank.layer for other in structure.banks) > 1
         if several and (row.activation or row.before or row.after or row.up):
             raise LnbenchError(
                 f"{block} of this {type(model).__name__} has several feed-forwards, and the row for its type names the "
@@ -222,7 +222,7 @@ def _overruled(model: Any, structure: Structure, row: Architecture) -> Structure
 
 
 def _attention(
-    model: nn.Module, names: Sequence[str], banks: Sequence[Bank], row: Architecture
+    model: nn.Module, names: Sequence[str], banks: Sequence[Bank | ExpertsBank], row: Architecture
 ) -> tuple[tuple[str, ...], ...]:
     if row.attention:
         return tuple(tuple(f"{name}.{path}" for path in row.attention) for name in names)
@@ -240,9 +240,9 @@ def _shared_row(structure: Structure, row: Architecture | None) -> Architecture:
         }
         return paths.pop() if len(paths) == 1 else ""
 
-    banks = structure.banks
+    banks = [bank for bank in structure.banks if isinstance(bank, Bank)]
     layers = [bank.layer for bank in banks]
-    fused = all(bank.up is not None and bank.up.module == bank.before.module for bank in banks)
+    fused = bool(banks) and all(bank.up is not None and bank.up.module == bank.before.module for bank in banks)
     attention = {
         tuple(path[len(name) + 1 :] for path in paths)
         for name, paths in zip(structure.names, structure.attention, strict=True)

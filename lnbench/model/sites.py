@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from lnbench.errors import LnbenchError
 from lnbench.model.architectures import NEURON_SITES, Architecture
 from lnbench.model.banks import Bank, Joined, Observer, PerBank, Tap
+from lnbench.model.experts import ExpertsBank
+from lnbench.model.experts_taps import ExpertsObserver, ExpertsTap, observe_experts, tap_experts
+from lnbench.model.layout import ExpertsLayout
 from lnbench.model.taps import Handle, observe_bank, tap_bank, tap_module
 
 
@@ -28,8 +31,8 @@ class Sites:
     """The causal LM itself, out of any PEFT or parallel wrapper."""
     names: tuple[str, ...]
     """The blocks' names, from the causal LM, in order."""
-    banks: tuple[Bank, ...]
-    """In the order of their layers."""
+    banks: tuple[Bank | ExpertsBank, ...]
+    """In the order of their layers; in a layer, experts follow the other feed-forwards."""
     attention: tuple[tuple[str, ...], ...]
     """Per layer, the names of the block's linear maps that are no part of a feed-forward."""
     how: str = ""
@@ -64,16 +67,21 @@ class Sites:
 
     @cached_property
     def activations(self) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """The non-linearity per layer; that of a layer without one leaves everything as it is."""
+        """The non-linearity per layer, of what every token runs, and after these of each bank of experts.
+
+        That of a layer without a feed-forward leaves everything as it is.
+        """
         found: list[Callable[[Tensor], Tensor]] = []
         for layer in range(self.layers):
-            banks = self.in_layer(layer)
+            banks = self.dense_in(layer)
             functions = tuple(map(self.activation, banks)) or (nn.Identity(),)
             found.append(functions[0] if len(functions) == 1 else PerBank(banks, functions))
-        return tuple(found)
+        return (*found, *map(self.activation, self.experts))
 
-    def activation(self, bank: Bank) -> Callable[[Tensor], Tensor]:
+    def activation(self, bank: Bank | ExpertsBank) -> Callable[[Tensor], Tensor]:
         """Return a bank's non-linearity."""
+        if isinstance(bank, ExpertsBank):
+            return bank.function(self.model)
         if bank.activation is not None:
             return self.model.get_submodule(bank.activation)
         assert bank.function is not None
@@ -86,17 +94,37 @@ class Sites:
         common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
         return tuple(self.model.get_submodule(".".join(common[:depth])) for depth in range(len(common) + 1))
 
-    def in_layer(self, layer: int) -> tuple[Bank, ...]:
+    @cached_property
+    def dense(self) -> tuple[Bank, ...]:
+        """The banks that every token runs."""
+        return tuple(bank for bank in self.banks if isinstance(bank, Bank))
+
+    @cached_property
+    def experts(self) -> tuple[ExpertsBank, ...]:
+        """The banks of experts, of which each token runs some."""
+        return tuple(bank for bank in self.banks if isinstance(bank, ExpertsBank))
+
+    @property
+    def layouts(self) -> tuple[ExpertsLayout, ...]:
+        """Where the neurons of the banks of experts are."""
+        return tuple(bank.layout for bank in self.experts)
+
+    def in_layer(self, layer: int) -> tuple[Bank | ExpertsBank, ...]:
         """Return the banks of one layer."""
         return tuple(bank for bank in self.banks if bank.layer == layer)
 
-    def tap(self, site: str, layer: int, function: Tap, bank: Bank | None = None) -> Handle:
+    def dense_in(self, layer: int) -> tuple[Bank, ...]:
+        """Return those banks of one layer that every token runs."""
+        return tuple(bank for bank in self.dense if bank.layer == layer)
+
+    def tap(self, site: str, layer: int, function: Tap | ExpertsTap, bank: Bank | ExpertsBank | None = None) -> Handle:
         """Call ``function`` with the values at a site of one layer in every forward pass.
 
         Args:
             site: Name of the site.
             layer: Number of the layer.
-            function: It returns new values, ``[..., width]``, or None to leave them as they are.
+            function: It returns new values, ``[..., width]``, or None to leave them as they are. At experts it is also
+                handed what the rows are of, see :class:`lnbench.model.experts_taps.Rows`.
             bank: At ``pre`` and ``post``, whose neurons' values; not needed in a layer with one bank.
 
         Returns:
@@ -107,7 +135,7 @@ class Sites:
         """
         own, handle = self.architecture.site(site), Handle()
         if site not in NEURON_SITES:
-            handle.add(tap_module(self.blocks[layer].get_submodule(own.module), own.side, function))
+            handle.add(tap_module(self.blocks[layer].get_submodule(own.module), own.side, cast(Tap, function)))
             return handle
         banks = (bank,) if bank is not None else self.in_layer(layer)
         kind = type(self.model).__name__
@@ -119,19 +147,23 @@ class Sites:
         self.tap_bank(banks[0], site, function, handle)
         return handle
 
-    def tap_bank(self, bank: Bank, site: str, function: Tap, handle: Handle) -> None:
+    def tap_bank(self, bank: Bank | ExpertsBank, site: str, function: Tap | ExpertsTap, handle: Handle) -> None:
         """Call ``function`` as :meth:`tap` does, with the values of one bank; the hooks go into ``handle``."""
-        tap_bank(self.model, self.names[bank.layer], bank, site, function, handle)
+        if isinstance(bank, ExpertsBank):
+            tap_experts(self.model, bank, site, cast(ExpertsTap, function), handle)
+        else:
+            tap_bank(self.model, self.names[bank.layer], bank, site, cast(Tap, function), handle)
 
     def observe(self, layer: int, function: Observer) -> Handle:
         """Call ``function`` with one layer's values before and after the non-linearity in every forward pass.
 
-        In a layer with several banks it is called once for all of them, with the neurons in the layer's numbering.
+        In a layer with several banks it is called once for all of them, with the neurons in the layer's numbering; with
+        those of experts it is not called, see :meth:`observe_experts`.
 
         Returns:
             A handle; its ``remove()`` ends this.
         """
-        handle, banks = Handle(), self.in_layer(layer)
+        handle, banks = Handle(), self.dense_in(layer)
         joined = Joined(banks, function)
         for bank in banks:
             self.observe_bank(bank, function if len(banks) == 1 else partial(joined.observe, bank), handle)
@@ -140,6 +172,23 @@ class Sites:
     def observe_bank(self, bank: Bank, function: Observer, handle: Handle) -> None:
         """Call ``function`` as :meth:`observe` does, with the values of one bank; the hooks go into ``handle``."""
         observe_bank(self.model, self.names[bank.layer], bank, function, handle)
+
+    def observe_experts(
+        self, bank: ExpertsBank, function: ExpertsObserver, end: Callable[[], None] | None = None
+    ) -> Handle:
+        """Call ``function`` with an experts bank's values before and after the non-linearity in every forward pass.
+
+        Args:
+            bank: Where.
+            function: See :data:`lnbench.model.experts_taps.ExpertsObserver`.
+            end: Called each time the bank has run.
+
+        Returns:
+            A handle; its ``remove()`` ends this.
+        """
+        handle = Handle()
+        observe_experts(self.model, bank, function, handle, end)
+        return handle
 
 
 def unwrap(model: Any) -> Any:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.activations import ACT2FN
 
 from lnbench.errors import LnbenchError
 from lnbench.model.banks import HOW_TO_ADD, Bank, Slice
-from lnbench.model.trace import Origin, Read, Trace, shape_of
+from lnbench.model.experts import ExpertsBank
+from lnbench.model.trace import Origin, Read, Trace, block_names, shape_of
 
 _TOKENS = (2, 7)
-_EXPERTS = re.compile(r"Experts?([A-Z]|$)|MoE$")
 _WITH_PARAMETERS = ("prelu", "xielu")
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_ROUTER = re.compile(r"router|(^|\.)gate$")
 
 
 class Structure(NamedTuple):
@@ -26,7 +27,7 @@ class Structure(NamedTuple):
 
     names: tuple[str, ...]
     """Names of the blocks, in order."""
-    banks: tuple[Bank, ...]
+    banks: tuple[Bank | ExpertsBank, ...]
     attention: tuple[tuple[str, ...], ...]
     visits: tuple[int, ...]
 
@@ -54,29 +55,20 @@ def _special_ids(config: dict[str, Any]) -> Iterable[int]:
             yield from value if isinstance(value, list | tuple) else [value] if isinstance(value, int) else []
 
 
-def experts_in(model: nn.Module) -> str | None:
-    """Return the name of a bank of experts in the live model; None for a dense one, whatever its configuration says."""
-    for name, module in model.named_modules():
-        where = str(name)
-        own = module.parameters(recurse=False)
-        if _EXPERTS.search(type(module).__name__) and (next(own, None) is not None or len(list(module.children()))):
-            return where
-        if not isinstance(module, _CONVOLUTIONS) and getattr(module, "down_proj", None) is not None:
-            down = module.down_proj
-            if isinstance(down, Tensor) and down.ndim == 3:
-                return where
-    return None
-
-
-def structure_of(model: nn.Module, trace: Trace) -> Structure:
+def structure_of(model: nn.Module, trace: Trace, experts: Sequence[ExpertsBank] = ()) -> Structure:
     """Return the feed-forwards that ran, and the blocks around them.
 
     Args:
         model: The causal LM.
         trace: Of one forward pass.
+        experts: The model's banks of experts, see :func:`lnbench.model.experts.experts_of`.
     """
-    reads = [read for read in trace.reads if _is_feed_forward(read, trace)]
-    lists = dict.fromkeys(read.block.rpartition(".")[0] for read in reads)
+    reads = [read for read in trace.reads if _is_feed_forward(read, trace) and not _inside(read.after, experts)]
+    blocks = block_names(model)
+    ran = [(bank, _block_of(bank.path, blocks)) for bank in experts if bank.path in trace.ran]
+    routed = [(bank, block) for bank, block in ran if block is not None]
+    of_blocks = [*(read.block for read in reads), *(block for _, block in routed)]
+    lists = dict.fromkeys(block.rpartition(".")[0] for block in of_blocks)
     names = tuple(f"{name}.{number}" for name in lists for number in range(len(model.get_submodule(name))))  # type: ignore[arg-type]
     by_layer: dict[int, dict[str, Read]] = defaultdict(dict)
     visits: Counter[tuple[int, str]] = Counter()
@@ -84,16 +76,27 @@ def structure_of(model: nn.Module, trace: Trace) -> Structure:
         layer = names.index(read.block)
         by_layer[layer].setdefault(read.after, read)
         visits[layer, read.after] += 1
-    banks: list[Bank] = []
-    for layer in sorted(by_layer):
+    of_layer = [max((visits[layer, after] for after in by_layer[layer]), default=1) for layer in range(len(names))]
+    banks: list[Bank | ExpertsBank] = []
+    for layer, name in enumerate(names):
         start = 0
         for read in by_layer[layer].values():
             banks.append(_bank(model, trace, layer, read, visits[layer, read.after], start))
             start += read.size
-    of_layer = tuple(
-        max((visits[layer, after] for after in by_layer.get(layer, ())), default=1) for layer in range(len(names))
-    )
-    return Structure(names, tuple(banks), attention_of(model, names, banks), of_layer)
+        for bank, block in routed:
+            if block == name:
+                banks.append(replace(bank, layer=layer, start=start))
+                start += bank.width
+                of_layer[layer] = max(of_layer[layer], trace.ran[bank.path])
+    return Structure(names, tuple(banks), attention_of(model, names, banks), tuple(of_layer))
+
+
+def _inside(name: str, experts: Sequence[ExpertsBank]) -> bool:
+    return any(name.startswith(f"{bank.path}.") for bank in experts)
+
+
+def _block_of(path: str, blocks: Sequence[str]) -> str | None:
+    return next((block for block in blocks if path.startswith(f"{block}.")), None)
 
 
 def _is_feed_forward(read: Read, trace: Trace) -> bool:
@@ -157,18 +160,27 @@ def _slice(origin: Origin) -> Slice:
     return Slice(origin.linear, origin.start, origin.step)
 
 
-def attention_of(model: nn.Module, names: Sequence[str], banks: Sequence[Bank]) -> tuple[tuple[str, ...], ...]:
-    """Return per block the names of its linear maps that are no part of a bank."""
-    feed_forwards = {
-        name for bank in banks for name in (bank.before.module, bank.after, (bank.up or bank.before).module)
-    }
+def attention_of(
+    model: nn.Module, names: Sequence[str], banks: Sequence[Bank | ExpertsBank]
+) -> tuple[tuple[str, ...], ...]:
+    """Return per block the names of its linear maps that are no part of a bank, nor of a router of experts."""
+    feed_forwards: set[str] = set()
+    for bank in banks:
+        if isinstance(bank, Bank):
+            feed_forwards |= {bank.before.module, bank.after, (bank.up or bank.before).module}
+        else:
+            # Beside the experts are their router and a gate of what is shared.
+            around = bank.path.rpartition(".")[0]
+            feed_forwards |= {bank.path} | ({around} if around not in names else set())
+    routers = bool({bank.layer for bank in banks if isinstance(bank, ExpertsBank)})
     found = []
     for name in names:
         linear: list[str] = []
         for path, module in model.get_submodule(name).named_modules(prefix=name):
             inside_one = any(path.startswith(f"{outer}.") for outer in linear)
             in_feed_forward = path in feed_forwards or any(path.startswith(f"{outer}.") for outer in feed_forwards)
-            if shape_of(module) is not None and not inside_one and not in_feed_forward:
+            is_router = routers and _ROUTER.search(path[len(name) :]) is not None
+            if shape_of(module) is not None and not (inside_one or in_feed_forward or is_router):
                 linear.append(path)
         found.append(tuple(linear))
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from lnbench.errors import LnbenchError
 from lnbench.formats import read_tensors, write_tensors
 from lnbench.model.architectures import NEURON_SITES, layout_of, widths_of
+from lnbench.model.experts_taps import Rows
 from lnbench.model.forward_passes import NOT_CALLED
+from lnbench.model.layout import ExpertsLayout
 from lnbench.statistics.layer_accumulator import Activation, LayerAccumulator, sample_quantiles
 from lnbench.statistics.measures import Measures, stored, taken_from
-from lnbench.statistics.site_values import SiteValues, joined
+from lnbench.statistics.site_values import SiteValues, joined, never_run, side_by_side
 
 FORMAT = "lnbench.account/1"
 _BATCH = "batch"
@@ -30,6 +32,8 @@ class Accumulator:
         width: Neurons per layer, or of each layer; 0 in one without a feed-forward.
         batch_levels: Levels at which each batch's own quantiles are also summed up, for the published estimate.
         visits: How often each layer runs in a forward pass; once if None. Every visit counts as a token.
+        experts: Where in ``width`` the neurons of experts are; they follow the others of their layer. They are counted
+            with fewer bins, and each expert's by themselves: at the tokens that are routed to it.
 
     Attributes:
         tokens: Tokens counted.
@@ -43,12 +47,28 @@ class Accumulator:
         width: int | Sequence[int],
         batch_levels: Sequence[float] = (),
         visits: Sequence[int] | None = None,
+        experts: Sequence[ExpertsLayout] = (),
     ) -> None:
         self.widths = widths_of(layers, width)
         self.width = max(self.widths)
+        self.experts = tuple(ExpertsLayout(*layout) for layout in experts)
+        self.dense = tuple(
+            width - sum(layout.neurons for layout in self.experts if layout.layer == layer)
+            for layer, width in enumerate(self.widths)
+        )
+        """Neurons of each layer that every token runs."""
+        if self.experts and batch_levels:
+            raise LnbenchError(
+                "the published estimate of a percentile, the mean of batches' own quantiles, is not defined for "
+                "experts, to which a batch may route no token; collect without batch levels"
+            )
         self.visits = (1,) * layers if visits is None else tuple(visits)
         self.tokens = 0
         self.layers: list[LayerAccumulator | None] = [None] * layers
+        self.of_experts: list[list[LayerAccumulator | None]] = [[None] * layout.experts for layout in self.experts]
+        """Bank of experts → expert → its counts."""
+        self.seen = [0] * len(self.experts)
+        """Bank of experts → tokens that it ran on, every visit counted."""
         self.batch_levels = tuple(batch_levels)
         self.batches = 0
         self.about: dict[str, Any] = {}
@@ -68,26 +88,73 @@ class Accumulator:
         for site, values in zip(NEURON_SITES, (pre, post), strict=True):
             quantiles = sample_quantiles(values[rows].float(), levels).cpu()
             for level, quantile in zip(self.batch_levels, quantiles, strict=True):
-                self._batch_sums[site, level][layer, : self.widths[layer]] += quantile / self.visits[layer]
+                self._batch_sums[site, level][layer, : self.dense[layer]] += quantile / self.visits[layer]
 
     def _layer(self, layer: int, device: torch.device) -> LayerAccumulator:
         own = self.layers[layer]
         if own is None:
-            own = self.layers[layer] = LayerAccumulator(self.widths[layer], device)
+            own = self.layers[layer] = LayerAccumulator(self.dense[layer], device)
         elif own.device != device:
             own = self.layers[layer] = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device)
         return own
+
+    def add_experts(self, bank: int, pre: Tensor, post: Tensor, rows: Rows, counted: Tensor) -> None:
+        """Count the activations of one bank of experts.
+
+        Args:
+            bank: Number of the bank, among :attr:`experts`.
+            pre: ``[rows, width]``, inputs of the non-linearity.
+            post: ``[rows, width]``, its outputs.
+            rows: What the rows are of.
+            counted: ``BoolTensor[tokens]``, which tokens count.
+        """
+        for expert in torch.unique(rows.experts).tolist():
+            own = ((rows.experts == expert) & counted[rows.tokens]).nonzero().squeeze(1)
+            if len(own):
+                self._expert(bank, expert, pre.device).add(pre, post, own)
+
+    def _expert(self, bank: int, expert: int, device: torch.device) -> LayerAccumulator:
+        own = self.of_experts[bank][expert]
+        if own is None:
+            own = LayerAccumulator(self.experts[bank].width, device, coarse=True)
+        elif own.device != device:
+            own = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device, coarse=True)
+        self.of_experts[bank][expert] = own
+        return own
+
+    def _all(self) -> Iterator[LayerAccumulator | None]:
+        yield from self.layers
+        for experts in self.of_experts:
+            yield from experts
+
+    def _each_expert(self) -> Iterator[tuple[int, int, LayerAccumulator]]:
+        for bank, experts in enumerate(self.of_experts):
+            for expert, own in enumerate(experts):
+                if own is not None:
+                    yield bank, expert, own
+
+    @property
+    def routed(self) -> Tensor:
+        """Share of the tokens routed to each expert, ``[experts of all banks]`` (float64)."""
+        shares = [
+            (own.tokens if own else 0) / seen
+            for experts, seen in zip(self.of_experts, self.seen, strict=True)
+            for own in experts
+        ]
+        return torch.tensor(shares, dtype=torch.float64)
 
     def take_bins(self, other: Accumulator) -> None:
         """Count into bins like those of ``other``, so that the counts of both can be added up."""
         for number, layer in enumerate(other.layers):
             if layer is not None:
                 self._layer(number, layer.device).take_bins(layer)
+        for bank, expert, own in other._each_expert():
+            self._expert(bank, expert, own.device).take_bins(own)
 
     def check(self, language: str, *, numbers: bool = True) -> None:
         """Raise unless every layer has counted every token and, with ``numbers``, seen finite numbers only."""
         for number, layer in enumerate(self.layers):
-            if not self.widths[number]:
+            if not self.dense[number]:
                 continue
             if (seen := layer.tokens if layer else 0) != self.tokens * self.visits[number]:
                 raise LnbenchError(
@@ -104,6 +171,15 @@ class Accumulator:
                     f"layer {number} gave activations that are not finite numbers on {language!r} text; "
                     "load the model in float32 or bfloat16"
                 )
+        for layout, seen in zip(self.experts, self.seen, strict=True):
+            if seen != (wanted := self.tokens * self.visits[layout.layer]):
+                raise LnbenchError(f"the experts of layer {layout.layer} saw {seen} tokens of {wanted}: {NOT_CALLED}")
+        for bank, expert, own in self._each_expert():
+            if numbers and not torch.isfinite(own.moments.sums).all():
+                raise LnbenchError(
+                    f"expert {expert} of layer {self.experts[bank].layer} gave activations that are not finite numbers "
+                    f"on {language!r} text; load the model in float32 or bfloat16"
+                )
 
     def merge(self, other: Accumulator) -> None:
         """Add what ``other`` has counted. Counts add up exactly, in any order; ``other`` is of no use afterwards.
@@ -112,12 +188,15 @@ class Accumulator:
             LnbenchError: they are of models of different shapes, or keep other batch levels or measures.
         """
         mine, theirs = (
-            (layout_of(counts.widths), counts.batch_levels, sorted(counts.measures.reductions), counts.widths)
+            (
+                *(layout_of(counts.widths), counts.batch_levels, sorted(counts.measures.reductions)),
+                *(counts.widths, counts.experts),
+            )
             for counts in (self, other)
         )
         if mine != theirs:
             raise LnbenchError(
-                f"these counts cannot be added up: {mine[:-1]} and {theirs[:-1]} (layers × neurons per layer, batch "
+                f"these counts cannot be added up: {mine[:-2]} and {theirs[:-2]} (layers × neurons per layer, batch "
                 "levels, measures)"
             )
         self.tokens += other.tokens
@@ -125,6 +204,9 @@ class Accumulator:
         for number, layer in enumerate(other.layers):
             if layer is not None:
                 self._layer(number, layer.device).merge(layer)
+        for bank, expert, own in other._each_expert():
+            self._expert(bank, expert, own.device).merge(own)
+        self.seen = [mine + theirs for mine, theirs in zip(self.seen, other.seen, strict=True)]
         for key, value in other._batch_sums.items():
             self._batch_sums[key] += value
         self.measures.merge(other.measures)
@@ -133,16 +215,25 @@ class Accumulator:
         """Return the values of each site.
 
         Args:
-            activations: The non-linearity of each layer.
+            activations: The non-linearity of each layer, and after these, of each bank of experts.
         """
+        of_layers, of_experts = activations[: len(self.layers)], activations[len(self.layers) :]
         with torch.inference_mode():
-            counted = [
-                [None] * len(NEURON_SITES) if layer is None else layer.finish(activation)
-                for layer, activation in zip(self.layers, activations, strict=True)
+            counted: list[list[list[SiteValues]]] = [
+                [] if layer is None else [layer.finish(activation)]
+                for layer, activation in zip(self.layers, of_layers, strict=True)
             ]
+            for bank, (layout, activation) in enumerate(zip(self.experts, of_experts, strict=True)):
+                for own in self.of_experts[bank]:
+                    sites = [never_run(layout.width)] * len(NEURON_SITES)
+                    if own is not None and own.tokens:
+                        sites = own.finish(activation, self.seen[bank])
+                    counted[layout.layer].append(sites)
         return {
-            site: joined(layers, self.width)
-            for site, layers in zip(NEURON_SITES, zip(*counted, strict=True), strict=True)
+            site: joined(
+                [side_by_side([part[number] for part in parts]) if parts else None for parts in counted], self.width
+            )
+            for number, site in enumerate(NEURON_SITES)
         }
 
     def batch_means(self) -> dict[str, dict[float, Tensor]]:
@@ -160,21 +251,26 @@ class Accumulator:
             LnbenchError: the disk is full, or the folder cannot be written.
         """
         tensors = stored(self.measures.tensors())
+        places: list[list[int]] = []
         for number, layer in enumerate(self.layers):
             if layer is not None:
                 tensors |= {f"{number}.{name}": tensor.cpu().contiguous() for name, tensor in layer.tensors().items()}
             for (site, level), sums in self._batch_sums.items():
                 tensors[f"{number}.{_BATCH}.{site}.{level!r}"] = sums[number].clone()
+        for number, (bank, expert, own) in enumerate(self._each_expert(), start=len(self.layers)):
+            tensors |= {f"{number}.{name}": tensor.cpu().contiguous() for name, tensor in own.tensors().items()}
+            places.append([bank, expert, own.tokens])
         head = {
             "format": FORMAT,
             "layers": len(self.layers),
             "width": self.width,
             **({"widths": self.widths} if len(set(self.widths)) > 1 else {}),
             **({"visits": self.visits} if max(self.visits) > 1 else {}),
+            **({"experts": self.experts, "counted_experts": places, "seen": self.seen} if self.experts else {}),
             "tokens": self.tokens,
             "batches": self.batches,
             "batch_levels": self.batch_levels,
-            "dtype": next((str(layer.dtype).removeprefix("torch.") for layer in self.layers if layer), "float32"),
+            "dtype": next((str(own.dtype).removeprefix("torch.") for own in self._all() if own), "float32"),
             "about": self.about,
             "reductions": self.measures.reductions,
         }
@@ -197,7 +293,11 @@ class Accumulator:
             LnbenchError: missing, truncated or not such a file.
         """
         head, tensors = _open(path)
-        counts = cls(head["layers"], head.get("widths", head["width"]), head["batch_levels"], head.get("visits"))
+        counts = cls(
+            *(head["layers"], head.get("widths", head["width"]), head["batch_levels"], head.get("visits")),
+            experts=[ExpertsLayout(*layout) for layout in head.get("experts", ())],
+        )
+        counts.seen = head.get("seen", [])
         counts.tokens, counts.batches, counts.about = head["tokens"], head["batches"], head["about"]
         counts.measures = Measures(taken_from(tensors), head.get("reductions"))
         parts: dict[int, dict[str, Tensor]] = {}
@@ -208,6 +308,9 @@ class Accumulator:
             else:
                 parts.setdefault(int(number), {})[name.partition(".")[2]] = tensor
         dtype, cpu = getattr(torch, head["dtype"]), torch.device("cpu")
+        for unit, (bank, expert, tokens) in enumerate(head.get("counted_experts", ()), start=head["layers"]):
+            own = LayerAccumulator.of(parts.pop(unit), tokens, dtype, cpu, coarse=True)
+            counts.of_experts[bank][expert] = own
         for layer, of_layer in parts.items():
             counts.layers[layer] = LayerAccumulator.of(of_layer, counts.tokens * counts.visits[layer], dtype, cpu)
         return counts

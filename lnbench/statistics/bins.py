@@ -16,7 +16,8 @@ from torch.nn.functional import pad
 
 BINS = 992
 """With 32-bit counts and the moments, a little under 4 KiB per neuron."""
-HALF = BINS // 2
+EXPERT_BINS = 128
+"""Of a neuron of an expert, of which a model has tens of times as many: with the moments, 588 bytes per neuron."""
 FAR = 1e18
 """Farther than this is as far; it keeps x / (1 + |x|) finite."""
 
@@ -51,16 +52,16 @@ class Bins(NamedTuple):
         """Return whether counts in these bins can be added to counts in ``other``."""
         return all(torch.equal(own, its.to(own.device)) for own, its in zip(self, other, strict=True))
 
-    def places(self, values: Tensor) -> Tensor:
-        """Return the bin of each value, ``[…, width]`` float32 → int64, by the steps of the compiled loop."""
+    def places(self, values: Tensor, count: int = BINS) -> Tensor:
+        """Return which of ``count`` bins each value is in, ``[…, width]`` float32 → int64, by the compiled steps."""
         offset = values - self.centre
         x = (offset * torch.where(offset < 0, self.below, self.above)).clamp_(-FAR, FAR)
-        place = (x / (x.abs() + 1) + 1) * HALF
-        return place.nan_to_num_(0.0).clamp_(0, BINS - 1).long()
+        place = (x / (x.abs() + 1) + 1) * (count // 2)
+        return place.nan_to_num_(0.0).clamp_(0, count - 1).long()
 
-    def edges(self) -> Tensor:
-        """Return ``[width, BINS - 1]`` (float64): where one bin ends and the next begins."""
-        u = torch.arange(1, BINS, dtype=torch.float64, device=self.centre.device) / HALF - 1
+    def edges(self, count: int = BINS) -> Tensor:
+        """Return ``[width, count - 1]`` (float64): where one of ``count`` bins ends and the next begins."""
+        u = torch.arange(1, count, dtype=torch.float64, device=self.centre.device) / (count // 2) - 1
         x = u / (1 - u.abs())
         unit = torch.where(u < 0, 1 / self.below.double().unsqueeze(1), 1 / self.above.double().unsqueeze(1))
         return self.centre.double().unsqueeze(1) + x * unit
@@ -78,7 +79,7 @@ def outline(bins: Bins, counts: Tensor, low: Tensor, high: Tensor, dtype: torch.
 
     Args:
         bins: Of ``width`` neurons.
-        counts: ``[width, BINS]``.
+        counts: ``[width, bins]``.
         low: ``[width]``, the least value seen; the outermost bins reach just to the extremes.
         high: ``[width]``, the greatest.
         dtype: What the values came in. Those of 16 bits lie so far apart that a bin holds few of them, or one; there
@@ -87,7 +88,7 @@ def outline(bins: Bins, counts: Tensor, low: Tensor, high: Tensor, dtype: torch.
     Returns:
         ``edges [width, points]`` and ``weights [width, points - 1]`` (float64), edges ascending.
     """
-    edges, weights = bins.edges(), counts.double()
+    edges, weights = bins.edges(counts.shape[1]), counts.double()
     low, high = low.double().unsqueeze(1), high.double().unsqueeze(1)
     if dtype in (torch.bfloat16, torch.float16):
         starts = _first_in(bins, edges, dtype)
@@ -100,11 +101,12 @@ def outline(bins: Bins, counts: Tensor, low: Tensor, high: Tensor, dtype: torch.
 def _first_in(bins: Bins, edges: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the least value of ``dtype`` in the bin above each edge, by the arithmetic that counted it."""
     near = edges.to(dtype).double()
-    numbers = torch.arange(1, BINS, device=edges.device)
+    count = edges.shape[1] + 1
+    numbers = torch.arange(1, count, device=edges.device)
     columns = Bins(*(tensor.unsqueeze(1) for tensor in bins))
     first = _neighbour(near, 1, dtype)
     for candidate in (near, _neighbour(near, -1, dtype)):
-        first = torch.where(columns.places(candidate.float()) >= numbers, candidate, first)
+        first = torch.where(columns.places(candidate.float(), count) >= numbers, candidate, first)
     return first
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lnbench.hookspecs import Step
 from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.model.banks import Observer, Tap
 from lnbench.model.describe import describe_model
+from lnbench.model.experts_taps import ExpertsObserver, Rows
 from lnbench.model.forward_passes import eager
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
@@ -74,7 +76,7 @@ def collect_statistics(
         if name not in NEURON_SITES:
             raise unknown("site", name, NEURON_SITES)
     located = locate(model)
-    counts = Accumulator(located.layers, located.widths, batch_levels, located.visits)
+    counts = Accumulator(located.layers, located.widths, batch_levels, located.visits, located.layouts)
     counts.measures.start(measures, located)
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
     with observing(located, counts, language, skip=skip) as read, bar:
@@ -114,7 +116,12 @@ def statistics_of(
             *(language, many, error[0].numel(), float(error.nan_to_num(0).max()), CALIBRATION),
         )
     batch_means, measures = counts.batch_means(), counts.measures.tensors()
-    return Statistics(language, counts.tokens, site, values, provenance, batch_means, measures)
+    routed = counts.routed if counts.experts else None
+    return Statistics(
+        *(language, counts.tokens, site, values, provenance, batch_means, measures),
+        experts=counts.experts,
+        routed=routed,
+    )
 
 
 @contextmanager
@@ -131,13 +138,19 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
         LnbenchError: from the function and at the end of the block, when a layer did not run once per forward pass or
             gave numbers that are not finite.
     """
+    if sites.experts and (measured := counts.measures.reductions):
+        raise LnbenchError(
+            f"measures ({', '.join(measured)}) are not defined for experts, of which each token runs only some; layer "
+            f"{sites.experts[0].layer} of this {type(sites.model).__name__} holds some"
+        )
     body, device = transformer_body(sites.model), input_device(sites.model)
     rows: dict[torch.device, Tensor] = {}
+    real: dict[torch.device, Tensor] = {}
     shape: list[torch.Size] = []
 
     def hook(layer: int) -> Observer:
         def observe(pre: Tensor, post: Tensor) -> None:
-            pre, post = (values.reshape(-1, sites.widths[layer]) for values in (pre, post))
+            pre, post = (values.reshape(-1, counts.dense[layer]) for values in (pre, post))
             if len(pre) != shape[0].numel():
                 raise LnbenchError(
                     f"layer {layer} read {len(pre)} positions of a block of {tuple(shape[0])} tokens, so which token a "
@@ -162,13 +175,26 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
 
         return show
 
+    def hook_experts(bank: int) -> ExpertsObserver:
+        def observe(pre: Tensor, post: Tensor, routed: Rows) -> None:
+            if pre.device not in real:
+                real[pre.device] = real[torch.device("cpu")].to(pre.device)
+            counts.add_experts(bank, pre.detach(), post.detach(), routed, real[pre.device])
+
+        return observe
+
+    def ran(bank: int) -> None:
+        counts.seen[bank] += len(rows[torch.device("cpu")])
+
     def read(block: Block) -> int:
         ids, mask = block if isinstance(block, tuple) else (block, None)
         counted = _counted(ids, mask, skip)
         if len(counted) == 0:
             return 0
         rows.clear()
+        real.clear()
         rows[torch.device("cpu")] = counted
+        real[torch.device("cpu")] = torch.zeros(ids.numel(), dtype=torch.bool).index_fill_(0, counted, True)
         shape[:] = [ids.shape]
         if differentiate is not None:
             mask_of_counted = torch.zeros(ids.shape, dtype=torch.bool)
@@ -194,6 +220,8 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
                 hooks.enter_context(sites.tap(site, layer, showing(site, layer)))
         if differentiated:
             differentiate = hooks.enter_context(differentiating(sites, differentiated))
+        for number, bank in enumerate(sites.experts):
+            hooks.enter_context(sites.observe_experts(bank, hook_experts(number), partial(ran, number)))
         yield read
         counts.check(language)
 

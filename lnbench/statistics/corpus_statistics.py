@@ -163,7 +163,7 @@ def count_corpus(
     counts = _begun(state, request, shard, language)
     if counts is None:
         size = reading.size or fitting_batch_size(sites, reading.length)
-        counts = Accumulator(sites.layers, sites.widths, reading.batch_levels, sites.visits)
+        counts = Accumulator(sites.layers, sites.widths, reading.batch_levels, sites.visits, sites.layouts)
         counts.about = {
             "language": language,
             "request": request,
@@ -205,7 +205,7 @@ def _begun(state: Path | None, request: str, shard: Shard, language: str) -> Acc
 
 def _start_of_text(sites: Sites, tokenizer: Any, language: str, reading: Reading, batch_size: int) -> Accumulator:
     """Count the start of the whole text, on which bins are laid out."""
-    counts = Accumulator(sites.layers, sites.widths, visits=sites.visits)
+    counts = Accumulator(sites.layers, sites.widths, visits=sites.visits, experts=sites.layouts)
     with observing(sites, counts, language, skip=reading.skip) as read:
         for block in reading.blocks(reading.open(language), tokenizer, batch_size):
             read(block)

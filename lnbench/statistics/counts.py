@@ -46,15 +46,15 @@ class Moments(NamedTuple):
 
 @dataclass
 class Histogram:
-    """Counts ``[width, BINS]`` (int32 while they fit) in bins of their own."""
+    """Counts ``[width, bins]`` (int32 while they fit) in bins of their own."""
 
     bins: Bins
     counts: Tensor
 
     @classmethod
-    def empty(cls, bins: Bins) -> Histogram:
-        """Return a histogram of no token."""
-        shape = (len(bins.centre), BINS)
+    def empty(cls, bins: Bins, count: int = BINS) -> Histogram:
+        """Return a histogram of no token, of ``count`` bins (an even number)."""
+        shape = (len(bins.centre), count)
         return cls(bins, torch.zeros(shape, dtype=torch.int32, device=bins.centre.device))
 
     def tensors(self) -> dict[str, Tensor]:

@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lnbench.statistics.bins import BINS, FAR, HALF, Bins
+from lnbench.statistics.bins import FAR, Bins
 from lnbench.statistics.counts import Histogram, Moments
 
-_BINS, _HALF, _FAR = tl.constexpr(BINS), tl.constexpr(float(HALF)), tl.constexpr(FAR)
+_FAR = tl.constexpr(FAR)
 _NEURONS, _TOKENS = tl.constexpr(32), tl.constexpr(128)
 
 
@@ -36,7 +36,8 @@ def add_histogram(values: Tensor, rows: Tensor, histogram: Histogram) -> None:
     width = values.shape[1]
     with _on(values):
         grid = (triton.cdiv(width, _NEURONS.value), triton.cdiv(len(rows), _TOKENS.value))
-        _histogram[grid](values, rows, *histogram.bins, histogram.counts, len(rows), width)
+        bins = histogram.counts.shape[1]
+        _histogram[grid](values, rows, *histogram.bins, histogram.counts, len(rows), width, bins, float(bins // 2))
 
 
 def compile_all() -> None:
@@ -84,7 +85,7 @@ def _moments(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _histogram(  # type: ignore[no-untyped-def]
-    values, rows, centre, below, above, counts, tokens, width
+    values, rows, centre, below, above, counts, tokens, width, bins: tl.constexpr, half: tl.constexpr
 ):  # pragma: no cover
     neuron = tl.program_id(0) * _NEURONS + tl.arange(0, _NEURONS)
     token = tl.program_id(1) * _TOKENS + tl.arange(0, _TOKENS)
@@ -98,8 +99,8 @@ def _histogram(  # type: ignore[no-untyped-def]
     x = offset * tl.where(offset < 0, lower, upper)
     x = tl.minimum(tl.maximum(x, -_FAR), _FAR)
     # A plain division is approximate here, and would put some values into the next bin.
-    place = (tl.div_rn(x, tl.abs(x) + 1.0) + 1.0) * _HALF
+    place = (tl.div_rn(x, tl.abs(x) + 1.0) + 1.0) * half
     # The first comparison also takes NaN.
     place = tl.where(place > 0, place, 0.0)
-    place = tl.minimum(place, _BINS - 1.0).to(tl.int32)
-    tl.atomic_add(counts + neuron[None, :].to(tl.int64) * _BINS + place, 1, mask=real)
+    place = tl.minimum(place, bins - 1.0).to(tl.int32)
+    tl.atomic_add(counts + neuron[None, :].to(tl.int64) * bins + place, 1, mask=real)

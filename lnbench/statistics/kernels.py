@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnbench.statistics.bins import BINS, FAR, HALF, Bins
+from lnbench.statistics.bins import BINS, FAR, Bins
 from lnbench.statistics.counts import Histogram, Moments
 from lnbench.statistics.threads import run_threaded
 
@@ -87,8 +87,8 @@ def add_histogram(pre: Tensor, rows: Tensor, histogram: Histogram, *, way: Way |
         _run_compiled(_histogram, pre, (_array(pre), rows.numpy(), *_bins_of(histogram)))
         return
     for part in _chunks(pre, rows):
-        place = histogram.bins.places(part)
-        place += torch.arange(part.shape[1], device=part.device) * BINS
+        place = histogram.bins.places(part, counts.shape[1])
+        place += torch.arange(part.shape[1], device=part.device) * counts.shape[1]
         ones = torch.ones((), dtype=counts.dtype, device=part.device).expand(place.numel())
         counts.view(-1).scatter_add_(0, place.view(-1), ones)
 
@@ -183,8 +183,8 @@ def _histogram(values: Any, rows: Any, bins: Any, counts: Any, begin: int, end: 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _bin(values: Any, rows: Any, bins: Any, counts: Any, place: Any, start: int, size: int) -> None:  # pragma: no cover
-    zero, one, half = np.float32(0), np.float32(1), np.float32(HALF)
-    last, far = np.float32(BINS - 1), np.float32(FAR)
+    zero, one, half = np.float32(0), np.float32(1), np.float32(counts.shape[1] // 2)
+    last, far = np.float32(counts.shape[1] - 1), np.float32(FAR)
     centres = bins.centre[start : start + size]
     belows, aboves = bins.below[start : start + size], bins.above[start : start + size]
     for token in range(len(rows)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
+from lnbench.model.layout import ExpertsLayout
 from lnbench.statistics import store
 from lnbench.statistics.site_values import LEVELS, SiteValues, digest
 
@@ -36,6 +37,9 @@ class Statistics:
         batch_quantiles: Site → level → ``[layers, width]``: the mean over batches of each batch's quantile. This is
             the published estimate of a percentile, which is not the percentile; kept only where asked for.
         measures: Choice of a measure (``name:key=value``) → name → tensor, where asked for.
+        experts: Where the neurons of experts are, in a mixture of experts. A token that is not routed to an expert
+            counts as not active there; moments and quantiles are those of the tokens that are, and NaN if none was.
+        routed: ``[experts of all banks]`` (float64), share of the tokens that were routed to each.
     """
 
     language: str
@@ -45,6 +49,8 @@ class Statistics:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     batch_quantiles: Mapping[str, Mapping[float, Tensor]] = field(default_factory=dict)
     measures: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    experts: tuple[ExpertsLayout, ...] = ()
+    routed: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.site not in self.sites:
@@ -65,8 +71,37 @@ class Statistics:
 
     @property
     def positive_rate(self) -> Tensor:
-        """``[layers, width]``, share of tokens with a value above 0: the activation probability of LAPE."""
+        """``[layers, width]``, share of tokens with a value above 0: the activation probability of LAPE.
+
+        Of all tokens, also at experts: one that a token is not routed to is not active there.
+        """
         return self.values.positive_rate
+
+    @cached_property
+    def routed_share(self) -> Tensor:
+        """``[layers, width]``, share of tokens at which a neuron was run: below 1 at experts only (float64)."""
+        share = torch.where(self.exists, 1.0, torch.nan).double()
+        for layout, own, expert in self._each_expert():
+            share[layout.layer, own] = float(self.routed[expert])  # type: ignore[index]
+        return share
+
+    @cached_property
+    def routed_tokens(self) -> Tensor:
+        """``LongTensor[layers, width]``, tokens at which a neuron was run."""
+        return (self.routed_share.nan_to_num(0) * self.tokens).round().long()
+
+    @property
+    def routed_rate(self) -> Tensor:
+        """``[layers, width]``, the activation probability over the tokens at which a neuron was run; NaN if none."""
+        return self.positive_rate / self.routed_share
+
+    def _each_expert(self) -> Iterator[tuple[ExpertsLayout, slice, int]]:
+        """Yield each expert's bank and neurons, and its number among all experts."""
+        number = 0
+        for layout in self.experts:
+            for _, own in layout.parts():
+                yield layout, own, number
+                number += 1
 
     @property
     def mean(self) -> Tensor:
@@ -111,7 +146,7 @@ class Statistics:
     @cached_property
     def exists(self) -> Tensor:
         """``BoolTensor[layers, width]``: false where a layer has fewer neurons; every number is NaN there."""
-        return ~self.mean.isnan()
+        return ~self.positive_rate.isnan()
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -126,7 +161,8 @@ class Statistics:
             [choice, sorted((name, digest(tensor)) for name, tensor in tensors.items())]
             for choice, tensors in sorted(self.measures.items())
         ]
-        return fingerprint([self.language, self.tokens, self.site, digests, *measured])
+        routed = [] if self.routed is None else [self.experts, self.routed.tolist()]
+        return fingerprint([self.language, self.tokens, self.site, digests, *measured, *routed])
 
     def measure(self, choice: str) -> Mapping[str, Tensor]:
         """Return the tensors of one measure, by name.
@@ -226,7 +262,7 @@ class Statistics:
                 that were written.
         """
         arguments, written = store.load(Path(folder), language)
-        loaded = cls(*arguments)
+        loaded = cls(**arguments)
         # The fingerprint is of all sites; a file from which one was taken out has none of its own.
         if written is not None and len(loaded.sites) > 1 and loaded.fingerprint != written:
             raise LnbenchError(
@@ -262,6 +298,6 @@ def check_same_model(statistics: Mapping[str, Statistics]) -> tuple[str, int, in
 
 
 def _identity(statistics: Statistics) -> dict[str, Any]:
-    names = ("layers", "widths", "site")
+    names = ("layers", "widths", "experts", "site")
     source = {"model": Path(statistics.model).name, "weights": statistics.provenance.get("weights")}
     return source | {name: getattr(statistics, name) for name in names}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lnbench.model.banks import PerBank
-from lnbench.statistics.bins import Bins, outline, sort_rows
+from lnbench.statistics.bins import BINS, EXPERT_BINS, Bins, outline, sort_rows
 from lnbench.statistics.counts import Histogram, Moments
 from lnbench.statistics.kernels import add_histogram, add_tokens
 from lnbench.statistics.quantiles import quantiles
@@ -21,6 +21,9 @@ from lnbench.statistics.site_values import LEVELS, RANKED, SiteValues
 
 CALIBRATION = 960
 """Tokens kept as they are before the bins are laid out. Up to here, quantiles are those of the sample itself."""
+
+EXPERT_CALIBRATION = 192
+"""The same of an expert: the sample, too, stays under 1 KiB per neuron."""
 
 Activation = Callable[[Tensor], Tensor]
 _FINISHED_AT_ONCE = 256
@@ -33,10 +36,13 @@ class LayerAccumulator:
     Args:
         width: Neurons of the layer.
         device: Where the activations are, and the counts are kept.
+        coarse: Whether to take under 1 KiB per neuron, by fewer bins: for experts.
     """
 
-    def __init__(self, width: int, device: torch.device) -> None:
+    def __init__(self, width: int, device: torch.device, *, coarse: bool = False) -> None:
         self.width = width
+        self.coarse = coarse
+        self.bins, self.calibration = (EXPERT_BINS, EXPERT_CALIBRATION) if coarse else (BINS, CALIBRATION)
         self.device = device
         self.dtype = torch.float32
         self.tokens = 0
@@ -66,7 +72,7 @@ class LayerAccumulator:
     def take_bins(self, other: LayerAccumulator) -> None:
         """Count into bins like those of ``other``, if it has seen enough to have some; only before the first token."""
         self.dtype = other.dtype
-        self.histograms = [Histogram.empty(histogram.bins) for histogram in other.histograms[:1]]
+        self.histograms = [Histogram.empty(histogram.bins, self.bins) for histogram in other.histograms[:1]]
 
     def merge(self, other: LayerAccumulator) -> None:
         """Count what ``other`` has counted, as if it had been added here. ``other`` is of no use afterwards."""
@@ -87,14 +93,14 @@ class LayerAccumulator:
     def _spread(self, pre: Tensor, rows: Tensor) -> None:
         """Put values into the histogram or, as long as there is none, into the sample that it will be laid out on."""
         if not self.histograms:
-            room = CALIBRATION - sum(map(len, self.sample))
+            room = self.calibration - sum(map(len, self.sample))
             self.sample.append(pre[rows[:room]])
             rows = rows[room:]
             if len(rows) == 0:
                 return
             sample = torch.cat(self.sample)
             self.sample.clear()
-            self.histograms.append(Histogram.empty(Bins.on(sample.float())))
+            self.histograms.append(Histogram.empty(Bins.on(sample.float()), self.bins))
             self._widen(self.histograms[0])
             add_histogram(sample, _all(sample), self.histograms[0])
         self._widen(self.histograms[0])
@@ -114,10 +120,18 @@ class LayerAccumulator:
         return tensors
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], tokens: int, dtype: torch.dtype, device: torch.device) -> Self:
+    def of(
+        cls,
+        tensors: Mapping[str, Tensor],
+        tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        coarse: bool = False,
+    ) -> Self:
         """Return the counts whose :meth:`tensors` these are."""
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        layer = cls(tensors["positive"].shape[1], device)
+        layer = cls(tensors["positive"].shape[1], device, coarse=coarse)
         layer.tokens, layer.dtype = tokens, dtype
         layer.moments = Moments(*(tensors[name] for name in Moments._fields))
         if "sample" in tensors:
@@ -127,11 +141,12 @@ class LayerAccumulator:
             layer.histograms.append(Histogram(bins, tensors[f"{number}.counts"]))
         return layer
 
-    def finish(self, activation: Activation) -> list[SiteValues]:
+    def finish(self, activation: Activation, among: int | None = None) -> list[SiteValues]:
         """Return the values of the pre and the post site, tensors ``[width]`` and quantiles ``[levels, width]``.
 
         Args:
             activation: The non-linearity, applied to the edges of the bins.
+            among: Tokens that the activation rate is a share of; those counted if None.
         """
         parts = [self._quantiles(activation, start) for start in range(0, self.width, _FINISHED_AT_ONCE)]
         mean = self.moments.sums / self.tokens
@@ -147,7 +162,8 @@ class LayerAccumulator:
             values[0], values[-1] = low, high
             sites.append(
                 SiteValues(
-                    positive_rate=self.moments.positive[site].double().cpu() / self.tokens,
+                    positive_rate=self.moments.positive[site].double().cpu()
+                    / (self.tokens if among is None else among),
                     mean=mean[site].float().cpu(),
                     std=std[site].float().cpu(),
                     min=low,

@@ -68,6 +68,21 @@ class SiteValues:
         return {name: getattr(self, name) for name in TENSORS}
 
 
+def never_run(width: int) -> SiteValues:
+    """Return the values of ``width`` neurons of an expert that no token was routed to: an activation rate of 0."""
+    nothing = torch.full((width,), torch.nan)
+    return SiteValues(
+        positive_rate=torch.zeros(width, dtype=torch.float64),
+        **dict.fromkeys(("mean", "std", "min", "max", "rank_error"), nothing),
+        quantiles=torch.full((len(LEVELS), width), torch.nan),
+    )
+
+
+def side_by_side(parts: Sequence[SiteValues]) -> SiteValues:
+    """Return the values of one layer from those of its neurons in order, ``[width of the part]`` each."""
+    return SiteValues(**{name: torch.cat([getattr(part, name) for part in parts], dim=-1) for name in TENSORS})
+
+
 def joined(layers: Sequence[SiteValues | None], width: int) -> SiteValues:
     """Return the values of all layers, from those of each, ``[width of the layer]``; NaN where a layer has no neuron.
 

@@ -15,6 +15,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import write_json
 from lnbench.formats import read_format, read_tensors, validated, write_tensors
 from lnbench.locks import process_lock
+from lnbench.model.layout import ExpertsLayout
 from lnbench.statistics.measures import stored, taken_from
 from lnbench.statistics.site_values import LEVELS, TENSORS, SiteValues
 
@@ -26,6 +27,7 @@ FORMAT, OLDER = "lnbench.statistics/2", "lnbench.statistics/1"
 MANIFEST = "manifest.json"
 _BATCH = "batch_quantile"
 _ABOUT = "statistics"
+_ROUTED = "routed"
 _SHARED = ("model", "revision", "weights", "config", "adapter", "dtype", "quantization", "tokenizer", "layers", "width")
 
 
@@ -58,6 +60,8 @@ def save(statistics: Statistics, folder: Path) -> Path:
     shared |= {"layers": statistics.layers, "width": statistics.width}
     if len(set(statistics.widths)) > 1:
         shared["widths"] = list(statistics.widths)
+    if statistics.experts:
+        shared["experts"] = [list(layout) for layout in statistics.experts]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with process_lock(folder / ".lock"):
@@ -98,6 +102,8 @@ def _tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
     for site, levels in statistics.batch_quantiles.items():
         # repr keeps every digit of a level, by which it is found again.
         tensors |= {f"{site}.{_BATCH}.{level!r}": tensor.contiguous() for level, tensor in levels.items()}
+    if statistics.routed is not None:
+        tensors[_ROUTED] = statistics.routed
     return tensors | stored(statistics.measures)
 
 
@@ -110,7 +116,7 @@ def languages(folder: Path) -> list[str]:
     return list(_manifest(folder)["languages"])
 
 
-def load(folder: Path, language: str) -> tuple[tuple[Any, ...], str | None]:
+def load(folder: Path, language: str) -> tuple[dict[str, Any], str | None]:
     """Read one language.
 
     Returns:
@@ -129,7 +135,7 @@ def load(folder: Path, language: str) -> tuple[tuple[Any, ...], str | None]:
     if written is not None and written != expected:
         raise LnbenchError(f"{path} is not the file that {folder / MANIFEST} describes; collect it again")
 
-    measures = taken_from(tensors)
+    measures, routed = taken_from(tensors), tensors.pop(_ROUTED, None)
     by_site: dict[str, dict[str, torch.Tensor]] = {}
     batch: dict[str, dict[float, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -144,7 +150,18 @@ def load(folder: Path, language: str) -> tuple[tuple[Any, ...], str | None]:
     if site not in sites:
         raise LnbenchError(f"{path} lacks the values of site {site!r}; collect it again")
     provenance = {name: manifest.get(name) for name in _SHARED[:-2] if manifest.get(name) is not None}
-    return (language, tokens, site, sites, provenance | entry, batch, measures), expected
+    arguments = {
+        "language": language,
+        "tokens": tokens,
+        "site": site,
+        "sites": sites,
+        "provenance": provenance | entry,
+        "batch_quantiles": batch,
+        "measures": measures,
+        "experts": tuple(ExpertsLayout(*layout) for layout in manifest.get("experts", ())),
+        "routed": routed,
+    }
+    return arguments, expected
 
 
 def _values(parts: dict[str, torch.Tensor], shape: tuple[int, int], where: str) -> SiteValues:

@@ -61,6 +61,7 @@ def _each(names: str, **entries: Any) -> dict[str, dict[str, Any]]:
 
 _DENSE_FIRST = {"mlp_layer_types": ["dense", "sparse"]}
 _HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
+_ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
 _CONVOLUTION = {"layer_types": ["conv", "full_attention"]}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 _QWEN4 = _HYBRID | {
@@ -89,7 +90,8 @@ CHANGES: dict[str, dict[str, Any]] = (
     | _each("lfm2 lfm3", **_CONVOLUTION)
     | _each("hunyuan_v1_dense ministral", head_dim=HEAD)
     | _each("deepseek_v3", num_key_value_heads=4, first_k_dense_replace=1)
-    | _each("glm4_moe dots1", first_k_dense_replace=1)
+    | _each("glm4_moe", first_k_dense_replace=1)
+    | _each("dots1", first_k_dense_replace=1, **_ROUTED)
     | {
         "afmoe": {"num_dense_layers": 1},
         "bamba": {"attn_layer_indices": [1], "mamba_d_head": 16},
@@ -111,7 +113,7 @@ CHANGES: dict[str, dict[str, Any]] = (
             "ffn_config": {"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": HIDDEN},
             "max_seq_len": 128,
         },
-        "deepseek_v2": {"num_key_value_heads": 4, "first_k_dense_replace": 1, "mlp_layer_types": ...},
+        "deepseek_v2": {"num_key_value_heads": 4, "first_k_dense_replace": 1, "mlp_layer_types": ..., **_ROUTED},
         "ernie4_5_moe": {"moe_layer_start_index": 1},
         "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
         "gemma3n_text": {
@@ -211,8 +213,10 @@ def config_of(model_type: str, **changes: Any) -> Any:
     """The small configuration of a type."""
     if model_type == "dots3_note":
         text = config_of("dots3_note_text").to_dict()
-        vision = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
-        return CONFIG_MAPPING[model_type](text_config=text, vision_config=vision)
+        small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "adapter_out_dim": HIDDEN}
+        vision = {**small, "adapter_in_dim": 16, "moe_intermediate_size": 16, "num_hidden_layers": 1}
+        audio = {**small, "adapter_input_size": 16, "num_hidden_layers": 1}
+        return CONFIG_MAPPING[model_type](text_config=text, vision_config=vision, audio_config=audio)
     kind = CONFIG_MAPPING[model_type]
     try:
         default = kind().to_dict()

@@ -22,11 +22,14 @@ from lnbench.errors import LnbenchError
 from lnbench.finetuning.lora import build_adapter
 from lnbench.model.banks import Bank
 from lnbench.model.describe import model_name
+from lnbench.model.experts import ExpertsBank
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import LayerOverride, Override
+from lnbench.statistics import Statistics
 from tests.support.every_type import TYPES, VARIANTS, VOCABULARY, build_type
+from tests.support.experts_by_hand import Neurons, written_out
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
 YES = "yes"
@@ -81,7 +84,7 @@ def _one_line(error: BaseException) -> str:
 
 
 _REASONS = {
-    "mixture of experts": "mixture of experts",
+    "looks like experts": "its experts are no matrices of one non-linearity",
     "no feed-forward": "no feed-forward",
     "positions are not the text's tokens": "its positions are not the text's tokens",
     "cannot run on": "cannot run on text alone",
@@ -93,14 +96,28 @@ def _reason(error: LnbenchError) -> str:
 
 
 def _widths(sites: Sites) -> str:
-    runs = [(width, len(list(same))) for width, same in groupby(sites.widths)]
+    dense = [sum(bank.width for bank in sites.dense_in(layer)) for layer in range(sites.layers)]
+    of_experts = [
+        [f"{bank.experts} × {bank.expert_width}" for bank in sites.experts if bank.layer == layer]
+        for layer in range(sites.layers)
+    ]
+    widths = [
+        " + ".join([*([str(width)] if width or not routed else []), *(f"({own})" for own in routed)])
+        for width, routed in zip(dense, of_experts, strict=True)
+    ]
+    runs = [(width if "+" not in width else f"({width})", len(list(same))) for width, same in groupby(widths)]
     return " + ".join(f"{count} × {width}" for width, count in runs)
 
 
 def _styles(sites: Sites) -> str:
-    styles = dict.fromkeys(bank.style for bank in sites.banks)
-    functional = any(bank.activation is None for bank in sites.banks)
-    return f"{', '.join(styles)}{', at the projections' if functional else ''}"
+    styles = dict.fromkeys(bank.style for bank in sites.dense)
+    functional = any(bank.activation is None for bank in sites.dense)
+    forms = dict.fromkeys("plain experts" if bank.up is None else "gated experts" for bank in sites.experts)
+    in_gate = any(bank.in_gate for bank in sites.experts)
+    return (
+        f"{', '.join([*styles, *forms])}{', at the projections' if functional else ''}"
+        f"{', in the gate function' if in_gate else ''}"
+    )
 
 
 def _self_check(_model: Any, sites: Sites) -> None:
@@ -111,7 +128,8 @@ def _self_check(_model: Any, sites: Sites) -> None:
 def _statistics(model: Any, sites: Sites) -> None:
     """Means and rates of both sites equal those of values kept by plain hooks on the modules of a layer."""
     statistics = collect_statistics(model, [IDS], language="en", skip=1)
-    for bank in sites.banks:
+    _statistics_of_experts(model, sites, statistics)
+    for bank in sites.dense:
         kept: dict[str, list[Tensor]] = {"pre": [], "post": []}
         for pre, post in _values(model, sites, bank):
             kept["pre"].append(pre)
@@ -124,6 +142,31 @@ def _statistics(model: Any, sites: Sites) -> None:
             torch.testing.assert_close(
                 found.positive_rate[bank.layer, own], (counted > 0).double().mean(0), rtol=0, atol=1e-9
             )
+
+
+def _statistics_of_experts(model: Any, sites: Sites, statistics: Statistics) -> None:
+    """Counts equal those of the experts written out; means are those of the tokens that are routed there."""
+    kept: dict[ExpertsBank, dict[int, list[tuple[Tensor, Tensor]]]] = {bank: {} for bank in sites.experts}
+
+    def keep(bank: ExpertsBank) -> Neurons:
+        def neurons(expert: int, token: int, pre: Tensor, post: Tensor) -> None:
+            if token % IDS.shape[1] >= 1:
+                kept[bank].setdefault(expert, []).append((pre.clone(), post.clone()))
+
+        return neurons
+
+    with torch.no_grad(), written_out(model, {bank: keep(bank) for bank in sites.experts}):
+        model(input_ids=IDS, use_cache=False)
+    counted = IDS.numel() - len(IDS)
+    for bank, by_expert in kept.items():
+        for expert, own in bank.layout.parts():
+            for site, values in zip(("pre", "post"), zip(*by_expert.get(expert, []), strict=True), strict=False):
+                found, stacked = statistics.at(site), torch.stack(values)
+                rates = (stacked > 0).double().sum(0) / counted
+                torch.testing.assert_close(found.positive_rate[bank.layer, own], rates, rtol=0, atol=1e-9)
+                if site == "post" or not bank.product or bank.in_gate:
+                    mean = found.mean[bank.layer, own]
+                    torch.testing.assert_close(mean, stacked.float().mean(0), rtol=1e-4, atol=1e-5)
 
 
 def _values(model: Any, sites: Sites, bank: Bank) -> list[tuple[Tensor, Tensor]]:
@@ -159,12 +202,13 @@ def _values(model: Any, sites: Sites, bank: Bank) -> list[tuple[Tensor, Tensor]]
         return [(pre, activation(pre.clone())) for pre in pres]
 
 
-def _change(sites: Sites) -> Override:
+def _change(sites: Sites, *, dense_only: bool = False) -> Override:
     generator = torch.Generator().manual_seed(0)
     layers: dict[int, list[LayerOverride]] = {}
-    for bank in sites.banks:
-        indices = torch.randperm(bank.width, generator=generator)[:5] + bank.start
-        part = LayerOverride(indices.sort().values, torch.randn(5, generator=generator) * 2)
+    for bank in sites.dense if dense_only else sites.banks:
+        count = 5 if isinstance(bank, Bank) else bank.width // 4
+        indices = torch.randperm(bank.width, generator=generator)[:count] + bank.start
+        part = LayerOverride(indices.sort().values, torch.randn(count, generator=generator) * 2)
         layers.setdefault(bank.layer, []).append(part)
     return Override(layers)
 
@@ -173,6 +217,11 @@ def _by_hand(model: Any, sites: Sites, change: Override) -> Tensor:
     """The logits with the down projections' inputs changed: ``v · u`` at a changed neuron, or ``v``."""
     hooks, ups = [], dict[int, Tensor]()
     parts = [part for _, part in change.parts]
+    experts = {
+        bank: _setting(bank, part)
+        for bank, part in zip(sites.banks, parts, strict=True)
+        if isinstance(bank, ExpertsBank)
+    }
     running: list[int] = []
     for layer, name in enumerate(sites.names):
         block = model.get_submodule(name)
@@ -180,6 +229,8 @@ def _by_hand(model: Any, sites: Sites, change: Override) -> Tensor:
         hooks.append(block.register_forward_hook(lambda *_: running.clear()))
     for number, bank in enumerate(sites.banks):
         part = parts[number]
+        if isinstance(bank, ExpertsBank):
+            continue
         places, values = part.indices - bank.start, part.values
         if bank.normed or bank.summed:
             assert bank.activation is not None
@@ -211,11 +262,22 @@ def _by_hand(model: Any, sites: Sites, change: Override) -> Tensor:
             return (product, *args[1:])
 
         hooks.append(model.get_submodule(bank.after).register_forward_pre_hook(down))
-    with torch.no_grad():
+    with torch.no_grad(), written_out(model, experts):
         logits: Tensor = model(input_ids=IDS, use_cache=False).logits
     for hook in hooks:
         hook.remove()
     return logits
+
+
+def _setting(bank: ExpertsBank, part: LayerOverride) -> Neurons:
+    values = torch.full((bank.width,), torch.nan)
+    values[part.indices - bank.start] = part.values
+    table = values.view(bank.experts, bank.expert_width)
+
+    def neurons(expert: int, _token: int, _pre: Tensor, post: Tensor) -> Tensor:
+        return torch.where(table[expert].isnan(), post, table[expert].to(post.dtype))
+
+    return neurons
 
 
 def _override(model: Any, sites: Sites) -> None:
@@ -258,13 +320,15 @@ def _greedy(model: Any, steps: int = 4) -> tuple[Tensor, Tensor]:
 
 def _lora(model: Any, sites: Sites) -> None:
     """After two steps, the rows and columns of chosen neurons have changed, and no other."""
+    if not sites.dense:
+        raise LnbenchError("not of experts")
     chosen: dict[int, Tensor] = {}
-    for layer, part in _change(sites).parts:
+    for layer, part in _change(sites, dense_only=True).parts:
         chosen[layer] = torch.cat([chosen.get(layer, part.indices[:0]), part.indices])
     widths = sites.widths
     shape: dict[str, Any] = {"widths": widths} if len(set(widths)) > 1 else {}
     neurons = NeuronSet(model_name(model), sites.layers, sites.width, {"en": chosen}, **shape)
-    gated = all(bank.up is not None for bank in sites.banks)
+    gated = all(bank.up is not None for bank in sites.dense)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     adapted = build_adapter(model, neurons, attention=False, projections=["gate", *(["up"] if gated else []), "down"])
     optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1.0)
@@ -276,7 +340,7 @@ def _lora(model: Any, sites: Sites) -> None:
     merged = adapted.merge_and_unload()
     after = dict(merged.named_parameters())
     allowed: dict[int, Tensor] = {}
-    for bank in sites.banks:
+    for bank in sites.dense:
         own = bank.own(chosen[bank.layer])
         parts = [(bank.before.module, own * bank.before.step + bank.before.start, 0), (bank.after, own, 1)]
         if bank.up is not None:
@@ -310,11 +374,12 @@ random model of it. [Architectures](../topics/architectures.md) says how neurons
 
 - **neurons**: layers × neurons per layer, and the form of the feed-forward: gated, plain, or gate and up in one matrix.
   *At the projections*: the non-linearity is no module of its own, so values are written at the down projection's input.
+  `(4 × 24)` are 4 experts of 24 neurons each; before it, what every token runs beside them.
 - **self-check**: writing a neuron in every layer has the effect that its weights predict, and no other.
 - **statistics**: means and activation rates equal those of values kept by plain hooks.
 - **override**: the logits equal those of a forward pass whose down projections' inputs were changed by hand.
 - **generation**: with an override, greedy decoding with a cache gives the tokens that decoding without one gives.
-- **LoRA**: masked LoRA changes the weights of the chosen neurons and no others.
+- **LoRA**: masked LoRA changes the weights of the chosen neurons and no others; of experts, none can be chosen.
 """
 
 
