@@ -14,6 +14,7 @@ from lnbench import files
 from lnbench.corpora.documents import Document, TextReport, screened
 from lnbench.corpora.hub import SPLIT, clone_files, is_clone, read_hub, resolve_revision
 from lnbench.corpora.patterns import expand, files_of, hub_parts, is_hub, suffix_of
+from lnbench.corpora.pseudo_languages import account, rewriting, split_forms
 from lnbench.corpora.readers import TEXT, BadLine, read_file
 from lnbench.corpora.shuffle import shuffled
 from lnbench.errors import LnbenchError
@@ -37,7 +38,8 @@ class Corpus:
     or has a ``*`` beside ``{lang}``, they are read one after the other.
 
     Attributes:
-        pattern: The corpus pattern.
+        pattern: The corpus pattern. ``|romanised`` or ``|shuffled`` behind it puts the text into that form, once it
+            is screened.
         language: The language, as it is in file names and configurations.
         seed: Seed of the order. Equal seeds give equal orders.
         shuffle: Whether the order is shuffled at all.
@@ -81,12 +83,14 @@ class Corpus:
 
         For files the ``sha256`` of each; for a hub dataset its ``repo config split revision``, where the revision is
         the commit that is read, None where the hub cannot be reached; for a local clone of one, ``config split`` and
-        the ``sha256`` of its files. ``text_column``, where it is not ``text``.
+        the ``sha256`` of its files. ``text_column``, where it is not ``text``; ``forms`` of a pseudo-language, and the
+        version of ``uroman`` that romanises.
 
         Raises:
             LnbenchError: a file is unreadable.
         """
         column = {} if self.text_column == TEXT else {"text_column": self.text_column}
+        column |= account(split_forms(self.pattern)[1])
         if self.files is not None:
             return {"sha256": checksums[0] if len(checksums := _checksums(self.files)) == 1 else checksums, **column}
         repo, config, revision = hub_parts(self.pattern, self.language)
@@ -134,8 +138,18 @@ class Corpus:
         """Yield every document, also those that are not to be used, with what was found about it.
 
         Raises:
-            LnbenchError: the text cannot be read, or there is none to be used.
+            LnbenchError: the text cannot be read, or there is none to be used; uroman is needed and is not installed.
         """
+        if not (forms := split_forms(self.pattern)[1]):
+            yield from self.native_documents()
+            return
+        rewrite = rewriting(forms, self.language)
+        for document in self.native_documents():
+            text = rewrite(document.text) if document.used else document.text
+            yield document._replace(text=text, native=document.text)
+
+    def native_documents(self) -> Iterator[Document]:
+        """Yield the documents of :meth:`documents` as they are before they are put into other forms."""
         used = 0
         document = None
         for document in screened(

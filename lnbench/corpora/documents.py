@@ -32,11 +32,13 @@ class Document(NamedTuple):
         text: Its text.
         finding: What is wrong with it, if anything: the field of :class:`TextReport` that counts it.
         used: Whether its text is passed on.
+        native: Of a pseudo-language's document, the text that it was made from.
     """
 
     text: str
     finding: Finding | None = None
     used: bool = True
+    native: str | None = None
 
 
 def screened(
@@ -83,7 +85,8 @@ class TextReport:
         used: Those passed on.
         characters: Characters in the documents passed on.
         bad_lines: Lines of the file that hold no document, skipped; they count as documents.
-        lines: Lines of the documents passed on, by line breaks and ends of sentences; 0 without a language code.
+        lines: Lines of the documents passed on, by line breaks and ends of sentences; 0 without a language code. Of a
+            pseudo-language, those of the native text.
         foreign: Those mostly in other scripts than the language's, or identified as another language.
         scripts: Lines by the script of most of their letters.
         languages: Lines by identified language; ``und`` where none fits.
@@ -110,7 +113,7 @@ class TextReport:
             self.used += 1
             self.characters += len(document.text)
             if language:
-                self._count_lines(document.text, language)
+                self._count_lines(document.text if document.native is None else document.native, language)
 
     def _count_lines(self, text: str, language: str) -> None:
         own, identifiable = scripts_of(language), is_identifiable(language)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from lnbench.corpora.pseudo_languages import joined, split_forms
 from lnbench.corpora.readers import READERS
 from lnbench.errors import LnbenchError
 
@@ -22,8 +23,13 @@ def expand(pattern: str) -> str:
     """Return a pattern with its ``{lang}`` written out: for ``*``, and for a folder of files named by language.
 
     Raises:
-        LnbenchError: the folder holds no such files, or files of several kinds.
+        LnbenchError: the folder holds no such files, or files of several kinds; an unknown form behind ``|``.
     """
+    native, forms = split_forms(pattern)
+    return joined(_expanded(native), forms)
+
+
+def _expanded(pattern: str) -> str:
     if _PLACE in pattern:
         return pattern
     if Path(pattern).expanduser().is_dir():
@@ -46,7 +52,7 @@ def languages_of(pattern: str) -> list[str]:
     Raises:
         LnbenchError: no file matches, or the pattern does not show the languages, so they must be named.
     """
-    pattern = expand(pattern)
+    pattern, _ = split_forms(expand(pattern))
     if is_hub(pattern):
         raise LnbenchError(f"the languages of the hub dataset {pattern} cannot be listed: name them with languages=")
     _check_kind(pattern)
@@ -79,11 +85,13 @@ def choose_languages(pattern: str, languages: Sequence[str] | None = None) -> li
 
 def is_hub(pattern: str) -> bool:
     """Return whether an expanded pattern names a dataset of the Hugging Face hub, or a clone of one."""
+    pattern, _ = split_forms(pattern)
     return not pattern.endswith(tuple(READERS)) and bool(_HUB.fullmatch(pattern) or _CLONE.fullmatch(pattern))
 
 
 def hub_parts(pattern: str, language: str) -> tuple[str, str, str | None]:
     """Return repository, configuration and, where one is pinned, revision of a hub pattern."""
+    pattern, _ = split_forms(pattern)
     named = pattern.replace(_PLACE, language)
     if not re.fullmatch(_LANGUAGE, language) or not (match := _HUB.fullmatch(named) or _CLONE.fullmatch(named)):
         raise LnbenchError(f"{language!r} is not the name of a language: letters, digits, - and _ only")
@@ -98,6 +106,7 @@ def files_of(pattern: str, language: str) -> list[Path]:
     Raises:
         LnbenchError: there is none, they are of several kinds, or the pattern is of an unknown kind.
     """
+    pattern, _ = split_forms(pattern)
     _check_kind(pattern)
     if not re.fullmatch(_LANGUAGE, language):
         raise LnbenchError(f"{language!r} is not the name of a language: letters, digits, - and _ only")

@@ -87,14 +87,14 @@ class HeldOut(Corpus):
     longest: int = 2**62
     total: int | None = None
 
-    def documents(self) -> Iterator[Document]:
+    def native_documents(self) -> Iterator[Document]:
         """Yield the documents, in this order."""
         if self.files is None:
-            yield from islice(super().documents(), self.passed_over, None)
+            yield from islice(super().native_documents(), self.passed_over, None)
             return
         held: deque[Document] = deque()
         characters = self.total = 0
-        for document in super().documents():
+        for document in super().native_documents():
             self.total += 1
             held.append(document)
             characters += self._size(document)
