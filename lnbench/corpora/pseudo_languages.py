@@ -101,22 +101,22 @@ def shuffle_words(text: str) -> str:
     """Return a text's words in another order, which depends on the text alone; white space keeps its places.
 
     A word is what white space surrounds; in scripts without spaces between words (Chinese, Japanese, Thai …) it is a
-    character with its marks.
+    character with its marks. Words and such characters each stay among themselves, so that no two words become one.
     """
     import regex
 
     unspaced = "".join(rf"\p{{Script={script}}}" for script in _UNSPACED)
-    parts: list[str] = regex.findall(rf"\s+|[{unspaced}]\p{{M}}*|[^\s{unspaced}]+", text)
-    places = [number for number, part in enumerate(parts) if not part.isspace()]
+    expression = rf"(?P<space>\s+)|(?P<character>[{unspaced}]\p{{M}}*)|(?P<word>[^\s{unspaced}]+)"
+    matches = list(regex.finditer(expression, text))
+    parts = [match[0] for match in matches]
     seed = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
     # Of Python's generators only random() is promised to give the same numbers in every version.
     draw = Random(seed).random
-    words = [parts[place] for place in places]
-    for last in range(len(words) - 1, 0, -1):
-        other = int(draw() * (last + 1))
-        words[last], words[other] = words[other], words[last]
-    for place, word in zip(places, words, strict=True):
-        parts[place] = word
+    for kind in ("character", "word"):
+        places = [number for number, match in enumerate(matches) if match.lastgroup == kind]
+        for last in range(len(places) - 1, 0, -1):
+            here, there = places[last], places[int(draw() * (last + 1))]
+            parts[here], parts[there] = parts[there], parts[here]
     return "".join(parts)
 
 
