@@ -23,6 +23,7 @@ from lnbench.neurons import NeuronSet, draw_random
 from lnbench.statistics import Statistics
 
 LEVEL, FRACTION = 0.9, 0.004
+MODEL = "gemma-3-270m"
 Ranking = Callable[[Mapping[str, Statistics]], dict[str, Tensor]]
 
 
@@ -101,12 +102,7 @@ def random_like(neurons: NeuronSet) -> NeuronSet:
     return NeuronSet.from_masks(neurons.model, masks)
 
 
-RANKINGS: dict[str, Ranking] = {
-    "relevance": relevance,
-    "relevance less others": contrast,
-    "within neuron, less others": within,
-    "within neuron, log-odds": log_odds,
-}
+RANKINGS: dict[str, Ranking] = {"relevance": relevance, "contrast": contrast, "within": within, "log_odds": log_odds}
 
 
 def bits_per_byte(lm: LNBenchLM, text: tuple[list[Tensor], int]) -> float:
@@ -125,9 +121,9 @@ def common(neurons: NeuronSet) -> float:
     return fmean(float(everywhere) / max(1, neurons.count(code)) for code in neurons)
 
 
-def measured(options: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Yield a row for each candidate, and for random neurons like it."""
-    lm = LNBenchLM("gemma-3-270m", batch_size=8)
+def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield what each candidate does, and random neurons like the default."""
+    lm = LNBenchLM(MODEL, batch_size=8)
     halves: list[dict[str, Statistics]] = [{}, {}]
     texts = {}
     for code in options.languages.split("+"):
@@ -148,39 +144,31 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, object]]:
         print(code, halves[0][code].tokens, size, flush=True)
     sets = {name: (top(rank, halves[0]), top(rank, halves[1])) for name, rank in RANKINGS.items()}
     sets["lape"] = (lape(halves[0]), lape(halves[1]))
-    for name, parts in sets.items():
-        agreement = parts[0].compare(parts[1])
-        with_lape = sets[name][0].compare(sets["lape"][0])
-        print(
-            name,
-            {code: both_halves.jaccard for code, both_halves in agreement.items()},
-            "common",
-            common(sets[name][0]),
-            "counts",
-            {c: sets[name][0].count(c) for c in texts},
-            "lape",
-            fmean(found.jaccard for found in with_lape.values()),
-            flush=True,
-        )
     before = {code: bits_per_byte(lm, text) for code, text in texts.items()}
     print(before, flush=True)
-    order = ["relevance less others", "within neuron, less others", "lape", "within neuron, log-odds", "relevance"]
-    for name in [order[0], "random like " + order[0], *order[1:]]:
-        neurons = random_like(sets[order[0]][0]) if name.startswith("random") else sets[name][0]
+    sets["random"] = (random_like(sets["contrast"][0]), random_like(sets["contrast"][1]))
+    for name, (neurons, second) in sets.items():
         harm = {}
         for zeroed in texts:
             with lnbench.override(lm.model, neurons[zeroed], "zero"):
                 harm[zeroed] = {code: bits_per_byte(lm, text) - before[code] for code, text in texts.items()}
-        own = {code: harm[code][code] for code in texts}
-        others = {code: fmean(harm[code][other] for other in texts if other != code) for code in texts}
-        yield {
-            "ranking": name,
+        own = fmean(harm[code][code] for code in texts)
+        others = fmean(harm[code][other] for code in texts for other in texts if other != code)
+        counts = {code: neurons.count(code) for code in texts}
+        found = {
             "own": own,
             "others": others,
-            "harm": harm,
-            "mean own": fmean(own.values()),
-            "mean others": fmean(others.values()),
+            "difference": own - others,
+            "own_en": harm["en"]["en"],
+            "stability": fmean(both.jaccard for both in neurons.compare(second).values()),
+            "lape": fmean(both.jaccard for both in neurons.compare(sets["lape"][0]).values()),
+            "common": common(neurons),
+            "counts": counts,
+            "fewest": min(counts.values()),
+            "most": max(counts.values()),
         }
+        print(name, json.dumps(found), flush=True)
+        yield name, found
 
 
 def main() -> None:
@@ -196,11 +184,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.text = options.text or options.corpus
-    rows = []
-    for row in measured(options):
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-        options.out.write_text(json.dumps(rows, indent=1))
+    found = {
+        "command": f"python -m tests.benchmarks.act_prob_candidates --tokens {options.tokens} --read {options.read}",
+        "model": MODEL,
+        "text": "corpus/{lang}.jsonl.gz of LNBENCH_DATA, with --corpus",
+        "rankings": dict(measured(options)),
+    }
+    options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

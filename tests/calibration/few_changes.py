@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from lnbench.significance import compare
 
@@ -16,6 +17,7 @@ _CHANGES: dict[str, tuple[Callable[[np.random.Generator, int], Any], float]] = {
     "all down, by 0.3": (lambda random, n: np.full(n, -0.3), -0.3),
 }
 """What a change is → how changes are drawn, and their mean."""
+TAIL = 0.05
 RATES, DOCUMENTS = (0.02, 0.05, 0.2), (12, 48, 238)
 
 
@@ -41,3 +43,23 @@ def coverage(name: str, rate: float, documents: int, samples: int) -> float:
         found = compare(before, before + changes)
         covered += found.ci_low is not None and found.ci_low <= rate * mean <= (found.ci_high or 0.0)
     return covered / samples
+
+
+def attainable(rate: float, documents: int) -> dict[str, float]:
+    """Return the coverages next to 95 %, below and above, that an interval can have where all changes are of one size.
+
+    Such a sample is the number of documents that changed, so that an interval holds the truth at some of these numbers
+    and not at others. At 0 it does: an interval of no changes would else leave out a change of few documents.
+    """
+    held = stats.binom.cdf(np.arange(documents + 1), documents, rate)
+    from_more = (
+        [
+            stats.binom.cdf(most, documents, rate) - stats.binom.cdf(least, documents, rate)
+            for least in range(documents)
+            for most in range(least + 1, documents + 1)
+        ]
+        if held[0] < TAIL
+        else []
+    )
+    shares = np.concatenate([held, from_more])
+    return {"below": float(shares[shares < 0.95].max()), "above": float(shares[shares >= 0.95].min())}

@@ -75,14 +75,14 @@ def test_every_cause_has_words_of_its_own(tmp_path):
         ("hi.txt", "a".encode("utf-16"), ["UTF-16", "iconv"]),
         ("hi.csv", b"id,text\n1,a\n2,b,c\n", ["line 3", "3", "2"]),
         ("hi.csv", "id,text\n1,\xe9\n".encode("latin-1"), ["line 2", "UTF-8", "0xE9"]),
-        ("hi.csv", b'id,text\n1,"never closed\n', ["hi.csv"]),
+        ("hi.csv", b'id,text\n1,"never closed\n', ["hi.csv", "line 2", "end of data"]),
         ("hi.csv", b"id,body\n1,a\n", ["text", "id, body", "--text-column"]),
         ("hi.tsv", b"id\tbody\n1\ta\n", ["text", "id, body"]),
         ("hi.json", b'[{"text": "a"}, null]', ["entry 2", "null"]),
         ("hi.json", b'[{"text": "a"}', ["hi.json", "list"]),
         ("hi.jsonl.zst", b"(\xb5/\xfd\x04", ["truncated", "Zstandard"]),
         ("hi.txt.bz2", b"BZh9", ["truncated", "bzip2"]),
-        ("hi.txt.xz", b"no xz", ["xz"]),
+        ("hi.txt.xz", b"no xz", ["truncated", "not xz"]),
     ],
 )
 def test_files_of_other_kinds_name_the_cause(name, content, named, tmp_path):

@@ -42,7 +42,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 ENCODINGS = {
     "C locale": ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, ["plugins"]),
     "ASCII": ({"PYTHONIOENCODING": "ascii"}, ["plugins", "--format", "markdown"]),
-    "Windows-1252": ({"PYTHONIOENCODING": "cp1252"}, ["--help"]),
+    "Windows-1252": ({"PYTHONIOENCODING": "cp1252"}, ["neurons", "show", "{neurons}"]),
     "Latin-1": ({"PYTHONIOENCODING": "latin-1"}, ["neurons", "show", "{neurons}"]),
 }
 

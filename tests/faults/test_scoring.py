@@ -90,7 +90,11 @@ def test_a_request_without_any_token_is_refused(case: str, adds: bool) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(prompt=st.text("abcz ", max_size=4), answer=st.text("abcz ", min_size=1, max_size=4), adds=st.booleans())
+@given(
+    prompt=st.tuples(st.text("abcz ", max_size=2), st.sampled_from(["a", "ab", " ", ""])).map("".join),
+    answer=st.tuples(st.sampled_from("bcza"), st.text("abcz ", max_size=1)).map("".join),
+    adds=st.booleans(),
+)
 def test_no_likelihood_is_that_of_nothing(prompt: str, answer: str, adds: bool) -> None:
     lm = _LMS[adds]
     ((likelihood, _),) = lm.loglikelihood(asked((prompt, answer)))
