@@ -21,15 +21,16 @@ import pytest
 import yaml
 from scipy import special, stats
 
+from lnbench.statistics.site_values import LEVELS
 from tests.docs.record_runs import RUNS
 from tests.support import docs_pages as docs
 
 CLAIMS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 PAGES = {"README.md": docs.README, **{name: docs.DOCS / name for name in CLAIMS["pages"] if name != "README.md"}}
 WORDS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|sixteen|hundred|thousands?|half|twice"
-NUMBER = re.compile(rf"(?<![\w\d])(?<![A-Za-z]-)\d+(?:,\d{3})*(?:\.\d+)?|\b(?:{WORDS})\b", re.IGNORECASE)
+NUMBER = re.compile(rf"(?<![\w\d])(?<![A-Za-z]-)\d+(?:,\d{{3}})*(?:\.\d+)?|\b(?:{WORDS})\b", re.IGNORECASE)
 APART = [
-    re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL),  # formulas
+    re.compile(r"\$\$.*?\$\$|\$[^$]{1,200}\$", re.DOTALL),  # formulas
     re.compile(r"(?<=\]\()[^)\s]+(?=\))|<!--.*?-->|!\[", re.DOTALL),  # targets of links
     re.compile(r"^\s*\d+\. |^#+ \d+\. ", re.MULTILINE),  # numbers of a list, of headings
 ]
@@ -176,6 +177,14 @@ def test_what_was_computed_by_hand() -> None:
     assert (values * special.expit(values)).min() == pytest.approx(-0.278, abs=5e-4)
     reach = {draws: stats.t.ppf(0.975, draws - 1) * (1 + 1 / draws) ** 0.5 for draws in (3, 8)}
     assert reach == pytest.approx({3: 5, 8: 2.5}, abs=0.05)
+    random, levels = np.random.default_rng(0), LEVELS.numpy()
+    first, second = (np.quantile(random.normal(size=(4000, 20)), levels, axis=0).T for _ in range(2))
+    cuts = [np.unique(np.concatenate(pair)) for pair in zip(first, second, strict=True)]
+    masses = [
+        [np.diff(np.interp(cut, own, levels, left=0, right=1)) for own in pair]
+        for cut, *pair in zip(cuts, first, second, strict=True)
+    ]
+    assert np.mean([np.minimum(*pair).sum() for pair in masses]) == pytest.approx(0.9, abs=0.02)
 
 
 def test_every_run_says_what_was_run() -> None:
