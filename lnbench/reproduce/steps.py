@@ -231,6 +231,7 @@ def measure_matrix(at: Workspace, selection: str, intervention: str) -> PlannedS
         bos=at.settings.reading.bos,
         labels=at.settings.labels,
         **at.settings.ppl.model_dump(),
+        kl_tokens=0,
     )
 
     def run(_: Executor, _console: Console) -> None:

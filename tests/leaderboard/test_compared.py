@@ -11,6 +11,7 @@ import pytest
 
 from lnbench.leaderboard import build, read_runs
 from lnbench.significance import compare, compare_with_draws, holm, least_p
+from lnbench.specificity import matched_specificity
 from lnbench.sweeps import records
 from lnbench.tables.leaderboard import leaderboard_tables
 from tests.support.messages import lacks, refused
@@ -287,3 +288,38 @@ def test_a_failure_gives_way_to_a_result(tmp_path: Path) -> None:
     Run(tmp_path / "two").add("none", {"acc": RIGHT})
     (row,) = build(read_runs([tmp_path / "one", tmp_path / "two"]))
     assert (row.status, row.value) == ("done", 1)
+
+
+# How specific a change is
+
+
+def test_rho_is_the_change_over_the_mean_change_of_the_draws(run: Run) -> None:
+    run.add("none", {"acc": RIGHT})
+    run.add("zero", {"acc": WRONG})
+    wrong = (1, 2, 2, 3)
+    for seed, count in enumerate(wrong):
+        run.add("zero", {"acc": [0.0] * count + [1.0] * (12 - count)}, **control(seed))
+    zero = pick(run.rows(), selector="lape")
+    found = matched_specificity(-1.0, [-count / 12 for count in wrong])
+    assert (zero.rho, zero.rho_low, zero.rho_high) == pytest.approx(tuple(found))
+    assert zero.rho == pytest.approx(6)
+    assert zero.control_kind == "random"
+    assert not lacks(printed(run), "ρ", "matched specificity", "6 [3.6 to 17]", "4 draws")
+
+
+def test_draws_of_two_kinds_are_not_mixed(run: Run) -> None:
+    run.add("none", {"acc": RIGHT})
+    run.add("zero", {"acc": WRONG})
+    active = {"control_kind": "random_active"}
+    for seed in range(3):
+        run.add("zero", {"acc": [0.0] * 6 + [1.0] * 6}, **{**control(seed), **active})
+        run.add("zero", {"acc": RIGHT}, **control(seed))
+    zero = pick(run.rows(), selector="lape")
+    assert (zero.control_kind, zero.n_controls, zero.control) == ("random_active", 3, 0.5)
+    assert not lacks(printed(run), "random_active like lape", "random like lape")
+
+
+def test_rho_without_draws_or_without_a_baseline_is_not_known(run: Run) -> None:
+    run.add("zero", {"acc": WRONG})
+    run.add("zero", {"acc": RIGHT}, **control(0))
+    assert pick(run.rows(), selector="lape").rho is None

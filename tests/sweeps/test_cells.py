@@ -213,3 +213,20 @@ def test_lm_eval_reads_back_what_is_format_model_args(arguments: dict[str, Any])
 
 def test_a_corpus_pattern_is_written_with_a_star() -> None:
     assert format_model_args({"corpus": "data/{lang}.txt"}) == "corpus=data/*.txt"
+
+
+def test_a_sweeps_control_is_a_choice(given: dict[str, Any]) -> None:
+    cells = cells_of(given, selectors=["lape"], controls=2, control="random_active:strata=2", languages=["hi"])
+    controls = [cell for cell in cells if cell.control_of]
+    assert {cell.control_kind for cell in controls} == {"random_active:strata=2"}
+    assert {arguments(cell)["selector"] for cell in controls} == {
+        f"random_active:strata=2:like=lape:seed={seed}" for seed in range(2)
+    }
+    random = cells_of(given, selectors=["lape"], controls=2, languages=["hi"])
+    own = {cell.key for cell in random if not cell.control_of}
+    assert own == {cell.key for cell in cells if not cell.control_of}
+    assert not {cell.key for cell in random if cell.control_of} & {cell.key for cell in controls}
+    setups = {cell.override_setup for cell in (*random, *cells) if cell.intervention != "none"}
+    assert len(setups) == 1
+    with pytest.raises(LnbenchError, match="random_active"):
+        cells_of(given, selectors=["lape"], control="lape")
