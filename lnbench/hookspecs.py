@@ -26,13 +26,14 @@ Statistics or neurons that a method is handed: they are copies, which is why the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pluggy
 
 from lnbench.errors import LnbenchError
+from lnbench.parameters import layer_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +139,62 @@ class OverrideContext:
             remedy = "name their language with target=" if self.languages and not self.target else "pass statistics="
             raise LnbenchError(f"intervention {name!r} reads its values from {whose}; {remedy}")
         return self.statistics
+
+    def pair(self, name: str) -> tuple[str, str]:
+        """Return source and target for the intervention ``name``, which works between two languages.
+
+        Raises:
+            LnbenchError: one of them is not known, or they are the same language.
+        """
+        if self.source is None or self.target is None:
+            missing = "source" if self.source is None else "target"
+            raise LnbenchError(f"intervention {name!r} works between two languages; name the {missing} with {missing}=")
+        if self.source == self.target:
+            raise LnbenchError(
+                f"intervention {name!r} works between two languages, and source and target are both {self.target!r}; "
+                "name another source="
+            )
+        return self.source, self.target
+
+    def others(self, name: str) -> tuple[str, ...]:
+        """Return the compared languages but the target for the intervention ``name``, which compares it with them.
+
+        Raises:
+            LnbenchError: there are none.
+        """
+        others = tuple(language for language in self.languages if language != self.target)
+        if self.target is None or not others:
+            raise LnbenchError(
+                f"intervention {name!r} compares {self.target or 'the target'!r} with other languages, and there are "
+                f"none; known: {', '.join(self.languages) or 'none'}"
+            )
+        return others
+
+    def within(self, layers: str | None) -> OverrideContext:
+        """Return the same with the units of some layers only.
+
+        Args:
+            layers: As ``8-15``, ``8`` or ``0-3+8-15``; None: all.
+
+        Raises:
+            LnbenchError: another text, a layer that the model does not have, or none of the target's units is there.
+        """
+        if layers is None:
+            return self
+        chosen = layer_numbers(layers)
+        if self.statistics is not None and max(chosen) >= self.statistics.layers:
+            raise LnbenchError(f"layers={layers}: the model has the layers 0 to {self.statistics.layers - 1}")
+        neurons = _in_layers(self.neurons, chosen)
+        there = sorted(layer for layer, indices in self.neurons.items() if len(indices))
+        if there and not any(map(len, neurons.values())):
+            raise LnbenchError(
+                f"layers={layers} holds none of the units to change, which are in {', '.join(map(str, there))}"
+            )
+        return replace(self, neurons=neurons, neurons_of=lambda language: _in_layers(self.neurons_of(language), chosen))
+
+
+def _in_layers(neurons: Mapping[int, Tensor], layers: Collection[int]) -> dict[int, Tensor]:
+    return {layer: indices for layer, indices in neurons.items() if layer in layers}
 
 
 class Intervention(Protocol):

@@ -176,10 +176,18 @@ class Override:
         Raises:
             LnbenchError: ``values`` has no entry for a neuron.
         """
-        for layer, indices in neurons.items():
-            _check_exist(layer, indices, *values.shape)
-        own = {layer: indices.cpu() for layer, indices in neurons.items()}
-        return cls({layer: LayerOverride(indices, values[layer, indices]) for layer, indices in own.items()})
+        return cls.of(neurons, values_at(neurons, values))
+
+    @classmethod
+    def of(cls, neurons: Mapping[int, Tensor], values: Mapping[int, Tensor], operation: str = "set") -> Override:
+        """Return the override that does ``operation`` with each layer's neurons by its ``values``.
+
+        Raises:
+            LnbenchError: as :class:`LayerOverride`.
+        """
+        return cls(
+            {layer: LayerOverride(indices.cpu(), values[layer], operation) for layer, indices in neurons.items()}
+        )
 
     @property
     def parts(self) -> Iterator[tuple[int, LayerOverride]]:
@@ -241,6 +249,17 @@ class Override:
                     f"the value {float(large.flatten()[0]):g} in layer {layer} is too large for a model in {dtype} "
                     f"(up to {torch.finfo(dtype).max:g}); write smaller ones, or load it with dtype=bfloat16 or float32"
                 )
+
+
+def values_at(neurons: Mapping[int, Tensor], values: Tensor) -> dict[int, Tensor]:
+    """Return layer → the entries of ``values``, ``[layers, width]``, of its neurons.
+
+    Raises:
+        LnbenchError: ``values`` has no entry for a neuron.
+    """
+    for layer, indices in neurons.items():
+        _check_exist(layer, indices, *values.shape[:2])
+    return {layer: values[layer, indices.cpu()] for layer, indices in neurons.items()}
 
 
 def _check_types(part: LayerOverride) -> None:

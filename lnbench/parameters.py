@@ -13,12 +13,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from lnbench.errors import LnbenchError
 
-# Not inside square brackets, which hold a choice within a choice.
-_BEFORE_PARAMETER = re.compile(r":(?=[A-Za-z_]\w*=)(?![^\[]*\])")
-
+_BEFORE_PART = re.compile(r":(?=[A-Za-z_]\w*=|\[)")
+_LAYERS = re.compile(r"(\d+)(?:-(\d+))?")
 
 ADDED = "added"
 """Set in a field's ``json_schema_extra``: see :attr:`Parameter.added`."""
+PARTS = "parts"
+"""The parameter that choices in brackets without a name are: ``name:[a]:[b]``."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,20 @@ class Parameter:
         return text if self.required else f"{text} = {self.default!r}"
 
 
-def parse_choice(text: str) -> tuple[str, dict[str, str]]:
-    """Parse ``name:key=value:key=value``. A ``:`` that no ``key=`` follows belongs to the value before it.
+def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
+    """Parse ``name:key=value:key=value``, and ``name:[a]:[b]`` as the parameter ``parts``.
+
+    A ``:`` that neither ``key=`` nor ``[`` follows, or that is inside brackets, belongs to what is before it.
 
     Raises:
         LnbenchError: a parameter is given twice.
     """
-    name, *parts = _BEFORE_PARAMETER.split(text)
-    values: dict[str, str] = {}
+    name, *parts = _split(text)
+    values: dict[str, Any] = {}
     for part in parts:
+        if part.startswith("[") and part.endswith("]"):
+            values.setdefault(PARTS, []).append(part[1:-1])
+            continue
         key, _, value = part.partition("=")
         if key in values:
             raise LnbenchError(f"parameter {key!r} is given twice in {text!r}")
@@ -63,16 +69,29 @@ def parse_choice(text: str) -> tuple[str, dict[str, str]]:
     return name, values
 
 
+def _split(text: str) -> list[str]:
+    """Return the name of a choice and its parts, without the ``:`` between them."""
+    within, opened = set[int](), list[int]()
+    for place, letter in enumerate(text):
+        if letter == "[":
+            opened.append(place)
+        elif letter == "]" and opened:
+            within.update(range(opened.pop(), place))
+    cuts = [found.start() for found in _BEFORE_PART.finditer(text) if found.start() not in within]
+    return [text[start:end] for start, end in zip([0, *(cut + 1 for cut in cuts)], [*cuts, len(text)], strict=True)]
+
+
 def format_choice(name: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
     """Return a choice as users write it, the inverse of :func:`parse_choice`, without what equals ``defaults``."""
     shown = {key: value for key, value in parameters.items() if (defaults or {}).get(key, ...) != value}
-    return ":".join([name, *(f"{key}={_format_value(value)}" for key, value in shown.items())])
+    parts = [f"[{part}]" for part in shown.pop(PARTS, ())]
+    return ":".join([name, *parts, *(f"{key}={_format_value(value)}" for key, value in shown.items())])
 
 
 def _format_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(str, value))
-    if isinstance(value, str) and _BEFORE_PARAMETER.search(value):
+    if isinstance(value, str) and len(_split(value)) > 1:
         return f"[{value}]"
     return "none" if value is None else str(value)
 
@@ -80,6 +99,22 @@ def _format_value(value: Any) -> str:
 def format_number(value: float) -> str:
     """Return a number in digits, as short as it can be: ``10``, ``2.5``."""
     return format(Decimal(str(value)).normalize(), "f")
+
+
+def layer_numbers(layers: str) -> frozenset[int]:
+    """Return the numbers of the layers that ``8-15``, ``8`` or ``0-3+8-15`` names, from 0.
+
+    Raises:
+        LnbenchError: it is no such text, or a range ends before it begins.
+    """
+    numbers = set[int]()
+    for part in layers.split("+"):
+        match = _LAYERS.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise LnbenchError(f"layers={layers}: expected numbers of layers from 0 on, as 8-15, 8 or 0-3+8-15")
+        numbers.update(range(first, last + 1))
+    return frozenset(numbers)
 
 
 def _from_text(annotation: Any, text: str) -> Any:

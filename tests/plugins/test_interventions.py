@@ -69,7 +69,7 @@ def test_others_do(choice):
         ("constant:value=much", ["value='much'"]),
         ("constant:value=nan", ["finite"]),
         ("constant:value=inf", ["finite"]),
-        ("median", ["median", "zero, constant, mean, none, p{percent}"]),
+        ("medium", ["medium", "zero, constant", "mean", "none", "p{percent}, median, max"]),
     ],
 )
 def test_bad_choices(choice, named):

@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lnbench.hookspecs import OverrideContext, hookimpl
+from lnbench.written_values import Layers
 
 if TYPE_CHECKING:
     from lnbench.override_values import Override
@@ -20,18 +21,18 @@ class Constant:
     """Write one number, the same for every neuron."""
 
     value: float = Field(default=0.0, description="the number")
+    layers: Layers = None
 
     def override(self, context: OverrideContext) -> Override:
         import torch
 
-        from lnbench.override_values import LayerOverride, Override
+        from lnbench.override_values import Override
 
-        return Override(
-            {
-                layer: LayerOverride(indices, torch.full(indices.shape, self.value, dtype=torch.float32))
-                for layer, indices in context.neurons.items()
-            }
-        )
+        neurons = context.within(self.layers).neurons
+        values = {
+            layer: torch.full(indices.shape, self.value, dtype=torch.float32) for layer, indices in neurons.items()
+        }
+        return Override.of(neurons, values)
 
 
 @hookimpl

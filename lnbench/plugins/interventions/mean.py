@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from lnbench.hookspecs import OverrideContext, hookimpl
+from lnbench.written_values import Layers
 
 if TYPE_CHECKING:
     from lnbench.override_values import Override
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 class Mean:
     """Write each neuron's mean over the language's text."""
 
+    layers: Layers = None
+
     def override(self, context: OverrideContext) -> Override:
         from lnbench.override_values import Override
 
-        return Override.setting(context.neurons, context.required_statistics("mean").mean)
+        return Override.setting(context.within(self.layers).neurons, context.required_statistics("mean").mean)
 
 
 @hookimpl

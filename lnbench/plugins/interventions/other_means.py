@@ -1,0 +1,75 @@
+"""``language_mean`` and ``complement_mean``: what neurons do in the text of other languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lnbench.errors import LnbenchError
+from lnbench.hookspecs import OverrideContext, hookimpl
+from lnbench.written_values import Layers
+
+if TYPE_CHECKING:
+    from lnbench.override_values import Override
+
+
+@dataclass
+class LanguageMean:
+    """Write each of the target's neurons' mean over the text of another language: mean-patching."""
+
+    of: str = Field(min_length=1, description="the language whose text the mean is over")
+    layers: Layers = None
+
+    def override(self, context: OverrideContext) -> Override:
+        from lnbench.override_values import Override
+
+        return Override.setting(context.within(self.layers).neurons, context.statistics_of(self.of).mean)
+
+
+@dataclass
+class ComplementMean:
+    """Write each neuron's mean over the languages that it does not belong to: the complement patch of DLN (2026).
+
+    From the method's published code (mjkmain/Distribution-aware-language-neurons). With A_j the languages that have
+    neuron j, and m_jk its mean over the text of language k::
+
+        a_j ← mean over k not in A_j of m_jk
+
+    Every language weighs the same. A neuron of all compared languages has no such mean, and is refused.
+    """
+
+    layers: Layers = None
+
+    def override(self, context: OverrideContext) -> Override:
+        import torch
+
+        from lnbench.override_values import Override, values_at
+
+        here = context.within(self.layers)
+        context.others("complement_mean")
+        totals = {layer: torch.zeros(len(indices), dtype=torch.float64) for layer, indices in here.neurons.items()}
+        counts = {layer: torch.zeros(len(indices)) for layer, indices in here.neurons.items()}
+        for language in context.languages:
+            own, values = here.neurons_of(language), values_at(here.neurons, context.statistics_of(language).mean)
+            for layer, indices in here.neurons.items():
+                foreign = ~torch.isin(indices, own.get(layer, indices[:0]))
+                totals[layer] += torch.where(foreign, values[layer].double(), 0.0)
+                counts[layer] += foreign
+        for layer, count in counts.items():
+            if common := here.neurons[layer][count == 0].tolist():
+                raise LnbenchError(
+                    f"intervention 'complement_mean': neuron ({layer}, {common[0]}) belongs to all of "
+                    f"{', '.join(context.languages)}, so there is no other language to take its mean from; select "
+                    "fewer neurons, or compare more languages"
+                )
+        means = {layer: (total / counts[layer]).float() for layer, total in totals.items()}
+        return Override.of(here.neurons, means)
+
+
+@hookimpl
+def lnbench_register_interventions(register: Callable[[str, Any], None]) -> None:
+    register("language_mean", LanguageMean)
+    register("complement_mean", ComplementMean)

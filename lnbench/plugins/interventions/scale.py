@@ -1,0 +1,42 @@
+"""``scale``: a factor on every neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lnbench.hookspecs import OverrideContext, hookimpl
+from lnbench.written_values import Layers
+
+if TYPE_CHECKING:
+    from lnbench.override_values import Override
+
+
+@dataclass
+class Scale:
+    """Multiply each neuron's activation by one factor: a ← c·a.
+
+    Above 1 it amplifies, as in the interventions of LSS (https://arxiv.org/abs/2507.22581); 0 is zero-ablation.
+    """
+
+    factor: float = Field(allow_inf_nan=False, description="the factor")
+    layers: Layers = None
+
+    def override(self, context: OverrideContext) -> Override:
+        import torch
+
+        from lnbench.override_values import Override
+
+        neurons = context.within(self.layers).neurons
+        factors = {
+            layer: torch.full(indices.shape, self.factor, dtype=torch.float32) for layer, indices in neurons.items()
+        }
+        return Override.of(neurons, factors, "scale")
+
+
+@hookimpl
+def lnbench_register_interventions(register: Callable[[str, Any], None]) -> None:
+    register("scale", Scale)
