@@ -49,7 +49,7 @@ class Fallback:
         for language in self.languages:
             for layer, indices in context.neurons_of(language).items():
                 of_layer.setdefault(layer, []).append(indices)
-        neurons = {layer: torch.cat(parts).unique() for layer, parts in sorted(of_layer.items())}
+        neurons = {layer: torch.unique(torch.cat(parts)) for layer, parts in sorted(of_layer.items())}
         chosen = replace(context, neurons=neurons).within(self.layers).neurons
         values = {
             layer: torch.full(indices.shape, self.value, dtype=torch.float32) for layer, indices in chosen.items()
