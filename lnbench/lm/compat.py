@@ -34,6 +34,7 @@ from transformers import (
 
 from lnbench.errors import LnbenchError, one_line_error, show_deprecations
 from lnbench.files import fingerprint, tasks_dir
+from lnbench.model.describe import note_commit
 from lnbench.special_tokens import padding_of
 from lnbench.task_languages import DATASET_MARK, MARK, TAGS_MARK
 
@@ -161,8 +162,9 @@ class PatchedHFLM(HFLM):  # type: ignore[misc]
         if peft and delta:
             raise LnbenchError("peft= and delta= cannot be used together")
         super()._create_model(*args, **options)
+        note_commit(self._model, options.get("revision"))
         if peft:
-            self._model = _with_adapter(self._model, peft, options.get("revision"))
+            self._model = _with_adapter(self._model, peft)
 
     def _create_tokenizer(self, *args: Any, **options: Any) -> None:
         # Upstream pads with a new token where a tokenizer has none, whose id no model has an embedding for.
@@ -174,16 +176,19 @@ class PatchedHFLM(HFLM):  # type: ignore[misc]
             self.tokenizer.pad_token_id = padding_of(self.tokenizer, vocabulary)
 
 
-def _with_adapter(model: Any, adapter: str, revision: str | None) -> Any:
-    """Load a PEFT adapter on a model as it is: upstream first resizes the embeddings to the tokenizer's size.
+def _with_adapter(model: Any, adapter: str) -> Any:
+    """Load a PEFT adapter, of the hub as ``name`` or ``name@revision``, on a model as it is.
+
+    Upstream first resizes the embeddings to the tokenizer's size, and takes the model's revision for the adapter too.
 
     Raises:
         LnbenchError: the adapter holds embeddings of another size.
     """
     from peft import PeftModel
 
+    name, revision = (adapter, "") if Path(adapter).exists() else adapter.partition("@")[::2]
     try:
-        return PeftModel.from_pretrained(model, adapter, revision=revision)
+        return PeftModel.from_pretrained(model, name, revision=revision or None)
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise

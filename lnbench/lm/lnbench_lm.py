@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
+from lnbench.hub_errors import hub_error
 from lnbench.lm.answers import AnswerCache
 from lnbench.lm.asked import put_in_frame, with_likelihoods
 from lnbench.lm.encoding import EncodingLM
@@ -83,7 +85,13 @@ class LNBenchLM(EncodingLM):
         if hf.get("device") is None:
             # hf's own default is CUDA whether there is one or not.
             hf["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-        super().__init__(pretrained=resolve(pretrained) if isinstance(pretrained, str) else pretrained, **hf)
+        source = resolve(pretrained) if isinstance(pretrained, str) else pretrained
+        try:
+            super().__init__(pretrained=source, **hf)
+        except OSError as error:
+            if not isinstance(source, str) or Path(source).exists():
+                raise
+            raise hub_error(f"the model {source}", error) from error
         if self.backend != "causal":
             raise LnbenchError("lnbench works on causal language models; this one is an encoder-decoder")
         adapters = getattr(self.model, "peft_config", {}).values()

@@ -14,7 +14,8 @@ from lnbench.files import fingerprint
 from lnbench.model.sites import unwrap
 from lnbench.special_tokens import adds_bos
 
-_INCIDENTAL = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
+_COMMIT = "_commit_hash"
+_INCIDENTAL = ("_name_or_path", _COMMIT, "transformers_version", "architectures")
 _SNAPSHOT = re.compile(r"/models--(?P<name>[^/]+)/snapshots/[^/]+/?$")
 """Where the hub's cache keeps a model."""
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -35,7 +36,7 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     method = getattr(quantization, "quant_method", None) or (
         quantization.get("quant_method") if isinstance(quantization, dict) else None
     )
-    name, revision = model_name(base), getattr(config, "_commit_hash", None)
+    name, revision = model_name(base), getattr(config, _COMMIT, None)
     weights = weights_fingerprint(base)
     if any(parameter.is_meta for parameter in base.parameters()):
         # Offloaded weights are not here to be read, so their source is taken for them.
@@ -52,6 +53,22 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     if tokenizer is not None:
         described |= {"tokenizer": tokenizer_fingerprint(tokenizer), "bos": adds_bos(tokenizer)}
     return described
+
+
+def note_commit(model: Any, revision: str | None) -> None:
+    """Keep the commit that a model of the hub was loaded at in its configuration, where transformers does not.
+
+    Args:
+        model: The model, just loaded.
+        revision: The revision that was asked for; None: the main branch.
+    """
+    name = str(getattr(model.config, "_name_or_path", "") or "")
+    if getattr(model.config, _COMMIT, None) is None and "/" in name and not Path(name).expanduser().exists():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(cached, str):
+            setattr(model.config, _COMMIT, Path(cached).parent.name)
 
 
 def model_name(model: Any) -> str:
