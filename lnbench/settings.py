@@ -373,6 +373,11 @@ class ExperimentSettings(NeuronSource, Positions):
     language: Annotated[str, BeforeValidator(_language)] = Field(
         default=AUTO, description="whose neurons are overridden; auto: each task's own language"
     )
+    source: str | None = Field(
+        default=None,
+        description="language that an answer would be in, for interventions between two languages, as swap; language "
+        "is then the target",
+    )
     head: str | None = Field(
         default=None,
         description="classification head, or a folder with one; it scores choices in place of their likelihoods",

@@ -103,7 +103,7 @@ def _loaded(record: Record) -> tuple[Any, ...]:
 
 
 def _overridden(record: Record, selector: str) -> tuple[Any, ...]:
-    neurons = (selector, record.language, record.statistics, record.override_setup)
+    neurons = (selector, record.source, record.language, record.statistics, record.override_setup)
     return (*_loaded(record), *neurons, record.intervention)
 
 

@@ -169,6 +169,8 @@ class Artifacts:
         The Statistics are None where neurons are given and the corpus has no text of their language.
         """
         neurons = self.neurons(experiment)
+        if experiment.source == language:
+            raise LnbenchError(f"source={language}: the target is {language!r} too; a pair has two languages")
         if neurons.count(language) == 0:
             raise LnbenchError(
                 f"language {language!r} has no neurons in this NeuronSet, so intervention {experiment.intervention!r} "
@@ -180,6 +182,7 @@ class Artifacts:
             experiment.intervention,
             statistics,
             target=language,
+            source=experiment.source,
             languages=tuple(neurons.languages),
             neurons_of=neurons.__getitem__,
             statistics_of=partial(self.statistics, experiment),

@@ -12,7 +12,7 @@ from typing import Any
 from lnbench import content_hash, task_data
 from lnbench.corpora.corpus import fingerprint as text_fingerprint
 from lnbench.corpora.patterns import choose_languages, is_hub
-from lnbench.errors import unknown
+from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint, tasks_dir, versions
 from lnbench.formats import slug
 from lnbench.host import changes_nothing, get_host
@@ -98,7 +98,8 @@ class Cell:
     def slug(self) -> str:
         """The name of the cell's folder."""
         parts = [self.loading.finetune] if self.loading.adapter else []
-        parts += ["+".join(self.languages), self.task, self.selector, self.intervention]
+        source = [str(self.arguments["source"])] if "source" in self.arguments else []
+        parts += [*source, "+".join(self.languages), self.task, self.selector, self.intervention]
         readable = "-".join(slug(part.rpartition("/")[2]).strip("_") for part in parts if part != NOT_SPECIFIC)
         return f"{readable[:120]}-{self.key[:8]}"
 
@@ -165,33 +166,50 @@ def _key(cell: Cell) -> str:
     # language that is added is measured already.
     languages = () if changes_nothing(cell.intervention) and not is_of_pairs(cell.task) else cell.languages
     named = [loading.model, loading.finetune, cell.task, languages, cell.intervention, cell.selector]
+    named += [cell.arguments["source"]] if "source" in cell.arguments else []
     return fingerprint([held, named, invocation.keyed(), cell.control_seed, cell.seed])
 
 
 def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterator[Cell]:
-    tasks: dict[str, list[str]] = {}
-    for language in spec.languages:
+    tasks: dict[str, list[tuple[str | None, str]]] = {}
+    for source, language in spec.measured:
         for task in spec.tasks:
-            name = task[language] if isinstance(task, dict) else task.replace("{lang}", language)
-            tasks.setdefault(name, []).append(language)
+            tasks.setdefault(_task_for(task, source, language), []).append((source, language))
     head = {"head": blank.loading.head} if blank.loading.head else {}
-    for task, languages in tasks.items():
+    for task, measured in tasks.items():
+        languages = list(dict.fromkeys(language for _, language in measured))
         for unchanged in [choice for choice in spec.interventions if changes_nothing(choice)][:1]:
             arguments = {"intervention": unchanged, **head}
             # Without intervention the target decides nothing but how answers are scored.
             for targets in [(language,) for language in languages] if is_of_pairs(task) else [tuple(languages)]:
                 target = {"language": targets[0]} if is_of_pairs(task) else {}
                 yield replace(blank, task=task, languages=targets, arguments=arguments | target)
-        for language in languages:
+        for source, language in measured:
             for cell in overriding:
+                pair = {"language": language, **({} if source is None else {"source": source})}
                 yield replace(
                     cell,
                     loading=blank.loading,
                     seed=blank.seed,
                     task=task,
                     languages=(language,),
-                    arguments={**cell.arguments, **head, "language": language},
+                    arguments={**cell.arguments, **head, **pair},
                 )
+
+
+def _task_for(task: str | dict[str, str], source: str | None, language: str) -> str:
+    """Return the task that measures a language, or a pair.
+
+    Raises:
+        LnbenchError: the name has a source, and there is none.
+    """
+    if isinstance(task, dict):
+        return task[language]
+    if source is None and "{source}" in task:
+        raise LnbenchError(
+            f"tasks: {task} has {{source}} in its name, and {language!r} is measured without one; use pairs"
+        )
+    return task.replace("{lang}", language).replace("{target}", language).replace("{source}", source or "")
 
 
 def _overriding(spec: Sweep, blank: Cell) -> Iterator[Cell]:
@@ -240,7 +258,7 @@ def _neurons(spec: Sweep, blank: Cell) -> Iterator[tuple[Cell, Any]]:
         chosen.append((name, {"selector": name, **languages}, languages, content, content))
     for file in spec.neurons:
         held = content_hash.of_file(file)
-        chosen.append((file, {"neurons": file}, {"languages": "+".join(spec.languages)}, [held, read], held))
+        chosen.append((file, {"neurons": file}, {"languages": "+".join(spec.named_languages)}, [held, read], held))
     for name, arguments, of_control, content, in_common in chosen:
         yield replace(blank, selector=name, arguments=arguments, content=content), in_common
         for seed in range(spec.controls):
@@ -270,15 +288,15 @@ def _compared(spec: Sweep) -> list[str]:
     if spec.statistics is not None:
         planned = store.planned_languages(spec.statistics)
         if planned is None:
-            return list(spec.compare or spec.languages)
+            return list(spec.compare or spec.named_languages)
         available, where = planned, f"the Statistics in {spec.statistics}"
     else:
-        hub = spec.languages if is_hub(spec.corpus) else None
+        hub = spec.named_languages if is_hub(spec.corpus) else None
         available, where = choose_languages(spec.corpus, spec.compare or hub), "the corpus, or compare,"
     if not spec.selectors:
-        return [language for language in spec.languages if language in available]
+        return [language for language in spec.named_languages if language in available]
     compared = spec.compare or available
-    for language in [*compared, *spec.languages]:
+    for language in [*compared, *spec.named_languages]:
         if language not in available or language not in compared:
             raise unknown("language", language, compared, f"{where} lacks it: add it there, or leave it out")
     return list(compared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ OURS = "lnbench_"
 _SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _Name = Annotated[str, Field(pattern=_NAME)]
+_PAIR = re.compile(r"\s*([^\s>→-]+(?:-[^\s>→-]+)*)\s*(?:→|->)\s*([^\s>→]+)\s*")
 _UNDER_ANOTHER_NAME = {
     "max_batch_size": "batch_size",
     "peft": "adapters",
@@ -39,6 +41,7 @@ _UNDER_ANOTHER_NAME = {
     "intervention": "interventions",
     "selector": "selectors",
     "language": "languages",
+    "source": "pairs",
     "languages": "compare",
 }
 """Model arguments, and the field of the sweep that sets each for all models."""
@@ -150,6 +153,14 @@ def _tasks_in(folder: str) -> frozenset[str]:
     return frozenset(TaskManager(include_path=folder, include_defaults=False).all_tasks)
 
 
+def _pair(text: str) -> str:
+    """Return a pair of languages in one spelling."""
+    match = _PAIR.fullmatch(text)
+    if match is None or match[1] == match[2]:
+        raise ValueError(f"{text!r} is no pair of two languages; write source and target as en→hi or en->hi")
+    return f"{match[1]}→{match[2]}"
+
+
 def _repeated(values: Iterable[Any]) -> str | None:
     return next((value for value, count in Counter(map(str, values)).items() if count > 1), None)
 
@@ -187,7 +198,12 @@ class Sweep(StatisticsSource, Positions, Invocation):
         min_length=1,
         description="name or name:key=value; keep none, it is the baseline",
     )
-    languages: list[str] = Field(min_length=1, description="languages to measure")
+    languages: list[str] = Field(default=[], description="languages to measure; needed unless there are pairs")
+    pairs: list[Annotated[str, AfterValidator(_pair)]] = Field(
+        default=[],
+        description="pairs of languages to measure, as `en→hi` or `en->hi`: the target's neurons are overridden, and "
+        "the intervention knows the source; a task's name may have {source} and {target}, and {lang} for the target",
+    )
     tasks: list[str | dict[str, str]] = Field(
         min_length=1,
         description="lm-eval's tasks or yours, with {lang} where a name has the language; or, where they spell it "
@@ -208,7 +224,17 @@ class Sweep(StatisticsSource, Positions, Invocation):
 
     @model_validator(mode="after")
     def _consistent(self) -> Sweep:
-        for name in ("models", "selectors", "neurons", "interventions", "languages", "tasks", "seeds", "compare"):
+        for name in (
+            "models",
+            "selectors",
+            "neurons",
+            "interventions",
+            "languages",
+            "pairs",
+            "tasks",
+            "seeds",
+            "compare",
+        ):
             if repeated := _repeated(getattr(self, name)):
                 raise ValueError(f"{name}: {repeated} is named twice")
         if taken := _repeated([BASELINE, *self.adapters, *self.finetune]):
@@ -221,10 +247,23 @@ class Sweep(StatisticsSource, Positions, Invocation):
         for name, adapter in self.adapters.items():
             if adapter.model not in models:
                 raise ValueError(f"adapters.{name}.model: {adapter.model!r} is none of the models")
+        if not self.measured:
+            raise ValueError("languages=[] and pairs=[]: name a language or a pair to measure")
         for task in self.tasks:
-            if isinstance(task, dict) and (missing := [code for code in self.languages if code not in task]):
+            if isinstance(task, dict) and (missing := [code for _, code in self.measured if code not in task]):
                 raise ValueError(f"tasks: {task} names no task for {missing[0]!r}")
         return self
+
+    @property
+    def measured(self) -> list[tuple[str | None, str]]:
+        """Source and target of all that is measured; None as the source of a language by itself."""
+        pairs = [pair.partition("→")[::2] for pair in self.pairs]
+        return [*((None, language) for language in self.languages), *pairs]
+
+    @property
+    def named_languages(self) -> list[str]:
+        """All languages that are measured, and the sources."""
+        return list(dict.fromkeys(language for pair in self.measured for language in reversed(pair) if language))
 
     @property
     def changing(self) -> list[str]:

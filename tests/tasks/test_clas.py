@@ -17,7 +17,7 @@ from lnbench import demo
 from lnbench.language_control import questions
 from lnbench.lm import LNBenchLM
 from lnbench.lm.asked import put_in_frame
-from lnbench.sweeps.cells import Loading, plan
+from lnbench.sweeps.cells import Cell, Loading, plan
 from lnbench.sweeps.spec import parse
 from tests.support.messages import refused
 from tests.support.tasks import write_rows
@@ -152,20 +152,57 @@ def test_perplexity_is_the_unchanged_models(lm: LNBenchLM, manager: Manager, giv
     assert measured == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
 
 
+def planned(corpus: str, **fields: Any) -> list[Cell]:
+    spec = {"interventions": ["none", "zero"], "selectors": [SELECTOR], "corpus": corpus, "controls": 0, **fields}
+    return plan(parse(spec), [Loading("tiny", {})])
+
+
 def test_a_sweep_scores_its_baseline_for_each_target(tiny_corpus: str) -> None:
-    spec = parse(
-        {
-            "interventions": ["none", "zero"],
-            "selectors": [SELECTOR],
-            "corpus": tiny_corpus,
-            "controls": 0,
-            "languages": ["hi", "zh"],
-            "tasks": ["lnbench_demo_open_en", "lnbench_demo_nli_en"],
-        }
-    )
-    cells = plan(spec, [Loading("tiny", {})])
+    cells = planned(tiny_corpus, languages=["hi", "zh"], tasks=["lnbench_demo_open_en", "lnbench_demo_nli_en"])
     baselines = [cell for cell in cells if cell.intervention == "none"]
     of_pairs = [cell for cell in baselines if cell.task == "lnbench_demo_open_en"]
     assert [(cell.languages, cell.arguments["language"]) for cell in of_pairs] == [(("hi",), "hi"), (("zh",), "zh")]
     assert len({cell.key for cell in cells}) == len(cells) == 4 + 3
     assert [cell.languages for cell in baselines if cell.task == "lnbench_demo_nli_en"] == [("hi", "zh")]
+
+
+def test_pairs_of_a_sweep(tiny_corpus: str) -> None:
+    tasks = ["lnbench_demo_open_{source}", "lnbench_demo_nli_{lang}", "lnbench_demo_qa_{target}"]
+    cells = planned(tiny_corpus, pairs=["en→hi", "zh -> hi"], tasks=tasks)
+    pairs = [
+        (cell.task, cell.arguments["source"], cell.arguments["language"])
+        for cell in cells
+        if cell.intervention == "zero"
+    ]
+    assert sorted(pairs) == sorted(
+        (task, source, "hi")
+        for source in ("en", "zh")
+        for task in (f"lnbench_demo_open_{source}", "lnbench_demo_nli_hi", "lnbench_demo_qa_hi")
+    )
+    # Without intervention a pair is its target, and a question its own language.
+    assert sorted(cell.task for cell in cells if cell.intervention == "none") == sorted({task for task, _, _ in pairs})
+    assert len({cell.key for cell in cells}) == len({cell.slug for cell in cells}) == len(cells)
+    assert all("source=" in cell.command for cell in cells if cell.intervention == "zero")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"pairs": ["en"]}, ("pairs", "en")),
+        ({"pairs": ["hi→hi"]}, ("pairs", "hi→hi")),
+        ({"pairs": ["en→hi", "en->hi"]}, ("pairs", "en→hi")),
+        ({}, ("languages", "pairs")),
+        ({"languages": ["hi"], "tasks": ["lnbench_demo_open_{source}"]}, ("source", "hi", "pairs")),
+        ({"pairs": ["en→hi"], "tasks": [{"en": "lnbench_demo_nli_en"}]}, ("tasks", "hi")),
+    ],
+)
+def test_impossible_pairs_of_a_sweep_are_refused(
+    fields: dict[str, Any], named: tuple[str, ...], tiny_corpus: str
+) -> None:
+    with refused(*named):
+        planned(tiny_corpus, **{"tasks": ["lnbench_demo_nli_{lang}"], **fields})
+
+
+def test_a_pair_of_one_language_is_refused_by_the_model(given: dict[str, Any]) -> None:
+    with refused("source=hi", "hi"):
+        LNBenchLM(**given, intervention="zero", language="hi", source="hi")
