@@ -17,7 +17,7 @@ from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, plugin_call, returne
 from lnbench.files import fingerprint, warn_once
 from lnbench.hookspecs import Needs, OverrideContext
 from lnbench.host import get_host
-from lnbench.model.architectures import NEURON_SITES, POST
+from lnbench.model.architectures import BANK_SITES, POST, units_at
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
@@ -37,19 +37,24 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     Raises:
         LnbenchError: unknown selector or parameter, Statistics of different models, a selector that fails.
     """
-    model, layers, width = check_same_model(statistics)
-    widths = next(iter(statistics.values())).widths
+    model, _, _ = check_same_model(statistics)
     host = get_host()
     chosen = host.resolve("selector", selector)
     described = host.canonical("selector", selector)
-    for own, measure in product(statistics.values(), needs_of(chosen).measures):
+    needs = needs_of(chosen)
+    for own, measure in product(statistics.values(), needs.measures):
         own.measure(measure)  # raises an error that says how to collect it
+    for own, site in product(statistics.values(), needs.sites):
+        own.at(site)  # likewise
     with plugin_call("selector", described["name"]), handed_statistics(statistics) as handed:
         selected = returned(chosen.select(handed), NeuronSet)
-        if (selected.layers, selected.width) != (layers, width):
+        first = next(iter(statistics.values()))
+        # A set that names no site is of the one that the Statistics show.
+        shown = first if selected.site in BANK_SITES else first.at(selected.site)
+        if (selected.layers, selected.width) != (shown.layers, shown.width):
             raise LnbenchError(
-                f"returned neurons of {selected.layers} layers x {selected.width} for Statistics of {layers} layers x "
-                f"{width}"
+                f"returned {units_at(shown.site)} of {selected.layers} layers x {selected.width} for Statistics of "
+                f"{shown.layers} layers x {shown.width}"
             )
         if strange := [language for language in selected if language not in statistics]:
             raise unknown("language", strange[0], statistics, "A selector returns neurons of these languages")
@@ -59,14 +64,14 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         warn_once(warning)
     return NeuronSet(
         model=model,
-        layers=layers,
-        width=width,
+        layers=shown.layers,
+        width=shown.width,
         neurons={language: selected[language] for language in statistics if language in selected},
         selector=described,
         statistics=fingerprint(sorted((language, own.fingerprint) for language, own in statistics.items())),
-        site=next(iter(statistics.values())).site,
-        unit_size=selected.unit_size,
-        widths=widths if selected.site in NEURON_SITES else selected.widths,
+        site=shown.site,
+        unit_size=shown.unit_size,
+        widths=shown.widths,
         account=account,
         classes=selected.classes,
         derived=selected.derived,
@@ -113,7 +118,10 @@ def plan(
     chosen = get_host().resolve("intervention", intervention)
     name = intervention if isinstance(intervention, str) else type(chosen).__name__
     context.setdefault("target", statistics.language if statistics else None)
-    given = OverrideContext(neurons, statistics, **context)
+    if (of_language := context.get("statistics_of")) is not None:
+        context["statistics_of"] = lambda language: of_language(language).per_coordinate
+    own = None if statistics is None else statistics.per_coordinate
+    given = OverrideContext(neurons, own, **context)
     with plugin_call("intervention", name), handed_context(given) as handed:
         if _takes_neurons_and_statistics(chosen):
             _deprecated(
@@ -124,7 +132,7 @@ def plan(
             made = chosen.override(handed)
         change: Override = returned(made, Override)
         if statistics is not None:
-            change.check(statistics.layers, statistics.widths)
+            change.check(statistics.layers, statistics.widths, site=statistics.site, units=units_at(statistics.site))
     return replace(change, made_by=name)
 
 
@@ -145,7 +153,7 @@ def override(
     statistics: Statistics | Mapping[str, Statistics] | None = None,
     source: str | None = None,
     target: str | None = None,
-    site: str = POST,
+    site: str | None = None,
     positions: Positions = "all",
     sites: Sites | None = None,
 ) -> Iterator[Applied]:
@@ -160,7 +168,8 @@ def override(
             or those of several languages by code.
         source: The language that an answer would be in, for interventions between two languages.
         target: The language whose neurons they are; by default that of ``statistics``.
-        site: Where values are written: ``post`` the non-linearity (the default), or ``pre``.
+        site: Where values are written: ``pre``, ``post``, ``product``, ``attention`` (heads), ``residual``, or a
+            plugin's. None: where the neurons of a NeuronSet were found, else ``post``.
         positions: Change ``all`` tokens, those of the ``prompt`` (forwards without cached keys) or the ``generated``.
         sites: The model's neurons, if already located.
 
@@ -184,10 +193,25 @@ def override(
             if target is None:
                 raise LnbenchError("these are the neurons of several languages: name one with target=")
             context |= {"neurons_of": neurons.__getitem__, "languages": tuple(neurons.languages)}
+            site = site or neurons.site
+            check_units(neurons, site)
             neurons = neurons[target]
         change = plan(neurons, intervention, own, **context, target=target)
-    with apply(model, change, statistics=own, site=site, positions=positions, sites=sites) as applied:
+    with apply(model, change, statistics=own, site=site or POST, positions=positions, sites=sites) as applied:
         yield applied
+
+
+def check_units(neurons: NeuronSet, site: str) -> None:
+    """Raise if units of one kind are to be read or written at a site of another: neurons as heads, say.
+
+    Raises:
+        LnbenchError: always then.
+    """
+    if neurons.site != site and not {neurons.site, site} <= set(BANK_SITES):
+        raise LnbenchError(
+            f"these are {units_at(neurons.site)} of site {neurons.site!r}, not {units_at(site)} of site {site!r}; use "
+            f"them with site={neurons.site}"
+        )
 
 
 def _of_language(statistics: Mapping[str, Statistics], language: str) -> Statistics:

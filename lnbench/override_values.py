@@ -37,14 +37,17 @@ _VALUE_SHAPES = {"clamp": (2,)}
 
 @dataclass(frozen=True)
 class LayerOverride:
-    """What happens to some neurons of one layer.
+    """What happens to some units of one layer: neurons, heads, dimensions.
 
     Args:
-        indices: ``LongTensor[n]``, the neurons, without repeats.
+        indices: ``LongTensor[n]``, the units, without repeats.
         values: ``FloatTensor[n]``: the new activation (``set``), its factor (``scale``) or its offset (``add``);
-            ``FloatTensor[2, n]``, the least and the greatest activation (``clamp``); None for a function.
+            ``FloatTensor[2, n]``, the least and the greatest activation (``clamp``); None for a function. Of units with
+            several coordinates (heads) it is the value of all of them; ``[n, unit_size]`` or ``[2, n, unit_size]`` has
+            one for each.
         operation: ``set`` (the default), ``scale``, ``add`` (activation steering) or ``clamp``; or a function of the
-            present activations, ``[..., n] -> [..., n]``.
+            present activations, ``[..., n] -> [..., n]``; of units with several coordinates
+            ``[..., n, unit_size] -> [..., n, unit_size]``.
         site: Name of the site that is written to; None: the one that the override is applied at.
 
     Raises:
@@ -80,7 +83,7 @@ class LayerOverride:
 
     def _check_values(self, operation: str) -> None:
         shape = (*_VALUE_SHAPES.get(operation, ()), self.indices.numel())
-        if self.values is None or tuple(self.values.shape) != shape:
+        if self.values is None or (tuple(self.values.shape) != shape and tuple(self.values.shape[:-1]) != shape):
             got = None if self.values is None else tuple(self.values.shape)
             raise LnbenchError(
                 f"an override needs one value per neuron: {operation!r} of {self.indices.numel()} neurons takes values "
@@ -127,6 +130,30 @@ class LayerOverride:
         values = None if self.values is None else self.values[..., inside.to(self.values.device)]
         return replace(self, indices=self.indices[inside] - start, values=values)
 
+    def of_coordinates(self, unit_size: int) -> LayerOverride:
+        """Return the same of single coordinates, for units of ``unit_size`` coordinates each that lie side by side.
+
+        Raises:
+            LnbenchError: there are values for another number of coordinates.
+        """
+        lead = _VALUE_SHAPES.get(str(self.operation), ())
+        per_coordinate = self.values is not None and self.values.ndim > len(lead) + 1
+        if unit_size == 1 and not per_coordinate:
+            return self
+        count, values, operation = self.indices.numel(), self.values, self.operation
+        if values is not None:
+            values = values if per_coordinate else values.unsqueeze(-1).expand(*values.shape, unit_size)
+            if values.shape[-1] != unit_size:
+                raise LnbenchError(
+                    f"an override has values for {values.shape[-1]} coordinates of each unit, but units of this layer "
+                    f"have {unit_size}"
+                )
+            values = values.reshape(*lead, count * unit_size)
+        if callable(operation):
+            operation = partial(_by_unit, operation, unit_size)
+        places = self.indices.long()[:, None] * unit_size + torch.arange(unit_size, device=self.indices.device)
+        return replace(self, indices=places.flatten(), values=values, operation=operation)
+
     def described(self) -> list[Any]:
         """Return what decides the written values, as JSON data."""
         values = None if self.values is None else self.values.double().tolist()
@@ -171,7 +198,9 @@ class Override:
 
     @classmethod
     def setting(cls, neurons: Mapping[int, Tensor], values: Tensor) -> Override:
-        """Return the override that sets each neuron to its entry of ``values``, ``[layers, width]``.
+        """Return the override that sets each unit to its entry of ``values``, ``[layers, width]``.
+
+        For units with several coordinates, ``values`` may be ``[layers, width, unit_size]``.
 
         Raises:
             LnbenchError: ``values`` has no entry for a neuron.
@@ -225,16 +254,24 @@ class Override:
         """Which neurons get which values, in 16 hexadecimal digits."""
         return fingerprint([[layer, *part.described()] for layer, part in self.parts])
 
-    def check(self, layers: int, width: int | Sequence[int]) -> None:
-        """Check that every neuron exists in a model of ``layers × width`` neurons, or of ``width`` layer by layer.
+    def check(
+        self, layers: int, width: int | Sequence[int], *, site: str | None = None, units: str = "neurons"
+    ) -> None:
+        """Check that every unit exists in a model of ``layers × width`` of them.
+
+        Args:
+            layers: Layers of the model.
+            width: Units per layer, or of each layer.
+            site: Check only the parts that name this site, or none.
+            units: What they are called.
 
         Raises:
             LnbenchError: a layer or an index lies outside.
         """
         for layer, part in self.parts:
-            _check_exist(
-                layer, part.indices, layers, width if isinstance(width, int) else (*width, 0)[min(layer, layers)]
-            )
+            if site is None or part.site in (None, site):
+                own = width if isinstance(width, int) else (*width, 0)[min(layer, layers)]
+                _check_exist(layer, part.indices, layers, own, units)
 
     def check_dtype(self, dtype: torch.dtype) -> None:
         """Check that a model that computes in ``dtype`` can hold every value.
@@ -270,13 +307,18 @@ def _check_types(part: LayerOverride) -> None:
             raise LnbenchError(f"an override's {name} must be {wanted}, got {value!r} ({type(value).__name__})")
 
 
-def _check_exist(layer: int, indices: Tensor, layers: int, width: int) -> None:
+def _by_unit(function: Callable[[Tensor], Tensor], unit_size: int, old: Tensor) -> Tensor:
+    new = function(old.reshape(*old.shape[:-1], -1, unit_size))
+    return new.flatten(-2) if isinstance(new, Tensor) and new.ndim == old.ndim + 1 else new
+
+
+def _check_exist(layer: int, indices: Tensor, layers: int, width: int, units: str = "neurons") -> None:
     least, greatest = map(int, indices.aminmax()) if indices.numel() else (0, 0)
     if not 0 <= layer < layers or least < 0 or greatest >= width:
         index = least if least < 0 else greatest
         raise LnbenchError(
-            f"neuron ({layer}, {index}) is not in a model of {layers} layers of {width} neurons: it belongs to another "
-            "model; select the neurons of this one"
+            f"{units.removesuffix('s')} ({layer}, {index}) is not in a model of {layers} layers of {width} {units}: it "
+            f"belongs to another model; select the {units} of this one"
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, plugin_call, unknown
 from lnbench.experts_writer import ChangedTokens, ExpertsWriter
-from lnbench.model.architectures import NEURON_SITES, POST
+from lnbench.model.architectures import BANK_SITES, POST, units_at
 from lnbench.model.banks import Bank, Tap
 from lnbench.model.experts import ExpertsBank
 from lnbench.model.experts_taps import ExpertsTap
@@ -131,18 +131,15 @@ def apply(
     if positions not in get_args(Positions):
         raise unknown("positions", positions, get_args(Positions))
     sites = sites or locate(model)
-    sites.architecture.site(site)
-    if statistics is not None and statistics.widths != sites.widths:
-        raise LnbenchError(
-            f"these Statistics are of {statistics.layers} layers of {statistics.width} neurons, the model has "
-            f"{sites.layers} of {sites.width}: they belong to another model"
-        )
+    sites.check_site(site)
+    if statistics is not None:
+        _check_fit(statistics, sites)
     with _naming(change):
-        change.check(sites.layers, sites.widths)
-        change.check_dtype(_dtype(sites.model))
         written = change.by_site(site)
-        for _, where in written:
-            sites.architecture.site(where)
+        for where in {site for _, site in written}:
+            there = Override({layer: parts for (layer, at), parts in written.items() if at == where})
+            there.check(sites.layers, sites.layout(where).widths, units=units_at(where))
+        change.check_dtype(_dtype(sites.model))
         places = dict(_places(sites, written))
     applied = Applied(neurons=change.neurons, layers=len({layer for layer, _ in written}))
 
@@ -152,10 +149,12 @@ def apply(
             _Watch(applied, positions, change, tuple(places)).attach(sites, stack)
         for place, parts in places.items():
             layer, where, bank = place.layer, place.site, place.bank
-            ranges = statistics.at(where) if statistics is not None else None
             indices = torch.cat([part.indices.cpu().long() for part in parts])
             in_layer = indices if bank is None else indices + bank.start
-            bounds = (ranges.min[layer][in_layer], ranges.max[layer][in_layer]) if ranges else None
+            bounds = None
+            if statistics is not None and where in statistics.sites:
+                values = statistics.at(where).per_coordinate.values
+                bounds = (values.min[layer].flatten()[in_layer], values.max[layer].flatten()[in_layer])
             if isinstance(bank, ExpertsBank):
                 with _naming(change):
                     experts = ExpertsWriter(bank, parts, bounds, partial(applied._tokens_at, place), applied._add)
@@ -180,15 +179,26 @@ class _Place:
 def _places(
     sites: Sites, written: Mapping[tuple[int, str], Sequence[LayerOverride]]
 ) -> Iterator[tuple[_Place, list[LayerOverride]]]:
-    """Yield what is written to each bank of a layer, in the bank's own numbering, and to each other site."""
+    """Yield what is written to each bank of a layer, in the bank's own numbering, and to other sites' coordinates."""
     for (layer, site), parts in written.items():
-        if site not in NEURON_SITES:
-            yield _Place(layer, site, None), list(parts)
+        if site not in BANK_SITES:
+            size = sites.place(site, layer).unit_size
+            yield _Place(layer, site, None), [part.of_coordinates(size) for part in parts]
             continue
         for bank in sites.in_layer(layer):
             own = [inside for part in parts if (inside := part.within(bank.start, bank.width)) is not None]
             if own:
                 yield _Place(layer, site, bank), own
+
+
+def _check_fit(statistics: Statistics, sites: Sites) -> None:
+    """Raise if Statistics are not of this model."""
+    widths = sites.layout(statistics.site).widths
+    if statistics.widths != widths:
+        raise LnbenchError(
+            f"these Statistics are of {statistics.layers} layers of {statistics.width} {units_at(statistics.site)}, "
+            f"the model has {sites.layers} of {max(widths)}: they belong to another model"
+        )
 
 
 def _naming(change: Override) -> AbstractContextManager[None]:

@@ -23,7 +23,7 @@ from lnbench.data_folder import default_corpus
 from lnbench.errors import LnbenchError
 from lnbench.formats import first_error, retyped
 from lnbench.host import get_host
-from lnbench.model.architectures import POST, NeuronSiteOption, SiteOption
+from lnbench.model.architectures import POST, OwnSiteOption, SiteOption
 from lnbench.model.packaged import DEFAULT_MODEL
 from lnbench.task_languages import AUTO
 
@@ -231,7 +231,12 @@ Site = Annotated[
     SiteOption,
     Field(description="where Statistics are read and values written; paper: read pre, write post, with a warning"),
 ]
-ReadSite = Annotated[NeuronSiteOption, Field(description="site to read")]
+Sites = Annotated[
+    tuple[str, ...],
+    Field(description="also count this site, as residual; post and pre are counted always"),
+    Option("also-site", repeated=True),
+]
+ReadSite = Annotated[OwnSiteOption, Field(description="site to read")]
 Quantize = Annotated[
     Literal["none", "nf4"],
     Field(description="nf4: 4-bit base weights with double quantisation, bfloat16 compute; none: as they are"),
@@ -317,6 +322,7 @@ class TextSource(CorpusSource):
     )
     batch_levels: BatchLevels = ()
     measures: Measures = ()
+    sites: Sites = ()
     batch_size: int | None = Field(
         default=None,
         ge=1,

@@ -198,7 +198,12 @@ def selection_drift(
     chosen = get_host().resolve("selector", selector)
     needs = needs_of(chosen)
     reading = Reading(
-        corpus=corpus, tokens=tokens, length=128, batch_levels=needs.batch_levels, measures=needs.measures
+        corpus=corpus,
+        tokens=tokens,
+        length=128,
+        batch_levels=needs.batch_levels,
+        measures=needs.measures,
+        sites=needs.sites,
     )
 
     def selected() -> NeuronSet:

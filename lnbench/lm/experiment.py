@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lnbench.choices import needs_of, plan, select
+from lnbench.choices import check_units, needs_of, plan, select
 from lnbench.corpora.corpus import open_corpus
 from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
@@ -21,6 +21,7 @@ from lnbench.host import changes_nothing
 from lnbench.lm.head import ClassificationHead
 from lnbench.locks import process_lock
 from lnbench.model.architectures import SiteChoice, layout_of, site_choice
+from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
 from lnbench.overrides import Applied
@@ -75,6 +76,7 @@ class Experiment(ExperimentSettings):
             length=self.corpus_length,
             batch_levels=needs.batch_levels,
             measures=needs.measures,
+            sites=(self.sites.read, *needs.sites),
         )
 
 
@@ -103,7 +105,7 @@ class Artifacts:
 
     model: nn.Module
     tokenizer: Any
-    widths: tuple[int, ...]
+    sites: Sites
     described: dict[str, Any]
     """See :func:`lnbench.statistics.describe_model`."""
     _statistics: dict[str, Statistics] = field(default_factory=dict)
@@ -125,7 +127,9 @@ class Artifacts:
         if key not in self._neurons:
             if experiment.neurons is not None:
                 neurons = NeuronSet.load(experiment.neurons)
-                neurons.check(self.described["model"], len(self.widths), self.widths)
+                check_units(neurons, experiment.sites.read)
+                layout = self.sites.layout(neurons.site)
+                neurons.check(self.described["model"], self.sites.layers, layout.widths)
             else:
                 compared = {language: self.statistics(experiment, language) for language in self.languages(experiment)}
                 neurons = select(experiment.selector, compared)
@@ -201,11 +205,12 @@ class Artifacts:
         return True
 
     def _check(self, statistics: Statistics, source: str) -> None:
-        fits = statistics.widths == self.widths
+        expected = self.sites.layout(statistics.site).widths
+        fits = statistics.widths == expected
         if not fits or statistics.provenance.get("tokenizer") not in (None, self.described["tokenizer"]):
             raise LnbenchError(
                 f"the Statistics in {source} are of {statistics.model} ({layout_of(statistics.widths)}), not of this "
-                f"model ({self.described['model']}, {layout_of(self.widths)})"
+                f"model ({self.described['model']}, {layout_of(expected)})"
                 + ("; their tokenizers differ" if fits else "")
             )
         # Older ones began with BOS wherever the tokenizer has one.

@@ -155,7 +155,7 @@ class LNBenchLM(EncodingLM):
     @cached_property
     def artifacts(self) -> Artifacts:
         """The Statistics and NeuronSets of the loaded model."""
-        return Artifacts(self.model, self.tokenizer, self.sites.widths, self.described)
+        return Artifacts(self.model, self.tokenizer, self.sites, self.described)
 
     @cached_property
     def described(self) -> dict[str, Any]:

@@ -32,13 +32,26 @@ class Site:
 
 PRE: Final = "pre"
 POST: Final = "post"
+PRODUCT: Final = "product"
+ATTENTION: Final = "attention"
+RESIDUAL: Final = "residual"
 PAPER: Final = "paper"
-NeuronSiteOption = Literal["post", "pre"]
-"""Sites of neurons, for settings."""
-SiteOption = Literal[NeuronSiteOption, "paper"]
+OwnSiteOption = Literal["post", "pre", "product", "attention", "residual"]
+"""Sites that are read and written at the same place, for settings."""
+SiteOption = Literal[OwnSiteOption, "paper"]
 """The keys of :data:`SITE_CHOICES`, for settings."""
 NEURON_SITES = (PRE, POST)
 """The sites of neurons, of which one pass counts both: the second is derived from the first."""
+BANK_SITES = (*NEURON_SITES, PRODUCT)
+"""The sites whose units are neurons."""
+_UNITS = {ATTENTION: "heads", RESIDUAL: "dimensions"}
+
+
+def units_at(site: str) -> str:
+    """Return what the units of a site are called, in the plural."""
+    return "neurons" if site in BANK_SITES else _UNITS.get(site, "units")
+
+
 SITE_DESCRIPTIONS = {POST: "after the non-linearity", PRE: "before the non-linearity"}
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError
 from lnbench.host import get_host
-from lnbench.model.architectures import NEURON_SITES, Architecture
+from lnbench.model.architectures import NEURON_SITES, PRODUCT, Architecture
 from lnbench.model.banks import HOW_TO_ADD, Bank, Slice
 from lnbench.model.experts import ExpertsBank, experts_of
 from lnbench.model.forward_passes import NOT_CALLED, eager
+from lnbench.model.places import places_in, watched
 from lnbench.model.self_check import self_check
 from lnbench.model.sites import Sites, evaluating, input_device, refuse_tensor_parallel, unwrap
 from lnbench.model.structure import Structure, attention_of, probe, structure_of
@@ -98,11 +99,12 @@ def _located(model: Any, row: Architecture | None) -> Sites:
         complete = row is not None and row.activation and row.before and row.after
         experts = [] if complete else experts_of(model)
         try:
-            if complete:
-                bare: Tensor = model(**inputs).logits
-            else:
-                trace = trace_model(model, inputs)
-                bare = trace.logits
+            with watched(model, row) as seen:
+                if complete:
+                    bare: Tensor = model(**inputs).logits
+                else:
+                    trace = trace_model(model, inputs)
+                    bare = trace.logits
         except LnbenchError:
             raise
         except Exception as error:  # A model of anyone's may fail in any way.
@@ -124,7 +126,11 @@ def _located(model: Any, row: Architecture | None) -> Sites:
             )
         how = "structure" if row is None else f"the row for {model_type!r}"
         shared = _shared_row(structure, row)
-        sites = Sites(shared, model, how=how, **structure._asdict())
+        batch, length = inputs["input_ids"].shape
+        places, missing = places_in(model, structure.names, seen, row, (batch, length))
+        if any(isinstance(bank, ExpertsBank) for bank in structure.banks):
+            missing[PRODUCT] = "its experts' products with up are not tapped; write at post, with the same effect"
+        sites = Sites(shared, model, how=how, places=places, missing=missing, **structure._asdict())
         return replace(sites, check=self_check(sites, inputs, bare))
 
 

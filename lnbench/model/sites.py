@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -12,13 +12,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lnbench.errors import LnbenchError
-from lnbench.model.architectures import NEURON_SITES, Architecture
+from lnbench.errors import LnbenchError, unknown
+from lnbench.model.architectures import BANK_SITES, Architecture
 from lnbench.model.banks import Bank, Joined, Observer, PerBank, Tap
 from lnbench.model.experts import ExpertsBank
 from lnbench.model.experts_taps import ExpertsObserver, ExpertsTap, observe_experts, tap_experts
 from lnbench.model.layout import ExpertsLayout
-from lnbench.model.taps import Handle, observe_bank, tap_bank, tap_module
+from lnbench.model.places import Layout, Place
+from lnbench.model.taps import Handle, observe_bank, tap_bank, tap_place
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Sites:
     """Per layer, how often it runs in a forward pass."""
     check: Any = field(default=None, compare=False)
     """The outcome of the self-check, see :mod:`lnbench.model.self_check`."""
+    places: tuple[Place, ...] = ()
+    """Of the sites that are no neurons', in each layer that has one."""
+    missing: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Site → why it cannot be read or written in this model."""
 
     @property
     def layers(self) -> int:
@@ -59,6 +64,54 @@ class Sites:
         for bank in self.banks:
             widths[bank.layer] += bank.width
         return tuple(widths)
+
+    @property
+    def names_of_sites(self) -> tuple[str, ...]:
+        """The sites that can be read and written."""
+        names = (*BANK_SITES, *dict.fromkeys(place.site for place in self.places))
+        return tuple(name for name in names if name not in self.missing)
+
+    def check_site(self, site: str) -> None:
+        """Raise unless ``site`` can be read and written here.
+
+        Raises:
+            LnbenchError: there is no such site, or why it cannot be used in this model.
+        """
+        if site in self.missing:
+            raise LnbenchError(
+                f"site {site!r} cannot be used in this {type(self.model).__name__}: {self.missing[site]}. It has "
+                f"{', '.join(self.names_of_sites)}"
+            )
+        if site not in self.names_of_sites:
+            raise unknown("site", site, self.names_of_sites)
+
+    def layout(self, site: str) -> Layout:
+        """Return the numbers of units at ``site``, and of their coordinates.
+
+        Raises:
+            LnbenchError: as :meth:`check_site`.
+        """
+        self.check_site(site)
+        if site in BANK_SITES:
+            return Layout(self.widths, (1,) * self.layers)
+        of_layer = {place.layer: place for place in self.places if place.site == site}
+        sizes = [
+            (place.width, place.unit_size) if (place := of_layer.get(layer)) else (0, 1) for layer in range(self.layers)
+        ]
+        widths, unit_sizes = zip(*sizes, strict=True)
+        return Layout(widths, unit_sizes)
+
+    def place(self, site: str, layer: int) -> Place:
+        """Return where the values of a site, which is no neurons', lie in one layer.
+
+        Raises:
+            LnbenchError: as :meth:`check_site`; or the layer has no such place.
+        """
+        self.check_site(site)
+        for place in self.places:
+            if (place.site, place.layer) == (site, layer):
+                return place
+        raise LnbenchError(f"layer {layer} of this {type(self.model).__name__} has no site {site!r}")
 
     @property
     def width(self) -> int:
@@ -123,19 +176,22 @@ class Sites:
         Args:
             site: Name of the site.
             layer: Number of the layer.
-            function: It returns new values, ``[..., width]``, or None to leave them as they are. At experts it is also
-                handed what the rows are of, see :class:`lnbench.model.experts_taps.Rows`.
-            bank: At ``pre`` and ``post``, whose neurons' values; not needed in a layer with one bank.
+            function: It is called with all coordinates of all units, ``[batch, length, coordinates]`` (or ``[tokens,
+                coordinates]``), those of one unit side by side; it returns new values, or None to leave them as they
+                are. At experts it is also handed what the rows are of, see
+                :class:`lnbench.model.experts_taps.Rows`.
+            bank: At the sites of neurons, whose neurons' values; not needed in a layer with one bank.
 
         Returns:
             A handle; its ``remove()`` ends this.
 
         Raises:
-            LnbenchError: the architecture has no such site; no feed-forward in the layer, or several and none is named.
+            LnbenchError: the model has no such site; no feed-forward in the layer, or several and none is named.
         """
-        own, handle = self.architecture.site(site), Handle()
-        if site not in NEURON_SITES:
-            handle.add(tap_module(self.blocks[layer].get_submodule(own.module), own.side, cast(Tap, function)))
+        self.check_site(site)
+        handle = Handle()
+        if site not in BANK_SITES:
+            tap_place(self.model, self.names[layer], self.place(site, layer), cast(Tap, function), handle)
             return handle
         banks = (bank,) if bank is not None else self.in_layer(layer)
         kind = type(self.model).__name__
@@ -169,6 +225,23 @@ class Sites:
             self.observe_bank(bank, function if len(banks) == 1 else partial(joined.observe, bank), handle)
         return handle
 
+    def observe_at(self, site: str, layer: int, function: Callable[[Tensor], None]) -> Handle:
+        """Call ``function`` with all coordinates at a site of one layer in every forward pass.
+
+        They are ``[batch, length, coordinates]``; of several feed-forwards, those of all of them at once.
+
+        Returns:
+            A handle; its ``remove()`` ends this.
+        """
+        banks = self.dense_in(layer)
+        if site not in BANK_SITES or len(banks) == 1:
+            return self.tap(site, layer, function)
+        handle = Handle()
+        joined = Joined(banks, lambda values, _same: function(values))
+        for bank in banks:
+            self.tap_bank(bank, site, partial(_twice, joined, bank), handle)
+        return handle
+
     def observe_bank(self, bank: Bank, function: Observer, handle: Handle) -> None:
         """Call ``function`` as :meth:`observe` does, with the values of one bank; the hooks go into ``handle``."""
         observe_bank(self.model, self.names[bank.layer], bank, function, handle)
@@ -189,6 +262,10 @@ class Sites:
         handle = Handle()
         observe_experts(self.model, bank, function, handle, end)
         return handle
+
+
+def _twice(joined: Joined, bank: Bank, values: Tensor) -> None:
+    joined.observe(bank, values, values)
 
 
 def unwrap(model: Any) -> Any:

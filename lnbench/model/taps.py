@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lnbench.model.architectures import POST
+from lnbench.model.architectures import POST, PRODUCT
 from lnbench.model.banks import Bank, Observer, Tap
+
+if TYPE_CHECKING:
+    from lnbench.model.places import Place
 
 
 class Handle(ExitStack):
@@ -26,15 +29,33 @@ class Handle(ExitStack):
 
 
 def tap_module(module: nn.Module, side: Literal["input", "output"], function: Tap) -> RemovableHandle:
-    """Call ``function`` with a module's first input or its output; what it returns, unless None, takes its place."""
+    """Call ``function`` with a module's first input, or its first output; unless None, what it returns replaces it."""
     if side == "output":
-        return module.register_forward_hook(lambda _module, _args, output: function(output))
+
+        def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            new = function(first_of(output))
+            if new is None or not isinstance(output, list | tuple):
+                return new
+            return type(output)([new, *output[1:]])
+
+        return module.register_forward_hook(after)
 
     def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         new = function(args[0])
         return None if new is None else (new, *args[1:])
 
     return module.register_forward_pre_hook(before)
+
+
+def first_of(output: Any) -> Any:
+    """Return the first of a module's outputs, where it has several."""
+    return output[0] if isinstance(output, list | tuple) and output else output
+
+
+def tap_place(model: nn.Module, block: str, place: Place, function: Tap, handle: Handle) -> None:
+    """Call ``function`` with the values ``[batch, length, coordinates]`` of a place, as :func:`tap_bank` does."""
+    function = _turned(place, _guarded(model, block, place, function, handle))
+    handle.add(tap_module(model.get_submodule(place.module), place.side, function))
 
 
 def tap_bank(model: nn.Module, block: str, bank: Bank, site: str, function: Tap, handle: Handle) -> None:
@@ -44,12 +65,14 @@ def tap_bank(model: nn.Module, block: str, bank: Bank, site: str, function: Tap,
         model: The causal LM.
         block: Name of the bank's block.
         bank: Where.
-        site: ``pre`` or ``post``.
+        site: ``pre``, ``post`` or ``product``.
         function: It takes and returns values ``[batch, length, width]`` (or ``[tokens, width]``).
         handle: Where the hooks are kept.
     """
     function = _turned(bank, _guarded(model, block, bank, function, handle))
-    if bank.activation is not None:
+    if site == PRODUCT:
+        handle.add(tap_module(model.get_submodule(bank.after), "input", function))
+    elif bank.activation is not None:
         handle.add(tap_module(model.get_submodule(bank.activation), "output" if site == POST else "input", function))
     elif site != POST:
         _tap_before(model, bank, function, handle)
@@ -127,8 +150,8 @@ def _keep(model: nn.Module, bank: Bank, handle: Handle) -> dict[str, Tensor]:
     return seen
 
 
-def _turned(bank: Bank, function: Tap) -> Tap:
-    if not bank.length_first:
+def _turned(place: Bank | Place, function: Tap) -> Tap:
+    if not place.length_first:
         return function
 
     def turned(values: Tensor) -> Tensor | None:
@@ -138,9 +161,9 @@ def _turned(bank: Bank, function: Tap) -> Tap:
     return turned
 
 
-def _guarded(model: nn.Module, block: str, bank: Bank, function: Any, handle: Handle) -> Any:
-    """Return ``function``, called only while the bank's own block runs if other layers run its modules too."""
-    if not bank.shared:
+def _guarded(model: nn.Module, block: str, place: Bank | Place, function: Any, handle: Handle) -> Any:
+    """Return ``function``, called only while its own block runs if other layers run its modules too."""
+    if not place.shared:
         return function
     running = [0]
 

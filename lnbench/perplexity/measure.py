@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from lnbench.choices import plan
+from lnbench.choices import check_units, plan
 from lnbench.controls import drawn_by
 from lnbench.errors import LnbenchError
 from lnbench.files import versions
@@ -92,7 +92,8 @@ def measure(
     """
     sites = locate(model)
     described = described or describe_model(model, tokenizer)
-    neurons.check(described["model"], sites.layers, sites.widths)
+    check_units(neurons, site_choice(site).read)
+    neurons.check(described["model"], sites.layers, sites.layout(neurons.site).widths)
     languages = list(changed) if changed is not None else neurons.languages
     if not slices or not languages:
         raise LnbenchError("there is nothing to measure: name a language whose neurons are changed and one to be read")

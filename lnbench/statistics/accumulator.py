@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from lnbench.model.architectures import NEURON_SITES, layout_of, widths_of
 from lnbench.model.experts_taps import Rows
 from lnbench.model.forward_passes import NOT_CALLED
 from lnbench.model.layout import ExpertsLayout
+from lnbench.model.places import Layout
 from lnbench.statistics.layer_accumulator import Activation, LayerAccumulator, sample_quantiles
 from lnbench.statistics.measures import Measures, stored, taken_from
+from lnbench.statistics.site_counts import SiteCounts
 from lnbench.statistics.site_values import SiteValues, joined, never_run, side_by_side
 
 FORMAT = "lnbench.account/1"
-_BATCH = "batch"
+_BATCH, _SITE = "batch", "site"
 
 
 class Accumulator:
@@ -34,6 +36,7 @@ class Accumulator:
         visits: How often each layer runs in a forward pass; once if None. Every visit counts as a token.
         experts: Where in ``width`` the neurons of experts are; they follow the others of their layer. They are counted
             with fewer bins, and each expert's by themselves: at the tokens that are routed to it.
+        others: Site → layout, of the sites beside the neurons' that are counted too.
 
     Attributes:
         tokens: Tokens counted.
@@ -48,6 +51,7 @@ class Accumulator:
         batch_levels: Sequence[float] = (),
         visits: Sequence[int] | None = None,
         experts: Sequence[ExpertsLayout] = (),
+        others: Mapping[str, Layout] | None = None,
     ) -> None:
         self.widths = widths_of(layers, width)
         self.width = max(self.widths)
@@ -69,26 +73,42 @@ class Accumulator:
         """Bank of experts → expert → its counts."""
         self.seen = [0] * len(self.experts)
         """Bank of experts → tokens that it ran on, every visit counted."""
+        self.others = {site: SiteCounts(layout) for site, layout in (others or {}).items()}
         self.batch_levels = tuple(batch_levels)
         self.batches = 0
         self.about: dict[str, Any] = {}
         self.measures = Measures()
         self._batch_sums = {
-            (site, level): torch.zeros(layers, self.width, dtype=torch.float64)
-            for site in NEURON_SITES
+            (site, level): torch.zeros(layers, width, dtype=torch.float64)
+            for site, width in self._units.items()
             for level in self.batch_levels
         }
+
+    @property
+    def _units(self) -> dict[str, int]:
+        """Site → units of the widest layer."""
+        neurons = dict.fromkeys(NEURON_SITES, self.width)
+        return neurons | {site: counts.layout.width for site, counts in self.others.items()}
 
     def add(self, layer: int, pre: Tensor, post: Tensor, rows: Tensor) -> None:
         """Count one layer's activations of one forward pass; see :meth:`LayerAccumulator.add`."""
         self._layer(layer, pre.device).add(pre, post, rows)
+        for site, values in zip(NEURON_SITES, (pre, post), strict=True):
+            self._add_batch(site, layer, values, rows)
+
+    def add_at(self, site: str, layer: int, values: Tensor, rows: Tensor) -> None:
+        """Count one layer's values at another site, ``[positions, coordinates]``."""
+        self.others[site].add(layer, values, rows)
+        if self.batch_levels:
+            self._add_batch(site, layer, self.others[site].units(layer, values), rows)
+
+    def _add_batch(self, site: str, layer: int, values: Tensor, rows: Tensor) -> None:
         if not self.batch_levels:
             return
         levels = torch.tensor(self.batch_levels, dtype=torch.float64)
-        for site, values in zip(NEURON_SITES, (pre, post), strict=True):
-            quantiles = sample_quantiles(values[rows].float(), levels).cpu()
-            for level, quantile in zip(self.batch_levels, quantiles, strict=True):
-                self._batch_sums[site, level][layer, : self.dense[layer]] += quantile / self.visits[layer]
+        quantiles = sample_quantiles(values[rows].float(), levels).cpu()
+        for level, quantile in zip(self.batch_levels, quantiles, strict=True):
+            self._batch_sums[site, level][layer, : values.shape[1]] += quantile / self.visits[layer]
 
     def _layer(self, layer: int, device: torch.device) -> LayerAccumulator:
         own = self.layers[layer]
@@ -150,27 +170,21 @@ class Accumulator:
                 self._layer(number, layer.device).take_bins(layer)
         for bank, expert, own in other._each_expert():
             self._expert(bank, expert, own.device).take_bins(own)
+        for site, counts in other.others.items():
+            for number, layer in enumerate(counts.layers):
+                if layer is not None:
+                    self.others[site].of_layer(number, layer.device).take_bins(layer)
 
     def check(self, language: str, *, numbers: bool = True) -> None:
         """Raise unless every layer has counted every token and, with ``numbers``, seen finite numbers only."""
         for number, layer in enumerate(self.layers):
-            if not self.dense[number]:
-                continue
-            if (seen := layer.tokens if layer else 0) != self.tokens * self.visits[number]:
-                raise LnbenchError(
-                    f"layer {number} saw {seen} tokens of {self.tokens}: "
-                    + (
-                        NOT_CALLED
-                        if seen < self.tokens * self.visits[number]
-                        else "this model runs its non-linearity more often than when it was located, so its neurons "
-                        "cannot be observed"
-                    )
-                )
-            if numbers and layer is not None and not torch.isfinite(layer.moments.sums).all():
-                raise LnbenchError(
-                    f"layer {number} gave activations that are not finite numbers on {language!r} text; "
-                    "load the model in float32 or bfloat16"
-                )
+            if self.dense[number]:
+                self._check_layer(f"layer {number}", number, layer, language, numbers=numbers)
+        for site, counts in self.others.items():
+            for number, layer in enumerate(counts.layers):
+                if counts.layout.widths[number]:
+                    where = f"site {site!r} of layer {number}"
+                    self._check_layer(where, number, layer, language, numbers=numbers)
         for layout, seen in zip(self.experts, self.seen, strict=True):
             if seen != (wanted := self.tokens * self.visits[layout.layer]):
                 raise LnbenchError(f"the experts of layer {layout.layer} saw {seen} tokens of {wanted}: {NOT_CALLED}")
@@ -181,6 +195,25 @@ class Accumulator:
                     f"on {language!r} text; load the model in float32 or bfloat16"
                 )
 
+    def _check_layer(
+        self, where: str, number: int, layer: LayerAccumulator | None, language: str, *, numbers: bool
+    ) -> None:
+        if (seen := layer.tokens if layer else 0) != self.tokens * self.visits[number]:
+            raise LnbenchError(
+                f"{where} saw {seen} tokens of {self.tokens}: "
+                + (
+                    NOT_CALLED
+                    if seen < self.tokens * self.visits[number]
+                    else "this model runs its non-linearity more often than when it was located, so its neurons "
+                    "cannot be observed"
+                )
+            )
+        if numbers and layer is not None and not torch.isfinite(layer.moments.sums).all():
+            raise LnbenchError(
+                f"{where} gave activations that are not finite numbers on {language!r} text; "
+                "load the model in float32 or bfloat16"
+            )
+
     def merge(self, other: Accumulator) -> None:
         """Add what ``other`` has counted. Counts add up exactly, in any order; ``other`` is of no use afterwards.
 
@@ -190,14 +223,15 @@ class Accumulator:
         mine, theirs = (
             (
                 *(layout_of(counts.widths), counts.batch_levels, sorted(counts.measures.reductions)),
-                *(counts.widths, counts.experts),
+                *(sorted(counts.others), counts.widths, counts.experts),
+                [own.layout for own in counts.others.values()],
             )
             for counts in (self, other)
         )
         if mine != theirs:
             raise LnbenchError(
-                f"these counts cannot be added up: {mine[:-2]} and {theirs[:-2]} (layers × neurons per layer, batch "
-                "levels, measures)"
+                f"these counts cannot be added up: {mine[:-3]} and {theirs[:-3]} (layers × neurons per layer, batch "
+                "levels, measures, further sites)"
             )
         self.tokens += other.tokens
         self.batches += other.batches
@@ -207,6 +241,10 @@ class Accumulator:
         for bank, expert, own in other._each_expert():
             self._expert(bank, expert, own.device).merge(own)
         self.seen = [mine + theirs for mine, theirs in zip(self.seen, other.seen, strict=True)]
+        for site, counts in other.others.items():
+            for number, layer in enumerate(counts.layers):
+                if layer is not None:
+                    self.others[site].of_layer(number, layer.device).merge(layer)
         for key, value in other._batch_sums.items():
             self._batch_sums[key] += value
         self.measures.merge(other.measures)
@@ -229,18 +267,21 @@ class Accumulator:
                     if own is not None and own.tokens:
                         sites = own.finish(activation, self.seen[bank])
                     counted[layout.layer].append(sites)
-        return {
+            others = {site: counts.finish() for site, counts in self.others.items()}
+        neurons = {
             site: joined(
                 [side_by_side([part[number] for part in parts]) if parts else None for parts in counted], self.width
             )
             for number, site in enumerate(NEURON_SITES)
         }
+        return neurons | others
 
     def batch_means(self) -> dict[str, dict[float, Tensor]]:
         """Return site → level → ``[layers, width]``: the mean over batches of each batch's quantile, if asked for."""
         means: dict[str, dict[float, Tensor]] = {}
-        missing = torch.arange(self.width) >= torch.tensor(self.widths)[:, None]
         for (site, level), sums in self._batch_sums.items():
+            widths = self.others[site].layout.widths if site in self.others else self.widths
+            missing = torch.arange(max(widths)) >= torch.tensor(widths)[:, None]
             means.setdefault(site, {})[level] = (sums.float() / self.batches).masked_fill(missing, torch.nan)
         return means
 
@@ -253,13 +294,15 @@ class Accumulator:
         tensors = stored(self.measures.tensors())
         places: list[list[int]] = []
         for number, layer in enumerate(self.layers):
-            if layer is not None:
-                tensors |= {f"{number}.{name}": tensor.cpu().contiguous() for name, tensor in layer.tensors().items()}
+            tensors |= _named(f"{number}", layer)
             for (site, level), sums in self._batch_sums.items():
                 tensors[f"{number}.{_BATCH}.{site}.{level!r}"] = sums[number].clone()
         for number, (bank, expert, own) in enumerate(self._each_expert(), start=len(self.layers)):
-            tensors |= {f"{number}.{name}": tensor.cpu().contiguous() for name, tensor in own.tensors().items()}
+            tensors |= _named(f"{number}", own)
             places.append([bank, expert, own.tokens])
+        for site, counts in self.others.items():
+            for number, layer in enumerate(counts.layers):
+                tensors |= _named(f"{_SITE}.{site}.{number}", layer)
         head = {
             "format": FORMAT,
             "layers": len(self.layers),
@@ -267,6 +310,7 @@ class Accumulator:
             **({"widths": self.widths} if len(set(self.widths)) > 1 else {}),
             **({"visits": self.visits} if max(self.visits) > 1 else {}),
             **({"experts": self.experts, "counted_experts": places, "seen": self.seen} if self.experts else {}),
+            **({"others": {site: counts.layout for site, counts in self.others.items()}} if self.others else {}),
             "tokens": self.tokens,
             "batches": self.batches,
             "batch_levels": self.batch_levels,
@@ -296,12 +340,18 @@ class Accumulator:
         counts = cls(
             *(head["layers"], head.get("widths", head["width"]), head["batch_levels"], head.get("visits")),
             experts=[ExpertsLayout(*layout) for layout in head.get("experts", ())],
+            others={site: Layout(*map(tuple, layout)) for site, layout in head.get("others", {}).items()},
         )
         counts.seen = head.get("seen", [])
         counts.tokens, counts.batches, counts.about = head["tokens"], head["batches"], head["about"]
         counts.measures = Measures(taken_from(tensors), head.get("reductions"))
         parts: dict[int, dict[str, Tensor]] = {}
+        of_others: dict[tuple[str, int], dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
+            if name.startswith(f"{_SITE}."):
+                _, where, index, own_name = name.split(".", 3)
+                of_others.setdefault((where, int(index)), {})[own_name] = tensor
+                continue
             number, part, *place = name.split(".", 3)
             if part == _BATCH:
                 counts._batch_sums[place[0], float(place[1])][int(number)] = tensor
@@ -313,7 +363,17 @@ class Accumulator:
             counts.of_experts[bank][expert] = own
         for layer, of_layer in parts.items():
             counts.layers[layer] = LayerAccumulator.of(of_layer, counts.tokens * counts.visits[layer], dtype, cpu)
+        for (where, at_layer), of_layer in of_others.items():
+            own_counts = counts.others[where]
+            tokens = counts.tokens * counts.visits[at_layer]
+            own_dtype = torch.float32 if own_counts.layout.unit_size > 1 else dtype
+            own_counts.layers[at_layer] = LayerAccumulator.of(of_layer, tokens, own_dtype, cpu)
         return counts
+
+
+def _named(prefix: str, layer: LayerAccumulator | None) -> dict[str, Tensor]:
+    own = {} if layer is None else layer.tensors()
+    return {f"{prefix}.{name}": tensor.cpu().contiguous() for name, tensor in own.items()}
 
 
 def _open(path: Path, *, metadata_only: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lnbench.errors import LnbenchError, unknown
+from lnbench.errors import LnbenchError
 from lnbench.hookspecs import Step
-from lnbench.model.architectures import NEURON_SITES, POST
-from lnbench.model.banks import Observer, Tap
+from lnbench.model.architectures import NEURON_SITES, POST, units_at
+from lnbench.model.banks import Observer
 from lnbench.model.describe import describe_model
 from lnbench.model.experts_taps import ExpertsObserver, Rows
 from lnbench.model.forward_passes import eager
@@ -57,7 +57,8 @@ def collect_statistics(
         model: A supported Hugging Face causal LM.
         blocks: ``LongTensor[batch, length]`` each, or ``(input_ids, attention_mask)`` with 0 for padding.
         language: The text's language code.
-        sites: The sites of interest; the returned Statistics show the first. ``post`` and ``pre`` are always counted.
+        sites: The sites to count, such as ``residual``; the returned Statistics show the first. ``post`` and ``pre``
+            are always counted.
         measures: Further measures, each a name or ``name:key=value``, or an object; see ``Statistics.measures``.
         skip: Positions at the start of every block that are not counted. The default leaves out BOS, whose
             activations are outliers.
@@ -69,14 +70,13 @@ def collect_statistics(
         progress: Show a progress bar on stderr.
 
     Raises:
-        LnbenchError: unsupported model, no token counted, activations that are not finite numbers.
+        LnbenchError: unsupported model, no such site in it, no token counted, activations that are not finite numbers.
     """
     shown = (site,) if site is not None else tuple(sites)
-    for name in shown or ("",):
-        if name not in NEURON_SITES:
-            raise unknown("site", name, NEURON_SITES)
+    if not shown:
+        raise LnbenchError("no site given: name at least one in sites=")
     located = locate(model)
-    counts = Accumulator(located.layers, located.widths, batch_levels, located.visits, located.layouts)
+    counts = accumulator_of(located, shown, batch_levels)
     counts.measures.start(measures, located)
     bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
     with observing(located, counts, language, skip=skip) as read, bar:
@@ -84,6 +84,19 @@ def collect_statistics(
             bar.update(read(block))
     provenance = describe_model(model) | {SELF_CHECK: located.check.summary()} | (provenance or {})
     return statistics_of(counts, located.activations, language, site=shown[0], provenance=provenance)
+
+
+def accumulator_of(located: Sites, sites: Sequence[str], batch_levels: Sequence[float] = ()) -> Accumulator:
+    """Return the empty counts of a model's neurons, and of further sites.
+
+    Raises:
+        LnbenchError: the model has no such site.
+    """
+    layouts = {name: located.layout(name) for name in sites}
+    others = {name: layout for name, layout in layouts.items() if name not in NEURON_SITES}
+    return Accumulator(
+        located.layers, located.widths, batch_levels, located.visits, experts=located.layouts, others=others
+    )
 
 
 def statistics_of(
@@ -107,14 +120,20 @@ def statistics_of(
             "after the skipped ones"
         )
     values = counts.finish(activations)
-    error = torch.stack([of_site.rank_error for of_site in values.values()])
-    many = int((error > _TOLERATED).any(0).sum())
-    if many > _FEW * error[0].numel() and counts.tokens > CALIBRATION:
-        log.warning(
-            "%s: quantiles of %d of %d neurons may be off by up to %.3f of the tokens: their values crowd in a few "
-            "places, or are not like those of the first %d tokens. Shuffle a corpus that is sorted by topic",
-            *(language, many, error[0].numel(), float(error.nan_to_num(0).max()), CALIBRATION),
-        )
+    neurons = [values[name].rank_error for name in NEURON_SITES]
+    errors = {"neurons": torch.stack(neurons)} | {
+        f"{units_at(name)} at site {name!r}": of_site.rank_error[None]
+        for name, of_site in values.items()
+        if name not in NEURON_SITES
+    }
+    for units, error in errors.items():
+        many = int((error > _TOLERATED).any(0).sum())
+        if many > _FEW * error[0].numel() and counts.tokens > CALIBRATION:
+            log.warning(
+                "%s: quantiles of %d of %d %s may be off by up to %.3f of the tokens: their values crowd in a few "
+                "places, or are not like those of the first %d tokens. Shuffle a corpus that is sorted by topic",
+                *(language, many, error[0].numel(), units, float(error.nan_to_num(0).max()), CALIBRATION),
+            )
     batch_means, measures = counts.batch_means(), counts.measures.tensors()
     routed = counts.routed if counts.experts else None
     return Statistics(
@@ -148,32 +167,43 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
     real: dict[torch.device, Tensor] = {}
     shape: list[torch.Size] = []
 
+    def counted_rows(layer: int, values: Tensor) -> Tensor:
+        if len(values) != shape[0].numel():
+            raise LnbenchError(
+                f"layer {layer} read {len(values)} positions of a block of {tuple(shape[0])} tokens, so which token a "
+                "value belongs to is not known; choose blocks of another length (some models pad to a multiple)"
+            )
+        if values.device not in rows:
+            rows[values.device] = rows[torch.device("cpu")].to(values.device)
+        return rows[values.device]
+
+    def show(site: str, layer: int, values: Tensor, of_text: Tensor) -> None:
+        if counts.measures.wants(site):
+            counts.measures.observe(_step(site, layer, values, shape[0], of_text))
+
     def hook(layer: int) -> Observer:
         def observe(pre: Tensor, post: Tensor) -> None:
             pre, post = (values.reshape(-1, counts.dense[layer]) for values in (pre, post))
-            if len(pre) != shape[0].numel():
-                raise LnbenchError(
-                    f"layer {layer} read {len(pre)} positions of a block of {tuple(shape[0])} tokens, so which token a "
-                    "value belongs to is not known; choose blocks of another length (some models pad to a multiple)"
-                )
-            if pre.device not in rows:
-                rows[pre.device] = rows[torch.device("cpu")].to(pre.device)
+            of_text = counted_rows(layer, pre)
             with torch.inference_mode():
                 pre, post = pre.detach(), post.detach()
-                counts.add(layer, pre, post, rows[pre.device])
+                counts.add(layer, pre, post, of_text)
                 for site, values in zip(NEURON_SITES, (pre, post), strict=True):
-                    if counts.measures.wants(site):
-                        counts.measures.observe(_step(site, layer, values, shape[0], rows[pre.device]))
+                    show(site, layer, values, of_text)
 
         return observe
 
-    def showing(site: str, layer: int) -> Tap:
-        def show(values: Tensor) -> None:
+    def hook_at(site: str, layer: int) -> Callable[[Tensor], None]:
+        def observe(values: Tensor) -> None:
+            values = values.reshape(-1, values.shape[-1])
+            of_text = counted_rows(layer, values)
             with torch.inference_mode():
-                on_device = rows[torch.device("cpu")].to(values.device)
-                counts.measures.observe(_step(site, layer, values.detach(), shape[0], on_device))
+                values = values.detach()
+                if site in counts.others:
+                    counts.add_at(site, layer, values, of_text)
+                show(site, layer, values, of_text)
 
-        return show
+        return observe
 
     def hook_experts(bank: int) -> ExpertsObserver:
         def observe(pre: Tensor, post: Tensor, routed: Rows) -> None:
@@ -213,11 +243,13 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
     differentiated = counts.measures.differentiated
     # What is made in inference mode cannot be differentiated.
     mode = torch.no_grad() if differentiated else torch.inference_mode()
+    layouts = {site: sites.layout(site) for site in dict.fromkeys([*counts.others, *counts.measures.tapped])}
     with evaluating(sites.model), ExitStack() as hooks, eager(), mode:
         for layer in range(sites.layers):
             hooks.enter_context(sites.observe(layer, hook(layer)))
-            for site in counts.measures.tapped:
-                hooks.enter_context(sites.tap(site, layer, showing(site, layer)))
+            for site, layout in layouts.items():
+                if layout.widths[layer]:
+                    hooks.enter_context(sites.observe_at(site, layer, hook_at(site, layer)))
         if differentiated:
             differentiate = hooks.enter_context(differentiating(sites, differentiated))
         for number, bank in enumerate(sites.experts):

@@ -20,7 +20,7 @@ from lnbench.data_folder import name_of_text
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
 from lnbench.interruption import reached
-from lnbench.model.architectures import POST
+from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.model.describe import describe_model
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
@@ -28,7 +28,7 @@ from lnbench.model.sites import Sites
 from lnbench.settings import TextSource
 from lnbench.statistics.accumulator import FORMAT, Accumulator
 from lnbench.statistics.batching import fitting_batch_size
-from lnbench.statistics.collect import Block, observing, statistics_of
+from lnbench.statistics.collect import Block, accumulator_of, observing, statistics_of
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.layer_accumulator import CALIBRATION, Activation
 from lnbench.statistics.measures import names_of_measures
@@ -81,6 +81,7 @@ class Reading(TextSource):
             **({"bos": self.bos} if self.bos != "block" else {}),
             **({"batch_levels": list(self.batch_levels), "batch_size": self.size} if self.batch_levels else {}),
             **({"measures": sorted(names_of_measures(self.measures))} if self.measures else {}),
+            **({"sites": sorted(further)} if (further := set(self.sites) - set(NEURON_SITES)) else {}),
         }
 
     @property
@@ -163,7 +164,7 @@ def count_corpus(
     counts = _begun(state, request, shard, language)
     if counts is None:
         size = reading.size or fitting_batch_size(sites, reading.length)
-        counts = Accumulator(sites.layers, sites.widths, reading.batch_levels, sites.visits, sites.layouts)
+        counts = accumulator_of(sites, reading.sites, reading.batch_levels)
         counts.about = {
             "language": language,
             "request": request,
@@ -205,7 +206,7 @@ def _begun(state: Path | None, request: str, shard: Shard, language: str) -> Acc
 
 def _start_of_text(sites: Sites, tokenizer: Any, language: str, reading: Reading, batch_size: int) -> Accumulator:
     """Count the start of the whole text, on which bins are laid out."""
-    counts = Accumulator(sites.layers, sites.widths, visits=sites.visits, experts=sites.layouts)
+    counts = accumulator_of(sites, reading.sites)
     with observing(sites, counts, language, skip=reading.skip) as read:
         for block in reading.blocks(reading.open(language), tokenizer, batch_size):
             read(block)

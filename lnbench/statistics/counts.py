@@ -1,4 +1,4 @@
-"""What the kernels count into: the moments of both sites, and a histogram of the pre-activation."""
+"""What the kernels count into: the moments of one site or two, and a histogram of the pre-activation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from lnbench.statistics.bins import BINS, Bins
 
 
 class Moments(NamedTuple):
-    """Exact moments of one layer, each ``[sites, width]``, pre and post: counts as integers, sums in float64."""
+    """Exact moments of one layer, each ``[sites, width]``: counts as integers, sums in float64.
+
+    Sites are pre and post, or one by itself.
+    """
 
     positive: Tensor
     sums: Tensor
@@ -21,9 +24,9 @@ class Moments(NamedTuple):
     max: Tensor
 
     @classmethod
-    def empty(cls, width: int, device: torch.device) -> Moments:
+    def empty(cls, width: int, device: torch.device, sites: int = 2) -> Moments:
         """Return the moments of no token."""
-        shape = (2, width)
+        shape = (sites, width)
         return cls(
             positive=torch.zeros(shape, dtype=torch.int64, device=device),
             sums=torch.zeros(shape, dtype=torch.float64, device=device),

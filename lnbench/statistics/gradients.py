@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import Step
-from lnbench.model.architectures import NEURON_SITES
+from lnbench.model.architectures import BANK_SITES
 from lnbench.model.forward_passes import NOT_CALLED
 from lnbench.model.logits import rows_of_logits, token_nats
 from lnbench.model.sites import Sites, input_device
@@ -69,10 +69,10 @@ def differentiating(sites: Sites, names: Iterable[str]) -> Iterator[Differentiat
     with Handle() as handle:
         for site in dict.fromkeys(names):
             for layer in range(sites.layers):
-                if site in NEURON_SITES:
+                if site in BANK_SITES:
                     for bank in sites.in_layer(layer):
                         sites.tap_bank(bank, site, adding(site, layer, bank.start), handle)
-                else:
+                elif sites.layout(site).widths[layer]:
                     handle.enter_context(sites.tap(site, layer, adding(site, layer, 0)))
         try:
             for weight in weights:

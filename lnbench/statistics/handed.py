@@ -14,7 +14,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import OverrideContext
 from lnbench.statistics.language_statistics import Statistics
-from lnbench.statistics.site_values import TENSORS, SiteValues
+from lnbench.statistics.site_values import COORDINATES, TENSORS, SiteValues
 
 _REMEDY = "which are the run's own: copy a tensor (.clone()) before writing to it"
 
@@ -25,10 +25,12 @@ class _Copied(SiteValues):
     _original: SiteValues
 
     @classmethod
-    def of(cls, original: SiteValues) -> _Copied:
+    def copying(cls, original: SiteValues) -> _Copied:
         """Return the copy of ``original``."""
         copied = object.__new__(cls)
         object.__setattr__(copied, "_original", original)
+        of_units = None if original.coordinates is None else cls.copying(original.coordinates)
+        object.__setattr__(copied, "coordinates", of_units)
         return copied
 
     def __getattr__(self, name: str) -> Tensor:
@@ -46,7 +48,9 @@ class _Copied(SiteValues):
     def changed(self) -> list[str]:
         """Return the names of the tensors that are no longer the original's."""
         seen = {name: tensor for name, tensor in vars(self).items() if name in TENSORS}
-        return [name for name, tensor in seen.items() if _differ(getattr(self._original, name), tensor)]
+        own = [name for name, tensor in seen.items() if _differ(getattr(self._original, name), tensor)]
+        of_units = self.coordinates.changed() if isinstance(self.coordinates, _Copied) else []
+        return own + [f"{COORDINATES}.{name}" for name in of_units]
 
 
 @dataclass
@@ -62,7 +66,7 @@ class _Handed:
                 return handed
         handed = replace(
             statistics,
-            sites={site: _Copied.of(values) for site, values in statistics.sites.items()},
+            sites={site: _Copied.copying(values) for site, values in statistics.sites.items()},
             provenance=copy.deepcopy(dict(statistics.provenance)),
             batch_quantiles=_cloned(statistics.batch_quantiles),
             measures=_cloned(statistics.measures),

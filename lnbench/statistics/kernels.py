@@ -46,7 +46,7 @@ def add_tokens(
 
     Args:
         pre: ``[positions, width]``.
-        post: The same shape.
+        post: The same shape; not looked at where the moments are of one site.
         rows: ``LongTensor[tokens]``, the positions that count.
         moments: What to add to.
         histogram: Where to count ``pre`` in its bins.
@@ -57,7 +57,7 @@ def add_tokens(
         own = Moments(*(tensor.numpy() for tensor in moments))  # type: ignore[arg-type]
         _run_compiled(_tokens, pre, (_array(pre), _array(post), rows.numpy(), own, *_bins_of(histogram)))
         return
-    for site, values in enumerate((pre, post)):
+    for site, values in enumerate((pre, post)[: len(moments.sums)]):
         if chosen == "triton":
             from lnbench.statistics import gpu_kernels
 
@@ -138,7 +138,7 @@ def _tokens(
     pre: Any, post: Any, rows: Any, moments: Any, bins: Any, counts: Any, begin: int, end: int
 ) -> None:  # pragma: no cover
     place = np.empty((_TOKENS, _BLOCK), np.uint16)
-    for site in range(2):
+    for site in range(len(moments.sums)):
         values = pre if site == 0 else post
         binned = site == 0 and len(counts) > 0
         for start in range(begin, end, _BLOCK):

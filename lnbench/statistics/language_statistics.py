@@ -15,6 +15,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
+from lnbench.model.architectures import NEURON_SITES
 from lnbench.model.layout import ExpertsLayout
 from lnbench.statistics import store
 from lnbench.statistics.site_values import LEVELS, SiteValues, digest
@@ -31,7 +32,7 @@ class Statistics:
     Args:
         language: Language code.
         tokens: Tokens counted (BOS and padding are not).
-        site: ``post`` (output of the non-linearity) or ``pre`` (its input).
+        site: ``post`` (output of the non-linearity), ``pre`` (its input), or another that was counted.
         sites: Site → :class:`SiteValues`.
         provenance: What the numbers come from: model, tokenizer, corpus (see :func:`describe_model`).
         batch_quantiles: Site → level → ``[layers, width]``: the mean over batches of each batch's quantile. This is
@@ -54,7 +55,8 @@ class Statistics:
 
     def __post_init__(self) -> None:
         if self.site not in self.sites:
-            raise unknown("site", self.site, self.sites)
+            hint = f"Collect Statistics of {self.language!r} with sites=({self.site!r},), or --site {self.site}"
+            raise unknown("site", self.site, self.sites, hint)
 
     def at(self, site: str) -> Statistics:
         """Return the same Statistics, seen at ``site``.
@@ -68,6 +70,21 @@ class Statistics:
     def values(self) -> SiteValues:
         """The values of this site."""
         return self.sites[self.site]
+
+    @property
+    def per_coordinate(self) -> Statistics:
+        """The same of every coordinate of each unit: tensors ``[layers, width, unit_size]`` where units have several.
+
+        These are what an intervention writes by; of units with one coordinate they are the Statistics themselves.
+        """
+        own = self.values.coordinates
+        return self if own is None else replace(self, sites={**self.sites, self.site: own})
+
+    @property
+    def unit_size(self) -> int:
+        """Coordinates of one unit; of the largest where layers differ."""
+        own = self.values.coordinates
+        return 1 if own is None else own.mean.shape[-1]
 
     @property
     def positive_rate(self) -> Tensor:
@@ -98,7 +115,7 @@ class Statistics:
     def _each_expert(self) -> Iterator[tuple[ExpertsLayout, slice, int]]:
         """Yield each expert's bank and neurons, and its number among all experts."""
         number = 0
-        for layout in self.experts:
+        for layout in self.experts if self.site in NEURON_SITES else ():
             for _, own in layout.parts():
                 yield layout, own, number
                 number += 1
@@ -140,17 +157,18 @@ class Statistics:
 
     @property
     def width(self) -> int:
-        """Neurons per layer; of the widest, where layers differ."""
+        """Units per layer; of the widest, where layers differ."""
         return self.mean.shape[1]
 
     @cached_property
     def exists(self) -> Tensor:
         """``BoolTensor[layers, width]``: false where a layer has fewer neurons; every number is NaN there."""
-        return ~self.positive_rate.isnan()
+        exist = ~self.positive_rate.isnan()
+        return exist if exist.ndim == 2 else exist.any(-1)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Neurons of each layer; 0 in one without a feed-forward."""
+        """Units of each layer; 0 in one that has none."""
         return tuple(self.exists.sum(1).tolist())
 
     @property

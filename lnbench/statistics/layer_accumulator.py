@@ -1,5 +1,7 @@
 """The counts of one layer: exact moments of both sites, and a histogram of the pre-activation.
 
+Or of one site's values, of which no other site is a function.
+
 The post-activation is a fixed function of the pre-activation, so one histogram serves both sites: mapping the edges of
 the bins through the non-linearity gives the distribution behind it.
 """
@@ -10,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lnbench.model.banks import PerBank
 from lnbench.statistics.bins import BINS, EXPERT_BINS, Bins, outline, sort_rows
@@ -26,6 +28,7 @@ EXPERT_CALIBRATION = 192
 """The same of an expert: the sample, too, stays under 1 KiB per neuron."""
 
 Activation = Callable[[Tensor], Tensor]
+_SAME: Activation = nn.Identity()
 _FINISHED_AT_ONCE = 256
 _INT32 = torch.iinfo(torch.int32).max
 
@@ -37,29 +40,31 @@ class LayerAccumulator:
         width: Neurons of the layer.
         device: Where the activations are, and the counts are kept.
         coarse: Whether to take under 1 KiB per neuron, by fewer bins: for experts.
+        sites: 2 for ``pre`` and ``post``; 1 for values that no other site is a function of.
     """
 
-    def __init__(self, width: int, device: torch.device, *, coarse: bool = False) -> None:
+    def __init__(self, width: int, device: torch.device, *, coarse: bool = False, sites: int = 2) -> None:
         self.width = width
         self.coarse = coarse
         self.bins, self.calibration = (EXPERT_BINS, EXPERT_CALIBRATION) if coarse else (BINS, CALIBRATION)
         self.device = device
         self.dtype = torch.float32
         self.tokens = 0
-        self.moments = Moments.empty(width, device)
+        self.moments = Moments.empty(width, device, sites)
         self.sample: list[Tensor] = []
         self.histograms: list[Histogram] = []
         """One, unless counts with different bins were merged; the first is counted into."""
 
-    def add(self, pre: Tensor, post: Tensor, rows: Tensor | None = None) -> None:
+    def add(self, pre: Tensor, post: Tensor | None = None, rows: Tensor | None = None) -> None:
         """Count the tokens of one forward pass.
 
         Args:
-            pre: ``[positions, width]``, inputs of the non-linearity.
-            post: ``[positions, width]``, its outputs.
+            pre: ``[positions, width]``, inputs of the non-linearity; or the values of the one site.
+            post: ``[positions, width]``, its outputs; None of one site.
             rows: ``LongTensor[tokens]``, the positions that count; all if None.
         """
         rows = _all(pre) if rows is None else rows
+        post = pre if post is None else post
         self.dtype = pre.dtype
         self.tokens += len(rows)
         if self.histograms:
@@ -131,7 +136,8 @@ class LayerAccumulator:
     ) -> Self:
         """Return the counts whose :meth:`tensors` these are."""
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        layer = cls(tensors["positive"].shape[1], device, coarse=coarse)
+        sites, width = tensors["positive"].shape
+        layer = cls(width, device, coarse=coarse, sites=sites)
         layer.tokens, layer.dtype = tokens, dtype
         layer.moments = Moments(*(tensors[name] for name in Moments._fields))
         if "sample" in tensors:
@@ -141,8 +147,8 @@ class LayerAccumulator:
             layer.histograms.append(Histogram(bins, tensors[f"{number}.counts"]))
         return layer
 
-    def finish(self, activation: Activation, among: int | None = None) -> list[SiteValues]:
-        """Return the values of the pre and the post site, tensors ``[width]`` and quantiles ``[levels, width]``.
+    def finish(self, activation: Activation = _SAME, among: int | None = None) -> list[SiteValues]:
+        """Return the values of each site, tensors ``[width]`` and quantiles ``[levels, width]``.
 
         Args:
             activation: The non-linearity, applied to the edges of the bins.
@@ -154,7 +160,7 @@ class LayerAccumulator:
         # Rounding leaves a constant neuron with a little spread.
         std = std.masked_fill(self.moments.min == self.moments.max, 0)
         sites = []
-        for site, of_parts in enumerate(zip(*parts, strict=True)):
+        for site, of_parts in enumerate([*zip(*parts, strict=True)][: len(mean)]):
             values, error = (torch.cat(tensors, dim=1) for tensors in zip(*of_parts, strict=True))
             low, high = self.moments.min[site].cpu(), self.moments.max[site].cpu()
             # Within the exact extremes, which are the outermost levels.

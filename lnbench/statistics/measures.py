@@ -51,7 +51,7 @@ class _Observing:
 
     def wants(self, site: str, *, gradient: bool) -> bool:
         """Return whether it is shown values of ``site``, with or without their gradient."""
-        return gradient == self.gradients and site in (NEURON_SITES if self.sites is None else self.sites)
+        return gradient == self.gradients and (self.sites is None or site in self.sites)
 
 
 class Measures:
@@ -87,7 +87,7 @@ class Measures:
                         raise LnbenchError(f"{key!r} cannot name a tensor: use letters, digits and '_'")
                 observed = getattr(measure, "sites", None)
                 for site in observed or ():
-                    sites.architecture.site(site)  # raises an error that names those that there are
+                    sites.check_site(site)  # raises an error that names those that there are
                 measure.start(sites)
             gradients = bool(getattr(measure, "gradients", False))
             self._observing[name] = _Observing(measure, None if observed is None else tuple(observed), gradients)

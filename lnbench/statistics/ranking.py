@@ -59,8 +59,10 @@ def positive_rates(statistics: Mapping[str, Statistics], selector: str) -> Tenso
         LnbenchError: every value is positive in every language, so that they tell nothing apart.
     """
     rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
-    if bool((rates[existing(statistics)] == 1).all()):
-        site = next(iter(statistics.values())).site
+    first = next(iter(statistics.values()))
+    # A norm is positive but for what was written to 0.
+    if first.unit_size > 1 or bool((rates[existing(statistics)] == 1).all()):
+        site = first.site
         raise LnbenchError(
             f"{selector} compares how often values are positive, and at the site {site!r} every value is positive in "
             "every language; choose another site, or a selector that reads means or distributions: mean_difference, dln"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +31,8 @@ PLACES = ("model", "corpus_pattern")
 MOMENTS = ("positive_rate", "mean", "std", "min", "max")
 TENSORS = (*MOMENTS, "rank_error", "quantiles")
 
+COORDINATES = "coordinates"
+
 
 def digest(*tensors: Tensor) -> str:
     """Return the SHA-256 of all numbers, in hexadecimal."""
@@ -57,30 +59,44 @@ class SiteValues:
     max: Tensor
     quantiles: Tensor
     rank_error: Tensor
+    coordinates: SiteValues | None = None
+    """Of units with several coordinates: the values of each coordinate, ``[layers, width, unit_size]``; the others are
+    then those of the units' norms."""
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of all numbers, in hexadecimal."""
         return digest(*self.tensors().values())
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], coordinates: SiteValues | None = None) -> SiteValues:
+        """Return the values whose :meth:`tensors` these are."""
+        own = {name: tensors[name] for name in TENSORS}
+        return cls(**own, coordinates=coordinates)  # type: ignore[arg-type]
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, as they are stored."""
-        return {name: getattr(self, name) for name in TENSORS}
+        own = {name: getattr(self, name) for name in TENSORS}
+        if self.coordinates is not None:
+            own |= {f"{COORDINATES}.{name}": tensor for name, tensor in self.coordinates.tensors().items()}
+        return own
 
 
 def never_run(width: int) -> SiteValues:
     """Return the values of ``width`` neurons of an expert that no token was routed to: an activation rate of 0."""
     nothing = torch.full((width,), torch.nan)
-    return SiteValues(
-        positive_rate=torch.zeros(width, dtype=torch.float64),
-        **dict.fromkeys(("mean", "std", "min", "max", "rank_error"), nothing),
-        quantiles=torch.full((len(LEVELS), width), torch.nan),
+    return SiteValues.of(
+        {
+            "positive_rate": torch.zeros(width, dtype=torch.float64),
+            **dict.fromkeys(("mean", "std", "min", "max", "rank_error"), nothing),
+            "quantiles": torch.full((len(LEVELS), width), torch.nan),
+        }
     )
 
 
 def side_by_side(parts: Sequence[SiteValues]) -> SiteValues:
     """Return the values of one layer from those of its neurons in order, ``[width of the part]`` each."""
-    return SiteValues(**{name: torch.cat([getattr(part, name) for part in parts], dim=-1) for name in TENSORS})
+    return SiteValues.of({name: torch.cat([getattr(part, name) for part in parts], dim=-1) for name in TENSORS})
 
 
 def joined(layers: Sequence[SiteValues | None], width: int) -> SiteValues:
@@ -98,4 +114,4 @@ def joined(layers: Sequence[SiteValues | None], width: int) -> SiteValues:
         missing = values.new_full((*values.shape[:-1], width - own), torch.nan)
         return torch.cat([values[..., :own], missing], dim=-1) if own < width else values
 
-    return SiteValues(**{name: torch.stack([filled(name, layer) for layer in layers], dim=-2) for name in TENSORS})
+    return SiteValues.of({name: torch.stack([filled(name, layer) for layer in layers], dim=-2) for name in TENSORS})

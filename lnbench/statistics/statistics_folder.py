@@ -24,7 +24,7 @@ from lnbench.corpora.documents import TextReport
 from lnbench.errors import LnbenchError
 from lnbench.interruption import reached
 from lnbench.locks import exclusive_lock
-from lnbench.model.architectures import POST
+from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.model.describe import describe_model
 from lnbench.model.locate import locate
 from lnbench.statistics import store
@@ -81,8 +81,10 @@ def collect_folder(
             locks.enter_context(exclusive_lock(used))
         for language, reading in readings.items():
             state = (own / "unfinished" if shard == WHOLE else own) / f"{language}.safetensors"
-            request = request_key(described | reading.provenance(language))
-            if _stored(folder, language, request, site if rank == 0 else None):
+            reading, is_stored = _with_stored_sites(folder, language, reading, described)
+            if is_stored:
+                if rank == 0:
+                    _show(folder, language, site)
                 say(f"{language}: already in {folder}")
                 _clear(state)
                 continue
@@ -184,20 +186,29 @@ def _save(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> N
     say(f"{text}; {statistics.tokens:,} tokens, quantiles within {bound:.4f} in rank → {path}")
 
 
-def _stored(folder: Path, language: str, request: str, site: str | None) -> bool:
-    """Return whether the folder has these very Statistics already; let them show ``site`` first, if one is given."""
+def _with_stored_sites(
+    folder: Path, language: str, reading: Reading, described: Mapping[str, Any]
+) -> tuple[Reading, bool]:
+    """Return how a language is read so that no site that the folder has of it is lost, and whether it has all."""
     if not (folder / store.MANIFEST).exists() or language not in store.languages(folder):
-        return False
+        return reading, False
     try:
         statistics = Statistics.load(folder, language)
     except LnbenchError as error:
         log.warning("%s", error)
-        return False
-    if statistics.provenance.get("request") != request:
-        return False
-    if site is not None and statistics.site != site:
+        return reading, False
+    as_stored = reading.model_copy(update={"sites": tuple(statistics.provenance.get("sites", ()))})
+    if statistics.provenance.get("request") != request_key({**described, **as_stored.provenance(language)}):
+        return reading, False
+    has_all = set(reading.sites) <= {*NEURON_SITES, *as_stored.sites}
+    return reading.model_copy(update={"sites": (*reading.sites, *as_stored.sites)}), has_all
+
+
+def _show(folder: Path, language: str, site: str) -> None:
+    """Let the folder's Statistics of a language show ``site`` first."""
+    statistics = Statistics.load(folder, language)
+    if statistics.site != site:
         statistics.at(site).save(folder)
-    return True
 
 
 def _shard_folder(folder: Path, shard: Shard) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import write_json
 from lnbench.formats import read_format, read_tensors, validated, write_tensors
 from lnbench.locks import process_lock
+from lnbench.model.architectures import NEURON_SITES
 from lnbench.model.layout import ExpertsLayout
 from lnbench.statistics.measures import stored, taken_from
-from lnbench.statistics.site_values import LEVELS, TENSORS, SiteValues
+from lnbench.statistics.site_values import COORDINATES, LEVELS, TENSORS, SiteValues
 
 if TYPE_CHECKING:
     from lnbench.statistics.language_statistics import Statistics
@@ -57,9 +59,11 @@ def save(statistics: Statistics, folder: Path) -> Path:
         raise LnbenchError(f"invalid language code {language!r}: it becomes a file name, so no '/' and no leading '.'")
     target = folder / f"{language}.safetensors"
     shared = {name: statistics.provenance.get(name) for name in _SHARED}
-    shared |= {"layers": statistics.layers, "width": statistics.width}
-    if len(set(statistics.widths)) > 1:
-        shared["widths"] = list(statistics.widths)
+    # Of the neurons, whatever site is shown.
+    neurons = statistics.at(next((site for site in NEURON_SITES if site in statistics.sites), statistics.site))
+    shared |= {"layers": neurons.layers, "width": neurons.width}
+    if len(set(neurons.widths)) > 1:
+        shared["widths"] = list(neurons.widths)
     if statistics.experts:
         shared["experts"] = [list(layout) for layout in statistics.experts]
     try:
@@ -141,12 +145,17 @@ def load(folder: Path, language: str) -> tuple[dict[str, Any], str | None]:
     for name, tensor in tensors.items():
         # In files of the older format, names without a site are those of the manifest's.
         where, part, level = (*(name if "." in name else f"{site}.{name}").split(".", 2), "")[:3]
-        if part == _BATCH:
+        if part == COORDINATES:
+            by_site.setdefault(where, {})[f"{part}.{level}"] = tensor
+        elif part == _BATCH:
             batch.setdefault(where, {})[float(level)] = tensor
         else:
             by_site.setdefault(where, {})[part] = tensor
-    shape = (manifest["layers"], manifest["width"])
-    sites = {name: _values(parts, shape, f"{path}: site {name!r}") for name, parts in by_site.items()}
+    layers, width = manifest["layers"], manifest["width"]
+    sites = {
+        name: _values(parts, layers, width if name in NEURON_SITES else None, f"{path}: site {name!r}")
+        for name, parts in by_site.items()
+    }
     if site not in sites:
         raise LnbenchError(f"{path} lacks the values of site {site!r}; collect it again")
     provenance = {name: manifest.get(name) for name in _SHARED[:-2] if manifest.get(name) is not None}
@@ -164,11 +173,23 @@ def load(folder: Path, language: str) -> tuple[dict[str, Any], str | None]:
     return arguments, expected
 
 
-def _values(parts: dict[str, torch.Tensor], shape: tuple[int, int], where: str) -> SiteValues:
+def _values(parts: dict[str, torch.Tensor], layers: int, width: int | None, where: str) -> SiteValues:
+    """Return the values of one site; a width of None is that of the tensors themselves."""
+    own = {name: tensor for name, tensor in parts.items() if "." not in name}
+    of_units = {name.partition(".")[2]: tensor for name, tensor in parts.items() if "." in name}
+    found = own["mean"].shape[-1] if width is None and "mean" in own else width or 0
+    values = _shaped(own, (layers, found), where)
+    if not of_units:
+        return values
+    size = of_units["mean"].shape[-1] if "mean" in of_units else 0
+    return replace(values, coordinates=_shaped(of_units, (layers, found, size), f"{where}, coordinates"))
+
+
+def _shaped(parts: dict[str, torch.Tensor], shape: tuple[int, ...], where: str) -> SiteValues:
     shapes = {name: (len(LEVELS), *shape) if name == "quantiles" else shape for name in TENSORS}
     if bad := [name for name in TENSORS if name not in parts or tuple(parts[name].shape) != shapes[name]]:
         raise LnbenchError(f"{where} lacks {', '.join(bad)} of shape {shape}; collect it again")
-    return SiteValues(**{name: parts[name] for name in TENSORS})
+    return SiteValues.of(parts)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -42,9 +42,10 @@ class StatsSettings(ModelArgs, TextSource):
 def collect(context: typer.Context, given: Given) -> None:
     """Read text in every language and write each neuron's Statistics to a folder.
 
-    Both sites are collected in one pass, and the output head is not run. More languages can be added to a folder later,
-    from the same model. Each ends with a line on its text: documents, empty ones, those in another script, tokens, and
-    how exact the quantiles are.
+    The sites post and pre are collected in one pass, with those of --site and --also-site (product, attention: heads,
+    residual), and the output head is not run. What a folder has of further sites it keeps. More languages can be added
+    to a folder later, from the same model. Each ends with a line on its text: documents, empty ones, those in another
+    script, tokens, and how exact the quantiles are.
 
     After an interruption, kill -9 included, the same command continues, and the result is bit for bit that
     of a run that was not interrupted; languages that are done stay. A second process on the same folder is refused.
@@ -71,6 +72,7 @@ def collect(context: typer.Context, given: Given) -> None:
     from lnbench.statistics.statistics_folder import collect_folder
 
     how = {name: getattr(settings, name) for name in TextSource.model_fields}
+    how["sites"] = (settings.site, *settings.sites)
     readings = {language: Reading(**how | {"tokens": budgets[language]}) for language in chosen}
     with tell():
         lm = LNBenchLM(settings.model, **settings.model_args)
