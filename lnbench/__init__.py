@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lnbench._version import __version__
 
 if TYPE_CHECKING:
+    from lnbench.analysis.top_examples import top_examples
     from lnbench.choices import override, select
     from lnbench.corpora.corpus import open_corpus
     from lnbench.corpora.packing import blocks
@@ -33,6 +34,7 @@ _HOMES = {
     "open_corpus": "lnbench.corpora.corpus",
     "override": "lnbench.choices",
     "select": "lnbench.choices",
+    "top_examples": "lnbench.analysis.top_examples",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "open_corpus",
     "override",
     "select",
+    "top_examples",
 ]
 
 

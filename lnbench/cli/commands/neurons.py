@@ -159,3 +159,74 @@ def stability(given: Given, format_: Format = "terminal") -> None:
     show(stability_table(measured), format_=format_)
     files = save(draw(measured), settings.out)
     say(f"written to {' '.join(map(str, (settings.out / FILE, *files)))}", format_)
+
+
+class ExplainSettings(ModelArgs, CorpusSource):
+    """What ``lnbench neurons explain`` takes."""
+
+    neurons: Path = Field(description="NeuronSet file")
+    language: str = Field(description="whose neurons are explained")
+    languages: AllLanguages = ()
+    top: int = Field(default=20, ge=1, description="contexts per neuron")
+    tokens: int | None = Field(default=20_000, ge=1, description="tokens of text per language")
+    length: Length = 256
+    context: int = Field(default=16, ge=0, description="tokens shown on either side of the active one")
+    output_tokens: int = Field(default=10, ge=0, description="output tokens promoted and suppressed, each; 0 for none")
+    out: OutFolder | None = Field(default=None, description="folder for explanations.csv and explanations.html")
+
+
+@app.command()
+@takes(ExplainSettings, arguments=["neurons"])
+def explain(given: Given, format_: Format = "terminal") -> None:
+    """What each neuron of a language fires on, and which output tokens it promotes.
+
+    One pass over the text of every language finds, for all neurons, the contexts with the highest activations, at most
+    one per document. The output tokens are those whose logits its column of the down projection raises and lowers most.
+
+    Example: lnbench neurons explain neurons.json --language hi --top 20 --corpus data/{lang}.jsonl.gz --out explained
+    """
+    settings = ExplainSettings(**given)
+    from lnbench.cli.options import tell, tell_text
+    from lnbench.neurons import NeuronSet
+
+    tell_text(settings.corpus, format_)
+    neurons = NeuronSet.load(settings.neurons)
+    own = neurons[settings.language]  # before minutes are spent on loading
+    chosen = chosen_languages(settings.corpus, settings.languages or neurons.order, **settings.reading_options)
+
+    from lnbench.analysis.top_examples import top_examples
+    from lnbench.corpora.corpus import Corpus
+    from lnbench.files import write_text
+    from lnbench.lm import LNBenchLM
+    from lnbench.report.page import visible
+    from lnbench.tables.explanations import explanations_csv, explanations_html, explanations_table
+
+    texts = {code: Corpus(settings.corpus, code, **settings.reading_options) for code in chosen}
+    with tell():
+        lm = LNBenchLM(settings.model, **settings.model_args)
+        explained = top_examples(
+            lm.model,
+            lm.tokenizer,
+            own,
+            texts,
+            settings.top,
+            site=neurons.site,
+            length=settings.length,
+            context=settings.context,
+            tokens=settings.tokens,
+            output_tokens=settings.output_tokens,
+            progress=True,
+        )
+    written = {
+        "csv": explanations_csv(explained),
+        "html": visible(explanations_html(explained, settings.language, neurons)),
+    }
+    if format_ in written:
+        typer.echo(written[format_], nl=False)
+    else:
+        show(explanations_table(explained, settings.language), format_=format_)
+    if settings.out is not None:
+        files = [settings.out / f"explanations.{suffix}" for suffix in written]
+        for file, text in zip(files, written.values(), strict=True):
+            write_text(file, text)
+        say(f"written to {' '.join(map(str, files))}", format_)
