@@ -188,7 +188,7 @@ def override(
         context: dict[str, Any] = {"source": source, "languages": tuple(by_language)}
         target = target or (own.language if own else None)
         if by_language:
-            context["statistics_of"] = functools.partial(_of_language, by_language)
+            context["statistics_of"] = functools.partial(of_language, by_language)
         if isinstance(neurons, NeuronSet):
             if target is None:
                 raise LnbenchError("these are the neurons of several languages: name one with target=")
@@ -214,7 +214,12 @@ def check_units(neurons: NeuronSet, site: str) -> None:
         )
 
 
-def _of_language(statistics: Mapping[str, Statistics], language: str) -> Statistics:
+def of_language(statistics: Mapping[str, Statistics], language: str) -> Statistics:
+    """Return one language's Statistics.
+
+    Raises:
+        LnbenchError: there are none.
+    """
     if language not in statistics:
         raise unknown("language", language, statistics, "these are the languages with Statistics")
     return statistics[language]

@@ -200,7 +200,8 @@ def _in_layers(neurons: Mapping[int, Tensor], layers: Collection[int]) -> dict[i
 class Intervention(Protocol):
     """Chooses new values for one language's neurons.
 
-    A class may set ``changes_nothing = True``: what is measured under it is the baseline, and no neurons are looked up.
+    A class may set ``changes_nothing = True``: what is measured under it is the baseline, and no neurons are looked up;
+    or ``between_languages = True``: it needs a source, and a sweep measures it on pairs of languages only.
     One that is a control of others sets ``is_control = True``, and takes the parameters ``like`` (the intervention) and
     ``seed``.
     """

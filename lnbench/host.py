@@ -443,6 +443,15 @@ def changes_nothing(intervention: Any) -> bool:
     return get_host().declares("intervention", name, "changes_nothing")
 
 
+def between_languages(intervention: Any) -> bool:
+    """Return whether an intervention needs a source beside its target.
+
+    Raises:
+        LnbenchError: as :meth:`Host.resolve`.
+    """
+    return bool(getattr(get_host().resolve("intervention", intervention), "between_languages", False))
+
+
 def _builtin_modules() -> list[str]:
     folder = str(Path(__file__).with_name("plugins"))
     return [module.name for module in pkgutil.walk_packages([folder], f"{PROJECT}.plugins.") if not module.ispkg]

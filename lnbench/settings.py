@@ -360,6 +360,16 @@ def _language(value: Any) -> Any:
     return "nan" if isinstance(value, float) and value != value else value or AUTO
 
 
+Source = Annotated[
+    str | None,
+    BeforeValidator(lambda value: None if value is None else _language(value)),
+    Field(
+        description="language that an answer would be in, for interventions between two languages, as swap; those "
+        "whose neurons are changed are then the targets"
+    ),
+]
+
+
 class Positions(Settings):
     """Which tokens are changed."""
 
@@ -379,11 +389,7 @@ class ExperimentSettings(NeuronSource, Positions):
     language: Annotated[str, BeforeValidator(_language)] = Field(
         default=AUTO, description="whose neurons are overridden; auto: each task's own language"
     )
-    source: str | None = Field(
-        default=None,
-        description="language that an answer would be in, for interventions between two languages, as swap; language "
-        "is then the target",
-    )
+    source: Source = None
     head: str | None = Field(
         default=None,
         description="classification head, or a folder with one; it scores choices in place of their likelihoods",

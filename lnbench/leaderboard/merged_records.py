@@ -85,7 +85,7 @@ def read_runs(runs: Iterable[str | Path]) -> list[Result]:
     files = {path.resolve(): path for path in (run / records.FILE if run.is_dir() else run for run in map(Path, runs))}
     for file in files.values():
         for record in records.load(file):
-            same = measured[record.cell, record.language, record.task, record.metric]
+            same = measured[record.cell, record.source, record.language, record.task, record.metric]
             same.append((record, file.parent))
             _check_same(*same[0], *same[-1])
     succeeded = {same[0][0].cell for same in measured.values() if not same[0][0].failed}

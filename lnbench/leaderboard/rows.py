@@ -98,8 +98,13 @@ class Row(Record):
 
     @property
     def task_pattern(self) -> str:
-        """The task with ``{lang}`` for its own language: what the tasks of several languages have in common."""
-        return pattern_of(self.task, self.language)
+        """What tasks of several languages have in common: ``{lang}`` for the language, ``{source}`` for a source."""
+        return pattern_of(self.task, self.language, self.source)
+
+    @property
+    def pair(self) -> str:
+        """The language, or ``source→language``."""
+        return self.language if self.source is None else f"{self.source}→{self.language}"
 
     @property
     def measured_on(self) -> tuple[str | None, ...]:
@@ -111,11 +116,13 @@ class _Rows(BaseModel):
     rows: list[Row]
 
 
-def pattern_of(task: str, language: str) -> str:
-    """Return a task's name with ``{lang}`` in place of the language, where the name has it."""
+def pattern_of(task: str, language: str, source: str | None = None) -> str:
+    """Return a task's name with ``{lang}`` in place of the language, and ``{source}``, where the name has them."""
     parts = task.split("_")
-    own = [number for number, part in enumerate(parts) if part == language]
-    return "_".join([*parts[: own[-1]], "{lang}", *parts[own[-1] + 1 :]]) if own else task
+    for placeholder, code in (("{lang}", language), ("{source}", source)):
+        if own := [number for number, part in enumerate(parts) if part == code]:
+            parts[own[-1]] = placeholder
+    return "_".join(parts)
 
 
 def compared(rows: Iterable[Row]) -> list[Row]:

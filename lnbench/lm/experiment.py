@@ -14,7 +14,7 @@ from torch import nn
 from lnbench.choices import check_units, needs_of, plan, select
 from lnbench.corpora.corpus import open_corpus
 from lnbench.corpora.patterns import choose_languages
-from lnbench.errors import LnbenchError
+from lnbench.errors import LnbenchError, unknown
 from lnbench.files import cache_dir, file_sha256, fingerprint, warn_once
 from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing
@@ -186,12 +186,18 @@ class Artifacts:
             experiment.intervention,
             statistics,
             target=language,
-            source=experiment.source,
+            source=self._source(experiment, neurons),
             languages=tuple(neurons.languages),
             neurons_of=neurons.__getitem__,
             statistics_of=partial(self.statistics, experiment),
         )
         return change, statistics
+
+    @staticmethod
+    def _source(experiment: Experiment, neurons: NeuronSet) -> str | None:
+        if experiment.source is not None and experiment.source not in neurons.languages:
+            raise unknown("language", experiment.source, neurons.languages, "source= is one that this NeuronSet has")
+        return experiment.source
 
     def readable(self, experiment: Experiment, language: str) -> bool:
         """Return whether Statistics of ``language`` can be had; they must be, unless neurons are given."""

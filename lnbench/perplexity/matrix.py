@@ -161,6 +161,7 @@ class PerplexityMatrix(_Part, FormatFile):
     )
     selector: str = Field(description="as written, or the NeuronSet file")
     intervention: str = Field(description="as written: name or name:key=value")
+    source: str | None = Field(default=None, description="source language of interventions between two")
     site: str = Field(description="site of Statistics and override; paper: read pre, write post")
     changed: list[str] = Field(description="languages i whose neurons are changed")
     read: list[str] = Field(description="languages j whose text is read")

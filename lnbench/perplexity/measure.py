@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from lnbench.choices import check_units, plan
+from lnbench.choices import check_units, of_language, plan
 from lnbench.controls import drawn_by
 from lnbench.errors import LnbenchError
 from lnbench.files import versions
@@ -55,6 +56,8 @@ def measure(
     controls: int = 5,
     control: str = "random",
     compared: Mapping[str, Statistics] | None = None,
+    source: str | None = None,
+    statistics_of: Callable[[str], Statistics] | None = None,
     kl_tokens: int = 0,
     batch_size: int | None = None,
     path: Path | None = None,
@@ -79,6 +82,9 @@ def measure(
         controls: Draws of the control, such as as many random neurons in each layer.
         control: What draws them: ``random``, ``random_active`` …
         compared: Language → Statistics, for a control that reads those of all languages; ``statistics`` by default.
+        source: The language that an answer would be in, for interventions between two; those changed are targets.
+        statistics_of: Returns any language's Statistics, for interventions that read others than the target's; by
+            default those of ``compared``.
         kl_tokens: Predicted tokens of each text, at least, on which next-token distributions are compared; 0: none.
         batch_size: Blocks in a forward pass; as many as fit the memory if None.
         path: File that keeps every pass that is done; the same call continues from it.
@@ -105,6 +111,21 @@ def measure(
     length = max(len(block) for text in slices.values() for block in text.blocks)
     (ahead,) = {text.ahead for text in slices.values()}
     labels = next(name for name, distance in AHEAD.items() if distance == ahead)
+    others: dict[str, Statistics] = {}
+    changes: list[_Change] = [(_UNCHANGED, Override(), None)]
+    draws = [drawn_by(control, seed, neurons, intervention, compared or statistics) for seed in range(controls)]
+    named = [_control(control, seed, drawn) for seed, (drawn, _) in enumerate(draws)]
+    for language in measured:
+        own = [(language, neurons, intervention)]
+        drawn = [(f"{language}{name}", *chosen) for name, chosen in zip(named, draws, strict=True)]
+        context = {
+            "target": language,
+            "source": source,
+            "languages": tuple(neurons.languages),
+            "statistics_of": partial(_noted, others, statistics_of or partial(of_language, compared or statistics)),
+        }
+        changes += _changes([*own, *drawn], statistics.get(language), context)
+    read_of_others = {code: own.fingerprint for code, own in sorted(others.items()) if code not in statistics}
     passes = Passes(
         {
             "model": {name: described[name] for name in _IDENTIFYING},
@@ -113,19 +134,14 @@ def measure(
             "intervention": get_host().canonical("intervention", intervention),
             "site": site,
             **({"labels": labels} if labels != "next" else {}),
+            **({"source": source} if source is not None else {}),
+            **({"other_statistics": read_of_others} if read_of_others else {}),
             "text": {language: account.fingerprint for language, account in accounts.items()},
         },
         path,
     )
     for read, text in slices.items():
         passes.nats |= {f"tokens/{read}": text.tokens, f"bytes/{read}": text.sizes}
-    changes: list[_Change] = [(_UNCHANGED, Override(), None)]
-    draws = [drawn_by(control, seed, neurons, intervention, compared or statistics) for seed in range(controls)]
-    named = [_control(control, seed, drawn) for seed, (drawn, _) in enumerate(draws)]
-    for language in measured:
-        own = [(language, neurons, intervention)]
-        drawn = [(f"{language}{name}", *chosen) for name, chosen in zip(named, draws, strict=True)]
-        changes += _changes([*own, *drawn], language, statistics.get(language))
     todo = [
         (change, text)
         for change in changes
@@ -176,6 +192,7 @@ def measure(
             **fields,
             **versions(),
             "intervention": intervention,
+            "source": source,
             "site": site,
             "changed": languages,
             "read": list(slices),
@@ -213,14 +230,21 @@ def _first_blocks(text: Slice, tokens: int) -> int:
     return 0 if not tokens else int(enough[0]) + 1 if len(enough) else len(text.blocks)
 
 
+def _noted(read: dict[str, Statistics], statistics_of: Callable[[str], Statistics], language: str) -> Statistics:
+    """Return a language's Statistics, and keep in ``read`` that they were asked for."""
+    read[language] = statistics_of(language)
+    return read[language]
+
+
 def _changes(
-    chosen: Iterable[tuple[str, NeuronSet, str]], language: str, statistics: Statistics | None
+    chosen: Iterable[tuple[str, NeuronSet, str]], statistics: Statistics | None, context: Mapping[str, Any]
 ) -> Iterator[_Change]:
     """Yield the overrides of a language's neurons and of its controls, from names, NeuronSets and interventions."""
+    target = context["target"]
     for name, neurons, intervention in chosen:
-        change = plan(neurons[language], intervention, statistics)
+        change = plan(neurons[target], intervention, statistics, neurons_of=neurons.__getitem__, **context)
         if change.neurons == 0:
-            raise LnbenchError(f"intervention {intervention!r} changes none of the neurons of {language!r}")
+            raise LnbenchError(f"intervention {intervention!r} changes none of the neurons of {target!r}")
         yield name, change, statistics
 
 

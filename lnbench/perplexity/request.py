@@ -22,6 +22,7 @@ from lnbench.settings import (
     Names,
     NeuronSource,
     Option,
+    Source,
     Tokens,
 )
 
@@ -47,6 +48,7 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
         default="zero",
         description="name or name:key=value, zero by default; of several, each has a folder inside --out",
     )
+    source: Source = None
     tokens: Tokens = 10_000
     length: Length = 256
     mode: Mode = "pack"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,10 @@ def run(
         artifacts, experiment = lm.artifacts, lm.experiment
         neurons = artifacts.neurons(experiment)
         changed = list(request.changed or request.languages or neurons.languages)
+        if request.source is not None:
+            neurons.count(request.source)
+            # A language is no pair with itself.
+            changed = changed if request.changed else [code for code in changed if code != request.source]
         for language in changed:
             neurons.count(language)  # before minutes of reading, if it has no such language
         # Beside a file of neurons, text is not read only to find out whether they are from there.
@@ -100,6 +105,8 @@ def run(
             controls=request.controls,
             control=request.control,
             compared=statistics,
+            source=request.source,
+            statistics_of=partial(artifacts.statistics, experiment),
             kl_tokens=request.kl_tokens,
             batch_size=None if request.batch_size == "auto" else request.batch_size,
             path=out / checkpoint.FILE,

@@ -110,7 +110,7 @@ def _tasks(sources: Sources) -> Table:
         (
             task,
             _joined(row.task_version for row in rows),
-            _joined(row.language for row in rows),
+            _joined(row.pair for row in rows),
             _joined(row.metric for row in rows),
             _joined(row.intervention for row in rows),
             _joined("all" if row.limit is None else f"{row.limit:g}" for row in rows),

@@ -119,7 +119,7 @@ def _group(cells: Sequence[tuple[Record, Path]]) -> SampleGroup | None:
     first = cells[0][0]
     model = " ".join(filter(None, (first.model, first.dtype, first.quantization)))
     total = max(record.n or 0 for record, _ in cells)
-    pattern = pattern_of(first.task, first.language)
+    pattern = pattern_of(first.task, first.language, first.source)
     return SampleGroup(f"{first.task}, {model}", pattern, first.language, documents, max(total, len(documents)))
 
 

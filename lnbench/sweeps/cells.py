@@ -15,7 +15,7 @@ from lnbench.corpora.patterns import choose_languages, is_hub
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint, tasks_dir, versions
 from lnbench.formats import slug
-from lnbench.host import changes_nothing, get_host
+from lnbench.host import between_languages, changes_nothing, get_host
 from lnbench.language_control.questions import is_of_pairs
 from lnbench.lm.arguments import format_model_args
 from lnbench.settings import Positions, StatisticsSource, given
@@ -58,6 +58,8 @@ class Cell:
     task: str = ""
     languages: tuple[str, ...] = ()
     """Several where nothing tells them apart: the same task without intervention is run once."""
+    source: str | None = None
+    """Of a pair of languages."""
     intervention: str = BASELINE
     selector: str = NOT_SPECIFIC
     control_of: str | None = None
@@ -98,8 +100,13 @@ class Cell:
     def slug(self) -> str:
         """The name of the cell's folder."""
         parts = [self.loading.finetune] if self.loading.adapter else []
-        source = [str(self.arguments["source"])] if "source" in self.arguments else []
-        parts += [*source, "+".join(self.languages), self.task, self.selector, self.intervention]
+        parts += [
+            *([self.source] if self.source else []),
+            "+".join(self.languages),
+            self.task,
+            self.selector,
+            self.intervention,
+        ]
         readable = "-".join(slug(part.rpartition("/")[2]).strip("_") for part in parts if part != NOT_SPECIFIC)
         return f"{readable[:120]}-{self.key[:8]}"
 
@@ -111,6 +118,7 @@ class Cell:
             "model": self.loading.model,
             "adapter": self.loading.adapter,
             "finetune": self.loading.finetune,
+            "source": self.source,
             "selector": self.selector,
             "control_of": self.control_of,
             "control_seed": self.control_seed,
@@ -166,15 +174,19 @@ def _key(cell: Cell) -> str:
     # language that is added is measured already.
     languages = () if changes_nothing(cell.intervention) and not is_of_pairs(cell.task) else cell.languages
     named = [loading.model, loading.finetune, cell.task, languages, cell.intervention, cell.selector]
-    named += [cell.arguments["source"]] if "source" in cell.arguments else []
+    named += [] if cell.source is None else [cell.source]
     return fingerprint([held, named, invocation.keyed(), cell.control_seed, cell.seed])
 
 
 def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterator[Cell]:
     tasks: dict[str, list[tuple[str | None, str]]] = {}
+    of_a_source = set[str]()
     for source, language in spec.measured:
         for task in spec.tasks:
-            tasks.setdefault(_task_for(task, source, language), []).append((source, language))
+            name = _task_for(task, source, language)
+            tasks.setdefault(name, []).append((source, language))
+            if isinstance(task, str) and "{source}" in task:
+                of_a_source.add(name)
     head = {"head": blank.loading.head} if blank.loading.head else {}
     for task, measured in tasks.items():
         languages = list(dict.fromkeys(language for _, language in measured))
@@ -183,9 +195,12 @@ def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterato
             # Without intervention the target decides nothing but how answers are scored.
             for targets in [(language,) for language in languages] if is_of_pairs(task) else [tuple(languages)]:
                 target = {"language": targets[0]} if is_of_pairs(task) else {}
-                yield replace(blank, task=task, languages=targets, arguments=arguments | target)
+                source = measured[0][0] if task in of_a_source else None
+                yield replace(blank, task=task, languages=targets, source=source, arguments=arguments | target)
         for source, language in measured:
             for cell in overriding:
+                if source is None and between_languages(cell.intervention):
+                    continue
                 pair = {"language": language, **({} if source is None else {"source": source})}
                 yield replace(
                     cell,
@@ -193,6 +208,7 @@ def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterato
                     seed=blank.seed,
                     task=task,
                     languages=(language,),
+                    source=source,
                     arguments={**cell.arguments, **head, **pair},
                 )
 

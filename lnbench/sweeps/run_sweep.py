@@ -159,7 +159,7 @@ def _count(cells: Sequence[Cell], executor: Executor, out: Path) -> None:
 
 def _result(cell: Cell, lines: Sequence[Record]) -> str:
     """Return the last result, for the progress bar."""
-    named = f"{'+'.join(cell.languages)} {cell.selector} {cell.intervention}"
+    named = f"{'→'.join(filter(None, (cell.source, '+'.join(cell.languages))))} {cell.selector} {cell.intervention}"
     if lines[0].failed:
         return f"{named}: failed"
     shown = [f"{line.metric} {line.value:.3f}" for line in lines[:_SHOWN_METRICS] if line.value is not None]

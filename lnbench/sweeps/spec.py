@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.files import tasks_dir
-from lnbench.host import changes_nothing
+from lnbench.host import between_languages, changes_nothing
 from lnbench.model.packaged import DEFAULT_MODEL
 from lnbench.settings import (
     Batches,
@@ -249,6 +249,8 @@ class Sweep(StatisticsSource, Positions, Invocation):
                 raise ValueError(f"adapters.{name}.model: {adapter.model!r} is none of the models")
         if not self.measured:
             raise ValueError("languages=[] and pairs=[]: name a language or a pair to measure")
+        if not self.pairs and (between := [choice for choice in self.changing if between_languages(choice)]):
+            raise ValueError(f"interventions: {between[0]} works between two languages: name pairs as en→hi")
         for task in self.tasks:
             if isinstance(task, dict) and (missing := [code for _, code in self.measured if code not in task]):
                 raise ValueError(f"tasks: {task} names no task for {missing[0]!r}")

@@ -49,7 +49,8 @@ def countings(cells: Sequence[Cell], workers: int) -> list[Counting]:
             continue
         selector = cell.arguments.get("selector")
         needs = needs_of(selector) if selector else Needs()
-        for language in cell.arguments.get("languages", cell.arguments["language"]).split("+"):
+        own = "+".join(filter(None, (cell.source, cell.arguments["language"])))
+        for language in cell.arguments.get("languages", own).split("+"):
             key = (cell.loading.model, str(cell.loading.options), cell.loading.finetune, needs, language)
             wanted.setdefault(key, (cell, language, needs))
     shards = math.ceil(workers / max(1, len(wanted)))

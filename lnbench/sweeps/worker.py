@@ -198,7 +198,7 @@ class Worker:
             for task in results["samples"]:
                 about |= {
                     "task": task,
-                    "source": cell.arguments.get("source") or source_of(task),
+                    "source": cell.source or source_of(task),
                     "n": results["n-samples"][task]["effective"],
                     "requests": prompts.get(task, {}).get("requests"),
                     "cut_prompts": prompts.get(task, {}).get("cut"),

@@ -87,7 +87,7 @@ def constant_answers(rows: Sequence[Row]) -> Iterator[str]:
             overridden = sum(not row.is_baseline for row in table)
             yield (
                 f"{task}: under an override nearly all predictions are one choice in {len(changed)} of "
-                f"{counted(overridden, 'cell')} ({listed(dict.fromkeys(row.language for row in changed))})."
+                f"{counted(overridden, 'cell')} ({listed(dict.fromkeys(row.pair for row in changed))})."
             )
 
 
@@ -117,7 +117,7 @@ def _is_constant(row: Row) -> bool:
 
 
 def _whose(row: Row) -> str:
-    return row.language if row.finetune == BASELINE else f"{row.language} with adapter {row.finetune}"
+    return row.pair if row.finetune == BASELINE else f"{row.pair} with adapter {row.finetune}"
 
 
 def limited(rows: Sequence[Row]) -> Iterator[str]:
@@ -170,7 +170,7 @@ def unspecific_neurons(rows: Sequence[Row]) -> Iterator[str]:
     by_selector: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if not row.failed and row.control_of is None and not row.is_baseline:
-            by_selector[row.selector][row.language] = row
+            by_selector[row.selector][row.pair] = row
     for selector, own in by_selector.items():
         tied = {language: row.neurons_tied for language, row in own.items()}
         yield from selection_warnings(selector, tied, {language: row.neurons_common for language, row in own.items()})

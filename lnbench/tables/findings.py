@@ -99,9 +99,9 @@ def _detail(rows: Sequence[Row]) -> str:
     parts = []
     changed = sorted((row for row in rows if row.significant), key=lambda row: -abs(row.delta or 0))
     for name, is_so in _directions(changed):
-        if languages := [f"{row.language} ({signed(row.delta)})" for row in changed if is_so(row)]:
+        if languages := [f"{row.pair} ({signed(row.delta)})" for row in changed if is_so(row)]:
             parts.append(f"{name} in {listed(languages)}")
-    if rest := [row.language for row in rows if not row.significant]:
+    if rest := [row.pair for row in rows if not row.significant]:
         parts.append(f"no significant change in {listed(dict.fromkeys(rest))}")
     return f"{_change(rows[0])}: {'; '.join(parts)}."
 
@@ -115,7 +115,7 @@ def _change(row: Row) -> str:
 
 def _largest(rows: Sequence[Row]) -> str:
     row = max(rows, key=lambda row: abs(row.delta or 0))
-    return f"The largest change is {signed(row.delta)}, of {row.language} by {_change(row)}."
+    return f"The largest change is {signed(row.delta)}, of {row.pair} by {_change(row)}."
 
 
 # Perplexity matrices

@@ -117,7 +117,7 @@ COLUMNS = [
     _text("Model", lambda row: " ".join(filter(None, (row.model, row.dtype, row.quantization))), optional=True),
     _text("Adapter", lambda row: row.finetune, optional=True),
     _text("Task", lambda row: row.task_pattern, optional=True),
-    _text("Language", lambda row: row.language),
+    _text("Language", lambda row: row.pair),
     _text("Metric", lambda row: row.metric or "failed"),
     _text("Neurons", neurons_of),
     _text("Intervention", lambda row: row.intervention),
@@ -210,7 +210,7 @@ class _Line(NamedTuple):
 
 def _table(rows: Sequence[Row], several_setups: bool) -> Table:
     first = rows[0]
-    languages = list(dict.fromkeys(row.language for row in rows))
+    languages = _columns(rows)
     varying = [name for name, value in _VARYING.items() if len({value(row) for row in rows}) > 1]
     if "override setup" in varying and not _several_overrides(rows):
         varying.remove("override setup")
@@ -219,7 +219,9 @@ def _table(rows: Sequence[Row], several_setups: bool) -> Table:
         values = tuple(_VARYING[name](row) for name in varying)
         kind = (row.control_kind or RANDOM) if row.control_of is not None else ""
         line = _Line(values, row.control_of or row.selector, kind, row.intervention)
-        lines.setdefault(line, {}).setdefault(row.language, []).append(row)
+        for column in languages:
+            if column == row.pair or (row.is_baseline and column.endswith(f"→{row.pair}")):
+                lines.setdefault(line, {}).setdefault(column, []).append(row)
     # In the order in which they occur; a selector's controls after the selector.
     groups = {group: place for place, group in enumerate(dict.fromkeys(line.group for line in lines))}
     table_rows = []
@@ -234,11 +236,19 @@ def _table(rows: Sequence[Row], several_setups: bool) -> Table:
     return Table(title, [*varying, "neurons", "intervention"], languages, table_rows, notes=list(_notes(rows)))
 
 
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """Return the languages and pairs that are measured; a baseline is in the columns of all pairs with its language."""
+    pairs = dict.fromkeys(row.pair for row in rows)
+    targets = {row.language for row in rows if row.source is not None}
+    overridden = {row.pair for row in rows if not row.is_baseline}
+    return [pair for pair in pairs if pair in overridden or pair not in targets]
+
+
 def _several_overrides(rows: Sequence[Row]) -> bool:
     """Return whether the same neurons were found or overridden in several ways."""
     setups: dict[tuple[Any, ...], set[str | None]] = defaultdict(set)
     for row in rows:
-        setups[row.control_of or row.selector, row.language].add(row.override_setup)
+        setups[row.control_of or row.selector, row.pair].add(row.override_setup)
     return any(len(values) > 1 for values in setups.values())
 
 
@@ -304,7 +314,7 @@ def specific(rows: Sequence[Row]) -> Iterator[str]:
     known = sorted((row for row in rows if row.rho is not None and row.significant), key=lambda row: -(row.rho or 0.0))
     if known:
         values = [
-            f"{row.language} under {row.intervention} of {row.selector} {ratio(row.rho, row.rho_low, row.rho_high)}"
+            f"{row.pair} under {row.intervention} of {row.selector} {ratio(row.rho, row.rho_low, row.rho_high)}"
             for row in known[:_MOST_RATIOS]
         ]
         more = f", and {len(known) - _MOST_RATIOS} more" if len(known) > _MOST_RATIOS else ""

@@ -108,7 +108,7 @@ def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
         neurons = like if first.control_of else first.selector
         parts = ["" if first.finetune == BASELINE else first.finetune, neurons.strip("-"), first.intervention]
         # What a name leaves out, such as a limit, still keeps two files apart.
-        parts.append(fingerprint([own, first.control_seed, sorted({row.language for row in variant})])[:8])
+        parts.append(fingerprint([own, first.control_seed, sorted({row.pair for row in variant})])[:8])
         name = "-".join(_slug(part) for part in parts if part)
         path = folder / _slug(first.model) / f"results_{name}.json"
         write_json(path, _per_model(variant, own))
@@ -124,7 +124,7 @@ def _variants(rows: Sequence[Row]) -> Iterator[list[Row]]:
     for group in groups.values():
         by_language: dict[str, list[Row]] = defaultdict(list)
         for row in group:
-            by_language[row.language].append(row)
+            by_language[row.pair].append(row)
         # One task under several languages' neurons has several results.
         clashes = len({(row.task, row.metric) for row in group}) < len(group)
         yield from by_language.values() if clashes else [group]

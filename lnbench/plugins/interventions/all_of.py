@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import OverrideContext, hookimpl
-from lnbench.host import get_host
+from lnbench.host import between_languages, get_host
 from lnbench.written_values import Layers
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class AllOf:
         min_length=1, description="interventions, each in brackets: [a]:[b]"
     )
     layers: Layers = None
+
+    @property
+    def between_languages(self) -> bool:
+        """Whether a part needs a source beside the target."""
+        return any(map(between_languages, self.parts))
 
     def override(self, context: OverrideContext) -> Override:
         from lnbench.choices import plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -90,6 +90,8 @@ class Swap:
     Neurons of both are the target's. What a name reads from Statistics is read from those of the neurons' own language:
     ``source=p5`` is the fifth percentile over the source's text.
     """
+
+    between_languages: ClassVar[bool] = True
 
     source: Annotated[Value, AfterValidator(lambda name: name if name == _CONSTANT else check_value(name))] = Field(
         default="zero", description="what the source's neurons are set to: zero, a number, p5, mean …, or constant"

@@ -39,11 +39,19 @@ class Clamp:
             written(name, neurons, lambda: context.required_statistics("clamp")) for name in (self.low, self.high)
         )
         for layer, indices in neurons.items():
-            if wrong := (low[layer] > high[layer]).nonzero().flatten().tolist():
-                place = wrong[0]
+            # Of units with several coordinates, a number is that of each.
+            size = max(low[layer].shape, high[layer].shape, key=len)
+            low[layer], high[layer] = (
+                end[layer].reshape(-1, *[1] * (len(size) - 1)).expand(size)
+                if end[layer].ndim < len(size)
+                else end[layer]
+                for end in (low, high)
+            )
+            if wrong := (low[layer] > high[layer]).nonzero().tolist():
+                place = tuple(wrong[0])
                 raise LnbenchError(
                     f"intervention 'clamp': low={self.low} is {float(low[layer][place]):g} and high={self.high} is "
-                    f"{float(high[layer][place]):g} for neuron ({layer}, {int(indices[place])}); exchange them"
+                    f"{float(high[layer][place]):g} for unit ({layer}, {int(indices[place[0]])}); exchange them"
                 )
         return Override.of(neurons, {layer: torch.stack([low[layer], high[layer]]) for layer in neurons}, "clamp")
 

@@ -13,6 +13,8 @@ from lnbench.hookspecs import OverrideContext, hookimpl
 from lnbench.written_values import Layers
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lnbench.override_values import Override
 
 
@@ -50,14 +52,14 @@ class ComplementMean:
 
         here = context.within(self.layers)
         context.others("complement_mean")
-        totals = {layer: torch.zeros(len(indices), dtype=torch.float64) for layer, indices in here.neurons.items()}
-        counts = {layer: torch.zeros(len(indices)) for layer, indices in here.neurons.items()}
+        foreign: dict[int, list[Tensor]] = {layer: [] for layer in here.neurons}
+        means: dict[int, list[Tensor]] = {layer: [] for layer in here.neurons}
         for language in context.languages:
             own, values = here.neurons_of(language), values_at(here.neurons, context.statistics_of(language).mean)
             for layer, indices in here.neurons.items():
-                foreign = ~torch.isin(indices, own.get(layer, indices[:0]))
-                totals[layer] += torch.where(foreign, values[layer].double(), 0.0)
-                counts[layer] += foreign
+                foreign[layer].append(~torch.isin(indices, own.get(layer, indices[:0])))
+                means[layer].append(values[layer].double())
+        counts = {layer: torch.stack(masks).sum(0) for layer, masks in foreign.items()}
         for layer, count in counts.items():
             if common := here.neurons[layer][count == 0].tolist():
                 raise LnbenchError(
@@ -65,8 +67,13 @@ class ComplementMean:
                     f"{', '.join(context.languages)}, so there is no other language to take its mean from; select "
                     "fewer neurons, or compare more languages"
                 )
-        means = {layer: (total / counts[layer]).float() for layer, total in totals.items()}
-        return Override.of(here.neurons, means)
+        values = {}
+        for layer, of_languages in means.items():
+            # Units with several coordinates have a mean for each.
+            shape = (*foreign[layer][0].shape, *[1] * (of_languages[0].ndim - 1))
+            total = sum(mean * mask.reshape(shape) for mean, mask in zip(of_languages, foreign[layer], strict=True))
+            values[layer] = (total / counts[layer].reshape(shape)).float()
+        return Override.of(here.neurons, values)
 
 
 @hookimpl
