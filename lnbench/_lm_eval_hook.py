@@ -83,8 +83,12 @@ def check_command() -> None:
     if program.stem not in PROGRAMS and program.parts[-2:] != ("lm_eval", "__main__.py"):
         return
     sys.excepthook = _one_line(sys.excepthook)
-    if NAME not in " ".join(arguments):
+    if NAME not in " ".join(arguments) and not any(word.startswith("--config") for word in arguments):
         return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            # lm-eval's table, printed when all is done, has arrows that an ASCII locale lacks.
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         import_module("lnbench.model_arguments").check_command(arguments)
     except Exception as error:

@@ -12,17 +12,23 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lnbench.errors import LnbenchError
+from lnbench.files import tasks_dir
 from lnbench.settings import ExperimentSettings, parse_model_args
 
 _LOGGERS = {"--wandb_args": "wandb", "--wandb_config_args": "wandb", "--trackio_args": "trackio"}
 """lm_eval's option → the package that it needs, and that lm-eval does not install."""
 _FILES = ("neurons", "statistics", "head")
+_OWN_TASKS = "lnbench_"
+_NAMED = re.compile(rf"\b{_OWN_TASKS}\w+")
 _SQLITE = b"SQLite format 3\0"
 _OPTION = re.compile("--?[A-Za-z][A-Za-z_]*(=.*)?")
 
@@ -37,17 +43,32 @@ def options_of(arguments: Sequence[str]) -> dict[str, list[str]]:
     return options
 
 
+def config_of(options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return what the file of ``--config`` says, which the command's own options replace; lm-eval refuses a bad one."""
+    for name in options.get("--config", options.get("-C", ())):
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
 def is_ours(options: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a command asks for the model lnbench."""
-    return list(options.get("--model", options.get("-M", ()))) == ["lnbench"]
+    given = options.get("--model", options.get("-M", ()))
+    return list(given or [config_of(options).get("model")]) == ["lnbench"]
 
 
 def model_args_of(options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return a command's model arguments.
+    """Return a command's model arguments; those of ``--config`` where it has none.
 
     Raises:
         LnbenchError: they are not ``key=value`` or JSON.
     """
+    in_file = config_of(options).get("model_args") or ()
+    if not {"--model_args", "-a"} & options.keys():
+        if isinstance(in_file, Mapping):
+            return dict(in_file)
+        options = {"--model_args": [in_file] if isinstance(in_file, str) else list(in_file)}
     found: dict[str, Any] = {}
     for word in options.get("--model_args", options.get("-a", ())):
         try:
@@ -82,6 +103,37 @@ def check_command(arguments: Sequence[str]) -> None:
                         "delete it, or name another file"
                     )
     check_model_args(model_args_of(options))
+    check_tasks(options)
+
+
+def check_tasks(options: Mapping[str, Sequence[str]]) -> None:
+    """Refuse names of lnbench's own tasks that do not exist, or that lm-eval is not shown.
+
+    Raises:
+        LnbenchError: such a name, with those that are close.
+    """
+    in_file = config_of(options)
+    given = options.get("--tasks", options.get("-t", ())) or in_file.get("tasks") or ()
+    names = [name for word in ([given] if isinstance(given, str) else given) for name in str(word).split(",")]
+    wanted = [name for name in names if name.startswith(_OWN_TASKS) and not {"*", "/", "."} & set(name)]
+    if not wanted:
+        return
+    folders = options.get("--include_path", ()) or in_file.get("include_path") or ()
+    folders = [folders] if isinstance(folders, str) else folders
+    shown = {name for folder in folders for name in task_names(Path(folder))}
+    for name in wanted:
+        if name in shown:
+            continue
+        if name in (known := task_names(tasks_dir())):
+            raise LnbenchError(f'the task {name} is lnbench\'s own: pass --include_path "$(lnbench tasks)"')
+        close = difflib.get_close_matches(name, sorted(known | shown), 3)
+        raise LnbenchError(f"unknown task {name!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+
+
+def task_names(folder: Path) -> set[str]:
+    """Return the names that may be of tasks, groups and tags in the YAML files of a folder."""
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in folder.rglob("*.y*ml"))
+    return {name for text in texts for name in _NAMED.findall(text)}
 
 
 def check_model_args(given: Mapping[str, Any]) -> None:

@@ -120,11 +120,10 @@ def chosen_languages(corpus: str, languages: Sequence[str], **options: Any) -> l
         languages: Those asked for; all if empty.
         options: How the text is read, see :class:`lnbench.corpora.corpus.Corpus`.
     """
-    from lnbench.corpora.corpus import Corpus
+    from lnbench.corpora.corpus import check_texts
 
     chosen = _languages_of(corpus, languages)
-    for language in chosen:
-        Corpus(corpus, language, **options).check()
+    check_texts(corpus, chosen, **options)
     return chosen
 
 

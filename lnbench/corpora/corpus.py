@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache, cached_property
 from itertools import chain
@@ -192,7 +192,23 @@ class Corpus:
 
 
 open_corpus = Corpus
+
 """The documents of a language in a corpus, under the name that says what calling it does."""
+
+
+def check_texts(pattern: str, languages: Sequence[str], **options: Any) -> None:
+    """Look at the beginning of each language's text, before minutes are spent on loading a model.
+
+    Args:
+        pattern: Corpus pattern.
+        languages: Whose text.
+        options: How it is read, see :class:`Corpus`.
+
+    Raises:
+        LnbenchError: one cannot be read as asked.
+    """
+    for language in languages:
+        Corpus(pattern, language, **options).check()
 
 
 def fingerprint(pattern: str, language: str, text_column: str = TEXT) -> str:

@@ -210,11 +210,15 @@ class FinetuneJob(ModelArgs, NeuronSource):
     def _train(self) -> Path:
         from transformers import set_seed
 
+        from lnbench.corpora.corpus import check_texts
+        from lnbench.corpora.patterns import choose_languages
         from lnbench.finetuning.data import prepare
         from lnbench.finetuning.training import keep_trainable
         from lnbench.lm import LNBenchLM
 
         finetuner = get_host().resolve("finetuner", self.choice)
+        if self.selector and not self.statistics:
+            check_texts(self.corpus, choose_languages(self.corpus), **self.reading_options)
         lm = LNBenchLM(self.model, **self.model_arguments)
         keep_trainable(lm.model)  # before Statistics are collected, if they are
         neurons = self._neurons(lm)

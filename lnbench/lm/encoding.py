@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,13 +17,26 @@ from lnbench.lm.prompts import Pair, PromptAccount, nothing_left, too_long
 from lnbench.model.logits import pad_right
 from lnbench.special_tokens import cut_left, with_prefix
 
+log = logging.getLogger(__name__)
+
 
 class EncodingLM(PatchedHFLM):
     """``hf`` with one rule for BOS, and no request without a token to score; it counts what becomes of prompts."""
 
     prompts: PromptAccount
+    _prefix_given: int | None = None
     _rolled: dict[str, list[int]] = {}  # noqa: RUF012 - replaced, never changed
     """Texts of rolling likelihoods, as tokens, while these are computed."""
+
+    def _create_tokenizer(self, *args: Any, **options: Any) -> None:
+        super()._create_tokenizer(*args, **options)
+        if {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self._prefix_given} == {None}:
+            # Here, before the weights are loaded.
+            log.warning(
+                "this tokenizer has neither a BOS token (bos_token) nor an EOS token (eos_token): requests without a "
+                "prompt and rolling likelihoods need the id of one, prefix_token_id=… in the model arguments, and text "
+                "that is packed in blocks needs an EOS token"
+            )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """Encode as lm-eval does; :data:`~lnbench.lm.head.SEPARATOR` in a text is the tokenizer's own end of text."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from lnbench.choices import check_units, needs_of, plan, select
-from lnbench.corpora.corpus import open_corpus
+from lnbench.corpora.corpus import check_texts, open_corpus
 from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import cache_dir, file_sha256, fingerprint, warn_once
@@ -52,8 +52,8 @@ class Experiment(ExperimentSettings):
         if self.statistics is not None:
             store.languages(Path(self.statistics))
         elif self.changes_model and self.neurons is None:
-            for language in choose_languages(self.corpus, self.languages or None):
-                open_corpus(self.corpus, language, **self.reading_options).check()
+            languages = choose_languages(self.corpus, self.languages or None)
+            check_texts(self.corpus, languages, **self.reading_options)
 
     @property
     def changes_model(self) -> bool:

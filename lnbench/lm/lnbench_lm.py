@@ -81,6 +81,7 @@ class LNBenchLM(EncodingLM):
                 "pretrained as a name"
             )
         experiment.check_files()
+        self._prefix_given = hf.get("prefix_token_id")
         self._named = pretrained if isinstance(pretrained, str) else None
         if hf.get("device") is None:
             # hf's own default is CUDA whether there is one or not.

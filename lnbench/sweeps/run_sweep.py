@@ -23,7 +23,7 @@ from lnbench.sweeps.jobs import Job
 from lnbench.sweeps.model_variants import Training, loadings
 from lnbench.sweeps.records import Record
 from lnbench.sweeps.spec import Sweep
-from lnbench.sweeps.statistics_jobs import countings
+from lnbench.sweeps.statistics_jobs import check_texts, countings
 
 if TYPE_CHECKING:
     from lnbench.hookspecs import Executor
@@ -84,6 +84,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
         crashes = consecutive_crashes(out, todo)
         todo = [replace(cell, crashes=crashes.get(cell.key, 0)) for cell in todo]
         clear_unfinished(out)
+        check_texts(todo)
         console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished: {out}", highlight=False)
         failed: dict[str, str] = {}
         with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell", desc="cells") as bar:

@@ -63,6 +63,22 @@ def countings(cells: Sequence[Cell], workers: int) -> list[Counting]:
     ]
 
 
+def check_texts(cells: Sequence[Cell]) -> None:
+    """Look at the beginning of every text that the cells' Statistics are of, before a model is loaded.
+
+    Raises:
+        LnbenchError: one cannot be read as asked.
+    """
+    from lnbench.corpora import corpus
+
+    texts = {}
+    for counting in countings(cells, 1):
+        experiment = counting.experiment
+        texts[experiment.corpus, counting.language, str(experiment.reading_options)] = experiment.reading_options
+    for (pattern, language, _), options in texts.items():
+        corpus.check_texts(pattern, [language], **options)
+
+
 def count(lm: LNBenchLM, counting: Counting) -> None:
     """Collect Statistics or a shard of them, unless the cache has the whole already."""
     artifacts, experiment, language = lm.artifacts, counting.experiment, counting.language

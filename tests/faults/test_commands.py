@@ -18,6 +18,7 @@ from lm_eval.api.model import CachingLM
 
 from lnbench import __version__, _lm_eval_hook
 from lnbench.cli import main
+from lnbench.files import tasks_dir
 from lnbench.lm import LNBenchLM
 from lnbench.model_arguments import check_command
 from lnbench.settings import ExperimentSettings
@@ -63,6 +64,50 @@ def test_a_command_that_cannot_work_is_refused(case: str) -> None:
 )
 def test_a_command_that_can_work_is_left_alone(words: list[str]) -> None:
     check_command(["run", "--model", "lnbench", "--model_args", *words, "--tasks", "x"])
+
+
+TASKS: dict[str, tuple[list[str], tuple[object, ...]]] = {
+    "a letter too many": (["--tasks", "lnbench_xnli_hii"], ("lnbench_xnli_hii", "lnbench_xnli_hi")),
+    "among others": (["--tasks", "piqa,lnbench_xnly_hi"], ("lnbench_xnly_hi", "lnbench_xnli_hi")),
+    "of a language without it": (["-t", "lnbench_xquad_xx"], ("lnbench_xquad_xx",)),
+    "nothing like it": (["--tasks", "lnbench_qqqqqq"], ("lnbench_qqqqqq",)),
+}
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_a_task_of_ours_that_does_not_exist_is_refused_at_once(case: str) -> None:
+    words, values = TASKS[case]
+    with refused("unknown task", *values):
+        check_command(["--model", "lnbench", "--include_path", str(tasks_dir()), *words])
+
+
+def test_a_task_that_lm_eval_is_not_shown_is_refused_at_once(tmp_path: Path) -> None:
+    with refused("lnbench_xnli_hi", "--include_path", "lnbench tasks"):
+        check_command(["--model", "lnbench", "--tasks", "lnbench_xnli_hi"])
+    (tmp_path / "own.yaml").write_text("task: lnbench_own\n")
+    for names in ("lnbench_own,piqa", "lnbench_*", "arc_easy"):
+        check_command(["--model", "lnbench", "--include_path", str(tmp_path), "--tasks", names])
+    check_command(["--model", "lnbench", "--include_path", str(tasks_dir()), "--tasks", "lnbench_ppl,lnbench_xnli_hi"])
+
+
+CONFIGS: dict[str, tuple[str, list[str], tuple[object, ...]]] = {
+    "arguments as a dictionary": ("model_args: {intervention: p1O}", [], ("p1O",)),
+    "arguments as text": ("model_args: intervention=p1O,selector=lape", [], ("p1O",)),
+    "a task": ("tasks: [piqa, lnbench_xnli_hii]", ["--include_path", "{tasks}"], ("lnbench_xnli_hi",)),
+    "tasks as text, and a folder": ("tasks: lnbench_xnli_hii\ninclude_path: {tasks}", [], ("lnbench_xnli_hi",)),
+    "beside options": ("tasks: [piqa]", ["--model_args", "intervention=p1O"], ("p1O",)),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_file_of_options_is_looked_at_as_the_options_are(case: str, tmp_path: Path) -> None:
+    content, words, values = CONFIGS[case]
+    config, folder = tmp_path / "run.yaml", str(tasks_dir())
+    config.write_text("model: lnbench\n" + content.replace("{tasks}", folder), encoding="utf-8")
+    with refused(*values):
+        check_command(["run", "--config", str(config), *(word.replace("{tasks}", folder) for word in words)])
+    check_command(["run", "--config", str(config), "--model", "hf"])
+    check_command(["run", "--config", str(tmp_path / "absent.yaml")])
 
 
 def started(words: list[str], folder: Path, **variables: str) -> tuple[int, str, float]:

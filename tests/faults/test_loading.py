@@ -102,6 +102,26 @@ def test_the_token_that_is_needed_is_named(kind: str, arguments: tuple[str, ...]
         eos_of(byte_tokenizer(**WITHOUT["none at all"]), "this")
 
 
+@pytest.mark.parametrize(
+    ("case", "given", "warned"),
+    [
+        ("none at all", {}, True),
+        ("none at all", {"prefix_token_id": 7}, False),
+        ("BOS alone", {}, False),
+        ("EOS alone", {}, False),
+    ],
+)
+def test_the_token_that_may_be_needed_is_named_before_the_weights_are_loaded(
+    case: str, given: dict[str, int], warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = 256 + sum({"bos": True, "eos": True, "pad": True, **WITHOUT[case]}.values())
+    folder = Path(_saved(tmp_path / "model", "llama", rows, **WITHOUT[case]))
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(Exception, match=r"header|safetensors|file"):
+        LNBenchLM(str(folder), **given)
+    assert ("prefix_token_id" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("pad", [10_000, 259])
 def test_an_id_that_the_model_does_not_have_is_not_padded_with(pad: int, tmp_path: Path) -> None:
     folder = _saved(tmp_path / "model", "llama", 259)
