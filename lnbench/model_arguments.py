@@ -55,7 +55,8 @@ def config_of(options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def is_ours(options: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a command asks for the model lnbench."""
     given = options.get("--model", options.get("-M", ()))
-    return list(given or [config_of(options).get("model")]) == ["lnbench"]
+    models: list[Any] = list(given) or [config_of(options).get("model")]
+    return models == ["lnbench"]
 
 
 def model_args_of(options: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -142,6 +142,23 @@ def test_lm_evals_own_command_says_it_in_one_line_and_before_its_imports(tmp_pat
     assert "Traceback" in said
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [{"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "latin-1"}],
+    ids=["C locale", "Latin-1"],
+)
+@pytest.mark.parametrize("command", ["--model lnbench --tasks piqa", "run --config {config}"])
+def test_what_lm_eval_prints_in_the_end_never_fails(command: str, variables: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("model: lnbench")
+    words = command.replace("{config}", str(tmp_path / "run.yaml")).split()
+    code = (
+        f"import sys; from lnbench import _lm_eval_hook; sys.argv[:] = ['lm_eval', *{words!r}]\n"
+        "_lm_eval_hook.check_command(); print('acc \\u2191', '\\u0939'); print('\\u2191', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=os.environ | variables)
+    assert (done.returncode, done.stdout[:5], done.stderr) == (0, b"acc ?", b"?\n")
+
+
 @pytest.mark.processes
 def test_an_error_that_is_found_late_is_one_line_too(tiny_model: str, tiny_corpus: str, tmp_path: Path) -> None:
     arguments = f"pretrained={tiny_model},corpus={tiny_corpus.replace('{lang}', '*')},corpus_tokens=400"
