@@ -12,6 +12,7 @@ from lnbench.errors import LnbenchError
 from lnbench.statistics.language_statistics import Statistics, check_same_model
 from lnbench.statistics.site_values import LEVELS
 
+_BY_MEANS = "a selector that reads means or distributions: mean_difference, dln"
 Side = Literal["above", "below", "both"]
 """Which end of a contrast is ranked first: the highest, the lowest, or the farthest from 0."""
 _DIGITS = 1e12
@@ -52,7 +53,7 @@ def existing(statistics: Mapping[str, Statistics]) -> Tensor:
     return next(iter(statistics.values())).exists
 
 
-def positive_rates(statistics: Mapping[str, Statistics], selector: str) -> Tensor:
+def positive_rates(statistics: Mapping[str, Statistics], selector: str, instead: str = _BY_MEANS) -> Tensor:
     """Return the activation probabilities of all languages, ``[layers, width, languages]`` float64.
 
     Raises:
@@ -65,7 +66,7 @@ def positive_rates(statistics: Mapping[str, Statistics], selector: str) -> Tenso
         site = first.site
         raise LnbenchError(
             f"{selector} compares how often values are positive, and at the site {site!r} every value is positive in "
-            "every language; choose another site, or a selector that reads means or distributions: mean_difference, dln"
+            f"every language; choose another site, or {instead}"
         )
     return rates
 

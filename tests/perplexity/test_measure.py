@@ -265,3 +265,27 @@ def test_a_control_must_be_one(model: Any, tokenizer: Any, neurons: NeuronSet, s
         measure(model, tokenizer, neurons, {}, slices, control="lape")
     with refused("random_active", "Statistics"):
         measure(model, tokenizer, neurons, {}, slices, control="random_active")
+
+
+def test_an_intervention_sees_all_languages_and_the_source(
+    model: Any, tokenizer: Any, neurons: NeuronSet, slices: dict[str, Slice], statistics: dict[str, Statistics]
+) -> None:
+    text = slices["ur"]
+    found = measure(
+        model,
+        tokenizer,
+        neurons,
+        statistics,
+        {"ur": text},
+        intervention="swap",
+        source="en",
+        changed=["hi"],
+        controls=0,
+    )
+    assert (found.changed, found.source) == (["hi"], "en")
+    before = mean_nats(model, text)
+    with lnbench.override(model, neurons, "swap", source="en", target="hi", statistics=statistics):
+        after = mean_nats(model, text)
+    assert found.cell("hi", "ur").delta_nats == pytest.approx(after - before, abs=1e-5)
+    with refused("'zh'", "en, hi, ur"):
+        measure(model, tokenizer, neurons, statistics, {"ur": text}, intervention="language_mean:of=zh", controls=0)

@@ -20,6 +20,7 @@ from lnbench.plugins.selectors.lape_ternary import LapeTernary
 from lnbench.plugins.selectors.mean_difference import MeanDifference
 from lnbench.plugins.selectors.top_activation import TopActivation
 from lnbench.statistics import Statistics
+from lnbench.testing import tiny_model, tiny_statistics
 from tests.plugins.test_selectors import LANGUAGES, Chosen, Rates, chosen, random_rates, statistics_with
 from tests.support.messages import refused
 from tests.support.samples import with_rates
@@ -79,10 +80,11 @@ def test_balanced_lape_says_that_a_language_has_too_few():
 # Values that are always positive
 
 
-@pytest.mark.parametrize("selector", ["lape", "lape_ternary", "random_active"])
+@pytest.mark.parametrize("selector", ["lape", "lape_ternary", "random_active:like=all"])
 def test_rates_of_values_that_are_always_positive_tell_nothing(selector):
-    always = {code: replace(with_rates(torch.ones(2, 8), language=code)) for code in ("en", "hi")}
-    with refused(selector.upper() if selector == "lape" else selector, "post", "mean_difference"):
+    always = {code: with_rates(torch.ones(2, 8), language=code) for code in ("en", "hi")}
+    named = {"lape": ("LAPE", "mean_difference")}.get(selector, ("random" if ":" in selector else selector,))
+    with refused(*named, "post"):
         select(selector, always)
 
 
@@ -297,3 +299,28 @@ def test_language_dimensions_are_of_the_residual_stream():
         LanguageDimensions(count=1, layer=1).select(residual)
     with refused("'zh'", "en, hi"):
         LanguageDimensions(count=1, source="zh").select(residual)
+
+
+# Sites
+
+MODEL = tiny_model()
+COMPARING = ("lape", "lape:balanced=true", "lape_ternary", "random_active:like=all")
+ANYWHERE = ("dln", "mean_difference:fraction=0.2", "top_activation:fraction=0.2", "all", "other_language:like=all")
+
+
+@pytest.mark.parametrize("site", ["pre", "post", "product", "attention", "residual"])
+def test_selectors_work_at_any_site_where_they_make_sense(site):
+    statistics = tiny_statistics(MODEL, site=site)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for selector in (*ANYWHERE, *(() if site == "attention" else COMPARING)):
+            found = select(selector, statistics)
+            assert (found.site, found.widths) == (site, statistics["en"].widths)
+    for selector in COMPARING if site == "attention" else ():
+        with refused("attention", "positive"):
+            select(selector, statistics)
+    if site == "residual":
+        assert select("language_dimensions:count=5", statistics).per_layer("hi").tolist() == [0, 0, 5]
+    else:
+        with refused("language_dimensions", repr(site), "residual"):
+            select("language_dimensions:count=5", statistics)

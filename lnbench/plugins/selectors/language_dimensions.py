@@ -39,15 +39,15 @@ class LanguageDimensions:
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
 
-        from lnbench.model.architectures import NEURON_SITES
+        from lnbench.model.architectures import ATTENTION, BANK_SITES
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.ranking import best, check_several, existing
 
         model, layers, width = check_several(statistics, "language_dimensions")
-        if (site := next(iter(statistics.values())).site) in NEURON_SITES:
+        if (site := next(iter(statistics.values())).site) in (*BANK_SITES, ATTENTION):
             raise LnbenchError(
                 f"language_dimensions compares means of the residual stream, and these Statistics are of the site "
-                f"{site!r}; choose site=residual, or mean_difference:side=both for neurons"
+                f"{site!r}; choose site=residual, or the selector mean_difference:side=both"
             )
         if not -layers <= self.layer < layers:
             raise LnbenchError(

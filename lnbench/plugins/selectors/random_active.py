@@ -68,7 +68,7 @@ class RandomActive:
                 "them with --statistics or a corpus, or choose the control random"
             )
         neurons.check(*check_same_model(statistics)[:2], next(iter(statistics.values())).widths)
-        rates, exists = positive_rates(statistics, "random_active"), existing(statistics)
+        rates, exists = positive_rates(statistics, "random_active", "the control random"), existing(statistics)
         candidates = (rates > upper_bar(rates, exists, self.bar)).any(-1)
         magnitudes = torch.stack([mean_magnitude(own) for own in statistics.values()]).sort(0).values.mean(0)
         strata = torch.stack(
