@@ -331,6 +331,17 @@ class TextSource(CorpusSource):
     )
 
 
+class UntilStable(Settings):
+    """When enough of a text was read: two halves of it choose the same neurons."""
+
+    stable: float = Field(
+        default=0.95, gt=0, le=1, description="with --tokens auto: Jaccard index of the neurons of two halves to reach"
+    )
+    selectors: Names = Field(
+        default=("lape", "act_prob"), description="with --tokens auto: the selectors whose neurons are compared"
+    )
+
+
 class StatisticsSource(CorpusSource):
     """Where Statistics come from: a folder, or a pass over text whose result is cached."""
 

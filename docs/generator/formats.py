@@ -17,6 +17,7 @@ FORMATS = {
     "Reproduction": "lnbench.tables.reproduction:Reproduction",
     "Completions": "lnbench.language_control.completions:Completion",
     "Stability": "lnbench.analysis.stability:Stability",
+    "Stability curve": "lnbench.analysis.until_stable:StabilityCurve",
 }
 """Heading → where its model is."""
 

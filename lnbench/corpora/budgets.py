@@ -13,6 +13,16 @@ _NUMBER = re.compile(rf"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>[{''.join(_UNITS)}
 _SHARD = re.compile(r"(?P<number>[0-9]+)/(?P<count>[0-9]+)")
 
 
+AUTO = "auto"
+"""As many tokens as are needed."""
+
+
+def parse_auto(text: str | None) -> tuple[bool, str | None]:
+    """Return whether a budget is ``auto``, or ``auto:`` with a budget behind it; and that budget."""
+    word, colon, most = (text or "").partition(":")
+    return (True, most if colon else None) if word == AUTO else (False, text)
+
+
 def parse_tokens(text: str | None, languages: Sequence[str]) -> dict[str, int | None]:
     """Parse the budget of tokens of each of ``languages``; None is all of the text.
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache, cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,7 @@ class Corpus:
         text_column: Column, or entry of an object, with the text.
         on_bad_line: ``stop`` at a line that holds no document, or ``skip`` it, counted in the report.
         max_foreign: Share of lines in another language or script above which reading stops; no limit if None.
+        half: 0 or 1: every other document alone, in the order in which they are read; all if None.
         files: The language's files; None for a dataset of the hub or a clone of one.
         report: What the latest iteration, or the latest :func:`lnbench.blocks` over this corpus, has met so far.
 
@@ -66,6 +67,7 @@ class Corpus:
     text_column: str = TEXT
     on_bad_line: OnBadLine = "stop"
     max_foreign: float | None = None
+    half: int | None = None
     files: tuple[Path, ...] | None = field(init=False, compare=False)
     report: TextReport = field(default_factory=TextReport, init=False, compare=False)
 
@@ -104,7 +106,8 @@ class Corpus:
         """A short hash of the content, its order, and which of it is dropped."""
         order = self.seed if self.shuffle else None
         dropped = [name for name in ("dedup", "drop_wrong_script") if getattr(self, name)]
-        return files.fingerprint({"content": files.fingerprint(self.source), "order": order, "dropped": dropped})
+        half = {} if self.half is None else {"half": self.half}
+        return files.fingerprint({"content": files.fingerprint(self.source), "order": order, "dropped": dropped} | half)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the texts.
@@ -168,6 +171,9 @@ class Corpus:
         return sum(1 for _ in self._documents_of_files())
 
     def _read(self) -> Iterator[str]:
+        return self._ordered() if self.half is None else islice(self._ordered(), self.half, None, 2)
+
+    def _ordered(self) -> Iterator[str]:
         if self.files is None:
             repo, config, _ = hub_parts(self.pattern, self.language)
             seed = self.seed if self.shuffle else None

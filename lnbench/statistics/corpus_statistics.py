@@ -25,7 +25,7 @@ from lnbench.model.describe import describe_model
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import Sites
-from lnbench.settings import TextSource
+from lnbench.settings import TextSource, UntilStable
 from lnbench.statistics.accumulator import FORMAT, Accumulator
 from lnbench.statistics.batching import fitting_batch_size
 from lnbench.statistics.collect import Block, accumulator_of, observing, statistics_of
@@ -54,14 +54,20 @@ class Reading(TextSource):
     is recorded.
     """
 
-    def open(self, language: str) -> Corpus:
-        """Open the documents of one language."""
+    until_stable: UntilStable | None = None
+    """Read in two halves, each every other document, until both choose the same neurons, at most ``tokens``."""
+
+    def open(self, language: str, half: int | None = None) -> Corpus:
+        """Open the documents of one language, or every other one of them."""
         chosen: dict[str, Any] = {"dedup": self.dedup, "drop_wrong_script": self.drop_wrong_script}
-        return Corpus(self.corpus, language, seed=self.seed, **chosen | self.reading_options)
+        return Corpus(self.corpus, language, seed=self.seed, half=half, **chosen | self.reading_options)
 
     def blocks(self, corpus: Corpus, tokenizer: Any, batch_size: int, **options: Any) -> Iterator[Block]:
         """Yield its batches, made ahead of their use."""
-        cut = blocks(corpus, tokenizer, self.length, batch_size, self.tokens, mode=self.mode, bos=self.bos, **options)
+        tokens = self.tokens
+        if corpus.half is not None and tokens is not None:
+            tokens = tokens // 2
+        cut = blocks(corpus, tokenizer, self.length, batch_size, tokens, mode=self.mode, bos=self.bos, **options)
         return prefetch(cut)
 
     def provenance(self, language: str) -> dict[str, Any]:
@@ -82,6 +88,7 @@ class Reading(TextSource):
             **({"batch_levels": list(self.batch_levels), "batch_size": self.size} if self.batch_levels else {}),
             **({"measures": sorted(names_of_measures(self.measures))} if self.measures else {}),
             **({"sites": sorted(further)} if (further := set(self.sites) - set(NEURON_SITES)) else {}),
+            **({"until_stable": self.until_stable.model_dump(mode="json")} if self.until_stable else {}),
         }
 
     @property
@@ -125,6 +132,7 @@ def finished(counts: Accumulator, *, site: str, activations: Sequence[Activation
     # Counts of an earlier lnbench say nothing of a check.
     checked = {SELF_CHECK: about[SELF_CHECK]} if SELF_CHECK in about else {}
     of_text = {"text": about["text"], "text_shares": TextReport(**about["text"]).shares()}
+    of_text |= {"stopped": about["stopped"]} if "stopped" in about else {}
     provenance = {**about["provenance"], **checked, "request": about["request"], **of_text}
     return statistics_of(counts, activations, about["language"], site=site, provenance=provenance)
 
@@ -140,6 +148,7 @@ def count_corpus(
     save_every: float = 60.0,
     progress: bool = True,
     described: dict[str, Any] | None = None,
+    pause_at: int | None = None,
 ) -> Accumulator:
     """Count one language's corpus, or a shard of it, and continue where an earlier attempt was interrupted.
 
@@ -154,6 +163,7 @@ def count_corpus(
         save_every: Seconds between two savings, at least; large counts are saved less often.
         progress: Show a progress bar.
         described: What :func:`~lnbench.statistics.describe_model` returns for the two, if that is known already.
+        pause_at: Return, and keep the progress in ``state``, once so many tokens were counted.
 
     Raises:
         LnbenchError: missing corpus, empty text, unsupported model, full disk.
@@ -181,12 +191,12 @@ def count_corpus(
         if state is not None:
             # What was chosen by the memory that happened to be free stays the same after an interruption.
             counts.save(state)
-    elif not counts.about["done"]:
+    elif not counts.about["done"] and pause_at is None:
         counts.about["batch_size"] = reading.size or counts.about["batch_size"]
         so_far = (f"{counts.tokens:,}", counts.about["batch_size"])
         log.warning("%s: continuing after %s tokens, %d blocks per forward pass", language, *so_far)
-    if not counts.about["done"]:
-        _count(sites, tokenizer, counts, reading, state, save_every, progress)
+    if not counts.about["done"] and (pause_at is None or counts.tokens < pause_at):
+        _count(sites, tokenizer, counts, reading, state, save_every, progress, pause_at)
     return counts
 
 
@@ -233,12 +243,14 @@ def _count(
     state: Path | None,
     save_every: float,
     progress: bool,
+    pause_at: int | None,
 ) -> None:
     about = counts.about
     counts.measures.start(reading.measures, sites)
     language, shard = about["language"], about["shard"]
-    corpus = reading.open(language)
-    total = reading.tokens // shard[1] if reading.tokens is not None else None
+    halved = reading.until_stable is not None and shard != list(WHOLE)
+    corpus = reading.open(language, half=shard[0] if halved else None)
+    total = pause_at or (reading.tokens // shard[1] if reading.tokens is not None else None)
     documents = corpus.count() if progress and total is None else None
     bar = tqdm(total=total, initial=counts.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
 
@@ -247,7 +259,12 @@ def _count(
             bar.set_postfix_str(f"reading up to there again: {row / about['rows']:.0%}")
 
     batches = reading.blocks(
-        corpus, tokenizer, about["batch_size"], shard=tuple(shard), start=about["rows"], on_skip=show_skipped
+        corpus,
+        tokenizer,
+        about["batch_size"],
+        shard=WHOLE if halved else tuple(shard),
+        start=about["rows"],
+        on_skip=show_skipped,
     )
     kept = counts.tokens
     due = time.monotonic() + save_every
@@ -266,6 +283,12 @@ def _count(
                 counts.save(state)
                 kept = counts.tokens
                 due = time.monotonic() + max(save_every, _COST * (time.monotonic() - started))
+            if pause_at is not None and counts.tokens >= pause_at:
+                about["text"] = asdict(corpus.report)
+                if state is not None:
+                    counts.check(language)
+                    counts.save(state)
+                return
     corpus.report.check(language, reading.max_foreign)
     if corpus.report.foreign > _FOREIGN * corpus.report.lines:
         log.warning("%s", corpus.report.sentence(language))

@@ -73,7 +73,7 @@ def collect_folder(
     if world > 1:
         shard = (shard[0] + shard[1] * rank, shard[1] * world)
         options |= {"progress": rank == 0}
-    own = folder if shard == WHOLE else _shard_folder(folder, shard)
+    own = folder if shard == WHOLE else shard_folder(folder, shard)
     described = describe_model(model, tokenizer)
     activations = locate(model).activations
     with ExitStack() as locks:
@@ -81,30 +81,30 @@ def collect_folder(
             locks.enter_context(exclusive_lock(used))
         for language, reading in readings.items():
             state = (own / "unfinished" if shard == WHOLE else own) / f"{language}.safetensors"
-            reading, is_stored = _with_stored_sites(folder, language, reading, described)
+            reading, is_stored = with_stored_sites(folder, language, reading, described)
             if is_stored:
                 if rank == 0:
-                    _show(folder, language, site)
+                    show_site(folder, language, site)
                 say(f"{language}: already in {folder}")
-                _clear(state)
+                remove_progress(state)
                 continue
             counts = count_corpus(
                 model, tokenizer, language, reading, shard=shard, state=state, described=described, **options
             )
             if shard == WHOLE:
                 _save(finished(counts, site=site, activations=activations), folder, say)
-                _clear(state)
+                remove_progress(state)
                 continue
             say(f"{language}: shard {shard[0] + 1} of {shard[1]}, {counts.tokens:,} tokens → {state}")
             if is_whole:
                 torch.distributed.barrier()
                 if rank == 0:
-                    shards = [_shard_folder(folder, (index, world)) for index in range(world)]
+                    shards = [shard_folder(folder, (index, world)) for index in range(world)]
                     merge_folders(shards, folder, languages=[language], site=site, activations=activations, say=say)
                 torch.distributed.barrier()
                 state.unlink()
     if is_whole and shard != WHOLE:
-        _clear(own)
+        remove_progress(own)
 
 
 def merge_folders(
@@ -163,7 +163,7 @@ def load_shard(
     Raises:
         LnbenchError: it is missing or damaged.
     """
-    counts = Accumulator.load(_shard_folder(folder, shard) / f"{language}.safetensors")
+    counts = Accumulator.load(shard_folder(folder, shard) / f"{language}.safetensors")
     return finished(counts, site=site, activations=activations)
 
 
@@ -186,7 +186,7 @@ def _save(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> N
     say(f"{text}; {statistics.tokens:,} tokens, quantiles within {bound:.4f} in rank → {path}")
 
 
-def _with_stored_sites(
+def with_stored_sites(
     folder: Path, language: str, reading: Reading, described: Mapping[str, Any]
 ) -> tuple[Reading, bool]:
     """Return how a language is read so that no site that the folder has of it is lost, and whether it has all."""
@@ -204,18 +204,19 @@ def _with_stored_sites(
     return reading.model_copy(update={"sites": (*reading.sites, *as_stored.sites)}), has_all
 
 
-def _show(folder: Path, language: str, site: str) -> None:
+def show_site(folder: Path, language: str, site: str) -> None:
     """Let the folder's Statistics of a language show ``site`` first."""
     statistics = Statistics.load(folder, language)
     if statistics.site != site:
         statistics.at(site).save(folder)
 
 
-def _shard_folder(folder: Path, shard: Shard) -> Path:
+def shard_folder(folder: Path, shard: Shard) -> Path:
+    """Return where a folder keeps one shard of its languages."""
     return folder / "shards" / f"{shard[0] + 1}-of-{shard[1]}"
 
 
-def _clear(path: Path) -> None:
+def remove_progress(path: Path) -> None:
     """Remove progress that is no longer of use, and the folder that held it once that is empty."""
     if path.is_dir():
         shutil.rmtree(path)

@@ -10,6 +10,7 @@ import torch
 
 from lnbench.analysis import Stability, activation_averages
 from lnbench.analysis.overlap import language_overlap
+from lnbench.analysis.until_stable import StabilityCurve
 from lnbench.neurons import NeuronSet
 from lnbench.selection_account import LanguageAccount
 from lnbench.statistics import Statistics, store
@@ -103,6 +104,22 @@ def stability_table(stability: Stability) -> Table:
         cells += [Cell(row.jaccard, ".2f"), Cell(row.expected_jaccard, ".2f")]
         rows.append(TableRow([row.selector, row.language], cells))
     return Table("Neurons found again in the other half of the text", ["selector", "language"], headings, rows)
+
+
+def curve_table(curve: StabilityCurve) -> Table:
+    """Return how far two halves of a text choose the same neurons, by tokens read, and why reading stopped."""
+    languages = list(dict.fromkeys(code for point in curve.points for each in point.jaccard.values() for code in each))
+    rows = [
+        TableRow(
+            [selector, f"{max(point.tokens.values()):,}"],
+            [Cell(point.jaccard[selector].get(language), ".2f") for language in languages],
+        )
+        for selector in (curve.points[0].jaccard if curve.points else ())
+        for point in curve.points
+    ]
+    notes = [curve.why()] if curve.points and curve.stopped else []
+    title = "Jaccard index of the neurons of two halves of the text, by tokens read"
+    return Table(title, ["selector", "tokens"], languages, rows, notes=notes)
 
 
 def averages_table(folder: Path) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import Field
@@ -11,20 +11,29 @@ from pydantic import Field
 from lnbench.cli.options import Format, Given, chosen_languages, show, takes
 from lnbench.errors import LnbenchError
 from lnbench.model.architectures import POST
-from lnbench.settings import AllLanguages, ModelArgs, ModelArgsMapping, OutFolder, ReadSite, Settings, TextSource
+from lnbench.settings import (
+    AllLanguages,
+    ModelArgs,
+    ModelArgsMapping,
+    OutFolder,
+    ReadSite,
+    Settings,
+    TextSource,
+    UntilStable,
+)
 
 app = typer.Typer(add_completion=False, invoke_without_command=True)
 
 
-class StatsSettings(ModelArgs, TextSource):
+class StatsSettings(ModelArgs, TextSource, UntilStable):
     """What ``lnbench stats`` takes."""
 
     out: OutFolder | None = Field(default=None, description="Statistics folder to write")
     languages: AllLanguages = ()
     tokens: str | None = Field(  # type: ignore[assignment]
         default=None,
-        description="tokens per language, as 100M or en=2M+hi=500k; all of the corpus by default; give it for a hub "
-        "dataset",
+        description="tokens per language, as 100M or en=2M+hi=500k; auto, or auto:20M for a limit: until two halves of "
+        "the text choose the same neurons; all of the corpus by default; give it for a hub dataset",
     )
     shard: str | None = Field(
         default=None, description="count only this part, as 3/8; lnbench stats merge puts them together"
@@ -51,6 +60,9 @@ def collect(context: typer.Context, given: Given) -> None:
     of a run that was not interrupted; languages that are done stay. A second process on the same folder is refused.
     Started by torchrun or accelerate launch, the processes share every language.
 
+    With --tokens auto, each language is read in two halves, every other document each, until every selector chooses the
+    same neurons on both (--stable, --selectors); stability-curve.json has the curve, and stats show prints it.
+
     Example: lnbench stats --corpus 'data/{lang}.jsonl.gz' --languages en+hi --tokens 1M --out stats
     """
     if context.invoked_subcommand is not None:
@@ -59,12 +71,15 @@ def collect(context: typer.Context, given: Given) -> None:
     if settings.out is None:
         raise LnbenchError("pass --out FOLDER for the Statistics, or see lnbench stats --help")
     from lnbench.cli.options import tell, tell_text
-    from lnbench.corpora.budgets import parse_shard, parse_tokens
+    from lnbench.corpora.budgets import parse_auto, parse_shard, parse_tokens
 
     tell_text(settings.corpus)
     # Before minutes are spent on loading.
     chosen = chosen_languages(settings.corpus, settings.languages, **settings.reading_options)
-    budgets = parse_tokens(settings.tokens, chosen)
+    until_stable, most = parse_auto(settings.tokens)
+    budgets = parse_tokens(most, chosen)
+    if until_stable and settings.shard is not None:
+        raise LnbenchError("--tokens auto compares two halves of the whole text, so it cannot be split with --shard")
     part = parse_shard(settings.shard) if settings.shard is not None else (0, 1)
 
     from lnbench.lm import LNBenchLM
@@ -73,19 +88,18 @@ def collect(context: typer.Context, given: Given) -> None:
 
     how = {name: getattr(settings, name) for name in TextSource.model_fields}
     how["sites"] = (settings.site, *settings.sites)
+    if until_stable:
+        how["until_stable"] = UntilStable(**{name: getattr(settings, name) for name in UntilStable.model_fields})
     readings = {language: Reading(**how | {"tokens": budgets[language]}) for language in chosen}
+    said: dict[str, Any] = {"site": settings.site, "say": typer.echo, "save_every": settings.save_every}
     with tell():
         lm = LNBenchLM(settings.model, **settings.model_args)
-        collect_folder(
-            lm.model,
-            lm.tokenizer,
-            settings.out,
-            readings,
-            shard=part,
-            site=settings.site,
-            say=typer.echo,
-            save_every=settings.save_every,
-        )
+        if until_stable:
+            from lnbench.analysis.until_stable import collect_until_stable
+
+            collect_until_stable(lm.model, lm.tokenizer, settings.out, readings, **said)
+        else:
+            collect_folder(lm.model, lm.tokenizer, settings.out, readings, shard=part, **said)
 
 
 class MergeSettings(Settings):
@@ -133,6 +147,10 @@ def show_statistics(
 
     Example: lnbench stats show stats
     """
-    from lnbench.tables.neurons import averages_table
+    from lnbench.analysis.until_stable import StabilityCurve
+    from lnbench.tables.neurons import averages_table, curve_table
 
-    show(averages_table(folder), format_=format_)
+    tables = [averages_table(folder)]
+    if (folder / StabilityCurve.usual_name).exists():
+        tables.append(curve_table(StabilityCurve.load(folder)))
+    show(*tables, format_=format_)
