@@ -251,12 +251,12 @@ def test_top_activation_takes_one_language_at_a_time():
 
 
 def test_all_takes_every_unit_that_exists():
-    rates = torch.full((2, 4), 0.5)
-    uneven = with_rates(rates)
-    mean = torch.zeros(2, 4)
-    mean[1, 3] = torch.nan
-    uneven = replace(uneven, sites={"post": replace(uneven.values, mean=mean)})
-    found = All().select({"en": uneven})
+    blank = with_rates(torch.full((2, 4), 0.5))
+    missing = torch.zeros(2, 4)
+    missing[1, 3] = torch.nan
+    values = replace(blank.values, **{name: getattr(blank.values, name) + missing for name in ("mean", "std", "min")})
+    values = replace(values, positive_rate=values.positive_rate + missing, max=values.max + missing)
+    found = All().select({"en": replace(blank, sites={"post": values})})
     assert found.per_layer("en").tolist() == [4, 3]
 
 
