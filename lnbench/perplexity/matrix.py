@@ -150,7 +150,7 @@ class PerplexityMatrix(_Part, FormatFile):
     usual_name: ClassVar[str] = FILE
 
     format: Literal["lnbench.perplexity/1"] = Field(default="lnbench.perplexity/1", description="name and version")
-    model: str = Field(description="as it was named")
+    model: str = Field(description="name: of the hub, or of its folder without the path")
     revision: str | None = Field(default=None, description="commit on the hub")
     dtype: str | None = Field(default=None, description="of the weights")
     quantization: str | None = Field(default=None, description="method, if the weights are quantised")

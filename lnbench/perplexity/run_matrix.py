@@ -113,7 +113,7 @@ def run(
             progress=progress,
             described=lm.described,
             about={
-                "model": request.model,
+                "model": lm.described["model"],
                 "adapter": request.model_args.get("peft"),
                 "selector": selector,
                 "command": f"{request.command} --out {shlex.quote(str(out))}",

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from lnbench import demo
+from lnbench import lm as lm_package
 from lnbench.cli import main
 from lnbench.cli.commands.demo import DemoSettings
 from lnbench.cli.commands.finetune import InspectSettings
@@ -24,8 +25,10 @@ from lnbench.perplexity.request import PerplexityRequest
 from lnbench.perplexity.task import corpus_of
 from lnbench.reproduce.plan import plan
 from lnbench.reproduce.reproduction_request import ReproductionRequest
+from lnbench.sweeps import worker
 from lnbench.sweeps.spec import Sweep
 from tests.support.messages import refused
+from tests.support.sweeps import spec_of, sweep
 
 SETTINGS: dict[str, type[BaseModel]] = {
     "stats": StatsSettings,
@@ -162,3 +165,51 @@ def test_commands_begin_with_it(
     command_line([places.get(word, word) for word in words], monkeypatch)
     first = capsys.readouterr().out.splitlines()[0]
     assert first == text_read("none/{lang}.txt" if "--corpus" in words else demo.CORPUS)
+
+
+# A text that cannot be read as asked is refused before a model is loaded
+
+UNREADABLE: dict[str, tuple[dict[str, str], dict[str, object], tuple[object, ...]]] = {
+    "another column": (
+        {"en.jsonl": '{"body": "a"}', "hi.jsonl": '{"body": "b"}'},
+        {},
+        ("text", "body", "--text-column"),
+    ),
+    "a column that is not there": (
+        {"en.jsonl": '{"text": "a"}', "hi.jsonl": '{"text": "b"}'},
+        {"text_column": "body"},
+        ("body", "text"),
+    ),
+    "the second language alone": ({"en.jsonl": '{"text": "a"}', "hi.jsonl": '{"body": "b"}'}, {}, ("hi.jsonl", "body")),
+    "a line that is no document": ({"en.jsonl": "[1]", "hi.jsonl": '{"text": "b"}'}, {}, ("en.jsonl", "line 1")),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+@pytest.mark.parametrize("kind", ["sweep", "fine-tuning"])
+def test_a_text_is_looked_at_before_a_model_is_loaded(
+    kind: str, case: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, options, named = UNREADABLE[case]
+    for name, content in files.items():
+        (tmp_path / name).write_text(content + "\n", encoding="utf-8")
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(lm_package, "LNBenchLM", loaded)
+    monkeypatch.setattr(worker, "LNBenchLM", loaded, raising=False)
+    corpus = f"{tmp_path}/{{lang}}.jsonl"
+    with refused(*named):
+        if kind == "sweep":
+            given = {"pretrained": "absent", "selector": "lape", "corpus": corpus, "corpus_tokens": 10}
+            sweep(spec_of(given, **options), tmp_path / "out")
+        else:
+            FinetuneJob(
+                finetuner="masked_lora:languages=hi",
+                model=tiny_model,
+                selector="lape",
+                corpus=corpus,
+                out=tmp_path / "out",
+                **options,
+            ).run()
