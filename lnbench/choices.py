@@ -72,6 +72,7 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         site=shown.site,
         unit_size=shown.unit_size,
         widths=shown.widths,
+        experts=shown.experts if shown.site in BANK_SITES else (),
         account=account,
         classes=selected.classes,
         derived=selected.derived,

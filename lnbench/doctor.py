@@ -11,6 +11,7 @@ from lnbench.console import console as wide
 from lnbench.errors import LnbenchError
 from lnbench.files import cache_dir, tasks_dir
 from lnbench.host import DISABLE, get_host, kinds
+from lnbench.model.layout import NOT_PUBLISHED
 from lnbench.tables.table import Table, TableRow
 
 _PACKAGES = (
@@ -54,6 +55,7 @@ def model_table(pretrained: str, model_args: str = "") -> tuple[Table, str]:
     summary = (
         f"{type(sites.model).__name__}, located by {sites.how}: {sum(sites.widths):,} neurons in {sites.layers} layers"
         + (f" (none in {', '.join(without)})" if without else "")
+        + (f" ({NOT_PUBLISHED})" if sites.experts else "")
         + f"; self-check passed, writing them changes the logits by up to {sites.check.logits:.3g}"
     )
     return Table(f"Neurons of {pretrained}", columns, (), rows), summary

@@ -18,6 +18,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, fingerprint, write_text
 from lnbench.formats import read_format, validated
 from lnbench.model.architectures import NEURON_SITES, POST, layout_of, widths_of
+from lnbench.model.layout import ExpertsLayout, expert_of
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
 from lnbench.published_neurons import read_published
 from lnbench.selection_account import SelectionAccount
@@ -69,6 +70,7 @@ class NeuronSet:
         site: Name of the site whose units they are.
         unit_size: Coordinates of one unit: 1 for neurons.
         widths: Units of each layer, where layers differ.
+        experts: Where the neurons of experts are, in a mixture of experts.
         scores: Language → ``[layers, width]``, what a selector ranked by, higher first and ``-inf`` what it could not
             select: declared by the selector, for the account of its ties, and not stored.
         account: Ties and neurons of all languages, as :func:`lnbench.select` found them; no part of what makes sets
@@ -92,6 +94,7 @@ class NeuronSet:
         site: str = POST,
         unit_size: int = 1,
         widths: Sequence[int] | None = None,
+        experts: Sequence[Sequence[int]] | None = None,
         scores: Mapping[str, Tensor] | None = None,
         account: SelectionAccount | Mapping[str, Any] | None = None,
         classes: Mapping[str, Mapping[int, Indices]] | None = None,
@@ -110,6 +113,11 @@ class NeuronSet:
                 f"widths {list(self.widths)} do not fit {layers} layers of at most {width} units, or "
                 f"unit_size={unit_size} is below 1"
             )
+        self.experts = tuple(ExpertsLayout(*layout) for layout in experts or ())
+        """Where the neurons of experts are; empty in a dense model."""
+        for layout in self.experts:
+            if min(layout) < 0 or layout.layer >= layers or layout.start + layout.neurons > self.widths[layout.layer]:
+                raise LnbenchError(f"experts {list(layout)} do not fit a layer of a model of {layout_of(self.widths)}")
         self.selector = plain_selector(selector)
         self.statistics = statistics
         self.scores = None if scores is None else dict(scores)
@@ -176,7 +184,7 @@ class NeuronSet:
     def fingerprint(self) -> str:
         """A short hash of the units and their provenance; that of neurons does not depend on ``pre`` or ``post``."""
         document = self._document()
-        if self.site in NEURON_SITES and self.unit_size == 1 and "widths" not in document:
+        if self.site in NEURON_SITES and self.unit_size == 1 and not {"widths", "experts"} & document.keys():
             # These fingerprints, of what the older format can hold too, are in cache keys and records.
             del document["site"], document["unit_size"]
             document["format"] = OLDER
@@ -289,7 +297,9 @@ class NeuronSet:
             for language, per_layer in ((language, self._neurons[language]) for language in self.order)
         }
         widths = {"widths": list(self.widths)} if len(set(self.widths)) > 1 else {}
+        experts = {"experts": [list(layout) for layout in self.experts]} if self.experts else {}
         shape = {"layers": self.layers, "width": self.width, "site": self.site, "unit_size": self.unit_size, **widths}
+        shape |= experts
         selection: dict[str, Any] = {"selector": self.selector, "statistics": self.statistics, "neurons": neurons}
         if self.classes:
             selection["classes"] = {
@@ -350,13 +360,21 @@ class NeuronSet:
             torch.save(data, file)
 
     def export_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table of the columns ``language``, ``layer``, ``index``, one row per neuron."""
+        """Write a table of the columns ``language``, ``layer``, ``index``, one row per neuron.
+
+        Of a mixture of experts it has a column ``expert`` before the index, which is that in the expert; empty for
+        neurons that every token runs.
+        """
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["language", "layer", "index"])
+            writer.writerow(["language", "layer", *(["expert"] if self.experts else []), "index"])
             for language, per_layer in self._neurons.items():
                 for layer, indices in per_layer.items():
-                    writer.writerows((language, layer, index) for index in indices.tolist())
+                    if self.experts:
+                        places = (expert_of(self.experts, layer, index) for index in indices.tolist())
+                        writer.writerows((language, layer, *place) for place in places)
+                    else:
+                        writer.writerows((language, layer, index) for index in indices.tolist())
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the set in the format that the suffix of ``path`` names: ``.json``, ``.csv`` or ``.pth``."""

@@ -46,6 +46,8 @@ class NeuronSetFile(BaseModel):
     """Coordinates of one unit: 1 for neurons."""
     widths: list[StrictInt] | None = None
     """Units of each layer, where layers differ."""
+    experts: list[tuple[StrictInt, StrictInt, StrictInt, StrictInt]] | None = None
+    """Of a mixture of experts: layer, number of the first neuron, experts, and neurons of each expert."""
     selector: SelectorChoice | None = None
     """What chose them; None where it is not known."""
     statistics: str | None = None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, unknown
-from lnbench.files import fingerprint
+from lnbench.files import fingerprint, warn_once
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "set": lambda _, values: values,
@@ -211,12 +211,30 @@ class Override:
     def of(cls, neurons: Mapping[int, Tensor], values: Mapping[int, Tensor], operation: str = "set") -> Override:
         """Return the override that does ``operation`` with each layer's neurons by its ``values``.
 
+        Neurons whose value is NaN, of experts that no token of the text was routed to, are left as they are, with a
+        warning.
+
         Raises:
-            LnbenchError: as :class:`LayerOverride`.
+            LnbenchError: as :class:`LayerOverride`; or every value is NaN.
         """
-        return cls(
-            {layer: LayerOverride(indices.cpu(), values[layer], operation) for layer, indices in neurons.items()}
-        )
+        parts, total = {}, sum(map(len, neurons.values()))
+        for layer, indices in neurons.items():
+            own = values[layer]
+            known = ~own.isnan().reshape(-1, own.shape[-1]).any(0)
+            if len(indices) == 0 or known.any():
+                parts[layer] = LayerOverride(indices.cpu()[known.cpu()], own[..., known], operation)
+        left = sum(part.indices.numel() for part in parts.values())
+        if total and not left:
+            raise LnbenchError(
+                f"no value is known of any of the {total} neurons: no token of the text was routed to their experts; "
+                "choose an intervention that needs none (zero), or collect Statistics of more text"
+            )
+        if left < total:
+            warn_once(
+                f"{total - left} of {total} neurons are of experts that no token of the text was routed to: no value "
+                "is known of them, and they are left as they are"
+            )
+        return cls(parts)
 
     @property
     def parts(self) -> Iterator[tuple[int, LayerOverride]]:

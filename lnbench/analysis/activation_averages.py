@@ -21,7 +21,8 @@ def activation_averages(
         levels: Of the percentiles, 0 to 1.
 
     Returns:
-        Language → ``mean``, ``P5`` … ``P95``, in the activation's own unit.
+        Language → ``mean``, ``P5`` … ``P95``, in the activation's own unit; without neurons of experts that the
+        language never reaches.
 
     Raises:
         LnbenchError: nothing is known of that site.
@@ -30,5 +31,5 @@ def activation_averages(
     for language, collected in statistics.items():
         at_site = collected.at(site or collected.site)
         values = {"mean": at_site.mean, **{f"P{round(100 * level)}": at_site.quantile(level) for level in levels}}
-        averages[language] = {name: float(value[collected.exists].double().mean()) for name, value in values.items()}
+        averages[language] = {name: float(value[collected.exists].double().nanmean()) for name, value in values.items()}
     return averages

@@ -24,7 +24,7 @@ def no_neurons(model: nn.Module) -> NeuronSet:
         LnbenchError: unsupported model.
     """
     sites = locate(model)
-    return NeuronSet(model_name(sites.model), sites.layers, sites.width, {}, widths=sites.widths)
+    return NeuronSet(model_name(sites.model), sites.layers, sites.width, {}, widths=sites.widths, experts=sites.layouts)
 
 
 def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> NeuronSet:
@@ -49,7 +49,7 @@ def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> Neur
         LnbenchError: a language that ``neurons`` lacks, or languages without a single neuron.
     """
     name, layers, width = neurons.model, neurons.layers, neurons.width
-    units: dict[str, Any] = {"site": neurons.site, "widths": neurons.widths}
+    units: dict[str, Any] = {"site": neurons.site, "widths": neurons.widths, "experts": neurons.experts}
     if languages == "none":
         return NeuronSet(name, layers, width, {}, **units)
     if languages == "all":

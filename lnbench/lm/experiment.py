@@ -275,6 +275,8 @@ class OverrideCounts:
     neurons: int = 0
     layers: int = 0
     tokens: int = 0
+    rows: int = 0
+    """Pairs of a token and an expert that it was routed to."""
     values: int = 0
     """Values written where the range observed at their site is known."""
     outside: float = 0.0
@@ -285,6 +287,7 @@ class OverrideCounts:
         """Add what one context's override did."""
         self.neurons, self.layers = applied.neurons, applied.layers
         self.tokens += applied.tokens
+        self.rows += applied.rows
         if not math.isnan(applied.outside_range):
             self.values += applied.values
             self.outside += applied.outside_range * applied.values
@@ -295,6 +298,7 @@ class OverrideCounts:
             "neurons": self.neurons,
             "layers": self.layers,
             "tokens_overridden": self.tokens,
+            **({"expert_rows_overridden": self.rows} if self.rows else {}),
             "share_outside_observed_range": self.outside / self.values if self.values else None,
             "answers_from_cache": self.cached_answers,
         }

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+NOT_PUBLISHED = (
+    "neurons of experts, (layer, expert, index), are lnbench's own definition: no published method selects them by "
+    "language"
+)
+"""Said wherever a result rests on them."""
+
 
 class ExpertsLayout(NamedTuple):
     """The neurons of one bank of experts: those of expert ``e`` begin at ``start + e · width`` of their layer."""

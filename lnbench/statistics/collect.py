@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _TOLERATED, _FEW = 0.01, 0.01
 """Rank error above which quantiles are worth a warning, five times what text of one kind leaves; and the share of
 neurons whose values may well crowd in a few places."""
+_TOLERATED_OF_EXPERTS = 0.05
+"""The same of experts, whose values are counted in fewer bins."""
 _CHECKED_EVERY = 8
 """Batches between two looks at whether all numbers are finite: on a GPU, each look waits for it."""
 
@@ -127,7 +129,8 @@ def statistics_of(
         if name not in NEURON_SITES
     }
     for units, error in errors.items():
-        many = int((error > _TOLERATED).any(0).sum())
+        tolerated = _tolerated(counts, error) if units == "neurons" else _TOLERATED
+        many = int((error > tolerated).any(0).sum())
         if many > _FEW * error[0].numel() and counts.tokens > CALIBRATION:
             log.warning(
                 "%s: quantiles of %d of %d %s may be off by up to %.3f of the tokens: their values crowd in a few "
@@ -141,6 +144,18 @@ def statistics_of(
         experts=counts.experts,
         routed=routed,
     )
+
+
+def _tolerated(counts: Accumulator, error: Tensor) -> Tensor:
+    """Return the rank error above which quantiles are worth a warning, ``[layers, width]``."""
+    tolerated = torch.full_like(error[0], _TOLERATED)
+    for layout, experts in zip(counts.experts, counts.of_experts, strict=True):
+        for expert, own in layout.parts():
+            # Few bins, or so few tokens that each is a large share.
+            counted = experts[expert]
+            binned = counted is not None and counted.tokens > counted.calibration
+            tolerated[layout.layer, own] = _TOLERATED_OF_EXPERTS if binned else 1.0
+    return tolerated
 
 
 @contextmanager

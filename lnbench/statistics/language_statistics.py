@@ -112,6 +112,14 @@ class Statistics:
         """``[layers, width]``, the activation probability over the tokens at which a neuron was run; NaN if none."""
         return self.positive_rate / self.routed_share
 
+    @cached_property
+    def of_experts(self) -> Tensor:
+        """``BoolTensor[layers, width]``, true at the neurons of experts, of which each token runs some."""
+        routed = torch.zeros_like(self.exists)
+        for layout in self.experts:
+            routed[layout.layer, layout.start : layout.start + layout.neurons] = True
+        return routed
+
     def _each_expert(self) -> Iterator[tuple[ExpertsLayout, slice, int]]:
         """Yield each expert's bank and neurons, and its number among all experts."""
         number = 0
@@ -213,6 +221,8 @@ class Statistics:
     def exceedance(self, threshold: float | Tensor) -> Tensor:
         """Return the share of tokens whose value exceeds ``threshold``, ``[layers, width]``; exact for 0.
 
+        A token that is not routed to an expert has no value there, so none that exceeds anything.
+
         Args:
             threshold: A number, or a tensor that broadcasts to ``[layers, width]``.
         """
@@ -220,6 +230,8 @@ class Statistics:
 
     def pooled_quantile(self, q: float, scope: Scope = "model") -> Tensor:
         """Return the ``q``-quantile of values pooled over neurons; broadcasts to ``[layers, width]``.
+
+        Neurons of experts are pooled by themselves: over the values of the tokens routed there.
 
         Args:
             q: Level, between 0 and 1.
@@ -234,15 +246,23 @@ class Statistics:
         if scope == "neuron":
             return self.quantile(q)
         _check_level(q)
-        grid = self._grid()
         axes = (1,) if scope == "layer" else (0, 1)
-        low = self.min.double().nan_to_num(torch.inf).amin(axes, keepdim=True)
-        high = self.max.double().nan_to_num(-torch.inf).amax(axes, keepdim=True)
+        if not self.experts:
+            return self._pooled(q, axes, self.exists)
+        pooled = self._pooled(q, axes, self.exists & ~self.of_experts).expand(self.exists.shape)
+        return torch.where(self.of_experts, self._pooled(q, axes, self.of_experts), pooled)
+
+    def _pooled(self, q: float, axes: tuple[int, ...], among: Tensor) -> Tensor:
+        grid = self._grid()
+        low = self.min.double().where(among, torch.inf).nan_to_num(torch.inf).amin(axes, keepdim=True)
+        high = self.max.double().where(among, -torch.inf).nan_to_num(-torch.inf).amax(axes, keepdim=True)
+        there = self.routed_share.where(among, torch.nan).nanmean(axes, keepdim=True)
         # The pooled distribution is the mean of the neurons' own, so bisect its exceedance.
         for step in range(50):
             # First the lowest value itself: where most values tie there, it is the quantile.
             middle = (low + high) / 2 if step else low
-            too_low = self._exceedance(grid, middle.float()).nanmean(axes, keepdim=True) > 1 - q
+            exceeding = self._exceedance(grid, middle.float()).where(among, torch.nan)
+            too_low = exceeding.nanmean(axes, keepdim=True) > (1 - q) * there
             low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
         return high.float()
 
@@ -264,6 +284,8 @@ class Statistics:
         # At 0, where values of many neurons tie, the share is known exactly, and bounds it on either side.
         point, exact = point.squeeze(-1), self.positive_rate
         share = share.masked_fill(~self.exists, torch.nan)
+        if self.experts:
+            share = torch.where(self.routed_share == 0, 0.0, share * self.routed_share)
         share = torch.where(point >= 0, torch.minimum(share, exact), torch.maximum(share, exact))
         return torch.where(point == 0, exact, share)
 

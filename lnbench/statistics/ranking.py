@@ -13,6 +13,8 @@ from lnbench.statistics.language_statistics import Statistics, check_same_model
 from lnbench.statistics.site_values import LEVELS
 
 _BY_MEANS = "a selector that reads means or distributions: mean_difference, dln"
+Rate = Literal["all", "routed"]
+"""What an expert's activation rates are shares of: all tokens, or those that are routed to it."""
 Side = Literal["above", "below", "both"]
 """Which end of a contrast is ranked first: the highest, the lowest, or the farthest from 0."""
 _DIGITS = 1e12
@@ -53,13 +55,50 @@ def existing(statistics: Mapping[str, Statistics]) -> Tensor:
     return next(iter(statistics.values())).exists
 
 
-def positive_rates(statistics: Mapping[str, Statistics], selector: str, instead: str = _BY_MEANS) -> Tensor:
+def eligible(statistics: Mapping[str, Statistics], rate: Rate = "all", floor: int = 0) -> Tensor:
+    """Return ``BoolTensor[layers, width]``: the units that a selector compares.
+
+    Args:
+        statistics: Of the languages compared.
+        rate: With ``routed``, an expert's neurons only where every language has enough tokens there.
+        floor: Least number of tokens that every language routes to the expert.
+    """
+    exists = existing(statistics)
+    if rate == "all":
+        return exists
+    fewest = torch.stack([own.routed_tokens for own in statistics.values()]).amin(0)
+    return exists & ((fewest >= floor) | ~of_experts(statistics))
+
+
+def of_experts(statistics: Mapping[str, Statistics]) -> Tensor:
+    """Return ``BoolTensor[layers, width]``: true at the neurons of experts, of which each token runs some."""
+    return next(iter(statistics.values())).of_experts
+
+
+def positive_rates(
+    statistics: Mapping[str, Statistics],
+    selector: str,
+    instead: str = _BY_MEANS,
+    *,
+    rate: Rate = "all",
+    floor: int = 0,
+) -> Tensor:
     """Return the activation probabilities of all languages, ``[layers, width, languages]`` float64.
+
+    Args:
+        statistics: Of the languages compared.
+        selector: Its name, for messages.
+        rate: Of ``all`` tokens, or of those that are ``routed`` to the neuron's expert.
+        floor: See :func:`eligible`; the rates of what is not are 0.
 
     Raises:
         LnbenchError: every value is positive in every language, so that they tell nothing apart.
     """
-    rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
+    if rate == "routed":
+        rates = torch.stack([own.routed_rate for own in statistics.values()], dim=-1)
+        rates = torch.where(eligible(statistics, rate, floor).unsqueeze(-1), rates, 0.0)
+    else:
+        rates = torch.stack([own.positive_rate.double() for own in statistics.values()], dim=-1)
     first = next(iter(statistics.values()))
     # A norm is positive but for what was written to 0.
     if first.unit_size > 1 or bool((rates[existing(statistics)] == 1).all()):
@@ -71,11 +110,30 @@ def positive_rates(statistics: Mapping[str, Statistics], selector: str, instead:
     return rates
 
 
-def upper_bar(rates: Tensor, exists: Tensor, level: float) -> Tensor:
-    """Return the ``level``-quantile of all activation probabilities: the r-th smallest, r = round(level · count)."""
-    known = rates[exists].flatten()
-    bar: Tensor = known.kthvalue(max(1, round(level * len(known)))).values
-    return bar
+def upper_bar(rates: Tensor, exists: Tensor, level: float, routed: Tensor | None = None) -> Tensor:
+    """Return the ``level``-quantile of all activation probabilities: the r-th smallest, r = round(level · count).
+
+    Args:
+        rates: ``[layers, width, languages]``.
+        exists: ``BoolTensor[layers, width]``, the units among which it is taken.
+        level: Between 0 and 1.
+        routed: ``BoolTensor[layers, width]``, the neurons of experts. An expert that k of E tokens run has rates that
+            are lower by k / E, so these have a bar of their own.
+
+    Returns:
+        One number; ``[layers, width, 1]`` where some of the units are experts' and some are not.
+    """
+
+    def of(units: Tensor) -> Tensor:
+        known = rates[units].flatten()
+        bar: Tensor = known.kthvalue(max(1, round(level * len(known)))).values
+        return bar
+
+    kinds = [exists] if routed is None else [exists & ~routed, exists & routed]
+    kinds = [kind for kind in kinds if kind.any()] or [exists]
+    if len(kinds) == 1:
+        return of(kinds[0])
+    return torch.where(kinds[1], of(kinds[1]), of(kinds[0])).unsqueeze(-1)
 
 
 def mean_magnitude(statistics: Statistics) -> Tensor:
@@ -115,7 +173,8 @@ def best(scores: Tensor, count: int) -> Tensor:
 
     Scores of ``-inf`` are never taken.
     """
-    flat = scores.flatten()
+    # A number that is not known, as the mean of an expert that no token is routed to, ranks nothing.
+    flat = scores.flatten().masked_fill(scores.flatten().isnan(), -torch.inf)
     count = min(count, int((flat > -torch.inf).sum()))
     mask = torch.zeros(len(flat), dtype=torch.bool)
     mask[flat.argsort(descending=True, stable=True)[:count]] = True
@@ -132,7 +191,7 @@ def best_of_each(
         fraction: Share of all units.
         exists: ``BoolTensor[layers, width]``.
     """
-    known = {language: own.masked_fill(~exists, -torch.inf) for language, own in scores.items()}
+    known = {language: own.masked_fill(~exists | own.isnan(), -torch.inf) for language, own in scores.items()}
     count = round(fraction * int(exists.sum()))
     return {language: best(own, count) for language, own in known.items()}, known
 

@@ -180,7 +180,7 @@ def _rank_of_world() -> tuple[int, int]:
 
 def _save(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> None:
     path = statistics.save(folder)
-    bound = max(float(values.rank_error.max()) for values in statistics.sites.values())
+    bound = max(float(values.rank_error.nan_to_num(0).max()) for values in statistics.sites.values())
     text = TextReport(**statistics.provenance["text"]).sentence(statistics.language)
     reached(f"{statistics.language}, which is finished")
     say(f"{text}; {statistics.tokens:,} tokens, quantiles within {bound:.4f} in rank → {path}")

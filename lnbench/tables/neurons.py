@@ -11,6 +11,7 @@ import torch
 from lnbench.analysis import Stability, activation_averages
 from lnbench.analysis.overlap import language_overlap
 from lnbench.analysis.until_stable import StabilityCurve
+from lnbench.model.layout import NOT_PUBLISHED
 from lnbench.neurons import NeuronSet
 from lnbench.selection_account import LanguageAccount
 from lnbench.statistics import Statistics, store
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lnbench.finetuning.inspect import SelectionDrift, WeightDrift
 
 _CHANCE = "by chance: the index if each language's neurons were drawn at random, as many in each layer"
+_SHOWN = 5
 _LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 
@@ -63,6 +65,23 @@ def layers_table(neurons: NeuronSet) -> Table:
     ]
     rows.append(TableRow(["all"], [_count(neurons.count(language)) for language in neurons]))
     return Table("Neurons per layer and language", ["layer"], neurons.languages, rows)
+
+
+def experts_table(neurons: NeuronSet) -> Table:
+    """Return the neurons per expert (rows) and language (columns), of experts that have some; indices within them."""
+    rows = []
+    for layout in neurons.experts:
+        for expert, own in layout.parts():
+            cells = []
+            for language in neurons:
+                indices = neurons[language].get(layout.layer, torch.empty(0, dtype=torch.long))
+                inside = indices[(indices >= own.start) & (indices < own.stop)] - own.start
+                shown = ", ".join(map(str, inside[:_SHOWN].tolist())) + (" …" if len(inside) > _SHOWN else "")
+                cells.append(Cell(len(inside), ",", shown=f"{len(inside):,}: {shown}" if len(inside) else "·"))
+            if any(cell.value for cell in cells):
+                rows.append(TableRow([str(layout.layer), str(expert)], cells))
+    title = "Neurons per expert and language: how many, and their first indices in the expert"
+    return Table(title, ["layer", "expert"], neurons.languages, rows, notes=[NOT_PUBLISHED])
 
 
 def overlap_table(neurons: NeuronSet) -> Table:
@@ -130,9 +149,9 @@ def averages_table(folder: Path) -> Table:
         for site in sorted(statistics.sites):
             at_site = statistics.at(site)
             mean, *quantiles = activation_averages({language: statistics}, site, _LEVELS)[language].values()
-            values = [mean, float(at_site.std.mean()), *quantiles]
-            error = float(at_site.rank_error.max())
-            cells = [_count(at_site.tokens), Cell(float(at_site.positive_rate.mean()), ".1%")]
+            values = [mean, float(at_site.std.nanmean()), *quantiles]
+            error = float(at_site.rank_error.nan_to_num(0).max())
+            cells = [_count(at_site.tokens), Cell(float(at_site.positive_rate.nanmean()), ".1%")]
             cells += [*(Cell(value, "+.3f") for value in values), Cell(error, ".4f", shown=f"≤ {error:.4f}")]
             rows.append(TableRow([language, site], cells))
     percentiles = [f"P{round(100 * level)}" for level in _LEVELS]

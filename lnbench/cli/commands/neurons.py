@@ -23,12 +23,14 @@ def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")], 
     """
     from lnbench.figures.labels import selector_label
     from lnbench.neurons import NeuronSet
-    from lnbench.tables.neurons import layers_table
+    from lnbench.tables.neurons import experts_table, layers_table
 
     neurons = NeuronSet.load(file)
     chosen = "not known" if neurons.selector is None else selector_label(neurons)
     say(f"model {neurons.model}: {layout_of(neurons.widths)} neurons; selector {chosen}", format_)
     show(layers_table(neurons), format_=format_)
+    if neurons.experts:
+        show(experts_table(neurons), format_=format_)
 
 
 @app.command()

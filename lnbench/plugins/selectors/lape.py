@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -35,6 +35,10 @@ class Lape:
     ``balanced`` gives every language as many: of the neurons that it lifts over the bar, those of lowest entropy, so
     many that all languages together have ``top_fraction`` of all neurons. Where a language has fewer, all get as few as
     that one, with a warning.
+
+    Experts: a token that is not routed to one counts as not active there (``rate=all``), so that every neuron of a
+    language's expert looks like the language's; ``rate=routed`` takes the share of routed tokens instead, where every
+    language routes ``floor`` tokens there. Neurons of experts and others have a bar each. No published method.
     """
 
     top_fraction: float = Field(default=0.01, gt=0, le=1, description="share of all neurons to select")
@@ -42,16 +46,34 @@ class Lape:
     balanced: bool = Field(
         default=False, description="as many neurons for every language", json_schema_extra={ADDED: True}
     )
+    rate: Literal["all", "routed"] = Field(
+        default="all",
+        description="in experts, the rate over all tokens, or over those routed to the expert",
+        json_schema_extra={ADDED: True},
+    )
+    floor: int = Field(
+        default=1000,
+        ge=1,
+        description="with rate=routed, tokens that every language must route to an expert",
+        json_schema_extra={ADDED: True},
+    )
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
 
         from lnbench.neurons import NeuronSet
-        from lnbench.statistics.ranking import best, check_several, existing, positive_rates, upper_bar
+        from lnbench.statistics import ranking
+        from lnbench.statistics.ranking import best, check_several, existing, positive_rates
 
         model, _, _ = check_several(statistics, "LAPE")
-        rates, exists = positive_rates(statistics, "LAPE"), existing(statistics)
-        above = rates > upper_bar(rates, exists, self.bar)
+        rates, exists = positive_rates(statistics, "LAPE", rate=self.rate, floor=self.floor), existing(statistics)
+        compared = ranking.eligible(statistics, self.rate, self.floor)
+        if not compared.any():
+            raise LnbenchError(
+                f"no language routes {self.floor} tokens to each of the same experts, so rate=routed compares nothing; "
+                "lower the floor, or collect more text"
+            )
+        above = rates > ranking.upper_bar(rates, compared, self.bar, ranking.of_experts(statistics))
         # Entropies that are equal by their formula differ in their last bits; rounding makes them equal again.
         low_entropy = -activation_entropy(rates).mul(1e12).round()
         scores = {

@@ -46,11 +46,19 @@ class LapeTernary:
         import torch
 
         from lnbench.neurons import NeuronSet
-        from lnbench.statistics.ranking import best, check_several, classes_of, existing, positive_rates, upper_bar
+        from lnbench.statistics.ranking import (
+            best,
+            check_several,
+            classes_of,
+            existing,
+            of_experts,
+            positive_rates,
+            upper_bar,
+        )
 
         model, _, _ = check_several(statistics, "lape_ternary")
         rates, exists = positive_rates(statistics, "lape_ternary"), existing(statistics)
-        above = rates > upper_bar(rates, exists, self.bar)
+        above = rates > upper_bar(rates, exists, self.bar, of_experts(statistics))
         count = round(self.top_fraction * int(exists.sum()))
 
         def at(penalty: float) -> tuple[Tensor, Tensor]:

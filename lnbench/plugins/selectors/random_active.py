@@ -60,7 +60,7 @@ class RandomActive:
         from lnbench.files import warn_once
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.language_statistics import check_same_model
-        from lnbench.statistics.ranking import existing, mean_magnitude, positive_rates, upper_bar
+        from lnbench.statistics.ranking import existing, mean_magnitude, of_experts, positive_rates, upper_bar
 
         if not statistics:
             raise LnbenchError(
@@ -69,8 +69,10 @@ class RandomActive:
             )
         neurons.check(*check_same_model(statistics)[:2], next(iter(statistics.values())).widths)
         rates, exists = positive_rates(statistics, "random_active", "the control random"), existing(statistics)
-        candidates = (rates > upper_bar(rates, exists, self.bar)).any(-1)
-        magnitudes = torch.stack([mean_magnitude(own) for own in statistics.values()]).sort(0).values.mean(0)
+        candidates = (rates > upper_bar(rates, exists, self.bar, of_experts(statistics))).any(-1)
+        # An expert that a language never reaches has no values in it.
+        values = torch.stack([mean_magnitude(own).nan_to_num(0) for own in statistics.values()])
+        magnitudes = values.sort(0).values.mean(0)
         strata = torch.stack(
             [_strata(values, candidates, self.strata) for values in (rates.sort(-1).values.mean(-1), magnitudes)]
         )
@@ -93,6 +95,7 @@ class RandomActive:
                 )
             masks[language] = mask
         units: dict[str, Any] = {"site": neurons.site, "unit_size": neurons.unit_size, "widths": neurons.widths}
+        units |= {"experts": neurons.experts}
         return NeuronSet.from_masks(neurons.model, masks, **units)
 
     @property
