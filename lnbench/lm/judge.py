@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -16,8 +17,6 @@ from lnbench.files import fingerprint, write_text
 from lnbench.language_control.judging import instruction, rating_of
 from lnbench.lm.lnbench_lm import LNBenchLM
 
-_GENERATION = {"until": [], "do_sample": False, "max_gen_toks": 256}
-
 
 class Judge:
     """A model that rates relevance and coherence from 0 to 2; what it said is kept in a file, and not asked again.
@@ -27,9 +26,14 @@ class Judge:
         arguments: Its ``--model_args``.
         file: JSON Lines with what was said before, and where what is said is added; None: nothing is kept.
 
+    Attributes:
+        generation: lm-eval's ``generation_kwargs``.
+
     Raises:
-        LnbenchError: the file cannot be read, or the model cannot be loaded.
+        LnbenchError: the file cannot be read.
     """
+
+    generation: Mapping[str, Any] = MappingProxyType({"until": [], "do_sample": False, "max_gen_toks": 256})
 
     def __init__(self, name: str, arguments: Mapping[str, Any], file: Path | None = None) -> None:
         self.name, self._arguments, self._file = name, dict(arguments), file
@@ -39,7 +43,7 @@ class Judge:
     def rate(self, asked: Sequence[tuple[str, str, str]]) -> list[int | None]:
         """Return the rating of each ``(question, answer, source language)``; None where what it says holds none."""
         texts = [instruction(question, answer, source) for question, answer, source in asked]
-        keys = [fingerprint([self.name, self._arguments, text]) for text in texts]
+        keys = [fingerprint([self.name, self._arguments, dict(self.generation), text]) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._said}
         if new:
             self._said |= dict(zip(new, self._generate(list(new.values())), strict=True))
@@ -53,7 +57,7 @@ class Judge:
             self._lm = self._load()
         prompts = [_framed(self._lm, text) for text in texts]
         requests = [
-            Instance("generate_until", {}, (prompt, dict(_GENERATION)), 0, metadata=("judge", number, 1))
+            Instance("generate_until", {}, (prompt, dict(self.generation)), 0, metadata=("judge", number, 1))
             for number, prompt in enumerate(prompts)
         ]
         return list(self._lm.generate_until(requests))

@@ -124,3 +124,11 @@ def test_a_judge_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file.write_text("{}", encoding="utf-8")
     with refused(file):
         Judge("some", {}, file)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("", {"device": "cpu"}), ("hf", {"device": "cpu"})])
+def test_judges_are_loaded_by_either_name(name: str, arguments: dict[str, str], tiny_model: str) -> None:
+    judge = Judge(name or tiny_model, arguments | ({"pretrained": tiny_model} if name == "hf" else {}))
+    judge.generation = {"until": [], "do_sample": False, "max_gen_toks": 2}
+    (rating,) = judge.rate([("Why?", "Because.", "en")])
+    assert rating in (None, 0, 1, 2)
