@@ -44,6 +44,9 @@ NEURON_SITES = (PRE, POST)
 """The sites of neurons, of which one pass counts both: the second is derived from the first."""
 BANK_SITES = (*NEURON_SITES, PRODUCT)
 """The sites whose units are neurons."""
+UP: Final = "up"
+"""What neurons are multiplied with: the up projection's output, of a plain feed-forward that of the first projection.
+Measures alone can read it."""
 _UNITS = {ATTENTION: "heads", RESIDUAL: "dimensions"}
 
 

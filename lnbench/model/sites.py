@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, unknown
-from lnbench.model.architectures import BANK_SITES, Architecture
+from lnbench.model.architectures import BANK_SITES, UP, Architecture
 from lnbench.model.banks import Bank, Joined, Observer, PerBank, Tap
 from lnbench.model.experts import ExpertsBank
 from lnbench.model.experts_taps import ExpertsObserver, ExpertsTap, observe_experts, tap_experts
 from lnbench.model.layout import ExpertsLayout
 from lnbench.model.places import Layout, Place
-from lnbench.model.taps import Handle, observe_bank, tap_bank, tap_place
+from lnbench.model.taps import Handle, observe_bank, observe_up, tap_bank, tap_place
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ class Sites:
         Raises:
             LnbenchError: as :meth:`check_site`.
         """
-        self.check_site(site)
-        if site in BANK_SITES:
+        if site != UP:
+            self.check_site(site)
+        if site in (*BANK_SITES, UP):
             return Layout(self.widths, (1,) * self.layers)
         of_layer = {place.layer: place for place in self.places if place.site == site}
         sizes = [
@@ -234,12 +235,16 @@ class Sites:
             A handle; its ``remove()`` ends this.
         """
         banks = self.dense_in(layer)
-        if site not in BANK_SITES or len(banks) == 1:
+        if site != UP and (site not in BANK_SITES or len(banks) == 1):
             return self.tap(site, layer, function)
         handle = Handle()
         joined = Joined(banks, lambda values, _same: function(values))
         for bank in banks:
-            self.tap_bank(bank, site, partial(_twice, joined, bank), handle)
+            observer = partial(_twice, joined, bank)
+            if site == UP:
+                observe_up(self.model, self.names[layer], bank, observer, handle)
+            else:
+                self.tap_bank(bank, site, observer, handle)
         return handle
 
     def observe_bank(self, bank: Bank, function: Observer, handle: Handle) -> None:

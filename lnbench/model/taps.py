@@ -80,6 +80,14 @@ def tap_bank(model: nn.Module, block: str, bank: Bank, site: str, function: Tap,
         _tap_product(model, bank, function, handle)
 
 
+def observe_up(model: nn.Module, block: str, bank: Bank, function: Tap, handle: Handle) -> None:
+    """Call ``function`` with what a bank's neurons are multiplied with; arguments as :func:`tap_bank`."""
+    function = _turned(bank, _guarded(model, block, bank, function, handle))
+    part = bank.up or bank.before
+    module = model.get_submodule(part.module)
+    handle.add(module.register_forward_hook(lambda _module, _args, output: function(part.of(output, bank.width))))
+
+
 def _tap_before(model: nn.Module, bank: Bank, function: Tap, handle: Handle) -> None:
     def write(output: Tensor) -> Tensor | None:
         new = function(bank.before.of(output, bank.width).clone())

@@ -12,7 +12,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, plugin_call, returned, unknown
 from lnbench.hookspecs import Step
 from lnbench.host import get_host
-from lnbench.model.architectures import NEURON_SITES
+from lnbench.model.architectures import NEURON_SITES, UP
 from lnbench.model.sites import Sites
 
 
@@ -86,10 +86,11 @@ class Measures:
                     if not isinstance(key, str) or not key.isidentifier():
                         raise LnbenchError(f"{key!r} cannot name a tensor: use letters, digits and '_'")
                 observed = getattr(measure, "sites", None)
+                gradients = bool(getattr(measure, "gradients", False))
                 for site in observed or ():
-                    sites.check_site(site)  # raises an error that names those that there are
+                    if site != UP or gradients:
+                        sites.check_site(site)  # raises an error that names those that there are
                 measure.start(sites)
-            gradients = bool(getattr(measure, "gradients", False))
             self._observing[name] = _Observing(measure, None if observed is None else tuple(observed), gradients)
 
     @property

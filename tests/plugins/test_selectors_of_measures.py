@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from lnbench import LnbenchError, collect_statistics
 from lnbench.choices import needs_of, select
+from lnbench.hookspecs import Needs
 from lnbench.model.locate import locate
 from lnbench.plugins.selectors.attribution import Attribution
 from lnbench.plugins.selectors.average_precision import AveragePrecision, average_precision
@@ -20,7 +22,7 @@ from tests.plugins.test_selectors import LANGUAGES, chosen, lape, random_rates
 from tests.support.messages import refused
 from tests.support.overrides import tiny
 from tests.support.samples import with_rates
-from tests.support.tiny import LAYERS, VOCABULARY, WIDTH
+from tests.support.tiny import HEADS, LAYERS, VOCABULARY, WIDTH
 
 FEW = settings(max_examples=20, deadline=None, derandomize=True)
 BLOCKS = [torch.randint(3, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
@@ -123,6 +125,143 @@ def test_attributions_are_contrasted_with_the_mean_of_the_others(seed, languages
         assert chosen(neurons)[language] == set(sorted(contrast, key=lambda place: (-contrast[place], place))[:4])
 
 
+# removal_impact
+
+
+def test_neurons_kept_in_enough_texts_without_those_of_another_language():
+    kept = {"en": [[3, 3, 0], [1, 2, 3]], "hi": [[4, 0, 4], [4, 3, 4]]}
+    texts = {"en": 3, "hi": 4}
+    measured = [
+        {"removal_impact:count=1": {"kept": torch.tensor(own), "texts": torch.full((2,), texts[language])}}
+        for language, own in kept.items()
+    ]
+    statistics = holding(measured, languages=kept, shape=(2, 3))
+    assert chosen(select("removal_impact:count=1", statistics)) == {
+        "en": {(0, 0), (0, 1), (1, 2)},
+        "hi": {(0, 0), (0, 2), (1, 0), (1, 2)},
+    }
+    assert chosen(select("removal_impact:count=1:share=0.6:without=en", statistics)) == {
+        "en": {(0, 0), (0, 1), (1, 1), (1, 2)},
+        "hi": {(0, 2), (1, 0)},
+    }
+    with refused("fr", "en, hi"):
+        select("removal_impact:count=1:without=fr", statistics)
+
+
+def entering(model, module: str, ids, mask, side="input"):
+    """What enters a module of every layer, or leaves it, ``[layers, rows, tokens, width]``."""
+    kept = []
+    handles = [
+        part.register_forward_hook(lambda _, args, output: kept.append(args[0] if side == "input" else output))
+        for name, part in model.named_modules()
+        if name.endswith(f".{module}")
+    ]
+    with torch.no_grad():
+        model.base_model(input_ids=ids, attention_mask=mask)
+    for handle in handles:
+        handle.remove()
+    return torch.stack([values.reshape(*ids.shape, -1) for values in kept])
+
+
+@pytest.mark.parametrize(("model_type", "down"), [("llama", "down_proj"), ("gpt2", "mlp.c_proj"), ("opt", "fc2")])
+def test_impact_is_what_removing_a_neuron_moves(model_type, down):
+    model, mask = tiny(model_type), torch.ones_like(BLOCKS[0])
+    mask[1, 4:] = 0
+    products = entering(model, down, BLOCKS[0], mask)
+    downs = [part for name, part in model.named_modules() if name.endswith(f".{down}")]
+    impacts = torch.zeros(3, LAYERS, WIDTH)
+    for layer, after in enumerate(downs):
+        for row in range(3):
+            read = products[layer, row, 1 : int(mask[row].sum())]
+            for index in range(WIDTH):
+                without = read.clone()
+                without[:, index] = 0
+                with torch.no_grad():
+                    impacts[row, layer, index] = (after(without) - after(read)).norm()
+    measure = "removal_impact:count=5"
+    found = collect_statistics(model, [(BLOCKS[0], mask)], language="en", measures=(measure,)).measure(measure)
+    torch.testing.assert_close(found["impacts"].float(), impacts.sum(0), rtol=1e-3, atol=1e-5)
+    kept = (impacts.argsort(dim=-1, descending=True).argsort(dim=-1) < 5).sum(0)
+    assert torch.equal(found["kept"], kept)
+    assert found["texts"].tolist() == [3] * LAYERS
+
+
+@pytest.mark.parametrize(
+    ("model_type", "up", "part"),
+    [("llama", "up_proj", slice(None)), ("phi3", "gate_up_proj", slice(WIDTH, None)), ("opt", "fc1", slice(None))],
+)
+def test_the_codes_score_is_the_sum_of_the_up_projections_output(model_type, up, part):
+    model, mask = tiny(model_type), torch.ones_like(BLOCKS[0])
+    ups = entering(model, up, BLOCKS[0], mask, "output")[..., part]
+    scores = ups[:, :, 1:].abs().sum(2).transpose(0, 1)
+    measure = "removal_impact:variant=code:fraction=0.25"
+    found = collect_statistics(model, [BLOCKS[0]], language="en", measures=(measure,)).measure(measure)
+    torch.testing.assert_close(found["impacts"].float(), scores.sum(0), rtol=1e-4, atol=1e-5)
+    assert torch.equal(found["kept"], (scores.argsort(dim=-1, descending=True).argsort(dim=-1) < 6).sum(0))
+
+
+# head_importance
+
+
+def scaled(factors, layer, _module, args):
+    return (args[0] * factors[layer].repeat_interleave(args[0].shape[-1] // HEADS),)
+
+
+def heads_by_hand(model, blocks):
+    """Each text's gradient of the mean loss with respect to a factor on every head, ``[texts, layers, heads]``."""
+    found = []
+    for block in blocks:
+        for ids in block:
+            factors = torch.ones(LAYERS, HEADS, requires_grad=True)
+            handles = [
+                part.self_attn.o_proj.register_forward_pre_hook(partial(scaled, factors, layer))
+                for layer, part in enumerate(model.model.layers)
+            ]
+            model(ids[None], labels=ids[None]).loss.backward()
+            model.zero_grad()
+            for handle in handles:
+                handle.remove()
+            found.append(factors.grad)
+    return torch.stack(found)
+
+
+def test_heads_are_those_of_the_formula():
+    model, statistics, expected = tiny("llama"), {}, {}
+    for number, language in enumerate(("en", "hi")):
+        blocks = BLOCKS[number : number + 2]
+        gradients = heads_by_hand(model, blocks)
+        expected[language] = (gradients.abs() * 1000).mean(0) * (gradients < 0).float().mean(0)
+        statistics[language] = collect_statistics(
+            model, blocks, language=language, sites=("attention",), measures=("head_importance",)
+        )
+        measured = statistics[language].measure("head_importance")
+        torch.testing.assert_close(measured["sizes"].float(), gradients.abs().sum(0), rtol=1e-3, atol=1e-5)
+        assert torch.equal(measured["negative"], (gradients < 0).sum(0))
+        assert measured["texts"].tolist() == [6] * LAYERS
+    neurons = select("head_importance:level=0.7:general=2", statistics)
+    wanted = {
+        language: {tuple(place) for place in (own > own.flatten().quantile(0.7)).nonzero().tolist()}
+        for language, own in expected.items()
+    }
+    assert chosen(neurons) == wanted
+    assert (neurons.site, neurons.width) == ("attention", HEADS)
+    kinds = {
+        name: {(layer, index) for layer, found in own.items() for index in found.tolist()}
+        for name, own in neurons.classes.items()
+    }
+    assert kinds["general"] == wanted["en"] & wanted["hi"]
+    assert kinds["specific"] == wanted["en"] ^ wanted["hi"]
+    only = select("head_importance:level=0.7:general=2:classes=specific", statistics)
+    assert chosen(only) == {language: own - kinds["general"] for language, own in wanted.items()}
+
+
+def test_heads_need_statistics_of_heads():
+    assert needs_of("head_importance") == Needs(sites=("attention",), measures=("head_importance",))
+    statistics = {"en": collect_statistics(tiny("llama"), BLOCKS[:1], language="en", measures=("head_importance",))}
+    with refused("attention", "'en'", "--site attention"):
+        select("head_importance", statistics)
+
+
 # What is missing or wrong
 
 
@@ -133,6 +272,7 @@ def test_attributions_are_contrasted_with_the_mean_of_the_others(seed, languages
         ("average_precision:site=pre", "document_means:site=pre"),
         ("attribution", "attribution:site=post:threshold=0.001"),
         ("attribution:statistic=share:threshold=0.5", "attribution:site=post:threshold=0.5"),
+        ("removal_impact:variant=code", "removal_impact:variant=code:fraction=0.14"),
     ],
 )
 def test_statistics_without_the_measure_say_how_to_collect_it(selector, measure):
@@ -158,10 +298,14 @@ def test_wrong_site_and_one_language(selector):
         ("average_precision", [1000, LAYERS * WIDTH, "count", "fraction"]),
         ("average_precision:count=0", ["count", 0]),
         ("average_precision:parts=upper", ["parts", "upper"]),
-        ("average_precision:site=nowhere", ["site", "nowhere"]),
+        ("average_precision:site=nowhere", ["site", "nowhere", "residual"]),
         ("attribution:rank=lape:statistic=share:threshold=1e9", ["share", 0, "threshold"]),
         ("attribution:threshold=-1", ["threshold", -1]),
         ("attribution:rank=best", ["rank", "best"]),
+        ("removal_impact:count=25", ["count", 25, WIDTH]),
+        ("removal_impact:share=2", ["share", 2]),
+        ("removal_impact:variant=other", ["variant", "other"]),
+        ("head_importance:level=1", ["level", 1]),
     ],
 )
 def test_bad_parameters(selector, named):
@@ -202,6 +346,22 @@ def test_means_are_those_of_each_text(model_type, site):
             if counted := range(1, int(real[row].sum())):
                 expected.append(sum(values[:, row, place] for place in counted) / len(counted))
     torch.testing.assert_close(means.double(), torch.stack(expected), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("site", ["product", "residual", "attention"])
+def test_further_sites(site):
+    model, statistics = tiny("llama"), {}
+    for selector in (f"average_precision:fraction=0.25:site={site}", f"attribution:fraction=0.25:site={site}"):
+        statistics = tiny_statistics(model, ("en", "hi"), selector=selector, site=site)
+        neurons = select(selector, statistics)
+        assert neurons.site == site and neurons.widths == statistics["en"].widths
+        assert all(neurons.count(language) for language in neurons)
+    own = collect_statistics(
+        model, BLOCKS[:1], language="en", site=site, measures=(f"document_means:site={site}",), skip=1
+    )
+    means = own.measure(f"document_means:site={site}")["means"]
+    # Texts are of one length here, so that the mean of their means is that of all tokens.
+    torch.testing.assert_close(means.mean(0), own.mean.float(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("measure", ["document_means", "attribution"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 class Attribution:
     """|a · ∂L/∂a| of each unit and token, by a backward pass: how much zeroing it changes the loss, to first order.
 
-    L is the summed negative log-likelihood, in nats, of the next tokens of the text that the token is in. ``sums`` is
-    the sum over tokens and ``above`` the number of tokens over ``threshold``, ``[layers, width]``; ``tokens``,
-    ``[layers]``, how many there are.
+    Of a unit with several coordinates, as a head, the products are summed first. L is the summed negative log-
+    likelihood, in nats, of the next tokens of the text that the token is in. ``sums`` is the sum over tokens and
+    ``above`` the number of tokens over ``threshold``, ``[layers, width]``; ``tokens``, ``[layers]``, how many there
+    are.
     """
 
-    site: Literal["post", "pre"] = Field(default="post", description="site of the units")
+    site: str = Field(default="post", description="site of the units")
     threshold: float = Field(default=0.001, ge=0, description="in nats: above it a token counts in the share")
 
     reductions: ClassVar[Mapping[str, Reduction]] = {"sums": "sum", "above": "sum", "tokens": "sum"}
@@ -40,13 +41,16 @@ class Attribution:
     def start(self, sites: Sites) -> None:
         import torch
 
-        self._sums = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
-        self._above = torch.zeros(sites.layers, sites.width, dtype=torch.int64)
+        layout = sites.layout(self.site)
+        self._sizes = layout.unit_sizes
+        self._sums = torch.zeros(sites.layers, layout.width, dtype=torch.float64)
+        self._above = torch.zeros(sites.layers, layout.width, dtype=torch.int64)
         self._tokens = torch.zeros(sites.layers, dtype=torch.int64)
 
     def observe(self, step: Step) -> None:
         assert step.gradient is not None
-        attributed = (step.values.double() * step.gradient.double())[step.counted].abs()
+        products = (step.values.double() * step.gradient.double())[step.counted]
+        attributed = products.view(len(products), -1, self._sizes[step.layer]).sum(-1).abs()
         width = attributed.shape[-1]
         self._sums[step.layer, :width] += attributed.sum(0).cpu()
         self._above[step.layer, :width] += (attributed > self.threshold).sum(0).cpu()

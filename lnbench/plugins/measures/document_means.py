@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 class DocumentMeans:
     """Each unit's mean over the counted tokens of every text, one number per text and unit (Kojima et al. 2024).
 
-    A text is a row that the model reads: a document with ``mode=truncate``, else a block of packed text. Four bytes are
-    kept per text and unit. ``means`` is ``[texts, layers, width]``.
+    At a site whose units have several coordinates, as heads have, it is the mean of the unit's norm. A text is a row
+    that the model reads: a document with ``mode=truncate``, else a block of packed text. Four bytes are kept per text
+    and unit. ``means`` is ``[texts, layers, width]``.
     """
 
-    site: Literal["post", "pre"] = Field(default="post", description="site of the units")
+    site: str = Field(default="post", description="site of the units")
 
     reductions: ClassVar[Mapping[str, Reduction]] = {"means": "concatenate"}
 
@@ -35,7 +36,8 @@ class DocumentMeans:
         return (self.site,)
 
     def start(self, sites: Sites) -> None:
-        self._width = sites.width
+        layout = sites.layout(self.site)
+        self._sizes, self._width = layout.unit_sizes, layout.width
         self._means: list[list[Tensor]] = [[] for _ in range(sites.layers)]
 
     def observe(self, step: Step) -> None:
@@ -43,7 +45,10 @@ class DocumentMeans:
 
         tokens = step.counted.sum(1)
         kept = tokens > 0
-        values = step.values.double() * step.counted.unsqueeze(-1)
+        values = step.values.double()
+        if (size := self._sizes[step.layer]) > 1:
+            values = values.view(*values.shape[:2], -1, size).norm(dim=-1)
+        values = values * step.counted.unsqueeze(-1)
         means = (values.sum(1)[kept] / tokens[kept].unsqueeze(-1)).float().cpu()
         self._means[step.layer].append(pad(means, (0, self._width - means.shape[-1])))
 

@@ -41,7 +41,7 @@ class Attribution:
     )
     top_fraction: float = Field(default=0.01, gt=0, le=1, description="of rank=lape: share of all units to select")
     bar: float = Field(default=0.95, gt=0, le=1, description="of rank=lape: quantile of all q that is the bar")
-    site: Literal["post", "pre"] = Field(default="post", description="site of the units")
+    site: str = Field(default="post", description="site of the units")
 
     @property
     def needs(self) -> Needs:

@@ -39,7 +39,7 @@ class AveragePrecision:
     )
     count: int = Field(default=1000, ge=1, description="units in each part")
     fraction: float | None = Field(default=None, gt=0, le=1, description="share of all units, in place of count")
-    site: Literal["post", "pre"] = Field(default="post", description="site of the units")
+    site: str = Field(default="post", description="site of the units")
 
     @property
     def needs(self) -> Needs:
