@@ -70,7 +70,7 @@ def differentiating(sites: Sites, names: Iterable[str]) -> Iterator[Differentiat
         for site in dict.fromkeys(names):
             for layer in range(sites.layers):
                 if site in BANK_SITES:
-                    for bank in sites.in_layer(layer):
+                    for bank in sites.dense_in(layer):
                         sites.tap_bank(bank, site, adding(site, layer, bank.start), handle)
                 elif sites.layout(site).widths[layer]:
                     handle.enter_context(sites.tap(site, layer, adding(site, layer, 0)))

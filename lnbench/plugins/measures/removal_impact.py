@@ -88,7 +88,7 @@ def _column_lengths(sites: Sites) -> list[Tensor | None]:
     lengths: list[Tensor | None] = [None] * sites.layers
     for layer in range(sites.layers):
         found = []
-        for bank in sites.in_layer(layer):
+        for bank in sites.dense_in(layer):
             after = sites.model.get_submodule(bank.after)
             like = next(after.parameters())
             dtype: Any = like.dtype if like.is_floating_point() else sites.model.dtype
