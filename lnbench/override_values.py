@@ -220,14 +220,15 @@ class Override:
         parts, total = {}, sum(map(len, neurons.values()))
         for layer, indices in neurons.items():
             own = values[layer]
-            known = ~own.isnan().reshape(-1, own.shape[-1]).any(0)
+            known = ~(own.isnan() if own.ndim == 1 else own.isnan().any(0))
             if len(indices) == 0 or known.any():
                 parts[layer] = LayerOverride(indices.cpu()[known.cpu()], own[..., known], operation)
         left = sum(part.indices.numel() for part in parts.values())
         if total and not left:
             raise LnbenchError(
-                f"no value is known of any of the {total} neurons: no token of the text was routed to their experts; "
-                "choose an intervention that needs none (zero), or collect Statistics of more text"
+                f"none of the {total} values to write is a finite number: the value itself is none, or no token of the "
+                "text was routed to the neurons' experts; choose an intervention that needs no Statistics (zero), or "
+                "collect them of more text"
             )
         if left < total:
             warn_once(

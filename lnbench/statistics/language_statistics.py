@@ -116,14 +116,18 @@ class Statistics:
     def of_experts(self) -> Tensor:
         """``BoolTensor[layers, width]``, true at the neurons of experts, of which each token runs some."""
         routed = torch.zeros_like(self.exists)
-        for layout in self.experts:
+        for layout in self._layouts:
             routed[layout.layer, layout.start : layout.start + layout.neurons] = True
         return routed
+
+    @property
+    def _layouts(self) -> tuple[ExpertsLayout, ...]:
+        return self.experts if self.site in NEURON_SITES else ()
 
     def _each_expert(self) -> Iterator[tuple[ExpertsLayout, slice, int]]:
         """Yield each expert's bank and neurons, and its number among all experts."""
         number = 0
-        for layout in self.experts if self.site in NEURON_SITES else ():
+        for layout in self._layouts:
             for _, own in layout.parts():
                 yield layout, own, number
                 number += 1
@@ -247,7 +251,7 @@ class Statistics:
             return self.quantile(q)
         _check_level(q)
         axes = (1,) if scope == "layer" else (0, 1)
-        if not self.experts:
+        if not self._layouts:
             return self._pooled(q, axes, self.exists)
         pooled = self._pooled(q, axes, self.exists & ~self.of_experts).expand(self.exists.shape)
         return torch.where(self.of_experts, self._pooled(q, axes, self.of_experts), pooled)
@@ -284,7 +288,7 @@ class Statistics:
         # At 0, where values of many neurons tie, the share is known exactly, and bounds it on either side.
         point, exact = point.squeeze(-1), self.positive_rate
         share = share.masked_fill(~self.exists, torch.nan)
-        if self.experts:
+        if self._layouts:
             share = torch.where(self.routed_share == 0, 0.0, share * self.routed_share)
         share = torch.where(point >= 0, torch.minimum(share, exact), torch.maximum(share, exact))
         return torch.where(point == 0, exact, share)

@@ -88,6 +88,7 @@ def positive_rates(
     Args:
         statistics: Of the languages compared.
         selector: Its name, for messages.
+        instead: What to choose in its place where nothing is told apart, likewise.
         rate: Of ``all`` tokens, or of those that are ``routed`` to the neuron's expert.
         floor: See :func:`eligible`; the rates of what is not are 0.
 
