@@ -187,11 +187,12 @@ def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterato
             tasks.setdefault(name, []).append((source, language))
             if isinstance(task, str) and "{source}" in task:
                 of_a_source.add(name)
-    head = {"head": blank.loading.head} if blank.loading.head else {}
+    shared = {"share_prefix": True} if spec.share_prefix else {}
+    scored: dict[str, Any] = {"head": blank.loading.head} if blank.loading.head else shared
     for task, measured in tasks.items():
         languages = list(dict.fromkeys(language for _, language in measured))
         for unchanged in [choice for choice in spec.interventions if changes_nothing(choice)][:1]:
-            arguments = {"intervention": unchanged, **head}
+            arguments = {"intervention": unchanged, **scored}
             # Without intervention the target decides nothing but how answers are scored.
             for targets in [(language,) for language in languages] if is_of_pairs(task) else [tuple(languages)]:
                 target = {"language": targets[0]} if is_of_pairs(task) else {}
@@ -209,7 +210,7 @@ def _of_loading(spec: Sweep, blank: Cell, overriding: Sequence[Cell]) -> Iterato
                     task=task,
                     languages=(language,),
                     source=source,
-                    arguments={**cell.arguments, **head, **pair},
+                    arguments={**cell.arguments, **scored, **pair},
                 )
 
 

@@ -209,6 +209,11 @@ class Sweep(StatisticsSource, Positions, Invocation):
         description="lm-eval's tasks or yours, with {lang} where a name has the language; or, where they spell it "
         "otherwise, a mapping of language to task: `{hi: belebele_hin_Deva, vi: belebele_vie_Latn}`",
     )
+    share_prefix: bool = Field(
+        default=True,
+        description="run what a document's requests begin with once; likelihoods differ by rounding from those of whole "
+        "requests",
+    )
     controls: DrawsOfControls = 3
     control: Control = "random"
     seeds: list[int] = Field(
