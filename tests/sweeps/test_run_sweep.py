@@ -311,7 +311,7 @@ def test_prompts_are_made_for_each_way_of_loading(given: dict[str, Any], tmp_pat
     plain = {"pretrained": given["pretrained"]}
     specs = [spec_of(given, models=[plain | options]) for options in ({}, {}, {"add_bos_token": True})]
     cells = [running.planned(spec, tmp_path)[0] for spec in specs]
-    first, same, other = (worker._manager(cell.loading, cell.invocation) for cell in cells)
+    first, same, other = (worker._manager(cell) for cell in cells)
     assert first is same is not other
     assert other.metadata == plain | {"add_bos_token": True}
 
