@@ -16,7 +16,7 @@ from lnbench.errors import LnbenchError, plugin_call, returned, unknown
 from lnbench.hookspecs import Needs
 from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
-from lnbench.parameters import parse_choice
+from lnbench.parameters import parse_choice, unbracketed
 from lnbench.statistics import Statistics
 from lnbench.statistics.handed import handed_statistics
 from lnbench.statistics.language_statistics import check_same_model
@@ -24,7 +24,7 @@ from lnbench.statistics.language_statistics import check_same_model
 
 def selector_in(like: str | None) -> str | None:
     """Return the selector that ``like`` names, ``name`` or ``[name:key=value]``; None where it is a file or missing."""
-    inner = (like or "").removeprefix("[").removesuffix("]")
+    inner = unbracketed(like or "")
     return inner if parse_choice(inner)[0] in get_host().names("selector") and not Path(inner).exists() else None
 
 

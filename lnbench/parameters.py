@@ -81,6 +81,11 @@ def _split(text: str) -> list[str]:
     return [text[start:end] for start, end in zip([0, *(cut + 1 for cut in cuts)], [*cuts, len(text)], strict=True)]
 
 
+def unbracketed(text: str) -> str:
+    """Return a choice within a choice without the square brackets around it, where it has them."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
 def format_choice(name: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
     """Return a choice as users write it, the inverse of :func:`parse_choice`, without what equals ``defaults``."""
     shown = {key: value for key, value in parameters.items() if (defaults or {}).get(key, ...) != value}

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnbench.plugins.selectors.dln import Dln, smaller_group, spanning_cost
+from lnbench.plugins.selectors.dln import Dln, smaller_groups, spanning_cost
 from lnbench.statistics import LEVELS, Statistics
 from lnbench.statistics.overlap import distribution_overlap
 from tests.plugins.test_selectors import LANGUAGES, chosen
@@ -107,11 +107,13 @@ def test_cost_and_group_equal_those_of_all_bipartitions(seed, languages):
         for size in range(1, languages // 2 + 1)
         for members in combinations(range(languages), size)
     }
-    cost = float(spanning_cost(torch.tensor(overlaps)[..., None])[0])
-    assert cost == min(costs.values())
+    stacked = torch.tensor(overlaps)[..., None]
+    cost = spanning_cost(stacked)
+    assert float(cost) == min(costs.values())
     sizes = random.permutation(languages).astype(float).tolist()
-    cheapest = [members for members, own in costs.items() if own == cost]
-    group = tuple(sorted(smaller_group(overlaps.tolist(), sizes)))
+    cheapest = [members for members, own in costs.items() if own == float(cost)]
+    mask = smaller_groups(stacked, cost, torch.tensor(sizes, dtype=torch.float64)[:, None])
+    group = tuple(mask[:, 0].nonzero().flatten().tolist())
     assert group in cheapest
     smallest = [members for members in cheapest if len(members) == min(map(len, cheapest))]
     assert len(group) == len(smallest[0])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lnbench import NeuronSet
 from lnbench.choices import select
+from lnbench.host import get_host
 from lnbench.plugins.selectors.all import All
 from lnbench.plugins.selectors.language_dimensions import LanguageDimensions
 from lnbench.plugins.selectors.lape import Lape
@@ -324,3 +325,29 @@ def test_selectors_work_at_any_site_where_they_make_sense(site):
     else:
         with refused("language_dimensions", repr(site), "residual"):
             select("language_dimensions:count=5", statistics)
+
+
+# Equal sizes
+
+
+@pytest.mark.parametrize(
+    "of", ["lape:bar=0.3", "lape_ternary:bar=0.3", "mean_difference", "act_prob", "top_activation", "dln"]
+)
+def test_top_takes_as_many_of_a_ranking_for_every_language(of):
+    statistics = tiny_statistics(MODEL)
+    found = select(f"top:of=[{of}]:count=5", statistics)
+    assert [found.count(code) for code in found] == [5] * 3
+    scores = get_host().resolve("selector", of).select(statistics).scores
+    for code, own in chosen(found).items():
+        ranked = {place: float(scores[code][place]) for place in places(scores[code].tolist())}
+        assert own == set(sorted(ranked, key=lambda place: (-ranked[place], place))[:5])
+
+
+def test_top_needs_a_ranking_that_is_long_enough():
+    statistics = tiny_statistics(MODEL)
+    with refused("random", "scores"):
+        select("top:of=random:count=5", statistics)
+    with refused("count=73", "'en'", "72"):
+        select("top:of=mean_difference:count=73", statistics)
+    controls = get_host().control_of("top:of=[lape:bar=0.3]:count=5", 1, "random_active")
+    assert [select(controls, statistics).count(code) for code in statistics] == [5] * 3

@@ -41,9 +41,9 @@ class RandomDirection:
     def override(self, context: OverrideContext) -> Override:
         from lnbench.host import get_host
         from lnbench.override_values import Override
+        from lnbench.parameters import unbracketed
 
-        inner = self.like.removeprefix("[").removesuffix("]")
-        made: Override = get_host().resolve("intervention", inner).override(context)
+        made: Override = get_host().resolve("intervention", unbracketed(self.like)).override(context)
         layers: dict[int, list[LayerOverride]] = {}
         for (layer, site), parts in made.by_site().items():
             key = f"{self.seed} {context.target} {layer} {site}"

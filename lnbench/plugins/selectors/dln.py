@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,11 +62,11 @@ class Dln:
         tau = float(known.kthvalue(max(1, int(len(known) * self.percent / 100))).values)
         costs = spanning_cost(overlaps).masked_fill(~exists, torch.inf)
         selected = costs <= tau
-        members = torch.zeros(len(codes), layers, width, dtype=torch.bool)
-        squares = [statistics[code].mean.double().square() + statistics[code].std.double().square() for code in codes]
-        for layer, index in selected.nonzero().tolist():
-            sizes = [float(own[layer, index]) for own in squares]
-            members[smaller_group(overlaps[:, :, layer, index].tolist(), sizes), layer, index] = True
+        squares = torch.stack(
+            [statistics[code].mean.double().square() + statistics[code].std.double().square() for code in codes]
+        )
+        group = smaller_groups(overlaps, costs, squares)
+        members = group & selected
         count = members.sum(0)
         kinds = {"single": count == 1, "multi": count > 1}
         if self.classes != "all":
@@ -75,7 +75,7 @@ class Dln:
         return NeuronSet.from_masks(
             model,
             {code: members[codes.index(code)] for code in statistics},
-            scores={code: torch.where(members[codes.index(code)], -costs, -torch.inf) for code in statistics},
+            scores={code: torch.where(group[codes.index(code)], -costs, -torch.inf) for code in statistics},
             classes=classes_of({name: kind & kept for name, kind in kinds.items()}),
             derived={"tau": tau},
         )
@@ -101,27 +101,31 @@ def spanning_cost(overlaps: Tensor) -> Tensor:
     return lightest
 
 
-def smaller_group(overlaps: Sequence[Sequence[float]], sizes: Sequence[float]) -> list[int]:
-    """Return A: of the groups that the lightest edge of a unit's maximum spanning tree parts, the smallest.
+def smaller_groups(overlaps: Tensor, costs: Tensor, squares: Tensor) -> Tensor:
+    """Return each unit's A: of the groups that the lightest edge of its maximum spanning tree parts, the smallest.
 
     Args:
-        overlaps: ``[languages, languages]`` of one unit.
-        sizes: Its mean square in each language: of groups as small, that of the largest mean is taken.
+        overlaps: ``[languages, languages, …]``, symmetric.
+        costs: ``[…]``, weights of the lightest edges.
+        squares: ``[languages, …]``, mean squares: of groups as small, that of the largest sum is taken, and of equal
+            ones that of the first language.
+
+    Returns:
+        ``BoolTensor[languages, …]``.
     """
-    group = list(range(len(overlaps)))
-    edges = sorted(combinations(group, 2), key=lambda pair: -overlaps[pair[0]][pair[1]])
-    joining: list[float] = []
-    for last_round in (False, True):
-        cost = min(joining, default=0.0)
-        group = list(range(len(overlaps)))
-        for one, other in edges:
-            if last_round and overlaps[one][other] <= cost:
-                break
-            if group[one] != group[other]:
-                joining.append(overlaps[one][other])
-                group = [group[one] if label == group[other] else label for label in group]
-    groups = [[member for member, own in enumerate(group) if own == label] for label in dict.fromkeys(group)]
-    return min(groups, key=lambda members: (len(members), -sum(sizes[member] for member in members)))
+    import torch
+
+    itself = torch.eye(len(overlaps), dtype=torch.bool).view(*overlaps.shape[:2], *[1] * costs.ndim)
+    joined = (overlaps > costs) | itself
+    # Languages that a path joins are in one group.
+    for through in range(len(overlaps)):
+        joined |= joined[:, through, None] & joined[None, through]
+    sizes = joined.sum(1)
+    smallest = sizes == sizes.amin(0)
+    # In order of size, so that the members of one group have the very same sum.
+    total = torch.where(joined, squares.nan_to_num(), 0.0).sort(1).values.sum(1).masked_fill(~smallest, -1.0)
+    first = (total == total.amax(0)).byte().argmax(0)
+    return joined.gather(0, first.expand(1, *joined.shape[1:])).squeeze(0)
 
 
 @hookimpl
