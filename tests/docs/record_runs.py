@@ -24,6 +24,8 @@ from lnbench.files import write_text
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
+from lnbench.tables.reproduction import FILE as REPRODUCTION
+from lnbench.tables.reproduction import Reproduction
 from tests.support.docs_pages import DOCS
 
 RUNS = DOCS / "runs.json"
@@ -136,15 +138,19 @@ def of_matrix(folder: Path) -> Record:
 
 
 def of_reproduction(folder: Path) -> Record:
-    """A run of ``lnbench reproduce``: how many of each conclusion's comparisons say what, and the verdicts."""
-    found = {}
-    for file in sorted(folder.rglob("reproduction.json")):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found[file.parent.name] = {
-            key: content[key] for key in ("title", "conclusions", "findings", "notes", "caveats") if key in content
-        } | {"command": named(content.get("command") or "")}
-    first = next(iter(found.values()))
-    return {"command": first["command"], "model": "gemma-3-270m", "text": text_of(""), "tables": found}
+    """A run of ``lnbench reproduce``: the verdict on each conclusion under each preset, with its evidence."""
+    found = next(Reproduction.load(file) for file in sorted(folder.rglob(REPRODUCTION)))
+    conclusions = nested()
+    for conclusion in found.conclusions:
+        said = {"verdict": conclusion.verdict, "evidence": conclusion.evidence, "claim": conclusion.claim}
+        conclusions[conclusion.name.replace(" ", "_")][conclusion.preset] = said
+    return {
+        "command": f"lnbench reproduce {found.name} --scale {found.scale} --model {' '.join(found.models)}",
+        "model": ", ".join(found.models),
+        "text": text_of(""),
+        "settings": found.settings,
+        "conclusions": conclusions,
+    }
 
 
 def of_file(file: Path) -> Record:

@@ -7,7 +7,7 @@ there), but those of :data:`RIGHT_BEFORE`: what was right beside the fault, and 
 from __future__ import annotations
 
 RIGHT_BEFORE: dict[str, str] = {
-    "test_commands.py::test_the_version_is_printed[words1]": "`lnbench version`; `--version` is the fault",
+    "test_commands.py::test_the_version_is_printed[words1]": "before a command",
     "test_contents.py::test_published_neurons_are_read_in_every_layout[lists of index tensors-.pth]": "as before",
     "test_contents.py::test_code_in_a_published_file_is_refused": "more layouts must not run more code",
     "test_corpora.py::test_a_clone_that_is_missing_is_not_looked_for_on_the_hub": "clones are read, missing ones not",
@@ -23,9 +23,13 @@ RIGHT_BEFORE: dict[str, str] = {
     "test_plugins.py::test_what_a_fine_tuner_returns[the model]": "beside folders that do not exist",
     "test_processes.py::test_a_fine_tuning_started_twice_at_once_is_done_once": "never lost work",
     "test_scoring.py::test_a_rolling_likelihood_begins_with_one_prefix_token[no BOS]": "beside a second BOS",
+    "test_strangers_files.py::test_a_good_file_is_read[head]": "beside damaged ones",
     "test_strangers_files.py::test_a_good_file_is_read[sweep]": "beside damaged ones",
     "test_strangers_files.py::test_a_good_file_is_read[corpus: jsonl]": "beside damaged ones",
     "test_strangers_files.py::test_a_good_file_is_read[corpus: jsonl.gz]": "beside damaged ones",
     "test_strangers_files.py::test_a_good_file_is_read[corpus: txt]": "beside damaged ones",
+    "test_walk.py::test_pages_that_compare_two_languages_say_what_that_means[howto/install.md]": "said there already",
+    "test_walk.py::test_pages_that_compare_two_languages_say_what_that_means[howto/offline.md]": "said there already",
+    "test_walk.py::test_pages_that_compare_two_languages_say_what_that_means[howto/own-task.md]": "said there already",
 }
 """Test, or a row of one → what it guards."""
