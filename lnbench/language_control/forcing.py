@@ -90,8 +90,8 @@ class GeneratedAnswer(str):
 
     nats_per_token: float | None
 
-    def __new__(cls, text: str, nats_per_token: float | None) -> GeneratedAnswer:
-        """Return the text, with its likelihood."""
+    def __new__(cls, text: str, nats_per_token: float | None = None) -> GeneratedAnswer:
+        """Return the text, with its likelihood; a copy is made of the text alone."""
         answer = super().__new__(cls, text)
         answer.nats_per_token = nats_per_token
         return answer

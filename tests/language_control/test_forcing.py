@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 
 import pytest
 from hypothesis import given, settings
@@ -89,3 +90,8 @@ def test_likelihoods_reach_the_task_with_the_answer() -> None:
     doc = {"target": "hi", "source": "en"}
     assert forcing.process_results(doc, [forcing.GeneratedAnswer(TEXT["hi"], 1.5)])["perplexity"] == 1.5
     assert "perplexity" not in forcing.process_results(doc, [TEXT["hi"]])
+
+
+def test_likelihoods_survive_being_sent_to_another_process() -> None:
+    sent = pickle.loads(pickle.dumps(forcing.GeneratedAnswer("नमस्ते", 1.5)))
+    assert (sent, sent.nats_per_token) == ("नमस्ते", 1.5)
