@@ -6,7 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, plugin_call, unknown
 from lnbench.experts_writer import ChangedTokens, ExpertsWriter
-from lnbench.model.architectures import BANK_SITES, POST, units_at
+from lnbench.model.architectures import BANK_SITES, EXPERTS, POST, units_at
 from lnbench.model.banks import Bank, Tap
 from lnbench.model.experts import ExpertsBank
 from lnbench.model.experts_taps import ExpertsTap
@@ -152,7 +152,8 @@ def apply(
             indices = torch.cat([part.indices.cpu().long() for part in parts])
             in_layer = indices if bank is None else indices + bank.start
             bounds = None
-            if statistics is not None and where in statistics.sites:
+            # What is written to a router are logits, and its Statistics are of routing weights.
+            if statistics is not None and where in statistics.sites and where != EXPERTS:
                 values = statistics.at(where).per_coordinate.values
                 bounds = (values.min[layer].flatten()[in_layer], values.max[layer].flatten()[in_layer])
             if isinstance(bank, ExpertsBank):
@@ -182,13 +183,34 @@ def _places(
     """Yield what is written to each bank of a layer, in the bank's own numbering, and to other sites' coordinates."""
     for (layer, site), parts in written.items():
         if site not in BANK_SITES:
-            size = sites.place(site, layer).unit_size
-            yield _Place(layer, site, None), [part.of_coordinates(size) for part in parts]
+            size = sites.layout(site).unit_sizes[layer]
+            own = [part.of_coordinates(size) for part in parts]
+            yield _Place(layer, site, None), list(map(_of_router, own)) if site == EXPERTS else own
             continue
         for bank in sites.in_layer(layer):
             own = [inside for part in parts if (inside := part.within(bank.start, bank.width)) is not None]
             if own:
                 yield _Place(layer, site, bank), own
+
+
+_NEVER = -1e4
+"""A bias with which a router never chooses an expert."""
+
+
+def _of_router(part: LayerOverride) -> LayerOverride:
+    """Return what is done to the router's logits.
+
+    Raises:
+        LnbenchError: something that is neither a bias nor zero.
+    """
+    if part.operation == "add":
+        return part
+    if part.operation == "set" and part.values is not None and not part.values.any():
+        return replace(part, values=torch.full_like(part.values, _NEVER), operation="add")
+    raise LnbenchError(
+        "at site 'experts' an override biases the router's logits (add), or takes experts out (zero): their routing "
+        f"weights follow from these and cannot be written; got {part.operation!r}"
+    )
 
 
 def _check_fit(statistics: Statistics, sites: Sites) -> None:

@@ -35,8 +35,11 @@ POST: Final = "post"
 PRODUCT: Final = "product"
 ATTENTION: Final = "attention"
 RESIDUAL: Final = "residual"
+EXPERTS: Final = "experts"
+"""A mixture's experts as units: read are their routing weights, 0 where a token is not routed to one; written to are
+the router's logits."""
 PAPER: Final = "paper"
-OwnSiteOption = Literal["post", "pre", "product", "attention", "residual"]
+OwnSiteOption = Literal["post", "pre", "product", "attention", "residual", "experts"]
 """Sites that are read and written at the same place, for settings."""
 SiteOption = Literal[OwnSiteOption, "paper"]
 """The keys of :data:`SITE_CHOICES`, for settings."""
@@ -47,7 +50,7 @@ BANK_SITES = (*NEURON_SITES, PRODUCT)
 UP: Final = "up"
 """What neurons are multiplied with: the up projection's output, of a plain feed-forward that of the first projection.
 Measures alone can read it."""
-_UNITS = {ATTENTION: "heads", RESIDUAL: "dimensions"}
+_UNITS = {ATTENTION: "heads", RESIDUAL: "dimensions", EXPERTS: "experts"}
 
 
 def units_at(site: str) -> str:

@@ -115,6 +115,11 @@ class ExpertsBank:
         return self.experts * self.expert_width
 
     @property
+    def is_routed(self) -> bool:
+        """Whether a router chooses among them; shared experts in one bank run on every token."""
+        return self.order != "every" or "shared" not in self.path.rpartition(".")[2]
+
+    @property
     def layout(self) -> ExpertsLayout:
         """Where its neurons are in the layer's numbering."""
         return ExpertsLayout(self.layer, self.start, self.experts, self.expert_width)

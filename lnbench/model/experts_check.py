@@ -50,7 +50,7 @@ class ExpertsProbe:
             largest = max(float(expected.abs().max()), float(pre.abs().max()), 1e-30)
             self._elsewhere = max(self._elsewhere, float((expected - post[own]).abs().max()) / largest)
 
-    def _keep(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    def _keep(self, _flow: Flow, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         copies = [arg.clone() if isinstance(arg, Tensor) else arg for arg in args]
         named = {name: value.clone() if isinstance(value, Tensor) else value for name, value in kwargs.items()}
         self._arguments, self.given, self.dtype = (tuple(copies), named), output.clone(), output.dtype

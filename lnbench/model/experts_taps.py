@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,12 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lnbench.errors import LnbenchError
 from lnbench.model.architectures import POST
 from lnbench.model.experts import AtProduct, ExpertsBank
 from lnbench.model.forward_passes import NOT_CALLED
 from lnbench.model.taps import Handle
+
+_ROUTER = re.compile(r"router|(^|[._])gate$|(^|\.)gate\.")
 
 
 class Rows(NamedTuple):
@@ -178,7 +182,7 @@ def attach(
     *,
     pre: AtValues | None = None,
     post: AtValues | None = None,
-    end: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None] | None = None,
+    end: Callable[[Flow, tuple[Any, ...], dict[str, Any], Any], None] | None = None,
 ) -> None:
     """Call functions with a bank's values in every forward pass; what they return, unless None, is written there.
 
@@ -188,7 +192,7 @@ def attach(
         handle: Where the hooks are kept.
         pre: Called before each call of the non-linearity.
         post: Called after it.
-        end: Called with the experts' module, its arguments and its output.
+        end: Called with the pass, the experts' arguments and their output.
     """
     module = model.get_submodule(bank.path)
     state: dict[str, Any] = {"flow": None, "rows": None}
@@ -209,7 +213,7 @@ def attach(
         if flow.calls or not flow.ran:
             raise LnbenchError(f"layer {bank.layer} ({bank.path}) did not call its non-linearity: {NOT_CALLED}")
         if end is not None:
-            end(_module, args, kwargs, output)
+            end(flow, args, kwargs, output)
 
     def called(function: AtValues | None, values: Tensor, flow: Flow) -> Tensor | None:
         if function is None:
@@ -351,3 +355,98 @@ def observe_experts(
         function(seen["pre"], values, rows)
 
     attach(model, bank, handle, pre=before, post=after, end=None if end is None else lambda *_: end())
+
+
+def observe_routing(model: nn.Module, bank: ExpertsBank, function: Callable[[Tensor], None], handle: Handle) -> None:
+    """Call ``function`` with the routing weights ``[tokens, experts]`` of every forward pass.
+
+    They are what the experts' outputs are multiplied with; 0 where a token is not routed to an expert, and 1 where it
+    is in models that multiply the experts' inputs.
+    """
+
+    def end(flow: Flow, _args: Any, _kwargs: Any, _output: Any) -> None:
+        function(_routing(flow))
+
+    attach(model, bank, handle, end=end)
+
+
+def _routing(flow: Flow) -> Tensor:
+    experts = flow.bank.experts
+    if flow.separate:
+        return (flow.hidden != 0).any(-1).view(experts, -1).T.to(flow.hidden.dtype)
+    assert flow.index is not None and flow.scores is not None
+    weights = flow.scores.new_zeros(flow.tokens, int(flow.index.max()) + 1 if flow.index.numel() else experts)
+    weights = weights if weights.shape[1] >= experts else weights.new_zeros(flow.tokens, experts)
+    return weights.scatter_add_(1, flow.index, flow.scores)[:, :experts]
+
+
+class _Router(TorchFunctionMode):
+    """Calls a function with what a linear map of ``rows`` outputs gives; what it returns takes its place."""
+
+    def __init__(self, rows: int, function: Callable[[Tensor], Tensor | None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rows, self.function, self.count = rows, function, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is torch.nn.functional.linear and output.shape[-1] == self.rows:
+            self.count += 1
+            new = self.function(output)
+            return output if new is None else new
+        return output
+
+
+def tap_router(
+    model: nn.Module, bank: ExpertsBank, function: Callable[[Tensor], Tensor | None], handle: Handle
+) -> None:
+    """Call ``function`` with a router's logits ``[tokens, experts …]``; what it returns, unless None, is used instead.
+
+    Raises:
+        LnbenchError: no router is found beside the experts, or one that goes by token ids; in a forward pass, none ran,
+            or several maps that may be it.
+    """
+    around, rows = router_of(model, bank)
+    modes: list[_Router] = []
+
+    def enter(_module: nn.Module, _args: Any) -> None:
+        modes.append(_Router(rows, function))
+        modes[-1].__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        mode = modes.pop()
+        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if output is not None and mode.count != 1:
+            raise LnbenchError(
+                f"{mode.count} linear maps of {rows} outputs ran in {around}, so which of them is the router of "
+                f"{bank.path} is not known; its experts cannot be written to"
+            )
+
+    handle.add(model.get_submodule(around).register_forward_pre_hook(enter))
+    handle.add(model.get_submodule(around).register_forward_hook(leave, always_call=True))
+
+
+def router_of(model: nn.Module, bank: ExpertsBank) -> tuple[str, int]:
+    """Return the module that runs a bank's router, and how many logits the router has.
+
+    Raises:
+        LnbenchError: there is none beside the experts, or one that goes by token ids.
+    """
+    around = bank.path if bank.order == "sorted" else bank.path.rpartition(".")[0]
+    found = []
+    for name, module in model.get_submodule(around).named_modules():
+        weight = getattr(module, "weight", None)
+        inside = f"{around}.{name}".startswith(f"{bank.path}.") and bank.order != "sorted"
+        if inside or not _ROUTER.search(name):
+            continue
+        if isinstance(weight, Tensor) and weight.ndim == 2:
+            found.append(weight.shape[0])
+        tables = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(table.ndim == 2 and not table.is_floating_point() for table in tables):
+            raise LnbenchError(
+                f"{around}.{name} routes by a table of token ids, which no bias on its logits changes; its experts "
+                "cannot be written to"
+            )
+    sizes = [size for size in found if size >= bank.experts]
+    if not sizes:
+        raise LnbenchError(f"no router of {bank.path} was found in {around}, so its experts cannot be written to")
+    return around, min(sizes)

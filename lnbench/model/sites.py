@@ -13,10 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, unknown
-from lnbench.model.architectures import BANK_SITES, UP, Architecture
+from lnbench.model.architectures import BANK_SITES, EXPERTS, UP, Architecture
 from lnbench.model.banks import Bank, Joined, Observer, PerBank, Tap
 from lnbench.model.experts import ExpertsBank
-from lnbench.model.experts_taps import ExpertsObserver, ExpertsTap, observe_experts, tap_experts
+from lnbench.model.experts_taps import (
+    ExpertsObserver,
+    ExpertsTap,
+    observe_experts,
+    observe_routing,
+    tap_experts,
+    tap_router,
+)
 from lnbench.model.layout import ExpertsLayout
 from lnbench.model.places import Layout, Place
 from lnbench.model.taps import Handle, observe_bank, observe_up, tap_bank, tap_place
@@ -68,7 +75,8 @@ class Sites:
     @property
     def names_of_sites(self) -> tuple[str, ...]:
         """The sites that can be read and written."""
-        names = (*BANK_SITES, *dict.fromkeys(place.site for place in self.places))
+        of_experts = (EXPERTS,) if self.routers else ()
+        names = (*BANK_SITES, *dict.fromkeys(place.site for place in self.places), *of_experts)
         return tuple(name for name in names if name not in self.missing)
 
     def check_site(self, site: str) -> None:
@@ -95,6 +103,9 @@ class Sites:
             self.check_site(site)
         if site in (*BANK_SITES, UP):
             return Layout(self.widths, (1,) * self.layers)
+        if site == EXPERTS:
+            own = {layer: bank.experts for layer, bank in self.routers.items()}
+            return Layout(tuple(own.get(layer, 0) for layer in range(self.layers)), (1,) * self.layers)
         of_layer = {place.layer: place for place in self.places if place.site == site}
         sizes = [
             (place.width, place.unit_size) if (place := of_layer.get(layer)) else (0, 1) for layer in range(self.layers)
@@ -163,6 +174,11 @@ class Sites:
         """Where the neurons of the banks of experts are."""
         return tuple(bank.layout for bank in self.experts)
 
+    @cached_property
+    def routers(self) -> dict[int, ExpertsBank]:
+        """Layer → its experts that a router chooses among."""
+        return {bank.layer: bank for bank in reversed(self.experts) if bank.is_routed}
+
     def in_layer(self, layer: int) -> tuple[Bank | ExpertsBank, ...]:
         """Return the banks of one layer."""
         return tuple(bank for bank in self.banks if bank.layer == layer)
@@ -191,6 +207,9 @@ class Sites:
         """
         self.check_site(site)
         handle = Handle()
+        if site == EXPERTS:
+            tap_router(self.model, self.routers[layer], cast(Tap, function), handle)
+            return handle
         if site not in BANK_SITES:
             tap_place(self.model, self.names[layer], self.place(site, layer), cast(Tap, function), handle)
             return handle
@@ -234,6 +253,10 @@ class Sites:
         Returns:
             A handle; its ``remove()`` ends this.
         """
+        if site == EXPERTS:
+            handle = Handle()
+            observe_routing(self.model, self.routers[layer], function, handle)
+            return handle
         banks = self.dense_in(layer)
         if site != UP and (site not in BANK_SITES or len(banks) == 1):
             return self.tap(site, layer, function)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import lnbench
 from lnbench import LayerOverride, Override, collect_statistics, override
 from lnbench.model.experts import ExpertsBank, experts_of
 from lnbench.model.experts_taps import IMPLEMENTATIONS, Rows
@@ -238,3 +239,69 @@ def test_experts_that_read_other_rows_fail_the_check(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(IMPLEMENTATIONS, "grouped_mm", wrong)
     with refused("does not have the effect that its weights predict"):
         locate(build_type("mixtral"))
+
+
+# Experts as units
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "llama4_text", "jetmoe", "longcat_flash"])
+def test_routing_weights_are_those_that_are_written_out(name: str) -> None:
+    model, seen = model_of(name), list[Tensor]()
+    layer, bank = max(locate(model).routers.items())
+    expected = torch.zeros(IDS.numel(), bank.experts, dtype=torch.bool)
+    statistics = collect_statistics(model, [(IDS, MASK)], language="en", sites=("experts",))
+
+    def keep(expert: int, token: int, _pre: Tensor, _post: Tensor) -> None:
+        expected[token, expert] = True
+
+    with torch.no_grad(), written_out(model, {bank: keep}):
+        model(IDS, attention_mask=MASK)
+    with torch.no_grad(), locate(model).observe_at("experts", layer, seen.append):
+        model(IDS, attention_mask=MASK)
+    assert torch.equal(seen[0] != 0, expected)
+    counted = (MASK.bool() & (MASK.cumsum(1) > 1)).flatten()
+    rates = expected[counted].double().mean(0)
+    assert torch.equal(statistics.positive_rate[layer, : bank.experts], rates)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "llama4_text", "jetmoe", "longcat_flash", "inkling_text"])
+@pytest.mark.parametrize(("operation", "value", "share"), [("add", 50.0, 1.0), ("set", 0.0, 0.0)])
+def test_a_bias_on_the_router_moves_the_tokens(name: str, operation: str, value: float, share: float) -> None:
+    model, seen = model_of(name), list[Tensor]()
+    layer = max(locate(model).routers)
+    part = LayerOverride(torch.tensor([1]), torch.tensor([value]), operation, site="experts")
+    change, observed = Override({layer: part}), partial(locate(model).observe_at, "experts", layer, seen.append)
+    with torch.no_grad(), override(model, change) as applied, observed():
+        model(IDS, attention_mask=MASK)
+    assert float((seen[0][MASK.flatten().bool(), 1] != 0).double().mean()) == share
+    assert applied.tokens == int(MASK.sum())
+
+
+def test_lape_and_zero_work_on_experts() -> None:
+    model, found = model_of("qwen3_moe"), {}
+    for number, language in enumerate(("en", "hi")):
+        ids = torch.randint(
+            10 + 80 * number, 90 + 80 * number, (4, 20), generator=torch.Generator().manual_seed(number)
+        )
+        found[language] = collect_statistics(model, [ids], language=language, sites=("experts",))
+    neurons = lnbench.select("lape:top_fraction=0.5:bar=0.3", found)
+    assert (neurons.site, neurons.widths) == ("experts", (0, 4))
+    with torch.no_grad():
+        plain = model(IDS).logits
+        with override(model, neurons, "zero", target="en", statistics=found["en"]) as applied:
+            changed = model(IDS).logits
+    assert applied.neurons == neurons.count("en") > 0
+    assert not torch.equal(plain, changed)
+
+
+def test_what_a_router_cannot_take_is_refused() -> None:
+    model = model_of("mixtral")
+    part = LayerOverride(torch.tensor([1]), torch.tensor([2.0]), site="experts")
+    with refused("experts", "add", "zero"), override(model, Override({0: part})):
+        pass
+    hashed = build_type("deepseek_v4")
+    part = LayerOverride(torch.tensor([1]), torch.tensor([2.0]), "add", site="experts")
+    with refused("token ids"), override(hashed, Override({0: part})):
+        pass
+    with refused("experts", "post"), override(build_type("llama"), Override({0: part})):
+        pass
