@@ -78,7 +78,7 @@ class FinetuneJob(ModelArgs, NeuronSource):
         "preset's by default, else xnli",
     )
     include_path: IncludePath = None
-    preset: str | None = Field(default=None, description="xnli-paper or xquad-paper")
+    preset: str | None = Field(default=None, description="xnli-paper, xquad-paper or sse-paper")
     settings: Pairs = Field(default={}, description="a training setting in place of the preset's, lr=0.0002")
 
     @model_validator(mode="after")

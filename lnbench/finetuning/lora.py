@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from lnbench.neurons import NeuronSet
 NEURONS = "neurons.json"
 """The file in an adapter's folder that says which neurons were trained."""
 
-_ADAPTER = "default"
+ADAPTER = "default"
 _CONFIG = "adapter_config.json"
 
 
@@ -75,7 +75,7 @@ def build_adapter(
     if isinstance(model, PeftModel):
         raise LnbenchError("this model has an adapter already; merge it first: model.merge_and_unload()")
     sites = locate(model)
-    kept = _kept(sites, neurons, projections)
+    kept = kept_rows(sites, neurons, projections)
     targets = [*(_attention(sites, output_projection) if attention else ()), *kept]
     if not targets:
         raise LnbenchError("nothing to train: no neurons are chosen, and attention=False leaves the attention frozen")
@@ -90,7 +90,7 @@ def build_adapter(
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        adapted = get_peft_model(sites.model, config, _ADAPTER)
+        adapted = get_peft_model(sites.model, config, ADAPTER)
     if missed := [name for name in targets if not isinstance(sites.model.get_submodule(name), LoraLayer)]:
         adapted.unload()
         raise LnbenchError(
@@ -112,7 +112,7 @@ def _attention(sites: Sites, output_projection: bool) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _kept(
+def kept_rows(
     sites: Sites, neurons: NeuronSet | None, projections: Sequence[Projection]
 ) -> dict[str, tuple[Factor, Tensor]]:
     """Return module name → the factor to restrict and its rows or columns, for the layers that have neurons."""
@@ -144,9 +144,9 @@ def _restrict(sites: Sites, kept: dict[str, tuple[Factor, Tensor]]) -> None:
     for name, (factor, indices) in kept.items():
         factors = getattr(sites.model.get_submodule(name), factor)
         dim = 0 if factor == "lora_B" else 1
-        weight = factors[_ADAPTER].weight
+        weight = factors[ADAPTER].weight
         if len(indices) < weight.shape[dim]:
-            factors[_ADAPTER] = RestrictedFactor(weight, indices, dim)
+            factors[ADAPTER] = RestrictedFactor(weight, indices, dim)
 
 
 def count_parameters(adapted: nn.Module) -> Counts:
@@ -165,10 +165,19 @@ def count_parameters(adapted: nn.Module) -> Counts:
         parameter.numel()
         for module, factor in factors
         if isinstance(module, LoraLayer)
-        for parameter in getattr(module, factor).parameters()
+        for parameter in _of_neurons(module, factor)
         if parameter.requires_grad
     )
     return Counts(trainable, of_neurons)
+
+
+def _of_neurons(module: nn.Module, factor: Factor) -> Iterator[nn.Parameter]:
+    """Yield the parameters of single neurons: the other factor's where this one only says which rows are theirs."""
+    own = list(getattr(module, factor).parameters())
+    if any(parameter.requires_grad for parameter in own):
+        yield from own
+    else:
+        yield from getattr(module, "lora_A" if factor == "lora_B" else "lora_B").parameters()
 
 
 def save_adapter(adapted: PeftModel, folder: str | Path, neurons: NeuronSet | None = None) -> Path:

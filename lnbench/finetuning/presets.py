@@ -145,6 +145,22 @@ PRESETS: dict[str, TrainingPreset] = {
         },
         data="xquad",
     ),
+    "sse-paper": TrainingPreset(
+        adapter={},
+        settings={
+            "answer": "prompt",
+            "loss": "all",
+            "lr": 1e-4,
+            "examples": None,
+            "max_length": 512,
+            "batch_size": 2,
+            "epochs": 1,
+            "beta1": 0.9,
+            "weight_decay": 0.0,
+            "warmup": 0.0,
+            "clip": 1.0,
+        },
+    ),
 }
 
 

@@ -421,5 +421,5 @@ def test_wrong_settings(given: dict[str, Any], named: list[str]) -> None:
 
 
 def test_an_unknown_preset_lists_what_exists() -> None:
-    with refused("paper", "xnli-paper, xquad-paper"):
+    with refused("paper", "xnli-paper, xquad-paper, sse-paper"):
         settings_of("paper", {})

@@ -1,4 +1,4 @@
-"""The built-in fine-tuners: LoRA on the attention, and LoRA on the attention and on selected neurons."""
+"""The built-in fine-tuners: LoRA on the attention, on it and on selected neurons, and selected neurons' own weights."""
 
 from __future__ import annotations
 
@@ -72,7 +72,52 @@ class MaskedLora(Lora):
         return chosen_neurons(neurons or no_neurons(model), self.languages, seed=self.seed)
 
 
+@dataclass(kw_only=True)
+class Rows:
+    """The selected neurons' own weights, trained directly: Sparse Subnetwork Enhancement (Gurgurov et al. 2025).
+
+    Paper: https://arxiv.org/abs/2510.13580. The rows of gate and up (in a plain block: of the projection before the
+    non-linearity) and the columns of down that belong to the neurons are parameters, without any low rank; all other
+    weights stay as they are, exactly. The adapter is an ordinary PEFT one, of a rank of the neurons in each layer.
+    """
+
+    languages: str = Field(description="whose neurons: `en`, `en+hi`, `random`, `random-like-en+hi` or `all`")
+    projections: tuple[Literal["gate", "up", "down"], ...] = Field(
+        default=(), description="feed-forward projections to train; all that the model has by default"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of random neurons")
+
+    def check(self, model: Any, neurons: NeuronSet | None) -> None:
+        """Refuse languages that ``neurons`` lacks, and a choice without neurons."""
+        self.chosen(model, neurons)
+
+    def train(self, model: Any, tokenizer: Any, neurons: NeuronSet | None, data: Any, output_dir: Path) -> Path:
+        from lnbench.finetuning.lora import save_adapter
+        from lnbench.finetuning.rows import build_rows
+        from lnbench.finetuning.training import train_adapter
+
+        chosen = self.chosen(model, neurons)
+        adapted = build_rows(model, chosen, projections=self.projections)
+        train_adapter(adapted, tokenizer, data, output_dir)
+        return save_adapter(adapted, output_dir, chosen)
+
+    def chosen(self, model: Any, neurons: NeuronSet | None) -> NeuronSet:
+        """Return the neurons that are trained.
+
+        Raises:
+            LnbenchError: ``neurons`` lacks a language that is asked for, or there are none.
+        """
+        from lnbench.errors import LnbenchError
+        from lnbench.finetuning.trained_neurons import chosen_neurons, no_neurons
+
+        chosen = chosen_neurons(neurons or no_neurons(model), self.languages, seed=self.seed)
+        if not any(chosen.count(language) for language in chosen):
+            raise LnbenchError(f"rows:languages={self.languages} chooses no neuron to train; choose other languages")
+        return chosen
+
+
 @hookimpl
 def lnbench_register_finetuners(register: Callable[[str, Any], None]) -> None:
     register("lora", Lora)
     register("masked_lora", MaskedLora)
+    register("rows", Rows)
