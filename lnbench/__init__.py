@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lnbench._version import __version__
 
 if TYPE_CHECKING:
+    from lnbench.analysis.side_by_side import generate_side_by_side
     from lnbench.analysis.top_examples import top_examples
     from lnbench.choices import override, select
     from lnbench.corpora.corpus import open_corpus
@@ -30,6 +31,7 @@ _HOMES = {
     "Statistics": "lnbench.statistics",
     "blocks": "lnbench.corpora.packing",
     "collect_statistics": "lnbench.statistics",
+    "generate_side_by_side": "lnbench.analysis.side_by_side",
     "hookimpl": "lnbench.hookspecs",
     "open_corpus": "lnbench.corpora.corpus",
     "override": "lnbench.choices",
@@ -47,6 +49,7 @@ __all__ = [
     "__version__",
     "blocks",
     "collect_statistics",
+    "generate_side_by_side",
     "hookimpl",
     "open_corpus",
     "override",

@@ -63,6 +63,38 @@ def cut_left(tokens: list[int], length: int, first: int | None) -> list[int]:
     return tokens[:1] + tokens[len(tokens) - length + 1 :] if keep else tokens[-length:]
 
 
+_PLACE = "\u2039text\u203a"
+"""Stands for a text inside a chat template; no template holds it."""
+
+
+def chat_frame(tokenizer: Any) -> tuple[str, str]:
+    """Return what a tokenizer's chat template puts before and behind the text of a user's turn.
+
+    The beginning of the model's turn is part of what is behind it.
+
+    Raises:
+        LnbenchError: it has no chat template, or one that changes the text.
+    """
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise LnbenchError("chat format was asked for, and this model's tokenizer has no chat template")
+    turns = [{"role": "user", "content": _PLACE}]
+    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    before, place, after = whole.partition(_PLACE)
+    if not place:
+        raise LnbenchError("this tokenizer's chat template changes the text of a turn, so it cannot frame a text")
+    return before, after
+
+
+def chat_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text in a user's turn, up to where the model's turn begins; BOS as the template has it.
+
+    Raises:
+        LnbenchError: as :func:`chat_frame`.
+    """
+    before, after = chat_frame(tokenizer)
+    return list(tokenizer(before + text + after, add_special_tokens=False)["input_ids"])
+
+
 def padding_of(tokenizer: Any, vocabulary: int | None = None) -> int:
     """Return a token id to fill shorter rows with, which a model of ``vocabulary`` words has.
 

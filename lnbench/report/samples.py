@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import escape
 
+from lnbench.language_control.marked_lines import MarkedLine, marked_lines
 from lnbench.leaderboard.merged_records import inside, lines_of
 from lnbench.leaderboard.rows import pattern_of
 from lnbench.report.inputs import Sources
@@ -40,6 +41,8 @@ class Answer:
     """Whether it differs from the answer without intervention."""
     scores: str
     """All metrics of the document."""
+    lines: Sequence[MarkedLine] = ()
+    """Of a generated answer, its lines, each with its language."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,10 @@ class SampleDocument:
     def size(self) -> int:
         """Bytes that it takes in a page, about."""
         answers = [text for answer in self.answers for text in (answer.change, answer.text, answer.scores)]
+        marks = sum(len(answer.lines) for answer in self.answers) + len(self.choices)
         texts = [self.text, self.expected, *self.choices, *answers]
         shown = sum(len(escape(text).encode("utf-8", "replace")) for text in texts)
-        return shown + _MARKUP * (len(self.answers) + 2) + _MARKUP // 8 * len(self.choices)
+        return shown + _MARKUP * (len(self.answers) + 2) + _MARKUP // 8 * marks
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ class _Sample:
     expected: str
     answer: str
     scores: Mapping[str, float]
+    is_generated: bool = False
 
 
 def _read(path: Path) -> dict[tuple[int, str], _Sample]:
@@ -167,7 +172,7 @@ def _sample(line: Mapping[str, Any]) -> _Sample:
     text = requests[0][0] if requests else str(line.get("doc"))
     generated = str(responses[0]) if responses and not likelihoods else ""
     targets = target if isinstance(target, list) else [] if target is None else [target]
-    return _Sample(text, (), " / ".join(map(str, targets)), generated, scores)
+    return _Sample(text, (), " / ".join(map(str, targets)), generated, scores, bool(generated))
 
 
 def _pair(argument: Any) -> tuple[str, str]:
@@ -215,13 +220,15 @@ def _document(number: int, samples: Sequence[tuple[str, _Sample]]) -> SampleDocu
 
 
 def _answer(change: str, sample: _Sample, first: _Sample) -> Answer:
+    shown = "" if sample.answer == first.answer and sample is not first else _cut(sample.answer, _LONGEST_ANSWER)
     score = next((sample.scores[name] for name in _SCORES if name in sample.scores), None)
     return Answer(
         change,
-        "" if sample.answer == first.answer and sample is not first else _cut(sample.answer, _LONGEST_ANSWER),
+        shown,
         None if score is None else score >= 1,
         sample.answer != first.answer,
         ", ".join(f"{name} {value:.3g}" for name, value in sample.scores.items()),
+        marked_lines(shown) if sample.is_generated else (),
     )
 
 

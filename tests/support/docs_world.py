@@ -38,6 +38,7 @@ _ALWAYS = {
     ("lnbench", "eval"): "--limit 1",
     ("lnbench", "neurons", "stability"): "--tokens 800 --length 64",
     ("lnbench", "neurons", "explain"): "--tokens 300 --length 64 --top 2 --output-tokens 3",
+    ("lnbench", "generate"): "--max-new-tokens 4 --corpus-tokens 500",
     ("lnbench", "ppl"): "--tokens 300 --length 64 --controls 1 --corpus-tokens 500",
     ("lnbench", "reproduce"): "--tokens 500 --limit 1 --set ppl.tokens=128 --set ppl.controls=0 "
     "--set xnli.settings.max_steps=1",
