@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,14 @@ import pytest
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
+from typer.testing import CliRunner
 
 from lnbench import demo
+from lnbench.cli import app
 from lnbench.language_control import questions
 from lnbench.lm import LNBenchLM
 from lnbench.lm.asked import put_in_frame
+from lnbench.sweeps import records
 from lnbench.sweeps.cells import Cell, Loading, plan
 from lnbench.sweeps.spec import parse
 from tests.support.messages import refused
@@ -206,3 +210,33 @@ def test_impossible_pairs_of_a_sweep_are_refused(
 def test_a_pair_of_one_language_is_refused_by_the_model(given: dict[str, Any]) -> None:
     with refused("source=hi", "hi"):
         LNBenchLM(**given, intervention="zero", language="hi", source="hi")
+
+
+@pytest.mark.slow
+def test_a_sweep_over_pairs_says_source_and_target(tiny_model: str, tiny_corpus: str, tmp_path: Path) -> None:
+    spec = {
+        "models": [tiny_model],
+        "pairs": ["en→hi", "en→zh"],
+        "tasks": ["lnbench_demo_open_{source}"],
+        "interventions": ["none", "swap"],
+        "selectors": [SELECTOR],
+        "corpus": tiny_corpus,
+        "corpus_tokens": 400,
+        "controls": 0,
+        "limit": 2,
+        "batch_size": 2,
+        "gen_kwargs": {"max_gen_toks": 4},
+    }
+    (tmp_path / "pairs.yaml").write_text(json.dumps(spec), encoding="utf-8")
+    for command in (["sweep", str(tmp_path / "pairs.yaml"), "--out", str(tmp_path / "run")], ["clas", "score"]):
+        words = command if len(command) > 2 else [*command, str(tmp_path / "run")]
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    kept = [record for record in records.load(tmp_path / "run") if record.metric == "lfs"]
+    assert {(record.intervention, record.source, record.language) for record in kept} == {
+        (intervention, "en", target) for intervention in ("none", "swap") for target in ("hi", "zh")
+    }
+    for record in kept:
+        assert record.samples
+        lines = (tmp_path / "run" / record.samples).read_text(encoding="utf-8").splitlines()
+        assert {json.loads(line)["doc"]["target"] for line in lines} == {record.language}
