@@ -219,10 +219,14 @@ class Override:
         """
         parts, total = {}, sum(map(len, neurons.values()))
         for layer, indices in neurons.items():
-            own = values[layer]
-            known = ~(own.isnan() if own.ndim == 1 else own.isnan().any(0))
+            own, lead = values[layer], len(_VALUE_SHAPES.get(operation, ()))
+            if own.ndim > lead + 1:
+                # Of a layer whose units have fewer coordinates than the largest, the others are NaN.
+                own = own[..., ~own.isnan().flatten(0, -2).all(0)]
+            by_unit = own.movedim(lead, 0)
+            known = ~by_unit.isnan().flatten(1).any(1) if by_unit.ndim > 1 else ~by_unit.isnan()
             if len(indices) == 0 or known.any():
-                parts[layer] = LayerOverride(indices.cpu()[known.cpu()], own[..., known], operation)
+                parts[layer] = LayerOverride(indices.cpu()[known.cpu()], by_unit[known].movedim(0, lead), operation)
         left = sum(part.indices.numel() for part in parts.values())
         if total and not left:
             raise LnbenchError(

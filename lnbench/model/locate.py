@@ -17,6 +17,7 @@ from lnbench.model.architectures import NEURON_SITES, PRODUCT, Architecture
 from lnbench.model.banks import HOW_TO_ADD, Bank, Slice
 from lnbench.model.experts import ExpertsBank, experts_of
 from lnbench.model.forward_passes import NOT_CALLED, eager
+from lnbench.model.place_check import failures_of_places
 from lnbench.model.places import places_in, watched
 from lnbench.model.self_check import self_check
 from lnbench.model.sites import Sites, evaluating, input_device, refuse_tensor_parallel, unwrap
@@ -131,7 +132,11 @@ def _located(model: Any, row: Architecture | None) -> Sites:
         if any(isinstance(bank, ExpertsBank) for bank in structure.banks):
             missing[PRODUCT] = "its experts' products with up are not tapped; write at post, with the same effect"
         sites = Sites(shared, model, how=how, places=places, missing=missing, **structure._asdict())
-        return replace(sites, check=self_check(sites, inputs, bare))
+        check = self_check(sites, inputs, bare)
+        failed = dict(failures_of_places(sites, inputs, bare))
+        passed = tuple(place for place in places if place.site not in failed)
+        check = replace(check, sites=tuple(dict.fromkeys(place.site for place in passed)))
+        return replace(sites, check=check, places=passed, missing=missing | failed)
 
 
 @contextmanager

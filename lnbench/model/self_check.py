@@ -38,6 +38,8 @@ class SelfCheck:
     """Largest change of the logits by all writes together."""
     earlier: float
     """Largest change of the logits at earlier tokens: 0 in a causal model."""
+    sites: tuple[str, ...] = ()
+    """The other sites whose writes had their effect too, see :mod:`lnbench.model.place_check`."""
 
     @property
     def largest_error(self) -> float:
@@ -46,7 +48,8 @@ class SelfCheck:
 
     def summary(self) -> dict[str, Any]:
         """Return what is recorded in the provenance."""
-        return {"banks": len(self.banks), "largest_error": self.largest_error, "logits_change": self.logits}
+        summary = {"banks": len(self.banks), "largest_error": self.largest_error, "logits_change": self.logits}
+        return summary | ({"sites": list(self.sites)} if self.sites else {})
 
 
 @dataclass
@@ -218,7 +221,7 @@ def _choose(after: nn.Module, bank: Bank, own: _Seen, tokens: tuple[int, ...], k
     effects = torch.ones(bank.width)
     if own.up is not None:
         effects = _rows(bank, own.up)[POSITION].abs().float().cpu()
-    if (weight := _weight(after)) is not None:
+    if (weight := weight_of(after)) is not None:
         effects = effects * (weight.square().sum(0).sqrt().float().cpu())
     if bank.normed:
         # A norm makes up for any size: what counts is the neuron's share of the product, and a row to compare it with.
@@ -255,7 +258,7 @@ def _compare(model: nn.Module, bank: Bank, own: _Seen) -> BankCheck:
     place, neuron = POSITION, own.neuron
     expected = written if up is None else written * up
     largest = float(read.abs().max())
-    tolerance = tolerance_of(_rounding(after, read.dtype), width)
+    tolerance = tolerance_of(rounding_of(after, read.dtype), width)
     if bank.normed:
         return _compare_normed(bank, own, read, expected, tolerance)
     if bank.summed:
@@ -308,7 +311,7 @@ def _compare_normed(bank: Bank, own: _Seen, read: Tensor, expected: Tensor, tole
     return BankCheck(bank.layer, bank.path, own.neuron, error, effect, 0.0, _NORMED * tolerance)
 
 
-def _rounding(after: nn.Module, dtype: torch.dtype) -> float:
+def rounding_of(after: nn.Module, dtype: torch.dtype) -> float:
     """Return the relative rounding of a linear map's output: quantised ones compute in bfloat16 at best."""
     tensors = (*after.parameters(), *after.buffers())
     quantised = any(not tensor.is_floating_point() or tensor.element_size() < 2 for tensor in tensors)
@@ -317,7 +320,7 @@ def _rounding(after: nn.Module, dtype: torch.dtype) -> float:
 
 def _column(after: Any, neuron: int, like: Tensor) -> Tensor:
     """Return one column of a linear map: of its weight; by applying it where that is quantised, adapted or not here."""
-    weight = _weight(after)
+    weight = weight_of(after)
     if weight is not None:
         return weight[:, neuron].float()
     basis = torch.zeros(2, like.shape[-1], dtype=like.dtype, device=like.device)
@@ -326,7 +329,7 @@ def _column(after: Any, neuron: int, like: Tensor) -> Tensor:
     return values[0] - values[1]
 
 
-def _weight(after: nn.Module) -> Tensor | None:
+def weight_of(after: nn.Module) -> Tensor | None:
     """Return a linear map's weight ``[out, in]``; None where it is quantised, adapted or not here."""
     weight = getattr(after, "weight", None)
     if type(after) not in (nn.Linear, Conv1D) or not isinstance(weight, Tensor) or weight.is_meta:

@@ -36,7 +36,8 @@ def tap_module(module: nn.Module, side: Literal["input", "output"], function: Ta
             new = function(first_of(output))
             if new is None or not isinstance(output, list | tuple):
                 return new
-            return type(output)([new, *output[1:]])
+            changed = [new, *output[1:]]
+            return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
 
         return module.register_forward_hook(after)
 
