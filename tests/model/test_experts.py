@@ -83,7 +83,7 @@ def changes(draw: st.DrawFn) -> tuple[str, str, str, int]:
 
 
 @given(changes(), st.sampled_from([torch.float32, torch.bfloat16]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_an_override_equals_the_experts_written_out(change: tuple[str, str, str, int], dtype: torch.dtype) -> None:
     name, implementation, operation, seed = change
     if (name, dtype) == ("nemotron_h", torch.bfloat16):
@@ -171,7 +171,7 @@ def test_generate_may_switch_implementations_between_steps() -> None:
 
 
 def test_reading_leaves_the_logits_as_they_are() -> None:
-    for name in FORMS:
+    for name in FORMS[:5]:
         model = model_of(name)
         with torch.no_grad():
             bare = model(IDS).logits
