@@ -208,6 +208,9 @@ Bos = Annotated[
         description="what BOS begins: each block; or each document, in place of EOS between two, as in the paper's code"
     ),
 ]
+Chat = Annotated[
+    bool, Field(description="put each document into the model's chat template, as a user's turn; recorded")
+]
 Labels = Annotated[
     Literal["next", "paper"],
     Field(
@@ -313,6 +316,7 @@ class TextSource(CorpusSource):
     length: Length = 512
     mode: Mode = "pack"
     bos: Bos = "block"
+    chat: Chat = False
     skip: Skip = 1
     seed: Seed = 0
     dedup: bool = Field(default=False, description="drop documents that repeat an earlier one")

@@ -9,7 +9,7 @@ prefix token is put before it: BOS, or EOS where the tokenizer has no BOS. A tex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lnbench.errors import LnbenchError
 
@@ -83,6 +83,25 @@ def chat_frame(tokenizer: Any) -> tuple[str, str]:
     if not place:
         raise LnbenchError("this tokenizer's chat template changes the text of a turn, so it cannot frame a text")
     return before, after
+
+
+class Frame(NamedTuple):
+    """The tokens of a chat template around the text of a user's turn, without BOS at its start."""
+
+    before: list[int]
+    after: list[int]
+    begins_with_bos: bool
+
+
+def frame_tokens(tokenizer: Any) -> Frame:
+    """Return the tokens that a tokenizer's chat template puts around a user's turn.
+
+    Raises:
+        LnbenchError: as :func:`chat_frame`.
+    """
+    before, after = (list(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in chat_frame(tokenizer))
+    begins_with_bos = tokenizer.bos_token_id is not None and before[:1] == [tokenizer.bos_token_id]
+    return Frame(before[begins_with_bos:], after, begins_with_bos)
 
 
 def chat_tokens(tokenizer: Any, text: str) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 from lnbench.corpora.corpus import Corpus
 from lnbench.corpora.documents import Document, TextReport, screened
 from lnbench.errors import LnbenchError, unknown
-from lnbench.special_tokens import adds_bos
+from lnbench.special_tokens import adds_bos, frame_tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +41,7 @@ def blocks(
     *,
     mode: str = "pack",
     bos: str = "block",
+    chat: bool = False,
     shard: tuple[int, int] = (0, 1),
     start: int = 0,
     on_skip: Callable[[int], None] | None = None,
@@ -68,6 +69,8 @@ def blocks(
         drop_last: Drop rows shorter than ``length``: when packed, that is the rest of the stream.
         mode: ``pack`` or ``truncate``.
         bos: What BOS begins: each ``block`` (row), or each ``document``; in mode ``truncate`` the two are one.
+        chat: Put each document into the tokenizer's chat template, as a user's turn. Its tokens count as the text's;
+            packed, it is what lies between two documents.
         shard: ``(index, count)``, from 0: of all rows, only the rows k with k mod count = index. Budget and order are
             those of the whole, so the shards' rows together are exactly its rows. Each shard reads and tokenises all
             of the text; its report counts every count-th document, so that the reports add up to that of the whole.
@@ -102,17 +105,24 @@ def blocks(
         raise unknown("bos", bos, BOS_PLACES)
 
     head = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+    frame = frame_tokens(tokenizer) if chat else None
+    if frame is not None and frame.begins_with_bos:
+        head = [tokenizer.bos_token_id]
     shortest = length if drop_last else 2
     if mode == "pack":
         pieces = _tokenised(texts, tokenizer, shard, _PIECE_CHARACTERS, whole=True)
         separator = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         marks = _Marks([], head, head) if bos == "document" else _Marks(head, [], separator)
+        if frame is not None:
+            again = head if bos == "document" else []
+            marks = _Marks(marks.row, [*marks.first, *frame.before], [*frame.after, *again, *frame.before])
         rows = _packed(pieces, marks, length, tokens, shortest)
         padding = None
     else:
         characters = max(_PIECE_CHARACTERS, length * _CHARACTERS_PER_TOKEN)
         pieces = _tokenised(texts, tokenizer, shard, characters, whole=False)
-        rows = _truncated(pieces, head, length, tokens, shortest)
+        before, after = (frame.before, frame.after) if frame is not None else ([], [])
+        rows = _truncated(pieces, [*head, *before], after, length, tokens, shortest)
         padding = 0  # never read, and every model has it
     return _batches(_skipped(islice(rows, index, None, count), start, on_skip), batch_size, padding)
 
@@ -232,17 +242,27 @@ def _packed(
 
 
 def _truncated(
-    pieces: Iterable[tuple[bool, list[int]]], head: list[int], length: int, tokens: int | None, shortest: int
+    pieces: Iterable[tuple[bool, list[int]]],
+    head: list[int],
+    tail: list[int],
+    length: int,
+    tokens: int | None,
+    shortest: int,
 ) -> Iterator[TokenRow]:
-    """Yield the beginning of each document as a row, where it has at least ``shortest`` positions."""
-    body = length - len(head)
+    """Yield the beginning of each document as a row, where it has at least ``shortest`` positions.
+
+    ``tail`` ends the rows that hold a whole document.
+    """
+    body = length - len(head) - len(tail)
+    if body < 1:
+        raise LnbenchError(f"length={length} leaves no room for text: a chat template's own tokens are {length - body}")
     seen = 0
     for _, ids in pieces:
         taken = ids[: body if tokens is None else min(body, tokens - seen)]
         if not taken or len(head) + len(taken) < shortest:
             continue
         seen += len(taken)
-        yield np.array(head + taken, dtype=np.int64)
+        yield np.array(head + taken + (tail if len(taken) == len(ids) else []), dtype=np.int64)
         if tokens is not None and (seen == tokens or len(head) + tokens - seen < shortest):
             return
     if not seen:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
-from lnbench.files import fingerprint
+from lnbench.files import fingerprint, warn_once
 from lnbench.host import get_host
 from lnbench.hub_errors import hub_error
 from lnbench.lm.answers import AnswerCache
@@ -107,6 +107,7 @@ class LNBenchLM(EncodingLM):
         self._applied: Applied | None = None
         self._documents: list[tuple[str, int]] = []
         self._longest: int | None = None
+        self._templated = False
         self.last_batch_size: int | None = None
         """The batch size that was found last, after :meth:`remember`."""
         self.configure(experiment)
@@ -212,6 +213,11 @@ class LNBenchLM(EncodingLM):
         score = partial(self._loglikelihood_tokens, disable_tqdm=True, override_bs=1)
         return with_likelihoods(requests, answers, self._pair, score, self.max_length)
 
+    def apply_chat_template(self, *args: Any, **options: Any) -> str:
+        """See lm-eval. Where neurons were found on raw text, overriding them then warns."""
+        self._templated = True
+        return str(super().apply_chat_template(*args, **options))
+
     def get_model_info(self) -> dict[str, Any]:
         """Return lm-eval's model information, and under ``lnbench`` what was applied and to what."""
         info: dict[str, Any] = super().get_model_info()
@@ -316,6 +322,12 @@ class LNBenchLM(EncodingLM):
             yield
             return
         change, statistics = self._plan(language)
+        if self._templated and not (statistics and statistics.provenance.get("chat")):
+            warn_once(
+                f"prompts are in the chat template, and the text that the neurons of {language!r} were found on is raw "
+                f"({'as its Statistics say' if statistics else 'or not recorded, as no Statistics are given'}): "
+                "activations differ inside a template; collect Statistics with lnbench stats --chat"
+            )
         site, positions = self.experiment.sites.write, self.experiment.positions
         with apply(
             self.model, change, statistics=statistics, site=site, positions=positions, sites=self.sites

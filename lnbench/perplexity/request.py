@@ -12,6 +12,7 @@ from lnbench.host import changes_nothing
 from lnbench.settings import (
     Batches,
     Bos,
+    Chat,
     Control,
     DrawsOfControls,
     Intervention,
@@ -53,6 +54,7 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     length: Length = 256
     mode: Mode = "pack"
     bos: Bos = "block"
+    chat: Chat = False
     labels: Labels = "next"
     controls: DrawsOfControls = 5
     control: Control = "random"

@@ -86,6 +86,7 @@ def run(
                 length=request.length,
                 mode=request.mode,
                 bos=request.bos,
+                chat=request.chat,
                 labels=request.labels,
                 statistics=source,
                 options=request.reading_options,

@@ -21,6 +21,7 @@ from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint
 from lnbench.perplexity.matrix import SliceAccount
 from lnbench.perplexity.token_bytes import byte_lengths
+from lnbench.special_tokens import Frame, frame_tokens
 from lnbench.statistics import Statistics
 
 _ORDER = ("seed", "dedup", "drop_wrong_script")
@@ -116,6 +117,7 @@ def cut(
     length: int = 256,
     mode: str = "pack",
     bos: str = "block",
+    chat: bool = False,
     labels: str = "next",
     statistics: Mapping[str, Statistics] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -133,6 +135,8 @@ def cut(
         length: Tokens in a block, BOS included.
         mode: ``pack`` or ``truncate``, see :func:`lnbench.blocks`.
         bos: ``block`` or ``document``, see :func:`lnbench.blocks`.
+        chat: Put each document into the chat template, see :func:`lnbench.blocks`; the template's tokens are read, not
+            scored.
         labels: What is scored at each position: the ``next`` token; or, as in the ``paper``'s code, the one after it.
         statistics: All Statistics that neurons and new values come from, by language, whose text is to be left out;
             None if they are not known.
@@ -151,9 +155,11 @@ def cut(
     ahead = AHEAD[labels]
     special = (tokenizer.eos_token_id, tokenizer.bos_token_id if bos == "document" else None)
     marks = torch.tensor([mark for mark in special if mark is not None], dtype=torch.long)
-    batches = blocks(held, tokenizer, length, tokens=tokens, mode=mode, bos=bos)
+    batches = blocks(held, tokenizer, length, tokens=tokens, mode=mode, bos=bos, chat=chat)
+    frame = frame_tokens(tokenizer) if chat else None
     # The budget can end on the mark after a document.
-    read_rows = ((row, ~torch.isin(row[ahead:], marks)) for batch in batches for row in _without_padding(batch))
+    all_rows = (row for batch in batches for row in _without_padding(batch))
+    read_rows = ((row, ~(torch.isin(row, marks) | in_frame(row, frame))[ahead:]) for row in all_rows)
     kept = [(row, text) for row, text in read_rows if text.any()]
     held.report.check(language, held.max_foreign)
     if not kept:
@@ -175,6 +181,18 @@ def cut(
         overlap=overlap,
         ahead=ahead,
     )
+
+
+def in_frame(row: Tensor, frame: Frame | None) -> Tensor:
+    """Return which tokens of a row are a chat template's, whole or cut by the row's ends."""
+    found = torch.zeros_like(row, dtype=torch.bool)
+    tokens = row.tolist()
+    for part in (frame.before, frame.after) if frame is not None else ():
+        for begin in range(1 - len(part), len(tokens)):
+            first, last = max(0, begin), min(len(tokens), begin + len(part))
+            if tokens[first:last] == part[first - begin : last - begin]:
+                found[first:last] = True
+    return found
 
 
 def _without_padding(batch: Tensor | tuple[Tensor, Tensor]) -> Iterator[Tensor]:

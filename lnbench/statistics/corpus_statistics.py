@@ -67,7 +67,8 @@ class Reading(TextSource):
         tokens = self.tokens
         if corpus.half is not None and tokens is not None:
             tokens = tokens // 2
-        cut = blocks(corpus, tokenizer, self.length, batch_size, tokens, mode=self.mode, bos=self.bos, **options)
+        options |= {"mode": self.mode, "bos": self.bos, "chat": self.chat}
+        cut = blocks(corpus, tokenizer, self.length, batch_size, tokens, **options)
         return prefetch(cut)
 
     def provenance(self, language: str) -> dict[str, Any]:
@@ -85,6 +86,7 @@ class Reading(TextSource):
             "dedup": self.dedup,
             "drop_wrong_script": self.drop_wrong_script,
             **({"bos": self.bos} if self.bos != "block" else {}),
+            **({"chat": True} if self.chat else {}),
             **({"batch_levels": list(self.batch_levels), "batch_size": self.size} if self.batch_levels else {}),
             **({"measures": sorted(names_of_measures(self.measures))} if self.measures else {}),
             **({"sites": sorted(further)} if (further := set(self.sites) - set(NEURON_SITES)) else {}),
