@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from lm_eval.api.instance import Instance
 from safetensors.torch import save_file
 
 from lnbench.errors import LnbenchError
+from lnbench.files import warn_once
 from lnbench.lm import LNBenchLM
 from lnbench.lm.head import FORMAT, ClassificationHead
 from lnbench.neurons import NeuronSet
 from lnbench.statistics import Statistics
-from tests.support.messages import refused
+from tests.support.messages import lacks, refused
 from tests.support.tiny import SELECTOR, save_tiny
 
 
@@ -54,6 +56,25 @@ def test_model_info_says_what_was_applied(given: dict[str, Any]) -> None:
     assert found["neuron_set"]["selector"]["name"] == "act_prob"
     assert found["intervention_parameters"] == {"name": "p10", "parameters": {}}
     assert found["model"]["weights"]
+
+
+def test_a_chat_template_over_statistics_of_raw_text_is_warned_of(
+    given: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    lm = LNBenchLM(**given, intervention="zero", language="hi")
+    lm.tokenizer.chat_template = "{% for m in messages %}<u>{{ m['content'] }}</u>{% endfor %}"
+    ask(lm)
+    assert "--chat" not in caplog.text
+    assert lm.apply_chat_template([{"role": "user", "content": "x"}]) == "<u>x</u>"
+    ask(lm)
+    assert not lacks(caplog.text, "hi", "lnbench stats --chat")
+    caplog.clear()
+    warn_once.cache_clear()
+    change, statistics = lm._plan("hi")
+    assert statistics is not None
+    lm._plans["hi"] = (change, replace(statistics, provenance={**statistics.provenance, "chat": True}))
+    ask(lm)
+    assert "--chat" not in caplog.text
 
 
 def test_files_give_the_same_answers_as_what_they_were_made_from(
