@@ -211,8 +211,8 @@ class Sweep(StatisticsSource, Positions, Invocation):
     )
     share_prefix: bool = Field(
         default=True,
-        description="run what a document's requests begin with once; likelihoods differ by rounding from those of whole "
-        "requests",
+        description="run what a document's requests begin with once; likelihoods differ by rounding from those of "
+        "whole requests",
     )
     controls: DrawsOfControls = 3
     control: Control = "random"
