@@ -64,7 +64,7 @@ def training_settings() -> str:
         (
             code(name),
             code(preset.data),
-            ", ".join(code(f"{key}={value}") for key, value in preset.adapter.items()),
+            ", ".join(code(f"{key}={value}") for key, value in preset.adapter.items()) or "–",
         )
         for name, preset in PRESETS.items()
     ]
