@@ -159,6 +159,13 @@ def test_what_is_said_in_words_holds(page: str) -> None:
     assert failed == []
 
 
+@pytest.mark.parametrize("page", CLAIMS["elsewhere"])
+def test_what_other_pages_say_of_a_run_holds(page: str) -> None:
+    for claim in CLAIMS["elsewhere"][page]:
+        assert filled(claim) in masked(docs.DOCS / page)
+        assert all(holds(expression) for expression in claim["holds"])
+
+
 def test_a_number_that_is_written_out_has_a_source() -> None:
     """Otherwise a claim could repeat the page's own number."""
     for page in CLAIMS["pages"]:
