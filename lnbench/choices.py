@@ -171,7 +171,8 @@ def override(
         target: The language whose neurons they are; by default that of ``statistics``.
         site: Where values are written: ``pre``, ``post``, ``product``, ``attention`` (heads), ``residual``, or a
             plugin's. None: where the neurons of a NeuronSet were found, else ``post``.
-        positions: Change ``all`` tokens, those of the ``prompt`` (forwards without cached keys) or the ``generated``.
+        positions: Change ``all`` tokens, those of the ``prompt`` (forwards without cached keys), the ``generated``,
+            ``not_first`` (all but a text's first) or ``last`` (the last of the prompt).
         sites: The model's neurons, if already located.
 
     Yields:

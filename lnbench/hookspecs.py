@@ -202,6 +202,8 @@ class Intervention(Protocol):
 
     A class may set ``changes_nothing = True``: what is measured under it is the baseline, and no neurons are looked up;
     or ``between_languages = True``: it needs a source, and a sweep measures it on pairs of languages only.
+    ``whole_site`` names a site all of whose units it changes, such as ``residual``: where no other site and selector
+    are chosen, it is given these. ``needs``, a :class:`Needs`, names further sites that its Statistics must hold.
     One that is a control of others sets ``is_control = True``, and takes the parameters ``like`` (the intervention) and
     ``seed``.
     """

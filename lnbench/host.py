@@ -452,6 +452,26 @@ def between_languages(intervention: Any) -> bool:
     return bool(getattr(get_host().resolve("intervention", intervention), "between_languages", False))
 
 
+def needs_of_intervention(intervention: Any) -> hookspecs.Needs:
+    """Return what the Statistics that an intervention reads must hold beside the site that they are read at.
+
+    Raises:
+        LnbenchError: as :meth:`Host.resolve`.
+    """
+    needs = getattr(get_host().resolve("intervention", intervention), "needs", None)
+    return needs if isinstance(needs, hookspecs.Needs) else hookspecs.Needs()
+
+
+def whole_site_of(intervention: Any) -> str | None:
+    """Return the site all of whose units an intervention changes, whatever was selected; None: it changes neurons.
+
+    Raises:
+        LnbenchError: as :meth:`Host.resolve`.
+    """
+    site = getattr(get_host().resolve("intervention", intervention), "whole_site", None)
+    return None if site is None else str(site)
+
+
 def _builtin_modules() -> list[str]:
     folder = str(Path(__file__).with_name("plugins"))
     return [module.name for module in pkgutil.walk_packages([folder], f"{PROJECT}.plugins.") if not module.ispkg]

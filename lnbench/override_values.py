@@ -172,6 +172,7 @@ class Override:
     Args:
         layers: Layer → a :class:`LayerOverride`, or several that change different neurons or sites.
         made_by: The intervention that made it, for messages; lnbench sets it.
+        positions: It is written at these tokens only, of those that it is applied at: ``all``, ``not_first`` …
 
     Raises:
         LnbenchError: a layer is not a whole number, its parts are no LayerOverrides, or two parts of a layer change the
@@ -180,6 +181,7 @@ class Override:
 
     layers: Mapping[int, Parts] = field(default_factory=dict)
     made_by: str | None = field(default=None, compare=False)
+    positions: str = "all"
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, Mapping):
@@ -275,7 +277,8 @@ class Override:
     @property
     def fingerprint(self) -> str:
         """Which neurons get which values, in 16 hexadecimal digits."""
-        return fingerprint([[layer, *part.described()] for layer, part in self.parts])
+        parts: list[Any] = [[layer, *part.described()] for layer, part in self.parts]
+        return fingerprint(parts if self.positions == "all" else [*parts, self.positions])
 
     def check(
         self, layers: int, width: int | Sequence[int], *, site: str | None = None, units: str = "neurons"

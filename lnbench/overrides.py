@@ -19,7 +19,7 @@ from lnbench.model.architectures import BANK_SITES, EXPERTS, POST, units_at
 from lnbench.model.banks import Bank, Tap
 from lnbench.model.experts import ExpertsBank
 from lnbench.model.experts_taps import ExpertsTap
-from lnbench.model.forward_passes import NOT_CALLED, GenerationWatch, Positions, eager
+from lnbench.model.forward_passes import NOT_CALLED, GenerationWatch, Positions, both, eager
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
 from lnbench.override_values import LayerOverride, Override
@@ -146,7 +146,7 @@ def apply(
     with ExitStack() as stack:
         if places:
             stack.enter_context(eager())
-            _Watch(applied, positions, change, tuple(places)).attach(sites, stack)
+            _Watch(applied, both(positions, change.positions), change, tuple(places)).attach(sites, stack)
         for place, parts in places.items():
             layer, where, bank = place.layer, place.site, place.bank
             indices = torch.cat([part.indices.cpu().long() for part in parts])
@@ -259,7 +259,7 @@ class _Watch:
     """
 
     applied: Applied
-    positions: Positions
+    positions: str
     change: Override
     places: tuple[_Place, ...]
     """Everything that is to be written to in each pass."""
@@ -337,12 +337,9 @@ class _Watch:
             if real.shape != shape:
                 raise LnbenchError(f"Applied.real has shape {tuple(real.shape)}, the forward pass {shape}")
             return real.bool(), 0
-        real, generated, seen = self.generation.tokens(arguments, shape)
-        if self.positions == "all":
-            return real, seen
-        generated = generated if isinstance(generated, Tensor) else torch.full(shape[1:], generated)
-        meant = generated if self.positions == "generated" else ~generated
-        return meant.expand(shape) if real is None else real & meant.to(real.device), seen
+        ends = {"not_first", "last"} & set(self.positions.split("+"))
+        tokens = self.generation.tokens(arguments, shape, ends=bool(ends))
+        return tokens.meant(self.positions, shape), tokens.seen
 
 
 @dataclass

@@ -388,7 +388,10 @@ Source = Annotated[
 class Positions(Settings):
     """Which tokens are changed."""
 
-    positions: Literal["all", "prompt", "generated"] = Field(default="all", description="which tokens are changed")
+    positions: Literal["all", "prompt", "generated", "not_first", "last"] = Field(
+        default="all",
+        description="which tokens are changed; not_first: all but a text's first; last: the last of the prompt",
+    )
 
 
 class ExperimentSettings(NeuronSource, Positions):

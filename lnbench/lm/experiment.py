@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
 from torch import nn
 
 from lnbench.choices import check_units, needs_of, plan, select
@@ -17,7 +18,7 @@ from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import cache_dir, file_sha256, fingerprint, warn_once
 from lnbench.hookspecs import Needs
-from lnbench.host import changes_nothing
+from lnbench.host import changes_nothing, needs_of_intervention, whole_site_of
 from lnbench.lm.head import ClassificationHead
 from lnbench.locks import process_lock
 from lnbench.model.architectures import SiteChoice, layout_of, site_choice
@@ -38,6 +39,20 @@ class Experiment(ExperimentSettings):
     Raises:
         LnbenchError: an unknown name, or a value that does not fit.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_whole_site(cls, values: Any) -> Any:
+        """Give an intervention on a whole site that site, and all units of it, unless something else is chosen."""
+        if not isinstance(values, dict) or (site := whole_site_of(values.get("intervention", "none"))) is None:
+            return values
+        values = {"site": site, **({} if values.get("neurons") else {"selector": "all"}), **values}
+        if values["site"] != site:
+            raise LnbenchError(
+                f"intervention {values['intervention']!r} works at site={site}, not at site={values['site']}; leave "
+                "site out"
+            )
+        return values
 
     def check_files(self) -> None:
         """Look at every file that is named, before minutes are spent on loading a model.
@@ -76,7 +91,7 @@ class Experiment(ExperimentSettings):
             length=self.corpus_length,
             batch_levels=needs.batch_levels,
             measures=needs.measures,
-            sites=(self.sites.read, *needs.sites),
+            sites=(*dict.fromkeys((self.sites.read, *needs.sites, *needs_of_intervention(self.intervention).sites)),),
         )
 
 

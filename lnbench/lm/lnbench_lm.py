@@ -37,6 +37,7 @@ from lnbench.lm.scoring import (
     score,
     shared_row,
 )
+from lnbench.model.forward_passes import both
 from lnbench.model.locate import locate
 from lnbench.model.logits import logits_at, pad_right
 from lnbench.model.packaged import DEFAULT_MODEL, resolve
@@ -105,6 +106,8 @@ class LNBenchLM(EncodingLM):
         if self.add_bos_token is not None:
             follow_bos(self.tokenizer, self.add_bos_token)
         self._applied: Applied | None = None
+        self._positions = "all"
+        """Where the present override is written."""
         self._documents: list[tuple[str, int]] = []
         self._longest: int | None = None
         self._templated = False
@@ -332,11 +335,11 @@ class LNBenchLM(EncodingLM):
         with apply(
             self.model, change, statistics=statistics, site=site, positions=positions, sites=self.sites
         ) as applied:
-            self._applied = applied
+            self._applied, self._positions = applied, both(positions, change.positions)
             try:
                 yield
             finally:
-                self._applied = None
+                self._applied, self._positions = None, "all"
         self.accounts[language].add(applied)
         if applied.tokens == 0:
             tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
@@ -357,7 +360,7 @@ class LNBenchLM(EncodingLM):
     ) -> list[tuple[float, bool]]:
         if self._shares(requests):
             return self._loglikelihood_shared(requests, disable_tqdm, override_bs)
-        share = self.logits_cache and (self._applied is None or may_share(requests, self.experiment.positions))
+        share = self.logits_cache and (self._applied is None or may_share(requests, self._positions))
         counts = self._counts(requests, share)
         collator = collate(requests, share=share)
         auto = self.batch_size == "auto"
@@ -371,7 +374,7 @@ class LNBenchLM(EncodingLM):
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
                 batch = Batch.of([self._row(request) for request in chunk], self.device)
                 counted = pad_right([counts[_row_key(request, share)] for request in chunk])[0] if counts else None
-                with self._reading(batch.real(self.experiment.positions), counted):
+                with self._reading(batch.real(self._positions), counted):
                     logits = logits_at(self.model, batch.ids, batch.scored)
                 for strings, answer in read_scores(collator, chunk, batch, logits, self.softmax_dtype):
                     answers.append(answer)
@@ -389,7 +392,7 @@ class LNBenchLM(EncodingLM):
         self, requests: Sequence[TokenRequest], disable_tqdm: bool, override_bs: int | None
     ) -> list[tuple[float, bool]]:
         """Answer requests with what their documents have in common run once."""
-        positions = self.experiment.positions
+        positions = self._positions
         rows = [self._row(request) for request in requests]
         counts = first_runs(rows, self._documents, positions)
         size = override_bs or (self._detect_batch_size() if self.batch_size == "auto" else self.batch_size)
@@ -431,7 +434,7 @@ class LNBenchLM(EncodingLM):
         numbers = [number for family in batch for number in family.numbers]
         run = Batch.of([row for family in batch for row in family.rows], self.device)
         counted = pad_right([counts[number] for number in numbers])[0]
-        with self._reading(run.real(self.experiment.positions), counted):
+        with self._reading(run.real(self._positions), counted):
             logits = logits_at(self.model, run.ids, run.scored)
         return dict(zip(numbers, torch.split(logits, [row.scored for row in run.rows]), strict=True))
 
@@ -443,7 +446,7 @@ class LNBenchLM(EncodingLM):
         # A text that is scored in several windows is a request of its own, and its windows do not overlap.
         documents = self._documents if len(self._documents) == len(requests) else range(len(requests))
         counts: dict[Any, torch.Tensor] = {}
-        for request, run in zip(requests, first_runs(rows, documents, self.experiment.positions), strict=True):
+        for request, run in zip(requests, first_runs(rows, documents, self._positions), strict=True):
             key = _row_key(request, share)
             counts[key] = counts[key] + run if key in counts else run
         return counts
@@ -468,10 +471,10 @@ class LNBenchLM(EncodingLM):
             chunk = contexts[start : start + size]
             texts = pooling.lay_out([encoded[text] for text in chunk], self.device)
             batch = Batch([TokenRow(encoded[text], 1) for text in chunk], texts.ids)
-            counted = batch.real(self.experiment.positions).long()
+            counted = batch.real(self._positions).long()
             counted *= torch.tensor([[documents[text]] for text in chunk], device=counted.device)
-            real = batch.real(self.experiment.positions)
-            if self.experiment.positions != "generated":
+            real = batch.real(self._positions)
+            if "generated" not in self._positions:
                 # The head may read a padding token, which is then changed.
                 real[torch.arange(len(real), device=real.device), texts.read] = True
             with self._reading(real, counted):

@@ -18,7 +18,6 @@ from lnbench.errors import LnbenchError
 from lnbench.lm.scoring import TokenRow
 from lnbench.model.logits import logits_and_cache, logits_at, pad_right
 from lnbench.model.sites import unwrap
-from lnbench.overrides import Positions
 
 log = logging.getLogger(__name__)
 _LEAST = 4
@@ -52,7 +51,7 @@ class Family:
         return max(len(row.tokens) for row in self.rows)
 
 
-def families(rows: Sequence[TokenRow], documents: Sequence[Hashable], positions: Positions) -> list[Family]:
+def families(rows: Sequence[TokenRow], documents: Sequence[Hashable], positions: str) -> list[Family]:
     """Return rows by what they share; one that shares nothing worth it is a family of its own with no prefix.
 
     Args:
@@ -74,7 +73,7 @@ def families(rows: Sequence[TokenRow], documents: Sequence[Hashable], positions:
     return found
 
 
-def _common(rows: Sequence[TokenRow], positions: Positions) -> int:
+def _common(rows: Sequence[TokenRow], positions: str) -> int:
     """Return how many first tokens are equal and changed alike, leaving at least one token of every row."""
     bounds = [row.changed(positions) for row in rows]
     most = min(len(row.tokens) for row in rows) - 1
@@ -112,7 +111,7 @@ class SharedPrefixes:
 
     model: Any
     device: torch.device
-    positions: Positions
+    positions: str
     reading: Reading
 
     def logits(self, batch: Sequence[Family], counts: Sequence[Tensor]) -> dict[int, Tensor]:

@@ -16,7 +16,6 @@ from lm_eval.models.utils import Collator
 from torch import Tensor
 
 from lnbench.model.logits import pad_right
-from lnbench.overrides import Positions
 from lnbench.special_tokens import cut_left
 
 TokenRequest = tuple[Any, list[int], list[int]]
@@ -44,10 +43,22 @@ class TokenRow:
         """How many of the tokens are context; the rest are continuation."""
         return len(self.tokens) - self.scored + 1
 
-    def changed(self, positions: Positions) -> tuple[int, int]:
-        """Return the first of the tokens that an override changes, and the end of them."""
+    def changed(self, positions: str) -> tuple[int, int]:
+        """Return the first of the tokens that an override changes, and the end of them.
+
+        Args:
+            positions: As of :meth:`lnbench.model.forward_passes.PassTokens.meant`.
+        """
         prompt, end = min(self.prompt, len(self.tokens)), len(self.tokens)
-        return prompt if positions == "generated" else 0, prompt if positions == "prompt" else end
+        bounds = {
+            "all": (0, end),
+            "prompt": (0, prompt),
+            "generated": (prompt, end),
+            "not_first": (1, end),
+            "last": (prompt - 1, prompt),
+        }
+        firsts, ends = zip(*(bounds[part] for part in positions.split("+")), strict=True)
+        return max(firsts), max(*firsts, min(ends))
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Batch:
         ends = [len(row.tokens) for row in self.rows]
         return self._between([end - row.scored for end, row in zip(ends, self.rows, strict=True)], ends)
 
-    def real(self, positions: Positions) -> Tensor:
+    def real(self, positions: str) -> Tensor:
         """Return ``BoolTensor[batch, length]``: the real tokens at the positions that an override changes."""
         first, end = zip(*(row.changed(positions) for row in self.rows), strict=True)
         return self._between(first, end)
@@ -95,15 +106,15 @@ def shared_row(request: TokenRequest) -> tuple[int, ...]:
     return tuple(request[1] + request[2][:-1])
 
 
-def may_share(requests: Sequence[TokenRequest], positions: Positions) -> bool:
+def may_share(requests: Sequence[TokenRequest], positions: str) -> bool:
     """Return whether requests that could share a row are all to be changed at the same tokens."""
     ends: dict[tuple[int, ...], int] = {}
-    return positions == "all" or all(
+    return positions in ("all", "not_first") or all(
         ends.setdefault(shared_row(request), len(request[1])) == len(request[1]) for request in requests
     )
 
 
-def first_runs(rows: Sequence[TokenRow], documents: Sequence[Hashable], positions: Positions) -> list[Tensor]:
+def first_runs(rows: Sequence[TokenRow], documents: Sequence[Hashable], positions: str) -> list[Tensor]:
     """Return where each row runs a changed token of its document for the first time.
 
     Requests of one document, such as choices after a prompt, run their common beginning again: its tokens are the

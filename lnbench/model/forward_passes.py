@@ -15,8 +15,16 @@ from torch import Tensor
 
 from lnbench.errors import LnbenchError
 
-Positions = Literal["all", "prompt", "generated"]
-"""Which tokens are meant: every one, those of the prompt, or those that the model generated."""
+Positions = Literal["all", "prompt", "generated", "not_first", "last"]
+"""Which tokens are meant: every one, those of the prompt, those that the model generated, every one but a text's first,
+or the last of the prompt, from which the first token of an answer is predicted."""
+
+
+def both(positions: str, others: str) -> str:
+    """Return the positions that are both of these, ``+`` between their names."""
+    parts = [part for part in dict.fromkeys([*positions.split("+"), *others.split("+")]) if part != "all"]
+    return "+".join(parts) or "all"
+
 
 NOT_CALLED = (
     "the model leaves the layer out on this text, or something runs its feed-forward without calling the parts: a "
@@ -53,6 +61,33 @@ class PassTokens(NamedTuple):
     """``BoolTensor[length]``, or whether all of them are: which were generated, or follow a cached prompt."""
     seen: int = 0
     """How many of the first positions were in an earlier pass of the same generation, as they are without a cache."""
+    first: Tensor | None = None
+    """``BoolTensor[batch, length]``: each row's first real token; None: it is in no row of this pass."""
+    last: Tensor | None = None
+    """``BoolTensor[batch, length]``: the last real token of each row's prompt; None: it is in no row of this pass."""
+
+    def meant(self, positions: str, shape: tuple[int, int]) -> Tensor | None:
+        """Return ``BoolTensor[batch, length]``: the real tokens at some positions; None: every one.
+
+        Args:
+            positions: One of :data:`Positions`, or several with ``+`` between them: tokens that are all of these.
+            shape: Batch and length.
+        """
+        if positions == "all":
+            return self.real
+        meant = torch.ones(shape, dtype=torch.bool) if self.real is None else self.real
+        for part in positions.split("+"):
+            meant = meant & self._at(part, shape).to(meant.device)
+        return meant
+
+    def _at(self, position: str, shape: tuple[int, int]) -> Tensor:
+        none = torch.zeros(shape, dtype=torch.bool)
+        if position in ("not_first", "last"):
+            place = self.first if position == "not_first" else self.last
+            place = none if place is None else place
+            return ~place if position == "not_first" else place
+        generated = self.generated if isinstance(self.generated, Tensor) else none[0] | self.generated
+        return (generated if position == "generated" else ~generated).expand(shape)
 
 
 @dataclass
@@ -74,7 +109,7 @@ class GenerationWatch:
         for name in _PAGED:
             _replace(model, name, partial(_refuse_paged, name), stack)
 
-    def tokens(self, arguments: Mapping[str, Any], shape: tuple[int, int]) -> PassTokens:
+    def tokens(self, arguments: Mapping[str, Any], shape: tuple[int, int], *, ends: bool = True) -> PassTokens:
         """Return which tokens of a forward pass are real, and which were generated.
 
         Inside ``generate``, its own two-dimensional mask and the length of its prompt decide; elsewhere the mask that
@@ -83,6 +118,7 @@ class GenerationWatch:
         Args:
             arguments: Of the forward pass.
             shape: Batch and length.
+            ends: Also find the first and last tokens, which costs a little in each step of a generation.
 
         Raises:
             LnbenchError: the mask is of a kind that padding cannot be read from.
@@ -91,7 +127,11 @@ class GenerationWatch:
         step = generation.take(shape) if generation is not None else None
         if generation is None or step is None:
             generated = any(_continues(arguments.get(name)) for name in _CACHES)
-            return PassTokens(_real(arguments, shape), generated)
+            real = _real(arguments, shape)
+            if generated or not ends:
+                return PassTokens(real, generated)
+            all_real = torch.ones(shape, dtype=torch.bool) if real is None else real
+            return PassTokens(real, generated, first=_first(all_real), last=_last(all_real))
         if step.mask is not None:
             real = step.mask[:, step.length - shape[1] : step.length].bool().expand(shape)
         else:
@@ -103,7 +143,15 @@ class GenerationWatch:
         places = torch.arange(first, step.length, device=real.device)
         seen = min(max(0, generation.read - first), shape[1])
         generation.read = max(generation.read, step.length)
-        return PassTokens(real, places >= generation.prompt, seen)
+        generated_here = places >= generation.prompt
+        if not ends:
+            return PassTokens(real, generated_here, seen)
+        # Of all tokens so far, as a prompt may come in several passes.
+        whole = step.mask.bool() if step.mask is not None else torch.ones(shape[0], step.length, dtype=torch.bool)
+        prompt = whole & (torch.arange(whole.shape[1], device=whole.device) < generation.prompt)
+        here = slice(step.length - shape[1], step.length)
+        at_first, at_last = (tokens[:, here].expand(shape) for tokens in (_first(whole), _last(prompt)))
+        return PassTokens(real, generated_here, seen, at_first, at_last)
 
     def _generate(self, inner: Callable[..., Any]) -> Callable[..., Any]:
         def generate(*args: Any, **kwargs: Any) -> Any:
@@ -167,6 +215,16 @@ class _Generation:
                 "this model adds positions of its own, so which of them are real tokens is not known"
             )
         return step
+
+
+def _first(real: Tensor) -> Tensor:
+    """Return where the first real token of each row is, ``BoolTensor[batch, length]``."""
+    return real & (real.cumsum(1) == 1)
+
+
+def _last(real: Tensor) -> Tensor:
+    """Return where the last real token of each row is, ``BoolTensor[batch, length]``."""
+    return _first(real.flip(1)).flip(1)
 
 
 def _step(ids: Tensor, arguments: Mapping[str, Any], inputs: Mapping[str, Any]) -> _Step:

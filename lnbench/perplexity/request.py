@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from lnbench.formats import slug
-from lnbench.host import changes_nothing
+from lnbench.host import changes_nothing, whole_site_of
 from lnbench.settings import (
     Batches,
     Bos,
@@ -25,6 +25,7 @@ from lnbench.settings import (
     Option,
     Source,
     Tokens,
+    default_of,
 )
 
 
@@ -81,6 +82,10 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     def model_arguments(self) -> dict[str, Any]:
         """What the lm-eval model ``lnbench`` is to be loaded with."""
         names = ["intervention", "device", *NeuronSource.model_fields, *(["languages"] if self.languages else [])]
+        if whole_site_of(self.intervention) is not None:
+            # The intervention has a site and units of its own, in place of these defaults.
+            own = {name for name in ("site", "selector") if getattr(self, name) == default_of(type(self), name)}
+            names = [name for name in names if name not in own]
         return {**self.model_args, **{name: getattr(self, name) for name in names}}
 
     @property

@@ -56,11 +56,14 @@ def run(
         LnbenchError: what :func:`load` and :func:`~lnbench.perplexity.measure.measure` raise; another process uses the
             folder, or it holds another request's passes.
     """
+    from lnbench.lm.experiment import Experiment
+
     with exclusive_lock(out):
         lm = lm or load(request)
         if request.length > lm.max_length:
             raise LnbenchError(f"blocks of {request.length} tokens exceed the model's {lm.max_length}: pass --length")
-        artifacts, experiment = lm.artifacts, lm.experiment
+        own = {name: value for name, value in request.model_arguments.items() if name in Experiment.model_fields}
+        artifacts, experiment = lm.artifacts, Experiment(**own)
         neurons = artifacts.neurons(experiment)
         changed = list(request.changed or request.languages or neurons.languages)
         if request.source is not None:
@@ -93,7 +96,7 @@ def run(
             )
             for language in request.read or request.languages or neurons.languages
         }
-        selector = request.neurons or request.selector
+        selector = request.neurons or experiment.selector
         matrix = measure(
             lm.model,
             lm.tokenizer,
@@ -101,7 +104,7 @@ def run(
             {language: statistics[language] for language in changed if language in statistics},
             slices,
             intervention=request.intervention,
-            site=request.site,
+            site=experiment.site,
             changed=changed,
             controls=request.controls,
             control=request.control,

@@ -15,7 +15,7 @@ from lnbench.corpora.patterns import choose_languages, is_hub
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint, tasks_dir, versions
 from lnbench.formats import slug
-from lnbench.host import between_languages, changes_nothing, get_host
+from lnbench.host import between_languages, changes_nothing, get_host, whole_site_of
 from lnbench.language_control.questions import is_of_pairs
 from lnbench.lm.arguments import format_model_args
 from lnbench.settings import Positions, StatisticsSource, given
@@ -230,6 +230,21 @@ def _task_for(task: str | dict[str, str], source: str | None, language: str) -> 
 
 
 def _overriding(spec: Sweep, blank: Cell) -> Iterator[Cell]:
+    """Yield a cell without task and model for each intervention, of each of the spec's neurons or of a whole site."""
+    of_site: dict[str | None, list[str]] = {}
+    for choice in spec.changing:
+        of_site.setdefault(whole_site_of(choice), []).append(choice)
+    for site, choices in of_site.items():
+        own: dict[str, Any] = {"interventions": choices}
+        if site is not None:
+            # Other units of it there are none, so its controls are other directions.
+            by_units = get_host().kind_of_control(spec.control) == "selector"
+            own |= {"site": site, "selectors": ["all"], "neurons": []}
+            own |= {"control": "random_direction"} if by_units else {}
+        yield from _of_interventions(spec.model_copy(update=own), blank)
+
+
+def _of_interventions(spec: Sweep, blank: Cell) -> Iterator[Cell]:
     """Yield a cell without task and model for each intervention of each of the spec's neurons."""
     shared = given(spec, StatisticsSource) | given(spec, Positions)
     for cell, in_common in _neurons(spec, blank):

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
-from lnbench.hookspecs import OverrideContext, hookimpl
-from lnbench.host import between_languages, get_host
+from lnbench.hookspecs import Needs, OverrideContext, hookimpl
+from lnbench.host import between_languages, get_host, needs_of_intervention
 from lnbench.written_values import Layers
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ class AllOf:
         """Whether a part needs a source beside the target."""
         return any(map(between_languages, self.parts))
 
+    @property
+    def needs(self) -> Needs:
+        """What the Statistics that the parts read must hold."""
+        sites = [needs_of_intervention(part).sites for part in self.parts]
+        return Needs(sites=tuple(dict.fromkeys(site for own in sites for site in own)))
+
     def override(self, context: OverrideContext) -> Override:
         from lnbench.choices import plan
         from lnbench.override_values import Override
@@ -55,7 +61,13 @@ class AllOf:
         for _, change in changes:
             for layer, part in change.parts:
                 parts.setdefault(layer, []).append(part)
-        return Override(parts)
+        positions = {change.positions for _, change in changes if change.neurons}
+        if len(positions) > 1:
+            raise LnbenchError(
+                f"intervention 'all_of': its parts are written at different tokens ({', '.join(sorted(positions))}); "
+                "measure them apart"
+            )
+        return Override(parts, positions=positions.pop() if positions else "all")
 
 
 def _check_apart(first: str, one: Override, second: str, other: Override) -> None:

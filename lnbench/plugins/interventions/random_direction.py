@@ -12,7 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
-from lnbench.hookspecs import OverrideContext, hookimpl
+from lnbench.hookspecs import Needs, OverrideContext, hookimpl
+from lnbench.host import between_languages, get_host, needs_of_intervention, whole_site_of
+from lnbench.parameters import unbracketed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,19 +40,34 @@ class RandomDirection:
     like: str = Field(description="the intervention whose vectors are turned: name or [name:key=value]")
     seed: int = Field(default=0, ge=0, description="another seed draws other directions")
 
-    def override(self, context: OverrideContext) -> Override:
-        from lnbench.host import get_host
-        from lnbench.override_values import Override
-        from lnbench.parameters import unbracketed
+    @property
+    def _like(self) -> str:
+        return unbracketed(self.like)
 
-        made: Override = get_host().resolve("intervention", unbracketed(self.like)).override(context)
+    @property
+    def whole_site(self) -> str | None:
+        """The site that the intervention changes the whole of."""
+        return whole_site_of(self._like)
+
+    @property
+    def between_languages(self) -> bool:
+        """Whether the intervention needs a source beside the target."""
+        return between_languages(self._like)
+
+    @property
+    def needs(self) -> Needs:
+        """What the intervention needs."""
+        return needs_of_intervention(self._like)
+
+    def override(self, context: OverrideContext) -> Override:
+        made: Override = get_host().resolve("intervention", self._like).override(context)
         layers: dict[int, list[LayerOverride]] = {}
         for (layer, site), parts in made.by_site().items():
             key = f"{self.seed} {context.target} {layer} {site}"
             turned = _turned([self._vector(part) for part in parts], key)
             for part, vector in zip(parts, turned, strict=True):
                 layers.setdefault(layer, []).append(_with_vector(part, vector))
-        return Override(layers)
+        return replace(made, layers=layers)
 
     def _vector(self, part: LayerOverride) -> Tensor:
         """Return a part's vector.
