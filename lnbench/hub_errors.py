@@ -13,6 +13,7 @@ _REMEDIES = {
     "RevisionNotFoundError": "it has no such revision",
     "RepositoryNotFoundError": "the hub has none of that name, or it is private: check the name, or log in with "
     "hf auth login",
+    "HFValidationError": "there is no such folder, and it is no name of the hub, as owner/name",
     "LocalEntryNotFoundError": "it is not in the cache, and the hub cannot be reached: run the command once with a "
     "network, or name a folder",
     "OfflineModeIsEnabled": "it is not in the cache, and HF_HUB_OFFLINE is set: unset it once, or name a folder",

@@ -79,11 +79,12 @@ def model_args_of(options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return found
 
 
-def check_command(arguments: Sequence[str]) -> None:
+def check_command(arguments: Sequence[str], *, shows_own_tasks: bool = False) -> None:
     """Refuse an lm_eval command for lnbench that cannot work; one for another model is not looked at.
 
     Args:
         arguments: Its words, without the program's name.
+        shows_own_tasks: Whether lm-eval is shown lnbench's tasks in any case.
 
     Raises:
         LnbenchError: a model argument or choice that does not exist, a missing file, or an option of lm_eval whose
@@ -104,10 +105,10 @@ def check_command(arguments: Sequence[str]) -> None:
                         "delete it, or name another file"
                     )
     check_model_args(model_args_of(options))
-    check_tasks(options)
+    check_tasks(options, shows_own_tasks)
 
 
-def check_tasks(options: Mapping[str, Sequence[str]]) -> None:
+def check_tasks(options: Mapping[str, Sequence[str]], shows_own_tasks: bool = False) -> None:
     """Refuse names of lnbench's own tasks that do not exist, or that lm-eval is not shown.
 
     Raises:
@@ -126,6 +127,8 @@ def check_tasks(options: Mapping[str, Sequence[str]]) -> None:
         if name in shown:
             continue
         if name in (known := task_names(tasks_dir())):
+            if shows_own_tasks:
+                continue
             raise LnbenchError(f'the task {name} is lnbench\'s own: pass --include_path "$(lnbench tasks)"')
         close = difflib.get_close_matches(name, sorted(known | shown), 3)
         raise LnbenchError(f"unknown task {name!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))

@@ -232,6 +232,16 @@ class NeuronSet:
             mask[layer, indices] = True
         return mask
 
+    def only(self, languages: Iterable[str]) -> NeuronSet:
+        """Return the set of some of the languages, without the provenance of the whole.
+
+        Raises:
+            LnbenchError: the set lacks one.
+        """
+        neurons = {language: self[language] for language in languages}
+        units: dict[str, Any] = {"site": self.site, "unit_size": self.unit_size, "experts": self.experts}
+        return NeuronSet(self.model, self.layers, self.width, neurons, widths=self.widths, **units)
+
     def union(self, languages: Iterable[str]) -> dict[int, Tensor]:
         """Return the neurons of at least one of ``languages``, in the form of ``neurons[language]``."""
         together: dict[int, list[Tensor]] = {}

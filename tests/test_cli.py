@@ -71,7 +71,7 @@ def test_each_file_is_a_command_and_listed() -> None:
         ("ppl", PerplexityRequest, {"out", "format_"}),
         ("finetune FINETUNER", FinetuneJob, {"-finetuner"}),
         ("finetune inspect", InspectSettings, {"format_"}),
-        ("reproduce NAME", ReproductionRequest, {"-names", "others", "dry_run", "executor", "format_"}),
+        ("reproduce NAME", ReproductionRequest, {"-names", "others", "dry_run", "speeds", "executor", "format_"}),
     ],
 )
 def test_options_are_the_fields_of_settings(command: str, model: type[Settings], others: set[str]) -> None:
@@ -258,7 +258,7 @@ def test_doctor_names_versions() -> None:
         (["stats", "--corpus", "/nowhere/{lang}.jsonl", "--out", "x"], ["/nowhere"]),
         (["neurons", "show", "/nowhere.json"], ["/nowhere.json"]),
         (["demo", "--languages", "xx"], ["xx"]),
-        (["stats", "--model", "/nope/x", "--out", "x"], ["/nope/x", "--traceback"]),
+        (["stats", "--model", "/nope/x", "--out", "x"], ["/nope/x", "no such folder"]),
         (["stats", "--model-args", "foo", "--out", "x"], ["--model-args='foo'", "key=value,key=value"]),
         (["stats", "--batch-level", "2", "--out", "x"], ["--batch-level"]),
         (["stats", "--tokens", "many", "--out", "x"], ["many", "1000000, 500k"]),

@@ -89,19 +89,25 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
             ("torch.where(mask, new, old)", "torch.where(~mask, new, old)"),
             ("torch.where(mask, new, old)", "new"),
             ("((values < low) | (values > high)).sum()", "((values < low) & (values > high)).sum()"),
-            ("applied.values += tokens * self.indices.numel()", "applied.values += self.indices.numel()"),
+            ('applied._add("values", tokens * self.indices.numel()', 'applied._add("values", self.indices.numel()'),
             ("self._constant_outside * tokens", "self._constant_outside"),
             (
-                'meant = generated if self.positions == "generated" else ~generated',
-                'meant = ~generated if self.positions == "generated" else generated',
-            ),
-            (
-                "(ranges.min[layer][indices], ranges.max[layer][indices])",
-                "(ranges.min[0][indices], ranges.max[0][indices])",
+                "(values.min[layer].flatten()[in_layer], values.max[layer].flatten()[in_layer])",
+                "(values.min[0].flatten()[in_layer], values.max[0].flatten()[in_layer])",
             ),
             ("self._active, before = False, self._active", "self._active, before = True, self._active"),
             ("self._check_finite(output, current.mask)", "None"),
             ("self.applied.tokens += current.counted", "self.applied.tokens += current.tokens + 1"),
+        ),
+    ),
+    "lnbench/model/forward_passes.py": (
+        OVERRIDES,
+        (
+            (
+                'return (generated if position == "generated" else ~generated).expand(shape)',
+                'return (~generated if position == "generated" else generated).expand(shape)',
+            ),
+            ('return ~place if position == "not_first" else place', "return place"),
         ),
     ),
     "lnbench/statistics/language_statistics.py": (

@@ -85,7 +85,8 @@ def test_counts_equal_those_of_whole_samples(text: tuple[Tensor, Tensor, Tensor]
         torch.testing.assert_close(found.mean[0, own], sample.mean(0), rtol=1e-5, atol=1e-6)
         assert torch.equal(found.max[0, own], sample.amax(0))
         exceeding = found.exceedance(0.7)[0, own] * tokens / len(sample)
-        slack = 1 / len(sample) if len(sample) <= EXPERT_CALIBRATION else 4 / EXPERT_BINS
+        # Between two levels of the grid, and between two tokens next to each other in rank.
+        slack = 2 / len(sample) if len(sample) <= EXPERT_CALIBRATION else 4 / EXPERT_BINS
         assert bool(((exceeding - (sample > 0.7).double().mean(0)).abs() <= slack + 1e-9).all())
         for level in (0.1, 0.5, 0.9):
             below = (sample <= found.quantile(level)[0, own]).double().mean(0)

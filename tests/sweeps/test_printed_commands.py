@@ -98,7 +98,7 @@ def test_a_fine_tuning_is_printed_before_its_cells(spec_file: Path) -> None:
 @pytest.mark.parametrize(
     ("executor", "named"),
     [
-        ("slurm", ["slurm", "local, ray"]),
+        ("kubernetes", ["kubernetes", "local, ray, slurm"]),
         ("local:workers=2", ["'workers'"]),
         ("ray:workers=0", ["workers='0'", "1"]),
     ],

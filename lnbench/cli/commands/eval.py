@@ -20,7 +20,7 @@ def eval(context: typer.Context) -> None:  # noqa: A001
     from lnbench.model_arguments import check_command
 
     named = {word.partition("=")[0] for word in context.args} & {"--model", "-M", "--config", "-C"}
-    check_command([*([] if named else ["--model", "lnbench"]), *context.args])
+    check_command([*([] if named else ["--model", "lnbench"]), *context.args], shows_own_tasks=True)
 
     from lnbench.lm.command_line import run
 

@@ -41,7 +41,7 @@ class Random:
 
         model, layers, width = check_same_model(statistics)
         if self.like is not None:
-            return self.draw(matched_set(self.like, statistics), statistics)
+            return self.draw(matched_set(self.like, statistics), statistics).only(statistics)
         widths = next(iter(statistics.values())).widths
         counts = torch.tensor([round(self.fraction * own) for own in widths])
         nothing = torch.zeros(layers, width, dtype=torch.bool)

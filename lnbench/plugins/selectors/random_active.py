@@ -47,7 +47,7 @@ class RandomActive:
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         from lnbench.controls import matched_set
 
-        return self.draw(matched_set(self.like, statistics), statistics)
+        return self.draw(matched_set(self.like, statistics), statistics).only(statistics)
 
     def draw(self, neurons: NeuronSet, statistics: Mapping[str, Statistics]) -> NeuronSet:
         """Return for every language as many active units per stratum as ``neurons`` has.
