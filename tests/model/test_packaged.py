@@ -247,7 +247,8 @@ def test_a_model_of_a_second_family_is_read_as_english(users_cache):
     shuffled = ids[:, torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(0))]
     with torch.no_grad():
         disorder = torch.nn.functional.cross_entropy(model(shuffled).logits[0, :-1], shuffled[0, 1:]).item()
-    assert 1 < nats < 3.3
+    # 3.20; rotary pairs in the wrong order give 4.0 or more.
+    assert 1 < nats < 3.5
     assert disorder > nats + 2
     answer = model.generate(
         **tokenizer("The capital of France is", return_tensors="pt"), max_new_tokens=2, do_sample=False
