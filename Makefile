@@ -18,7 +18,7 @@ test: .venv/dev  ## Run the tests; no model is downloaded.
 test-fast: .venv/dev  ## Run the tests that start no trainings or whole commands (a minute and a half).
 	$(BIN)/python -m pytest -m 'not gemma and not slow and not wheel and not architectures and not processes' $(ARGS)
 
-test-processes: .venv/dev  ## Run the tests that start lm_eval, Ray or lnbench as programs, and kill some (three minutes).
+test-processes: .venv/dev  ## Run the tests that start lm_eval, Ray or lnbench as programs, and kill some (four minutes).
 	$(BIN)/python -m pytest -m 'processes and not wheel' $(ARGS)
 
 gpu: $(if $(INSTALLED),,.venv/dev)  ## Test and measure on a GPU (9 minutes); DEVICE=cpu SCALE=tiny rehearses it.

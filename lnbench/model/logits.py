@@ -44,7 +44,9 @@ def logits_at(model: Any, ids: Tensor, wanted: Tensor) -> Tensor:
     return logits_and_cache(model, ids, wanted)[0]
 
 
-def logits_and_cache(model: Any, ids: Tensor, wanted: Tensor, **arguments: Any) -> tuple[Tensor, Any]:
+def logits_and_cache(
+    model: Any, ids: Tensor, wanted: Tensor, *, least: int = _EXACT_ROWS, **arguments: Any
+) -> tuple[Tensor, Any]:
     """Run a forward pass that computes logits at some positions only.
 
     The output head is handed the hidden states of those positions alone, so whatever a model does to its logits
@@ -55,13 +57,14 @@ def logits_and_cache(model: Any, ids: Tensor, wanted: Tensor, **arguments: Any) 
         model: A causal LM, in any wrapper.
         ids: ``LongTensor[batch, length]``, padded on the right unless ``arguments`` have a mask.
         wanted: ``BoolTensor[batch, length]``.
+        least: Positions that the head is run on at least, so that the result does not depend on what was skipped.
         arguments: Of the forward pass, such as a mask and a cache to continue.
 
     Returns:
         ``[n, vocabulary]``, row after row; and the cache that the model returned, if it did.
     """
     needed, others = wanted.nonzero(), (~wanted).nonzero()
-    rows, places = torch.cat([needed, others[: max(0, _EXACT_ROWS - len(needed))]]).unbind(1)
+    rows, places = torch.cat([needed, others[: max(0, least - len(needed))]]).unbind(1)
     picked = False
 
     def pick(values: Tensor) -> Tensor:

@@ -310,8 +310,9 @@ def _controls_of(rows: Sequence[Row]) -> str:
 
 
 def specific(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield ρ of the significant changes, the largest first, and what it means; nothing without any."""
-    known = sorted((row for row in rows if row.rho is not None and row.significant), key=lambda row: -(row.rho or 0.0))
+    """Yield ρ of the significant changes with draws enough for an interval, and what it means; nothing without any."""
+    known = [row for row in rows if row.rho is not None and row.significant and row.n_controls >= LEAST_DRAWS]
+    known.sort(key=lambda row: -(row.rho or 0.0))
     if known:
         values = [
             f"{row.pair} under {row.intervention} of {row.selector} {ratio(row.rho, row.rho_low, row.rho_high)}"

@@ -1,6 +1,7 @@
 """Requests a second of ``lnbench`` with ``intervention=none`` beside lm-eval's ``hf``, on the same requests.
 
     LNBENCH_DATA=FOLDER python -m tests.benchmarks.request_speed [--languages en+hi] [--limit 32] [--batch-size 8]
+        [--share-prefix]
 
 Both answer each XNLI task's requests in turns, in one process, on one loaded model, with one batch size. Timed is what
 lm-eval asks a model for, ``loglikelihood``: encoding, batching, forward passes, scores. The numbers must be the same.
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--languages", default="en+hi+ur+vi+zh")
     parser.add_argument("--limit", type=int, default=16, help="documents a language")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--share-prefix", action="store_true", help="run what a document's requests share once")
     parser.add_argument("--threads", type=int, help="torch's threads; by default as many as torch takes")
     given = parser.parse_args()
     if given.threads:
@@ -80,7 +82,7 @@ def main() -> None:
 
     options = {"device": "cpu", "batch_size": given.batch_size}
     hf = HFLM(resolve(given.model), dtype="float32", **options)
-    ours = LNBenchLM(hf.model, tokenizer=hf.tokenizer, **options)
+    ours = LNBenchLM(hf.model, tokenizer=hf.tokenizer, share_prefix=given.share_prefix, **options)
     manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
     languages = given.languages.split("+")
     for lm in (hf, ours):
