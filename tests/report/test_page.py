@@ -89,11 +89,14 @@ def test_findings_say_what_changed_and_what_did_it(html: Element) -> None:
 def test_the_reader_sees_why_urdu_suffers_from_hindi_neurons(html: Element) -> None:
     assert not lacks(section(html, "findings").text, "6 neurons, 4", "ur")
     perplexity = section(html, "perplexity")
-    changes, selectivity, shared = (perplexity.one(id=f"perplexity-1-{number}").text for number in (1, 2, 3))
+    changes, selectivity, specificity, shared = (
+        perplexity.one(id=f"perplexity-1-{number}").text for number in range(1, 5)
+    )
     tables = {table.one("caption").text: table.rows() for table in perplexity.all("table")}
     changed = ["hi", "6", "+0.020 [−0.080, +0.120]*", "+1.500 [+1.400, +1.600]*†", "+1.600 [+1.500, +1.700]*†"]
     assert tables[changes][3] == [*changed, "+1.400 [+1.200, +1.600]"]
     assert ["hi", "+1.500", "+0.100", "+1.400 [+1.200, +1.600]", "ur"] in tables[selectivity]
+    assert ["hi", "–", "–", "–", "+1.400 [+1.200, +1.600]"] in tables[specificity]
     assert ["hi", "ur", "+1.600", "+1.500", "4 of 6 (66.7 %)", "7.8 %"] in tables[shared]
     titles = [title.text for title in perplexity.all("h4")]
     assert len(titles) == 2, "the matrix, and beside it what languages share"
