@@ -49,7 +49,7 @@ def run_tests(machine: Machine) -> dict[str, Any]:
         "            self.outcomes[report.nodeid] = report.outcome\n"
         "            if report.skipped: self.reasons.append(f'{report.nodeid}: {report.longrepr[2]}')\n"
         "count = Count()\n"
-        "code = pytest.main(['-q', '-n', '0', '-m', 'gpu', '-p', 'no:warnings', 'tests'], plugins=[count])\n"
+        "code = pytest.main(['-q', '-n', '0', '-m', 'gpu', '--disable-warnings', 'tests'], plugins=[count])\n"
         "json.dump({'outcomes': count.outcomes, 'skipped': count.reasons}, open(sys.argv[1], 'w'))\n"
         "sys.exit(code)\n"
     )
