@@ -208,7 +208,8 @@ def _kind(value: object) -> str:
 
 
 def _listed(names: Iterable[object]) -> str:
-    first = [str(name) for name in islice(names, _SHOWN + 1)]
+    # A stranger's names may hold line breaks, which would break the message.
+    first = [text if (text := str(name)).isprintable() else repr(text) for name in islice(names, _SHOWN + 1)]
     return ", ".join(first[:_SHOWN]) + (" …" if len(first) > _SHOWN else "") if first else "nothing"
 
 

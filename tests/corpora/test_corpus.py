@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import sys
 from collections import Counter
 from unittest import mock
@@ -17,6 +18,7 @@ from lnbench.corpora import shuffle
 from lnbench.corpora.corpus import fingerprint, open_corpus
 from lnbench.corpora.patterns import choose_languages, languages_of
 from lnbench.corpora.readers import READERS
+from lnbench.errors import LnbenchError
 from tests.support.corpora import TEXTS, WRITERS, as_jsonl
 from tests.support.messages import refused
 
@@ -200,3 +202,12 @@ def test_importing_it_is_light():
     script = "import sys, lnbench.corpora; print({'torch', 'datasets', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["\n", "a\nb", "\x1b[31m", "\u2028"])
+def test_names_of_a_strangers_columns_break_no_message(name, tmp_path):
+    file = tmp_path / "en.jsonl"
+    file.write_text(json.dumps({name: "x"}) + "\n", encoding="utf-8")
+    with pytest.raises(LnbenchError) as error:
+        list(open_corpus(str(file), "en"))
+    assert str(error.value).isprintable()

@@ -16,7 +16,7 @@ from lnbench.cli.listing import every_command
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+PAGES = [README, *sorted(page for page in DOCS.rglob("*.md") if not page.name.startswith("benchmarks-gpu"))]
 PROJECT_PAGES = sorted((ROOT / ".github").glob("*.md"))
 """Those for contributors, which are not on the site."""
 
