@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import gzip
 import hashlib
 import json
 import logging
@@ -149,6 +150,21 @@ def as_json(value: Any) -> str:
 def write_json(target: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON to ``target`` atomically."""
     write_text(target, as_json(value))
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what can go wrong while a file, gzipped or not, is read in this block into one line.
+
+    Raises:
+        LnbenchError: it is missing, cannot be read, or is truncated.
+    """
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise LnbenchError(f"{path} is truncated or damaged ({error}); copy it again") from error
+    except OSError as error:
+        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

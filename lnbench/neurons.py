@@ -176,6 +176,11 @@ class NeuronSet:
         return cls(model, shape[0], shape[1], neurons, selector, statistics, **units)
 
     @property
+    def units(self) -> dict[str, Any]:
+        """What the units are: the arguments that another set of the same units takes."""
+        return {"site": self.site, "unit_size": self.unit_size, "widths": self.widths, "experts": self.experts}
+
+    @property
     def languages(self) -> list[str]:
         """The languages, sorted."""
         return list(self._neurons)
@@ -239,8 +244,7 @@ class NeuronSet:
             LnbenchError: the set lacks one.
         """
         neurons = {language: self[language] for language in languages}
-        units: dict[str, Any] = {"site": self.site, "unit_size": self.unit_size, "experts": self.experts}
-        return NeuronSet(self.model, self.layers, self.width, neurons, widths=self.widths, **units)
+        return NeuronSet(self.model, self.layers, self.width, neurons, **self.units)
 
     def union(self, languages: Iterable[str]) -> dict[int, Tensor]:
         """Return the neurons of at least one of ``languages``, in the form of ``neurons[language]``."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lnbench import answer_rules, content_hash, demo
 from lnbench.data_folder import DATA_VARIABLE, data_folder
 from lnbench.errors import LnbenchError, unknown
+from lnbench.files import reading
 from lnbench.formats import validated
 from lnbench.passing_faults import retried
 
@@ -327,18 +327,18 @@ def _hub_rows(source: Source, language: str, split: str, stem: str) -> Iterator[
 
 def _file_rows(path: Path) -> Iterator[tuple[str, object]]:
     where = None
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    yield where, json.loads(line)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LnbenchError(f"{path} is truncated or damaged ({error}); copy it again") from error
-    except OSError as error:
-        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise LnbenchError(f"{where or path} is not UTF-8 JSON ({error}); copy the file again or mend it") from error
+    opener = gzip.open if path.suffix == ".gz" else open
+    with reading(path):
+        try:
+            with opener(path, "rt", encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        where = f"{path}, line {number}"
+                        yield where, json.loads(line)
+        except ValueError as error:
+            raise LnbenchError(
+                f"{where or path} is not UTF-8 JSON ({error}); copy the file again or mend it"
+            ) from error
     if where is None:
         raise LnbenchError(f"{path} holds no rows; copy it again")
 

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import json
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from lnbench.errors import LnbenchError, unknown
+from lnbench.files import reading
 from lnbench.formats import validated
 from lnbench.language_control.lcb import Group
 
@@ -65,12 +65,9 @@ def read_completions(path: Path, model: str | None = None) -> dict[Group, list[s
 
 def _text_of(path: Path) -> str:
     try:
-        content = path.read_bytes()
-        return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LnbenchError(f"{path} is truncated or damaged ({error}); copy it again") from error
-    except OSError as error:
-        raise LnbenchError(f"cannot read {path}: {error.strerror or error}") from error
+        with reading(path):
+            content = path.read_bytes()
+            return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LnbenchError(f"{path} is not UTF-8 ({error}); convert it") from error
 

@@ -230,9 +230,7 @@ def _compared(
         native.width,
         named,
         statistics=fingerprint([native.fingerprint, *(own.fingerprint for own in others.values())]),
-        site=native.site,
-        unit_size=native.unit_size,
-        widths=native.widths,
+        **native.units,
     )
     text = cut(
         lm.tokenizer, request.corpus, language, tokens=request.tokens, length=request.length, statistics=statistics

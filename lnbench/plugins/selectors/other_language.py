@@ -57,9 +57,8 @@ class OtherLanguage:
                 if neurons.languages
                 else "other_language takes another language's units, and there are none at all"
             )
-        units: dict[str, Any] = {"site": neurons.site, "unit_size": neurons.unit_size, "widths": neurons.widths}
         masks = {language: self._of(neurons, language) for language in neurons}
-        return NeuronSet.from_masks(neurons.model, masks, **units)
+        return NeuronSet.from_masks(neurons.model, masks, **neurons.units)
 
     def _of(self, neurons: NeuronSet, language: str) -> Tensor:
         import torch

@@ -58,8 +58,7 @@ class Random:
             )
             for language in neurons
         }
-        units: dict[str, Any] = {"site": neurons.site, "unit_size": neurons.unit_size, "widths": neurons.widths}
-        return NeuronSet.from_masks(neurons.model, masks, **units)
+        return NeuronSet.from_masks(neurons.model, masks, **neurons.units)
 
     @property
     def needs(self) -> Needs:

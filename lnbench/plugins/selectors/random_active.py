@@ -94,9 +94,7 @@ class RandomActive:
                     "of their stratum to match them; the nearest of their layer are drawn in their place"
                 )
             masks[language] = mask
-        units: dict[str, Any] = {"site": neurons.site, "unit_size": neurons.unit_size, "widths": neurons.widths}
-        units |= {"experts": neurons.experts}
-        return NeuronSet.from_masks(neurons.model, masks, **units)
+        return NeuronSet.from_masks(neurons.model, masks, **neurons.units)
 
     @property
     def needs(self) -> Needs:

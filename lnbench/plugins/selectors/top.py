@@ -45,8 +45,7 @@ class Top:
                     "fewer"
                 )
         masks = {language: best(scores, self.count) for language, scores in found.scores.items()}
-        units: dict[str, Any] = {"site": found.site, "unit_size": found.unit_size, "widths": found.widths}
-        return NeuronSet.from_masks(found.model, masks, scores=found.scores, **units)
+        return NeuronSet.from_masks(found.model, masks, scores=found.scores, **found.units)
 
     @property
     def needs(self) -> Needs:
