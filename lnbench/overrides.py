@@ -326,8 +326,8 @@ class _Watch:
             raise LnbenchError(f"Applied.counted has shape {tuple(counted.shape)}, the forward pass {shape}")
         mask = mask.to(ids.device) if mask is not None and tokens < mask.numel() else None
         if counted is not None:
-            return mask, tokens, int(counted.sum()), counted
-        times = None if seen == 0 else (torch.arange(shape[1]) >= seen).expand(shape)
+            return mask, tokens, int(counted.sum()), counted.to(ids.device)
+        times = None if seen == 0 else (torch.arange(shape[1], device=ids.device) >= seen).expand(shape)
         return mask, tokens, tokens - again, times
 
     def _mask(self, arguments: Mapping[str, Any], shape: tuple[int, int]) -> tuple[Tensor | None, int]:

@@ -66,11 +66,13 @@ def primary_of(code: str) -> str:
 
 def is_identifiable(code: str) -> bool:
     """Return whether the identifier knows a language, as it does 176."""
-    return primary_of(code) in _known() or any(primary_of(code) in group and group & _known() for group in _SAME)
+    known = identifiable_labels()
+    return primary_of(code) in known or any(primary_of(code) in group and group & known for group in _SAME)
 
 
 @cache
-def _known() -> frozenset[str]:
+def identifiable_labels() -> frozenset[str]:
+    """Return the codes of all languages that the identifier knows, as it writes them."""
     labels = _model().predict("a\n", 200, 0.0, "strict")
     return frozenset(label.removeprefix(_LABEL) for _, label in labels)
 
@@ -81,11 +83,6 @@ def identified(text: str) -> tuple[str, float]:
     line = text.encode("utf-8", "replace").decode().replace("\n", " ")
     predicted = _model().predict(line + "\n", 1, 0.0, "replace")
     return (predicted[0][1].removeprefix(_LABEL), float(predicted[0][0])) if predicted else (UNKNOWN, 0.0)
-
-
-def identifiable_labels() -> frozenset[str]:
-    """Return the codes of all languages that the identifier knows, as it writes them."""
-    return _known()
 
 
 def _language(line: str) -> str:

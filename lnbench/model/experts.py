@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
@@ -254,13 +254,14 @@ def _looks_like_experts(module: nn.Module) -> bool:
     down = getattr(module, "down_proj", None)
     if isinstance(down, Tensor) and down.ndim == 3 and not isinstance(module, _CONVOLUTIONS):
         return True
+    if not _LIKE_EXPERTS.search(type(module).__name__):
+        return False
     # A shared expert is one feed-forward of linear maps, whatever its name.
-    holds = any(
+    return any(
         next(inner.parameters(recurse=False), None) is not None or isinstance(inner, nn.ModuleList)
         for inner in module.modules()
         if shape_of(inner) is None
     )
-    return bool(_LIKE_EXPERTS.search(type(module).__name__)) and holds
 
 
 def _is_mixture_of_attention(module: nn.Module) -> bool:
@@ -418,9 +419,3 @@ def _first(module: nn.Module) -> Tensor:
 def _device(module: nn.Module) -> torch.device:
     device = _first(module).device
     return torch.device("cpu") if device.type == "meta" else device
-
-
-def each_expert(bank: ExpertsBank, neurons: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield each expert that has some of a bank's neurons, with their indices in it."""
-    for expert in torch.unique(neurons // bank.expert_width).tolist():
-        yield expert, neurons[neurons // bank.expert_width == expert] % bank.expert_width

@@ -96,7 +96,7 @@ class _Mixed(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        first = output[0] if isinstance(output, list | tuple) and output else output
+        first = first_of(output)
         if isinstance(first, Tensor):
             self._note(str(func.overloadpacket.__name__), args, output, first)
         return output

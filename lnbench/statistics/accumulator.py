@@ -111,11 +111,8 @@ class Accumulator:
             self._batch_sums[site, level][layer, : values.shape[1]] += quantile / self.visits[layer]
 
     def _layer(self, layer: int, device: torch.device) -> LayerAccumulator:
-        own = self.layers[layer]
-        if own is None:
-            own = self.layers[layer] = LayerAccumulator(self.dense[layer], device)
-        elif own.device != device:
-            own = self.layers[layer] = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device)
+        own = self.layers[layer] or LayerAccumulator(self.dense[layer], device)
+        self.layers[layer] = own = own.on(device)
         return own
 
     def add_experts(self, bank: int, pre: Tensor, post: Tensor, rows: Rows, counted: Tensor) -> None:
@@ -128,18 +125,16 @@ class Accumulator:
             rows: What the rows are of.
             counted: ``BoolTensor[tokens]``, which tokens count.
         """
-        for expert in torch.unique(rows.experts).tolist():
-            own = ((rows.experts == expert) & counted[rows.tokens]).nonzero().squeeze(1)
-            if len(own):
-                self._expert(bank, expert, pre.device).add(pre, post, own)
+        kept = counted[rows.tokens].nonzero().squeeze(1)
+        # Stable, so that an expert's rows stay in the order of the text.
+        kept = kept[rows.experts[kept].argsort(stable=True)]
+        experts, sizes = torch.unique_consecutive(rows.experts[kept], return_counts=True)
+        for expert, own in zip(experts.tolist(), torch.split(kept, sizes.tolist()), strict=True):
+            self._expert(bank, expert, pre.device).add(pre, post, own)
 
     def _expert(self, bank: int, expert: int, device: torch.device) -> LayerAccumulator:
-        own = self.of_experts[bank][expert]
-        if own is None:
-            own = LayerAccumulator(self.experts[bank].width, device, coarse=True)
-        elif own.device != device:
-            own = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device, coarse=True)
-        self.of_experts[bank][expert] = own
+        own = self.of_experts[bank][expert] or LayerAccumulator(self.experts[bank].width, device, coarse=True)
+        self.of_experts[bank][expert] = own = own.on(device)
         return own
 
     def _all(self) -> Iterator[LayerAccumulator | None]:

@@ -109,7 +109,7 @@ class Halves:
         return shard_folder(self.folder, half) / f"{language}.safetensors"
 
     def _is_stored(self, language: str) -> bool:
-        return with_stored_sites(self.folder, language, self.readings[language], self.described)[1]
+        return with_stored_sites(self.folder, language, self.readings[language], self.described)[1] is not None
 
     def _request(self, language: str) -> str:
         return request_key(self.described | self.readings[language].provenance(language))

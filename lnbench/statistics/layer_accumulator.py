@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lnbench.model.banks import PerBank
 from lnbench.statistics.bins import BINS, EXPERT_BINS, Bins, outline, sort_rows
@@ -28,7 +28,6 @@ EXPERT_CALIBRATION = 192
 """The same of an expert: the sample, too, stays under 1 KiB per neuron."""
 
 Activation = Callable[[Tensor], Tensor]
-_SAME: Activation = nn.Identity()
 _FINISHED_AT_ONCE = 256
 _INT32 = torch.iinfo(torch.int32).max
 
@@ -147,11 +146,17 @@ class LayerAccumulator:
             layer.histograms.append(Histogram(bins, tensors[f"{number}.counts"]))
         return layer
 
-    def finish(self, activation: Activation = _SAME, among: int | None = None) -> list[SiteValues]:
+    def on(self, device: torch.device) -> Self:
+        """Return these counts on ``device``."""
+        if self.device == device:
+            return self
+        return self.of(self.tensors(), self.tokens, self.dtype, device, coarse=self.coarse)
+
+    def finish(self, activation: Activation | None = None, among: int | None = None) -> list[SiteValues]:
         """Return the values of each site, tensors ``[width]`` and quantiles ``[levels, width]``.
 
         Args:
-            activation: The non-linearity, applied to the edges of the bins.
+            activation: The non-linearity, applied to the edges of the bins; None where there is one site.
             among: Tokens that the activation rate is a share of; those counted if None.
         """
         parts = [self._quantiles(activation, start) for start in range(0, self.width, _FINISHED_AT_ONCE)]
@@ -160,7 +165,7 @@ class LayerAccumulator:
         # Rounding leaves a constant neuron with a little spread.
         std = std.masked_fill(self.moments.min == self.moments.max, 0)
         sites = []
-        for site, of_parts in enumerate([*zip(*parts, strict=True)][: len(mean)]):
+        for site, of_parts in enumerate(zip(*parts, strict=True)):
             values, error = (torch.cat(tensors, dim=1) for tensors in zip(*of_parts, strict=True))
             low, high = self.moments.min[site].cpu(), self.moments.max[site].cpu()
             # Within the exact extremes, which are the outermost levels.
@@ -180,18 +185,19 @@ class LayerAccumulator:
             )
         return sites
 
-    def _quantiles(self, activation: Activation, start: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return quantiles and bounds on their rank error, ``[levels, neurons]``, of some neurons, at both sites."""
+    def _quantiles(self, activation: Activation | None, start: int) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Return quantiles and bounds on their rank error, ``[levels, neurons]``, of some neurons, at each site."""
         part = slice(start, start + _FINISHED_AT_ONCE)
 
         def through(values: Tensor, dim: int = -1) -> Tensor:
+            assert activation is not None
             moved = values.to(self.device, self.dtype)
             applied = activation.of(moved, start, dim) if isinstance(activation, PerBank) else activation(moved)
             return applied.cpu().double()
 
         if not self.histograms:
             sample = torch.cat(self.sample)[:, part].cpu()
-            return _sampled(sample), _sampled(through(sample))
+            return (_sampled(sample),) if activation is None else (_sampled(sample), _sampled(through(sample)))
         low, high = self.moments.min[0, part], self.moments.max[0, part]
         lines = [
             outline(Bins(*(tensor[part] for tensor in histogram.bins)), histogram.counts[part], low, high, self.dtype)
@@ -202,9 +208,12 @@ class LayerAccumulator:
         gap = torch.zeros(len(low), 1, dtype=torch.float64, device=low.device)
         weights = torch.cat([tensor for _, counts in lines for tensor in (counts, gap)][:-1], dim=1).cpu()
         pre, error = quantiles(edges, weights, LEVELS)
-        post, post_error = quantiles(through(edges, 0), weights, LEVELS)
         # What came in 16 bits has no values in between.
-        pre, post = pre.to(self.dtype).double(), post.to(self.dtype).double()
+        pre = pre.to(self.dtype).double()
+        if activation is None:
+            return ((pre, error),)
+        post, post_error = quantiles(through(edges, 0), weights, LEVELS)
+        post = post.to(self.dtype).double()
         # Where all below maps below and all above maps above, quantiles pass through the non-linearity as they are.
         passed = through(pre)
         alone = (passed >= passed.cummax(0).values) & (passed <= passed.flip(0).cummin(0).values.flip(0))

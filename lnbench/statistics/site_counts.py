@@ -55,9 +55,8 @@ class SiteCounts:
         own = self.layers[layer]
         if own is None:
             width, size = self.layout.widths[layer], self.layout.unit_sizes[layer]
-            own = self.layers[layer] = LayerAccumulator(width * (size + self._grouped), device, sites=1)
-        elif own.device != device:
-            own = self.layers[layer] = LayerAccumulator.of(own.tensors(), own.tokens, own.dtype, device)
+            own = LayerAccumulator(width * (size + self._grouped), device, sites=1)
+        self.layers[layer] = own = own.on(device)
         return own
 
     def finish(self) -> SiteValues:

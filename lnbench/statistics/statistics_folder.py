@@ -81,10 +81,10 @@ def collect_folder(
             locks.enter_context(exclusive_lock(used))
         for language, reading in readings.items():
             state = (own / "unfinished" if shard == WHOLE else own) / f"{language}.safetensors"
-            reading, is_stored = with_stored_sites(folder, language, reading, described)
-            if is_stored:
-                if rank == 0:
-                    show_site(folder, language, site)
+            reading, stored = with_stored_sites(folder, language, reading, described)
+            if stored is not None:
+                if rank == 0 and stored.site != site:
+                    stored.at(site).save(folder)
                 say(f"{language}: already in {folder}")
                 remove_progress(state)
                 continue
@@ -188,27 +188,21 @@ def _save(statistics: Statistics, folder: Path, say: Callable[[str], None]) -> N
 
 def with_stored_sites(
     folder: Path, language: str, reading: Reading, described: Mapping[str, Any]
-) -> tuple[Reading, bool]:
-    """Return how a language is read so that no site that the folder has of it is lost, and whether it has all."""
+) -> tuple[Reading, Statistics | None]:
+    """Return how a language is read so that no site that the folder has of it is lost; and its Statistics, if whole."""
     if not (folder / store.MANIFEST).exists() or language not in store.languages(folder):
-        return reading, False
+        return reading, None
     try:
         statistics = Statistics.load(folder, language)
     except LnbenchError as error:
         log.warning("%s", error)
-        return reading, False
+        return reading, None
     as_stored = reading.model_copy(update={"sites": tuple(statistics.provenance.get("sites", ()))})
     if statistics.provenance.get("request") != request_key({**described, **as_stored.provenance(language)}):
-        return reading, False
+        return reading, None
     has_all = set(reading.sites) <= {*NEURON_SITES, *as_stored.sites}
-    return reading.model_copy(update={"sites": (*reading.sites, *as_stored.sites)}), has_all
-
-
-def show_site(folder: Path, language: str, site: str) -> None:
-    """Let the folder's Statistics of a language show ``site`` first."""
-    statistics = Statistics.load(folder, language)
-    if statistics.site != site:
-        statistics.at(site).save(folder)
+    wider = reading.model_copy(update={"sites": (*reading.sites, *as_stored.sites)})
+    return wider, statistics if has_all else None
 
 
 def shard_folder(folder: Path, shard: Shard) -> Path:
