@@ -86,6 +86,13 @@ WrittenValue = Annotated[Value, AfterValidator(check_value)]
 """A :data:`Value` that is checked already."""
 
 
+def filled(number: float, neurons: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """Return layer → ``number`` for each of its units, ``FloatTensor[n]`` (float32)."""
+    import torch
+
+    return {layer: torch.full(indices.shape, number, dtype=torch.float32) for layer, indices in neurons.items()}
+
+
 def written(name: str, neurons: Mapping[int, Tensor], statistics: Callable[[], Statistics]) -> dict[int, Tensor]:
     """Return layer → the value that ``name`` means for each of its units, ``FloatTensor[n]``.
 
@@ -97,13 +104,11 @@ def written(name: str, neurons: Mapping[int, Tensor], statistics: Callable[[], S
     Raises:
         LnbenchError: the units are not of these Statistics; whatever ``statistics`` raises.
     """
-    import torch
-
     from lnbench.override_values import values_at
 
     number = _number(name)
     if number is not None:
-        return {layer: torch.full(indices.shape, number) for layer, indices in neurons.items()}
+        return filled(number, neurons)
     return values_at(neurons, statistic_of(name)(statistics()))
 
 

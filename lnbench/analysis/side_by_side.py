@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from torch import nn
 
 from lnbench.choices import override
@@ -85,7 +85,7 @@ class SideBySide:
 
 def _html(continuation: Continuation) -> Markup:
     return Markup("<br>").join(
-        Markup("<small>{}</small> {}").format(line.language, escape(line.text)) for line in continuation.lines
+        Markup("<small>{}</small> {}").format(line.language, line.text) for line in continuation.lines
     )
 
 
@@ -162,7 +162,7 @@ def generate_side_by_side(
             )
             name = intervention if isinstance(intervention, str) else type(intervention).__name__
             column = NONE if language is None else f"{name} {language}"
-            with context, evaluating(model), _own_randomness(), torch.inference_mode():
+            with context, evaluating(model), torch.random.fork_rng(), torch.inference_mode():
                 for prompt, ids in encoded.items():
                     for seed in list[int | None](seeds) or [None]:
                         if seed is not None:
@@ -177,13 +177,6 @@ def generate_side_by_side(
                         text = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
                         written.append(Continuation(prompt, column, name, language, seed, str(text)))
     return SideBySide(tuple(written))
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leave the caller's random state as it was."""
-    with torch.random.fork_rng():
-        yield
 
 
 def _encoded(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:

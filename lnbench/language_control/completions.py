@@ -35,6 +35,10 @@ class Completion(BaseModel):
     model: str = Field(default=_NO_MODEL, description="who wrote it")
 
 
+_NEEDED = [name for name, field in Completion.model_fields.items() if field.is_required()]
+"""Columns that every file has."""
+
+
 def read_completions(path: Path, model: str | None = None) -> dict[Group, list[str]]:
     """Return the completions of a file by task, source and language, in its order.
 
@@ -47,7 +51,7 @@ def read_completions(path: Path, model: str | None = None) -> dict[Group, list[s
         LnbenchError: the file cannot be read, a row does not fit, there are no rows, or several models'.
     """
     rows = _rows(path, _text_of(path))
-    remedy = f"a row needs {', '.join(list(Completion.model_fields)[:4])}"
+    remedy = f"a row needs {', '.join(_NEEDED)}"
     completions = [validated(Completion, row, where, remedy) for where, row in rows]
     if not completions:
         raise LnbenchError(f"{path} holds no completions; {remedy}")
@@ -86,7 +90,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     try:
         # As in the benchmark's own reading, every kind of line break is one.
         reader = csv.DictReader(io.StringIO(text, newline=None))
-        missing = [name for name in list(Completion.model_fields)[:4] if name not in (reader.fieldnames or ())]
+        missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
         if text.strip() and missing:
             raise LnbenchError(
                 f"{path} is neither JSON Lines nor CSV with the columns {', '.join(missing)}; its first line is "

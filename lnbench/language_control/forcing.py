@@ -42,8 +42,12 @@ def language_of(text: str) -> str:
 
 def is_in(text: str, language: str) -> bool:
     """Return whether a text is in a language, given by any code that BCP 47 has of it."""
+    return language_of(text) == _label_of(language)
+
+
+def _label_of(language: str) -> str:
     code = primary_of(language)
-    return language_of(text) == _VARIANTS.get(code, code)
+    return _VARIANTS.get(code, code)
 
 
 def lines_of(answer: str) -> list[str]:
@@ -70,11 +74,12 @@ def scores(answer: str, target: str, source: str) -> dict[str, float | None]:
         no letter. ``length``: its characters. ``distinct_1``, ``distinct_2``: see :func:`distinct`.
     """
     text, lines = text_of(answer), lines_of(answer)
+    found = language_of(text)
     return {
-        "lfs": float(is_in(text, target)),
+        "lfs": float(found == _label_of(target)),
         "line_lfs": sum(is_in(line, target) for line in lines) / len(lines) if lines else 0.0,
-        "source_share": float(primary_of(source) != primary_of(target) and is_in(text, source)),
-        "unknown": float(language_of(text) == UNKNOWN),
+        "source_share": float(primary_of(source) != primary_of(target) and found == _label_of(source)),
+        "unknown": float(found == UNKNOWN),
         "length": float(len(text)),
         "distinct_1": distinct(text, 1),
         "distinct_2": distinct(text, 2),

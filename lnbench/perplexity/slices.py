@@ -186,8 +186,10 @@ def cut(
 def in_frame(row: Tensor, frame: Frame | None) -> Tensor:
     """Return which tokens of a row are a chat template's, whole or cut by the row's ends."""
     found = torch.zeros_like(row, dtype=torch.bool)
+    if frame is None:
+        return found
     tokens = row.tolist()
-    for part in (frame.before, frame.after) if frame is not None else ():
+    for part in (frame.before, frame.after):
         for begin in range(1 - len(part), len(tokens)):
             first, last = max(0, begin), min(len(tokens), begin + len(part))
             if tokens[first:last] == part[first - begin : last - begin]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -180,6 +180,29 @@ def best(scores: Tensor, count: int) -> Tensor:
     mask = torch.zeros(len(flat), dtype=torch.bool)
     mask[flat.argsort(descending=True, stable=True)[:count]] = True
     return mask.view(scores.shape)
+
+
+def of_languages(languages: Iterable[str], chosen: Tensor, above: Tensor) -> dict[str, Tensor]:
+    """Return language → which of the ``chosen`` units are its own: those that it lifts ``above`` the bar.
+
+    Args:
+        languages: In the order of the last dimension of ``above``.
+        chosen: ``BoolTensor[layers, width]``.
+        above: ``BoolTensor[layers, width, languages]``.
+    """
+    return {language: chosen & own for language, own in zip(languages, above.unbind(-1), strict=True)}
+
+
+def scores_above(languages: Iterable[str], scores: Tensor, above: Tensor) -> dict[str, Tensor]:
+    """Return language → ``scores`` of the units that it lifts ``above`` the bar, ``-inf`` of the others.
+
+    Args:
+        languages: In the order of the last dimension of ``above``.
+        scores: ``[layers, width]``.
+        above: ``BoolTensor[layers, width, languages]``.
+    """
+    of_each = zip(languages, above.unbind(-1), strict=True)
+    return {language: torch.where(own, scores, -torch.inf) for language, own in of_each}
 
 
 def best_of_each(

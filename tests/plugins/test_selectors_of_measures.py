@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,12 +18,13 @@ from lnbench.model.locate import locate
 from lnbench.plugins.selectors.attribution import Attribution
 from lnbench.plugins.selectors.average_precision import AveragePrecision, average_precision
 from lnbench.statistics import Statistics
+from lnbench.statistics.corpus_statistics import Reading, count_corpus
 from lnbench.testing import tiny_statistics
 from tests.plugins.test_selectors import LANGUAGES, chosen, lape, random_rates
 from tests.support.messages import refused
 from tests.support.overrides import tiny
 from tests.support.samples import with_rates
-from tests.support.tiny import HEADS, LAYERS, VOCABULARY, WIDTH
+from tests.support.tiny import HEADS, LAYERS, VOCABULARY, WIDTH, build, tokenizer
 
 FEW = settings(max_examples=20, deadline=None, derandomize=True)
 BLOCKS = [torch.randint(3, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
@@ -375,3 +377,20 @@ def test_parts_of_a_text_make_the_whole(measure):
         first, second = (part[name] for part in parts)
         both = torch.cat([first, second]) if name == "means" else first + second
         torch.testing.assert_close(both, tensor)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    ["document_means", "attribution", "removal_impact", "removal_impact:variant=code", "head_importance"],
+)
+def test_progress_that_is_kept_in_between_changes_nothing(measure: str, tiny_corpus: str, tmp_path: Path) -> None:
+    reading = Reading(corpus=tiny_corpus, tokens=300, length=32, batch_size=2, measures=(measure,))
+    model = build("llama")
+    whole = count_corpus(model, tokenizer(), "hi", reading, progress=False)
+    state = tmp_path / "hi.safetensors"
+    saved = count_corpus(model, tokenizer(), "hi", reading, state=state, save_every=0, progress=False)
+    expected, found = (counts.measures.tensors() for counts in (whole, saved))
+    assert found.keys() == expected.keys()
+    for choice, tensors in expected.items():
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(found[choice][name], tensor, msg=f"{choice} {name}")

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lnbench.hookspecs import OverrideContext, hookimpl
-from lnbench.written_values import Layers
+from lnbench.written_values import Layers, filled
 
 if TYPE_CHECKING:
     from lnbench.override_values import Override
@@ -24,15 +24,10 @@ class Constant:
     layers: Layers = None
 
     def override(self, context: OverrideContext) -> Override:
-        import torch
-
         from lnbench.override_values import Override
 
         neurons = context.within(self.layers).neurons
-        values = {
-            layer: torch.full(indices.shape, self.value, dtype=torch.float32) for layer, indices in neurons.items()
-        }
-        return Override.of(neurons, values)
+        return Override.of(neurons, filled(self.value, neurons))
 
 
 @hookimpl

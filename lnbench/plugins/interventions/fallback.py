@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import OverrideContext, hookimpl
-from lnbench.written_values import Layers
+from lnbench.written_values import Layers, filled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,10 +51,7 @@ class Fallback:
                 of_layer.setdefault(layer, []).append(indices)
         neurons = {layer: torch.unique(torch.cat(parts)) for layer, parts in sorted(of_layer.items())}
         chosen = replace(context, neurons=neurons).within(self.layers).neurons
-        values = {
-            layer: torch.full(indices.shape, self.value, dtype=torch.float32) for layer, indices in chosen.items()
-        }
-        return Override.of(chosen, values)
+        return Override.of(chosen, filled(self.value, chosen))
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lnbench.hookspecs import OverrideContext, hookimpl
-from lnbench.written_values import Layers
+from lnbench.written_values import Layers, filled
 
 if TYPE_CHECKING:
     from lnbench.override_values import Override
@@ -26,15 +26,10 @@ class Scale:
     layers: Layers = None
 
     def override(self, context: OverrideContext) -> Override:
-        import torch
-
         from lnbench.override_values import Override
 
         neurons = context.within(self.layers).neurons
-        factors = {
-            layer: torch.full(indices.shape, self.factor, dtype=torch.float32) for layer, indices in neurons.items()
-        }
-        return Override.of(neurons, factors, "scale")
+        return Override.of(neurons, filled(self.factor, neurons), "scale")
 
 
 @hookimpl

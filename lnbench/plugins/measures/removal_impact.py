@@ -51,7 +51,10 @@ class RemovalImpact:
             raise LnbenchError(
                 f"count={self.count} is more than the {narrowest} neurons of a layer; lower it, or pass fraction="
             )
-        self._lengths = [None] * sites.layers if self.variant == "code" else _column_lengths(sites)
+        # Once per model: later parts of a text begin while its passes are observed, and a map must not be called then.
+        if getattr(self, "_sites", None) is not sites:
+            self._sites = sites
+            self._lengths = [None] * sites.layers if self.variant == "code" else _column_lengths(sites)
         self._kept = torch.zeros(sites.layers, sites.width, dtype=torch.int64)
         self._impacts = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
         self._texts = torch.zeros(sites.layers, dtype=torch.int64)

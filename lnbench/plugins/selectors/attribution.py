@@ -64,6 +64,8 @@ class Attribution:
             check_site,
             contrasts,
             existing,
+            of_languages,
+            scores_above,
             upper_bar,
         )
 
@@ -83,14 +85,8 @@ class Attribution:
         above = (shares > upper_bar(shares, exists, self.bar)) & exists.unsqueeze(-1)
         low_entropy = -activation_entropy(shares).mul(1e12).round()
         chosen = best(torch.where(above.any(-1), low_entropy, -torch.inf), round(self.top_fraction * int(exists.sum())))
-        return NeuronSet.from_masks(
-            model,
-            {language: chosen & above[..., number] for number, language in enumerate(statistics)},
-            scores={
-                language: torch.where(above[..., number], low_entropy, -torch.inf)
-                for number, language in enumerate(statistics)
-            },
-        )
+        masks, scores = of_languages(statistics, chosen, above), scores_above(statistics, low_entropy, above)
+        return NeuronSet.from_masks(model, masks, scores=scores)
 
     def _of(self, statistics: Statistics) -> Tensor:
         measured = statistics.measure(self._measure)

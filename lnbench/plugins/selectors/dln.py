@@ -48,16 +48,15 @@ class Dln:
 
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.overlap import distribution_overlap
-        from lnbench.statistics.ranking import check_several, classes_of, existing
+        from lnbench.statistics.ranking import check_several, classes_of, existing, rounded
 
         model, layers, width = check_several(statistics, "dln")
         codes, exists = sorted(statistics), existing(statistics)
         overlaps = torch.ones(len(codes), len(codes), layers, width, dtype=torch.float64)
         pairs = list(combinations(range(len(codes)), 2))
         for one, other in pairs:
-            overlaps[one, other] = overlaps[other, one] = (
-                distribution_overlap(statistics[codes[one]], statistics[codes[other]]).mul(1e12).round().div(1e12)
-            )
+            overlap = distribution_overlap(statistics[codes[one]], statistics[codes[other]])
+            overlaps[one, other] = overlaps[other, one] = rounded(overlap)
         known = torch.cat([overlaps[pair][exists] for pair in pairs])
         tau = float(known.kthvalue(max(1, int(len(known) * self.percent / 100))).values)
         costs = spanning_cost(overlaps).masked_fill(~exists, torch.inf)

@@ -76,17 +76,14 @@ class Lape:
         above = rates > ranking.upper_bar(rates, compared, self.bar, ranking.of_experts(statistics))
         # Entropies that are equal by their formula differ in their last bits; rounding makes them equal again.
         low_entropy = -activation_entropy(rates).mul(1e12).round()
-        scores = {
-            language: torch.where(above[..., number], low_entropy, -torch.inf)
-            for number, language in enumerate(statistics)
-        }
+        scores = ranking.scores_above(statistics, low_entropy, above)
         count = round(self.top_fraction * int(exists.sum()))
         if self.balanced:
             count = self._of_each(count, {language: int((own > -torch.inf).sum()) for language, own in scores.items()})
             masks = {language: best(own, count) for language, own in scores.items()}
         else:
             chosen = best(torch.where(above.any(-1), low_entropy, -torch.inf), count)
-            masks = {language: chosen & above[..., number] for number, language in enumerate(statistics)}
+            masks = ranking.of_languages(statistics, chosen, above)
         return NeuronSet.from_masks(model, masks, scores=scores)
 
     def _of_each(self, count: int, available: Mapping[str, int]) -> int:

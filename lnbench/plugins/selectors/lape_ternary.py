@@ -43,7 +43,6 @@ class LapeTernary:
     most: float = Field(default=0.2, ge=0, description="the largest penalty that the bisection tries")
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
-        import torch
 
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.ranking import (
@@ -52,7 +51,9 @@ class LapeTernary:
             classes_of,
             existing,
             of_experts,
+            of_languages,
             positive_rates,
+            scores_above,
             upper_bar,
         )
 
@@ -77,11 +78,8 @@ class LapeTernary:
         }
         return NeuronSet.from_masks(
             model,
-            {language: chosen & above[..., number] for number, language in enumerate(statistics)},
-            scores={
-                language: torch.where(above[..., number], scores, -torch.inf)
-                for number, language in enumerate(statistics)
-            },
+            of_languages(statistics, chosen, above),
+            scores=scores_above(statistics, scores, above),
             classes=classes_of({name: chosen & kind for name, kind in kinds.items()}),
             derived={"penalty": penalty},
         )
@@ -96,6 +94,8 @@ def ternary_score(rates: Tensor, penalty: float) -> Tensor:
     """
     import torch
 
+    from lnbench.statistics.ranking import rounded
+
     languages = rates.shape[-1]
     harmonic = sum(1 / number for number in range(1, languages + 1)) / languages
     # In order of size, so that the sum does not depend on the order of the languages.
@@ -103,7 +103,7 @@ def ternary_score(rates: Tensor, penalty: float) -> Tensor:
     total, largest = rates.sum(-1, keepdim=True), rates[..., -1]
     shares = rates / total.clamp_min(torch.finfo(rates.dtype).tiny)
     entropy = -torch.special.xlogy(shares, shares).sum(-1) / torch.tensor(languages, dtype=rates.dtype).log()
-    score = (entropy - penalty * largest / harmonic).mul(1e12).round().div(1e12)
+    score = rounded(entropy - penalty * largest / harmonic)
     return torch.where(total.squeeze(-1) > 0, score, torch.inf)
 
 
