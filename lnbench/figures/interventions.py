@@ -16,7 +16,6 @@ from lnbench.figures.labels import language_label, language_name, write_in_own_s
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH, series
 from lnbench.leaderboard.rows import Row, tables_of
-from lnbench.sweeps.records import RANDOM
 from lnbench.tables.words import control_units, counted, model_name
 
 _OVERRIDE_SETUP = "override_setup"
@@ -141,7 +140,7 @@ def _points(axes: Axes, rows: Sequence[Row], names: Sequence[str], number: int, 
 
 def _units(rows: Sequence[Row]) -> str:
     """Say what the controls of these rows change; empty without any."""
-    kinds = dict.fromkeys(row.control_kind or RANDOM for row in rows if row.n_controls)
+    kinds = dict.fromkeys(row.drawn_by for row in rows if row.n_controls)
     return " or ".join(map(control_units, kinds))
 
 

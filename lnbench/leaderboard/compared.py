@@ -13,7 +13,7 @@ from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.significance import LEVEL, Comparison, compare_all, compare_with_draws, holm
 from lnbench.specificity import matched_specificity
-from lnbench.sweeps.records import RANDOM, Record
+from lnbench.sweeps.records import Record
 
 _Peers = defaultdict[tuple[Any, ...], list[Result]]
 """Results by what makes them comparable; keys of different kinds have different lengths."""
@@ -151,7 +151,7 @@ def _with_controls(result: Result, peers: _Peers, notes: list[str]) -> dict[str,
         return {}
     same = _on_same_documents(result, controls)
     # Draws of one kind; of each seed the first.
-    kinds = [control.record.control_kind or RANDOM for control in same]
+    kinds = [control.record.drawn_by for control in same]
     draws = {
         control.record.control_seed: control
         for control, kind in reversed([*zip(same, kinds, strict=True)])

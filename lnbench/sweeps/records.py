@@ -127,6 +127,11 @@ class Record(BaseModel):
     """When it ended: UTC, ISO 8601."""
 
     @property
+    def drawn_by(self) -> str:
+        """What draws a control, or the controls of a row: ``random`` where an older record does not say."""
+        return self.control_kind or RANDOM
+
+    @property
     def failed(self) -> bool:
         """Whether the cell gave no numbers."""
         return self.status == "failed"

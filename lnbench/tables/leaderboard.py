@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from lnbench.leaderboard.rows import Row, compared, tables_of
 from lnbench.significance import LEAST_DRAWS
 from lnbench.specificity import MEANINGS
-from lnbench.sweeps.records import RANDOM
 from lnbench.tables.caveats import (
     by_chance,
     constant_answers,
@@ -79,7 +78,7 @@ def neurons_of(row: Row) -> str:
     """Name whose neurons were overridden: a selector's, or a control's."""
     if row.control_of is None:
         return row.selector
-    return f"{row.control_kind or RANDOM} like {row.control_of} #{row.control_seed}"
+    return f"{row.drawn_by} like {row.control_of} #{row.control_seed}"
 
 
 def _limit(row: Row) -> str:
@@ -217,7 +216,7 @@ def _table(rows: Sequence[Row], several_setups: bool) -> Table:
     lines: dict[_Line, dict[str, list[Row]]] = {}
     for row in rows:
         values = tuple(_VARYING[name](row) for name in varying)
-        kind = (row.control_kind or RANDOM) if row.control_of is not None else ""
+        kind = row.drawn_by if row.control_of is not None else ""
         line = _Line(values, row.control_of or row.selector, kind, row.intervention)
         for column in languages:
             if column == row.pair or (row.is_baseline and column.endswith(f"→{row.pair}")):
@@ -306,7 +305,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _controls_of(rows: Sequence[Row]) -> str:
-    return " or ".join(dict.fromkeys(control_units(row.control_kind or RANDOM) for row in rows))
+    return " or ".join(dict.fromkeys(control_units(row.drawn_by) for row in rows))
 
 
 def specific(rows: Sequence[Row]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from lnbench.errors import unknown
 from lnbench.files import as_json, fingerprint, write_json, write_text
 from lnbench.formats import slug
 from lnbench.leaderboard.rows import Row, document
-from lnbench.sweeps.records import BASELINE, RANDOM
+from lnbench.sweeps.records import BASELINE
 from lnbench.tables.leaderboard import leaderboard_tables
 from lnbench.tables.render import markdown
 from lnbench.tables.words import without_folders
@@ -104,7 +104,7 @@ def write_per_model(rows: Sequence[Row], folder: Path) -> list[Path]:
     for variant in _variants([row for row in rows if not row.failed]):
         first = variant[0]
         own = {name: getattr(first, name) for name in _VARIANT}
-        like = f"{first.control_kind or RANDOM}-like-{first.control_of}"
+        like = f"{first.drawn_by}-like-{first.control_of}"
         neurons = like if first.control_of else first.selector
         parts = ["" if first.finetune == BASELINE else first.finetune, neurons.strip("-"), first.intervention]
         # What a name leaves out, such as a limit, still keeps two files apart.
