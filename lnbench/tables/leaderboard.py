@@ -171,7 +171,7 @@ _MEANING = {"bits_per_byte": "More bits per byte: the model is more surprised by
 
 
 def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
-    """Return a table for each model, task and metric, in the order in which they occur.
+    """Return a table for each model, task and metric, in the order in which they occur; those at their ceiling last.
 
     Lines are neurons and interventions, columns languages; a cell has the value and, in brackets, the change.
     """
@@ -180,11 +180,22 @@ def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
         if row.failed:
             failed[_tried(row)].append(row)
     several = len({row.setup for row in rows}) > 1
-    measured = tables_of(row for row in rows if not row.failed)
+    measured = sorted(tables_of(row for row in rows if not row.failed), key=at_ceiling)
     tables = [_table([*table, *failed[_tried(table[0])]], several) for table in measured]
     for table in measured:
         failed.pop(_tried(table[0]), None)
     return [*tables, *(_table(group, several) for group in failed.values())]
+
+
+def at_ceiling(rows: Sequence[Row]) -> bool:
+    """Return whether the rows of one metric say little, because the model as it is can hardly do better.
+
+    So it is where the unchanged model has a score of 1, with higher as better, in more than half of the languages, and
+    nothing changes significantly.
+    """
+    unchanged = [row for row in rows if row.is_baseline and row.value is not None and row.higher_is_better]
+    best = sum(row.value == 1 for row in unchanged)
+    return 2 * best > len(unchanged) and not any(row.significant for row in rows)
 
 
 def _tried(row: Row) -> tuple[Any, ...]:
