@@ -103,6 +103,8 @@ class Record(BaseModel):
     """lm-eval's ``--batch_size``."""
     neuron_set: str | None = None
     """Fingerprint of the NeuronSet."""
+    neurons: int | None = None
+    """Neurons of the language in it; None where nothing is overridden, or an older record does not say."""
     neurons_tied: float | None = None
     """Share of the language's neurons that its selector took out of equals, by their order; None where not known."""
     neurons_common: float | None = None

@@ -217,10 +217,11 @@ class Worker:
 
 
 def _account(info: Mapping[str, Any], language: str) -> dict[str, float | None]:
-    """Return what is known of ties and of neurons of all languages among those of ``language``."""
-    account = (info.get("neuron_set") or {}).get("account") or {}
-    own = (account.get("languages") or {}).get(language) or {}
-    return {"neurons_tied": own.get("share_tied"), "neurons_common": own.get("share_common")}
+    """Return how many neurons ``language`` has, and which share is tied, and common to all languages, if known."""
+    neuron_set = info.get("neuron_set") or {}
+    own = ((neuron_set.get("account") or {}).get("languages") or {}).get(language) or {}
+    count = (neuron_set.get("neurons") or {}).get(language)
+    return {"neurons": count, "neurons_tied": own.get("share_tied"), "neurons_common": own.get("share_common")}
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:

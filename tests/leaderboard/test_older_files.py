@@ -17,6 +17,7 @@ _FOLDER = Path(__file__).parent / "version_0_1"
 _NEW = {
     "site",
     "source",
+    "neurons",
     "neurons_tied",
     "neurons_common",
     "requests",

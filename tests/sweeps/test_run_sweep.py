@@ -44,9 +44,10 @@ def test_records_say_what_lm_eval_says(undisturbed: Path) -> None:
         assert sum(row[record.metric] for row in rows) / 2 == pytest.approx(record.value, abs=1e-12)
         info = results["config"]["lnbench"]
         if record.intervention == "none":
-            assert (record.selector, record.neuron_set, record.statistics) == ("-", None, None)
+            assert (record.selector, record.neuron_set, record.neurons, record.statistics) == ("-", None, None, None)
         else:
             assert record.neuron_set == info["neuron_set"]["fingerprint"]
+            assert record.neurons == info["neuron_set"]["neurons"][record.language]
             assert record.statistics == info["statistics_fingerprints"][record.language]
             assert info["applied"][record.language]["tokens_overridden"] > 0
     controls = [record for record in records if record.control_of]
