@@ -118,7 +118,9 @@ def check(language: str, stated: Any = None) -> dict[str, str] | None:
         LnbenchError: there are neither rules in the metadata nor built-in ones, or those stated do not fit.
     """
     if stated is not None:
-        return validated(AnswerRules, stated, f"the metadata key {KEY}", f"write {_EXAMPLE}").model_dump()
+        return validated(
+            AnswerRules, stated, f"the metadata key {KEY}", f"write {_EXAMPLE}", from_yaml=True
+        ).model_dump()
     if language not in BUILT_IN:
         raise LnbenchError(
             f"no rules to normalise answers in {language!r}; there are rules for {', '.join(BUILT_IN)}. Write those of "

@@ -64,8 +64,8 @@ def read_format(path: str | os.PathLike[str], expected: str, kind: str, *older: 
     return content
 
 
-def validated(model: type[_Model], content: object, where: str, remedy: str = "") -> _Model:
-    """Check data by a pydantic model.
+def validated(model: type[_Model], content: object, where: str, remedy: str = "", *, from_yaml: bool = False) -> _Model:
+    """Check data by a pydantic model, from JSON or CSV unless ``from_yaml``.
 
     Raises:
         LnbenchError: the first problem, after ``where`` and before ``remedy``.
@@ -73,7 +73,9 @@ def validated(model: type[_Model], content: object, where: str, remedy: str = ""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise LnbenchError(f"{where}: {first_error(error)}" + (f"; {remedy}" if remedy else "")) from error
+        raise LnbenchError(
+            f"{where}: {first_error(error, from_yaml=from_yaml)}" + (f"; {remedy}" if remedy else "")
+        ) from error
 
 
 def first_error(
@@ -82,6 +84,7 @@ def first_error(
     with_value: bool = False,
     known: Iterable[str] = (),
     place: Callable[[str], str] = str,
+    from_yaml: bool = False,
 ) -> str:
     """Return the first problem that pydantic found, as ``field: message``.
 
@@ -90,6 +93,7 @@ def first_error(
         with_value: Write it as ``field=value: message``.
         known: The fields that exist, for an error about one that does not.
         place: Field → what the user knows it by.
+        from_yaml: Say how YAML reads what was not put in quotes.
     """
     first, *others = error.errors(include_url=False)
     # A value that can be of several types is refused once by each.
@@ -106,25 +110,24 @@ def first_error(
         return f"{field}: there is no such field; known: {', '.join(known)}"
     if first["type"] == "string_pattern_mismatch":
         message += f"; {first['input']!r} is no name: a name has letters, digits, '.', '_' and '-', as in en-hi"
-    if first["type"] == "string_type" and (hint := retyped([first["input"]])):
+    if first["type"] == "string_type" and (hint := retyped([first["input"]], from_yaml)):
         message += f", {hint}"
     return f"{field}={first['input']!r}: {message}" if with_value else f"{field}: {message}"
 
 
-def retyped(values: Any) -> str:
+def retyped(values: Any, from_yaml: bool = True) -> str:
     """Return what a parser made of one of the values that was written as text, and how to write it; empty if none."""
     values = values if isinstance(values, list | tuple) else ()
     for value in values:
         if isinstance(value, bool):
-            return (
-                f"not the boolean {value}: an unquoted no, off, on, yes, true or false is a boolean in YAML, so write "
-                "it in quotes, as 'no'"
-            )
-        if value is None or isinstance(value, int | float | date):
-            kind = "nothing" if value is None else f"the {type(value).__name__} {value}"
-            return (
-                f"not {kind}: YAML takes an unquoted null, number or date for what it looks like, so write it in quotes"
-            )
+            found = f"not the boolean {value}"
+            rule = "an unquoted no, off, on, yes, true or false is a boolean in YAML, so write it in quotes, as 'no'"
+        elif value is None or isinstance(value, int | float | date):
+            found = "not null" if value is None else f"not the {type(value).__name__} {value}"
+            rule = "YAML takes an unquoted null, number or date for what it looks like, so write it in quotes"
+        else:
+            continue
+        return f"{found}: {rule}" if from_yaml else found
     return ""
 
 

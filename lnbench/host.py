@@ -150,7 +150,7 @@ class Registered:
             try:
                 arguments, built = build(self.factory, values)
             except ValidationError as error:
-                problem = first_error(error, with_value=True)
+                problem = first_error(error, with_value=True, from_yaml=True)
                 listing = f"; {self._listing()}" if parameters else ""
                 raise LnbenchError(f"{self.kind} {self.name!r}: {problem}{listing}") from error
         if not callable(getattr(built, self.method, None)):

@@ -108,7 +108,7 @@ def complaint(
     if isinstance(raised, LnbenchError):
         return raised
     place = spoken or (lambda field: f"{getattr(model, 'subject', '')}{field}")
-    return LnbenchError(first_error(error, with_value=True, known=fields_of(model), place=place))
+    return LnbenchError(first_error(error, with_value=True, from_yaml=True, known=fields_of(model), place=place))
 
 
 def split_names(value: Any) -> Any:

@@ -19,6 +19,8 @@ from lm_eval.api.model import CachingLM
 from lnbench import __version__, _lm_eval_hook
 from lnbench.cli import main
 from lnbench.files import tasks_dir
+from lnbench.formats import validated
+from lnbench.language_control.completions import Completion
 from lnbench.lm import LNBenchLM
 from lnbench.model_arguments import check_command
 from lnbench.settings import ExperimentSettings
@@ -269,3 +271,10 @@ def test_min_nan_chinese_is_a_language(written: str) -> None:
     check_command(["--model", "lnbench", "--model_args", f"language={written}"])
     assert ExperimentSettings(language=float("nan")).language == "nan"
     assert ExperimentSettings(**json.loads('{"language": "nan"}')).language == "nan"
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 2.5])
+def test_a_value_of_json_is_refused_without_a_word_about_yaml(value: object) -> None:
+    with refused("completion", "not ") as caught:
+        validated(Completion, {"task": "t", "source": "s", "language": "hi", "completion": value}, "line 1")
+    assert "YAML" not in str(caught.value)
