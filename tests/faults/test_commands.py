@@ -275,6 +275,6 @@ def test_min_nan_chinese_is_a_language(written: str) -> None:
 
 @pytest.mark.parametrize("value", [None, True, 3, 2.5])
 def test_a_value_of_json_is_refused_without_a_word_about_yaml(value: object) -> None:
-    with refused("completion", "not ") as caught:
+    with refused("completion", "not") as caught:
         validated(Completion, {"task": "t", "source": "s", "language": "hi", "completion": value}, "line 1")
     assert "YAML" not in str(caught.value)
