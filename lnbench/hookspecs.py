@@ -86,7 +86,8 @@ class Needs:
 class Selector(Protocol):
     """Chooses each language's neurons.
 
-    Two attributes are optional: ``needs``, a :class:`Needs`, and ``is_control = True`` on the class for a selector that
+    Three attributes are optional: ``plain_name``, what readers of pages and figures are shown in place of the choice;
+    ``needs``, a :class:`Needs`, and ``is_control = True`` on the class for a selector that
     is a control of others. A control takes the parameters ``like`` (a NeuronSet file or another selector) and ``seed``,
     gets no controls itself, and has a method ``draw(neurons, statistics)`` that returns the units for those of a
     NeuronSet.
@@ -204,6 +205,9 @@ class Intervention(Protocol):
     or ``between_languages = True``: it needs a source, and a sweep measures it on pairs of languages only.
     ``whole_site`` names a site all of whose units it changes, such as ``residual``: where no other site and selector
     are chosen, it is given these. ``needs``, a :class:`Needs`, names further sites that its Statistics must hold.
+    ``plain_name`` is what readers of pages and figures are shown in place of the choice, and ``plain_action`` what a
+    sentence says that it does (``"setting {neurons} to zero"``). Parameters in braces are filled in (``{value}``,
+    ``{fraction:share}`` in per cent); those that are in neither and not at their default are added behind.
     One that is a control of others sets ``is_control = True``, and takes the parameters ``like`` (the intervention) and
     ``seed``.
     """

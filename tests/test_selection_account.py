@@ -16,6 +16,7 @@ from lnbench.files import warn_once
 from lnbench.selection_account import account_of, selection_warnings
 from lnbench.tables.caveats import unspecific_neurons
 from lnbench.tables.leaderboard import leaderboard_tables
+from tests.support.messages import lacks
 from tests.support.rows import row
 from tests.support.samples import with_rates
 
@@ -56,6 +57,9 @@ def test_the_account_is_what_counting_gives(values: list[list[int]], count: int)
     for code, row_ in zip(LANGUAGES, values, strict=False):
         own = account.languages[code]
         assert own.share_common == (common / count if len(values) > 1 and count else None)
+        others = set().union(*(chosen[other] for other in chosen if other != code))
+        alone = len(chosen[code] - others)
+        assert own.share_own == (alone / count if len(values) > 1 and count else None)
         if not count:
             assert own.tied is None and own.share_tied is None
             continue
@@ -111,7 +115,15 @@ def test_rows_say_it_once_per_selector_and_of_no_control() -> None:
     rows = [row(language=code, metric=metric, **bad) for code in ("en", "hi") for metric in ("acc", "f1")]
     rows += [row(language="en", **{**bad, "selector": "random:like=one", "control_of": "one"})]
     assert list(unspecific_neurons(rows)) == list(
-        selection_warnings("one", {"en": 0.6, "hi": 0.6}, {"en": 0.8, "hi": 0.8})
+        selection_warnings("one", {"en": 0.6, "hi": 0.6}, {"en": 0.8, "hi": 0.8}, {})
     )
     assert all({*unspecific_neurons(rows)} <= {*table.notes} for table in leaderboard_tables(rows))
-    assert not list(selection_warnings("one", {"en": 0.05, "hi": None}, {"en": 0.5, "hi": None}))
+    assert not list(
+        selection_warnings("one", {"en": 0.05, "hi": None}, {"en": 0.5, "hi": None}, {"en": 0.2, "hi": None})
+    )
+
+
+def test_sets_that_are_not_one_languages_are_warned_of_once() -> None:
+    common, shared = selection_warnings("one", {}, {"hi": 0.7}, {"en": 0.19, "hi": 0.0, "ur": 0.2})
+    assert not lacks(shared, "one", "en 19%") and "hi 0%" not in shared and "ur 20%" not in shared
+    assert "hi 70%" in common

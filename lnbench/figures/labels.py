@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from babel import Locale, UnknownLocaleError
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
@@ -13,6 +12,8 @@ from matplotlib.text import Text
 from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 from lnbench.parameters import format_choice
+from lnbench.tables.plain_names import language_name as language_name
+from lnbench.tables.plain_names import language_names
 
 _SANS = "sans-serif"
 _FAMILIES = (
@@ -39,14 +40,9 @@ def language_label(code: str, *, native: bool = True, separator: str = " · ") -
 
     A code (``hi``, ``zh_Hans``, ``pt-BR``) that Unicode's Common Locale Data Repository does not know is used alone.
     """
-    english, own = _names(code)
+    english, own = language_names(code)
     parts = [code, english, own if native and own != english and _font(code) else None]
     return separator.join(filter(None, parts))
-
-
-def language_name(code: str) -> str:
-    """Return the English name, or the code where there is none."""
-    return _names(code)[0] or code
 
 
 def write_in_own_script(labels: Iterable[Text], codes: Sequence[str]) -> None:
@@ -78,19 +74,9 @@ def selector_label(neurons: NeuronSet) -> str:
 
 
 @cache
-def _names(code: str) -> tuple[str | None, str | None]:
-    """Return the English and the own name."""
-    try:
-        locale = Locale.parse(code.replace("-", "_"), resolve_likely_subtags=False)
-        return locale.get_display_name("en"), locale.get_language_name()
-    except (UnknownLocaleError, ValueError):
-        return Locale("en").languages.get(code), None
-
-
-@cache
 def _font(code: str) -> str | None:
     """Return the first font of this machine that has all of a language's own name."""
-    own = _names(code)[1]
+    own = language_names(code)[1]
     if own is None:
         return None
     families = ("DejaVu Sans", *_OWN_FORMS.get(code, ()), *_FAMILIES)

@@ -120,6 +120,7 @@ def _row(result: Result, peers: _Peers) -> tuple[Row, Result | None]:
     row = Row(
         **(record.model_dump(include=_COPIED) | comparisons),
         task_version=result.task_version,
+        task_title=result.task_title,
         higher_is_better=result.higher_is_better,
         chance=None if answers is None else answers.chance,
         top_choice=None if answers is None else answers.top_choice,

@@ -64,6 +64,7 @@ class Result:
     note: str | None = None
     """What the reader of its row should know."""
     task_version: str | float | None = None
+    task_title: str | None = None
     higher_is_better: bool | None = None
     answers: Answers | None = None
     """Of an accuracy over choices."""
@@ -155,6 +156,7 @@ class _Reader:
         name = record.metric.partition(",")[0]
         about: dict[str, Any] = {
             "task_version": _held(results, str | int | float, "versions", record.task),
+            "task_title": _held(results, str, "configs", record.task, "metadata", "title"),
             "higher_is_better": _held(results, bool, "higher_is_better", record.task, name),
         }
         if record.samples is None:

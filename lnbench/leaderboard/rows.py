@@ -93,6 +93,8 @@ class Row(Record):
 
     task_version: str | float | None = None
     """Version of the task, as lm-eval has it."""
+    task_title: str | None = None
+    """What the task's ``metadata`` declares as its ``title``."""
     higher_is_better: bool | None = None
     """Of the metric, as lm-eval has it."""
 

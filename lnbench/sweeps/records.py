@@ -107,6 +107,8 @@ class Record(BaseModel):
     """Neurons of the language in it; None where nothing is overridden, or an older record does not say."""
     neurons_tied: float | None = None
     """Share of the language's neurons that its selector took out of equals, by their order; None where not known."""
+    neurons_own: float | None = None
+    """Share of the language's neurons that no other compared language has; None where not known."""
     neurons_common: float | None = None
     """Share of the language's neurons that all compared languages have; None where not known."""
     statistics: str | None = None

@@ -217,11 +217,11 @@ class Worker:
 
 
 def _account(info: Mapping[str, Any], language: str) -> dict[str, float | None]:
-    """Return how many neurons ``language`` has, and which share is tied, and common to all languages, if known."""
+    """Return how many neurons ``language`` has, and which share is tied, its own, and all languages', if known."""
     neuron_set = info.get("neuron_set") or {}
     own = ((neuron_set.get("account") or {}).get("languages") or {}).get(language) or {}
-    count = (neuron_set.get("neurons") or {}).get(language)
-    return {"neurons": count, "neurons_tied": own.get("share_tied"), "neurons_common": own.get("share_common")}
+    shares = {f"neurons_{name}": own.get(f"share_{name}") for name in ("tied", "own", "common")}
+    return {"neurons": (neuron_set.get("neurons") or {}).get(language), **shares}
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:

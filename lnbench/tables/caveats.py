@@ -172,8 +172,11 @@ def unspecific_neurons(rows: Sequence[Row]) -> Iterator[str]:
         if not row.failed and row.control_of is None and not row.is_baseline:
             by_selector[row.selector][row.pair] = row
     for selector, own in by_selector.items():
-        tied = {language: row.neurons_tied for language, row in own.items()}
-        yield from selection_warnings(selector, tied, {language: row.neurons_common for language, row in own.items()})
+        tied, common, alone = (
+            {language: getattr(row, name) for language, row in own.items()}
+            for name in ("neurons_tied", "neurons_common", "neurons_own")
+        )
+        yield from selection_warnings(selector, tied, common, alone)
 
 
 def row_notes(rows: Sequence[Row]) -> Iterator[str]:
@@ -208,7 +211,7 @@ def detectable(rows: Sequence[Row], *, scale: float = 1.0, unit: str = "") -> st
     """
     tested = compared(rows)
     tables, documents = tables_of(tested), [row.n for row in tested if row.n is not None]
-    if documents and all(map(_is_hopeless, tables)):
+    if documents and all(map(is_hopeless, tables)):
         tests = range_of(map(len, tables))
         return (
             f"With {counted(max(documents), 'document')} and {tests} comparisons no change, however large, can be "
@@ -234,7 +237,7 @@ def least_corrected(table: Sequence[Row]) -> float | None:
     return min(1.0, family * min(least)) if least else None
 
 
-def _is_hopeless(table: Sequence[Row]) -> bool:
+def is_hopeless(table: Sequence[Row]) -> bool:
     """Return whether even a change of every document in one direction is not significant after the correction."""
     least = least_corrected(table)
     return least is not None and least >= LEVEL

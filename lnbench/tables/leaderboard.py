@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from lnbench.leaderboard.rows import Row, compared, tables_of
+from lnbench.leaderboard.rows import Row, compared
 from lnbench.significance import LEAST_DRAWS
 from lnbench.specificity import MEANINGS
 from lnbench.tables.caveats import (
@@ -20,6 +20,7 @@ from lnbench.tables.caveats import (
     row_notes,
     unspecific_neurons,
 )
+from lnbench.tables.ceilings import ordered_tables
 from lnbench.tables.findings import worse
 from lnbench.tables.table import Cell, Table, TableRow, Tone
 from lnbench.tables.words import (
@@ -180,22 +181,11 @@ def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
         if row.failed:
             failed[_tried(row)].append(row)
     several = len({row.setup for row in rows}) > 1
-    measured = sorted(tables_of(row for row in rows if not row.failed), key=at_ceiling)
+    measured = ordered_tables(row for row in rows if not row.failed)
     tables = [_table([*table, *failed[_tried(table[0])]], several) for table in measured]
     for table in measured:
         failed.pop(_tried(table[0]), None)
     return [*tables, *(_table(group, several) for group in failed.values())]
-
-
-def at_ceiling(rows: Sequence[Row]) -> bool:
-    """Return whether the rows of one metric say little, because the model as it is can hardly do better.
-
-    So it is where the unchanged model has a score of 1, with higher as better, in more than half of the languages, and
-    nothing changes significantly.
-    """
-    unchanged = [row for row in rows if row.is_baseline and row.value is not None and row.higher_is_better]
-    best = sum(row.value == 1 for row in unchanged)
-    return 2 * best > len(unchanged) and not any(row.significant for row in rows)
 
 
 def _tried(row: Row) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnbench.leaderboard import Row
@@ -38,6 +38,7 @@ def numbers_in(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"(?<![\d.<])\b\d+\b(?![.\d])", text)]
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_counts_are_those_of_the_rows(rows: list[Row]) -> None:
     tested = [row for row in rows if row.p_holm is not None]
@@ -52,6 +53,7 @@ def test_counts_are_those_of_the_rows(rows: list[Row]) -> None:
         assert finding.verdict.endswith(".") and all(detail.endswith(".") for detail in finding.details)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_caveats_apply_to_what_has_them(rows: list[Row]) -> None:
     titles = {caveat.title for caveat in leaderboard_caveats(rows)}

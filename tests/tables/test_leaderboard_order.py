@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnbench.tables.leaderboard import at_ceiling, leaderboard_tables
+from lnbench.tables.ceilings import at_ceiling
+from lnbench.tables.leaderboard import leaderboard_tables
 from tests.support.rows import row
 
 METRICS = st.lists(
@@ -33,6 +35,25 @@ def test_metrics_at_their_ceiling_come_last_and_the_others_keep_their_order(
     assert [table.title.partition(" ")[0] for table in leaderboard_tables(rows)] == [
         name for *_, name in sorted(expected)
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "higher", "expected"),
+    [
+        ([1.0, 1.0, 0.9], True, True),
+        ([1.0, 0.9], True, False),
+        ([0.0, 0.0], False, True),
+        ([0.0, 0.0], True, False),
+        ([1.0, 1.0, 7.0], True, False),
+        ([1.0], None, False),
+    ],
+)
+def test_a_ceiling_is_the_best_score_that_there_can_be(
+    before: list[float], higher: bool | None, expected: bool
+) -> None:
+    assert at_ceiling([row("none", selector="-", value=value, higher_is_better=higher) for value in before]) is expected
+    compared = [row(value=value, baseline=value, higher_is_better=higher) for value in before]
+    assert at_ceiling(compared) is expected, "from what comparisons say of the unchanged model"
 
 
 def test_without_the_unchanged_model_nothing_is_at_its_ceiling() -> None:

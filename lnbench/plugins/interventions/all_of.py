@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -29,6 +29,8 @@ class AllOf:
     Each part sees the same neurons, Statistics and pair of languages. Two parts that write the same unit are refused:
     the result would depend on their order.
     """
+
+    plain_name: ClassVar[str] = "several at once: {parts}"
 
     parts: Annotated[tuple[str, ...], AfterValidator(_in_full)] = Field(
         min_length=1, description="interventions, each in brackets: [a]:[b]"

@@ -38,6 +38,8 @@ class Add:
     The addition of language arithmetic (Gurgurov et al. 2025, https://arxiv.org/abs/2507.22608), s being ``strength``.
     """
 
+    plain_name: ClassVar[str] = "added activation, {strength} × {quantile}"
+
     quantile: Annotated[Value, AfterValidator(_check_level)] = Field(
         default="mean", description="what is added: mean, or the quantile at this level, as 0.9"
     )
@@ -62,6 +64,8 @@ class MeanShift:
 
         a_j ← a_j + s · (m_jt − 1 / (K − 1) Σ_{k ≠ t} m_jk)
     """
+
+    plain_name: ClassVar[str] = "shift by the difference of means, × {strength}"
 
     strength: float = Field(default=1.0, allow_inf_nan=False, description="how many times the difference is added")
     layers: Layers = None
@@ -91,6 +95,7 @@ class Swap:
     ``source=p5`` is the fifth percentile over the source's text.
     """
 
+    plain_name: ClassVar[str] = "swap"
     between_languages: ClassVar[bool] = True
 
     source: Annotated[Value, AfterValidator(lambda name: name if name == _CONSTANT else check_value(name))] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -23,6 +23,9 @@ class Clamp:
     A range-based intervention, after NeuronLens (https://arxiv.org/abs/2502.06809), which finds that ranges of a
     neuron's activation, rather than the neuron, carry a concept: a ← min(max(a, low), high).
     """
+
+    plain_name: ClassVar[str] = "clamped between {low} and {high}"
+    plain_action: ClassVar[str] = "clamping {neurons} between {low} and {high}"
 
     low: WrittenValue = Field(default="p5", description="lower end: p5, mean, min …, or a number")
     high: WrittenValue = Field(default="p95", description="upper end: p95, mean, max …, or a number")

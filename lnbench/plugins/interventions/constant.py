@@ -23,6 +23,16 @@ class Constant:
     value: float = Field(default=0.0, description="the number")
     layers: Layers = None
 
+    @property
+    def plain_name(self) -> str:
+        """What a reader is shown for the choice."""
+        return "set to {value}" if self.value else "zero-ablation"
+
+    @property
+    def plain_action(self) -> str:
+        """What it does, in a sentence."""
+        return "setting {neurons} to {value}" if self.value else "setting {neurons} to zero"
+
     def override(self, context: OverrideContext) -> Override:
         from lnbench.override_values import Override
 

@@ -109,6 +109,7 @@ class DiffMean:
     stream, whose norm differs by model and layer.
     """
 
+    plain_name: ClassVar[str] = "difference of means, strength {strength}"
     whole_site: ClassVar[str] = _SITE
     between_languages: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(sites=(_SITE,))
@@ -149,6 +150,7 @@ class Recover:
         h ← h' · ‖h‖ / ‖h'‖
     """
 
+    plain_name: ClassVar[str] = "language recovery, strength {strength}"
     whole_site: ClassVar[str] = _SITE
     between_languages: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(sites=(_SITE,))
@@ -183,6 +185,7 @@ class ProjectOut:
         h ← h − (h · v) v / ‖v‖²
     """
 
+    plain_name: ClassVar[str] = "direction projected out"
     whole_site: ClassVar[str] = _SITE
     needs: ClassVar[Needs] = Needs(sites=(_SITE,))
 

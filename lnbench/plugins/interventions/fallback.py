@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -33,6 +33,8 @@ class Fallback:
     ``languages=en``, ``languages=en+fr`` and so on, each step switches one more language off. A neuron of several is
     written once. The target's own neurons count only if it is among ``languages``.
     """
+
+    plain_name: ClassVar[str] = "languages silenced: {languages}"
 
     languages: Annotated[list[str], AfterValidator(_each_once)] = Field(
         min_length=1, description="whose neurons, as en+fr+de"

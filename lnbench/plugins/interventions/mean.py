@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 @dataclass
 class Mean:
     """Write each neuron's mean over the language's text."""
+
+    plain_name: ClassVar[str] = "mean activation"
+    plain_action: ClassVar[str] = "setting {neurons} to their mean"
 
     layers: Layers = None
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Unchanged:
     """Change nothing: the baseline."""
 
+    plain_name: ClassVar[str] = "no intervention"
     changes_nothing: ClassVar[bool] = True
 
     def override(self, context: OverrideContext) -> Override:

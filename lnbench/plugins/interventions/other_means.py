@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @dataclass
 class LanguageMean:
     """Write each of the target's neurons' mean over the text of another language: mean-patching."""
+
+    plain_name: ClassVar[str] = "mean activation in {of}"
+    plain_action: ClassVar[str] = "setting {neurons} to their mean in {of}"
 
     of: str = Field(min_length=1, description="the language whose text the mean is over")
     layers: Layers = None
@@ -42,6 +45,8 @@ class ComplementMean:
 
     Every language weighs the same. A neuron of all compared languages has no such mean, and is refused.
     """
+
+    plain_name: ClassVar[str] = "mean activation in the other languages"
 
     layers: Layers = None
 

@@ -15,6 +15,8 @@ from lnbench.written_values import Layers
 if TYPE_CHECKING:
     from lnbench.override_values import Override
 
+_NAMED: dict[float, str] = {0: "minimum", 50: "median", 100: "maximum"}
+
 
 @dataclass
 class Percentile:
@@ -27,11 +29,28 @@ class Percentile:
     percent: float = Field(ge=0, le=100, description="which percentile")
     layers: Layers = None
 
+    @property
+    def plain_name(self) -> str:
+        """What a reader is shown for the choice."""
+        return _NAMED.get(self.percent, f"{_ordinal(self.percent)} percentile")
+
+    @property
+    def plain_action(self) -> str:
+        """What it does, in a sentence."""
+        return f"setting {{neurons}} to their {self.plain_name}"
+
     def override(self, context: OverrideContext) -> Override:
         from lnbench.override_values import Override
 
         statistics = context.required_statistics(f"p{self.percent:g}")
         return Override.setting(context.within(self.layers).neurons, statistics.quantile(self.percent / 100))
+
+
+def _ordinal(number: float) -> str:
+    """Return ``1st``, ``2nd``, ``11th``, ``2.5th``."""
+    teens = 11 <= number % 100 <= 13
+    ends: dict[float, str] = {} if teens else {1: "st", 2: "nd", 3: "rd"}
+    return f"{number:g}{ends.get(number % 10, 'th')}"
 
 
 @hookimpl

@@ -35,6 +35,7 @@ class RandomDirection:
     refuses interventions that set, scale or clamp values. Control of https://arxiv.org/abs/2608.12334.
     """
 
+    plain_name: ClassVar[str] = "random direction"
     is_control: ClassVar[bool] = True
 
     like: str = Field(description="the intervention whose vectors are turned: name or [name:key=value]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -21,6 +21,9 @@ class Scale:
 
     Above 1 it amplifies, as in the interventions of LSS (https://arxiv.org/abs/2507.22581); 0 is zero-ablation.
     """
+
+    plain_name: ClassVar[str] = "activation × {factor}"
+    plain_action: ClassVar[str] = "multiplying {neurons} by {factor}"
 
     factor: float = Field(allow_inf_nan=False, description="the factor")
     layers: Layers = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,6 +29,8 @@ class ActProb:
     mean of the batches' own, and no other languages. It is degenerate: every neuron exceeds its own percentile equally
     often, so that it ranks by the error of the estimate.
     """
+
+    plain_name: ClassVar[str] = "Activation Probability, top {fraction:share}"
 
     level: float = Field(default=0.9, gt=0, lt=1, description="level of the percentile")
     scope: Literal["layer", "model", "neuron"] = Field(default="layer", description="where activations are pooled")

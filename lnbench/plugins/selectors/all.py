@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
@@ -20,6 +20,8 @@ class All:
 
     It ranks nothing, has no parameters, and works at any site and for one language.
     """
+
+    plain_name: ClassVar[str] = "all units"
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         from lnbench.neurons import NeuronSet

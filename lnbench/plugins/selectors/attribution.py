@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -32,6 +32,8 @@ class Attribution:
     ``rank=lape`` is LAPE with q in place of the activation probability: of the units over the ``bar`` in some language,
     the ``top_fraction`` of lowest entropy over languages. Equal ones are taken in order of layer and index.
     """
+
+    plain_name: ClassVar[str] = "gradient attribution"
 
     rank: Literal["contrast", "lape"] = Field(default="contrast", description="less the other languages' mean, or LAPE")
     statistic: Literal["mean", "share"] = Field(default="mean", description="mean over tokens, or share over threshold")

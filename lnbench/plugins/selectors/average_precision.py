@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -33,6 +33,8 @@ class AveragePrecision:
     and ``middle`` those around the median, a control. Texts of equal mean share a threshold; units of equal average
     precision are taken in order of layer and index.
     """
+
+    plain_name: ClassVar[str] = "average precision"
 
     parts: tuple[Literal["top", "bottom", "middle"], ...] = Field(
         default=("top", "bottom"), min_length=1, description="which units, as top+bottom"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -37,6 +37,8 @@ class Dln:
     bins), so it needs no other pass. Of groups of one size, A is the one of the larger root mean square value, and of
     several groups of one cost the smallest. It works at any site.
     """
+
+    plain_name: ClassVar[str] = "distribution-aware language neurons"
 
     percent: float = Field(default=1.0, gt=0, le=100, description="percentile of all overlaps that is the bar, τ")
     classes: Literal["all", "single", "multi"] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -31,6 +31,8 @@ class HeadImportance:
     are `general`, the others `specific`. The published code steps an optimiser on m while it accumulates I, so that
     later texts meet other heads; here m stays 1.
     """
+
+    plain_name: ClassVar[str] = "head importance"
 
     level: float = Field(default=0.96, gt=0, lt=1, description="quantile over all heads that is the bar")
     general: int = Field(default=4, ge=2, description="languages from which on a head is general")

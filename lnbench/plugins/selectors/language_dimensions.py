@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -31,6 +31,8 @@ class LanguageDimensions:
     other one. The source itself gets no dimensions. It reads sites of the residual stream, not of neurons. Equal
     differences are taken in order of index.
     """
+
+    plain_name: ClassVar[str] = "language dimensions, {count:,}"
 
     count: int = Field(default=400, ge=1, description="dimensions per language")
     layer: int = Field(default=-1, description="the layer, from 0; from the last, -1, if negative")

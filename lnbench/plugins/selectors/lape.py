@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -40,6 +40,8 @@ class Lape:
     language's expert looks like the language's; ``rate=routed`` takes the share of routed tokens instead, where every
     language routes ``floor`` tokens there. Neurons of experts and others have a bar each. No published method.
     """
+
+    plain_name: ClassVar[str] = "LAPE, top {top_fraction:share}"
 
     top_fraction: float = Field(default=0.01, gt=0, le=1, description="share of all neurons to select")
     bar: float = Field(default=0.95, gt=0, le=1, description="quantile of all activation probabilities that is the bar")

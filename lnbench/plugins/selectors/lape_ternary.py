@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -36,6 +36,8 @@ class LapeTernary:
     general; 0 where even that selects some. Neurons that no language activates have no p' and are not selected. Equal
     scores are taken in order of layer and index. The authors count generated tokens only; here all tokens count.
     """
+
+    plain_name: ClassVar[str] = "ternary LAPE, top {top_fraction:share}"
 
     top_fraction: float = Field(default=0.01, gt=0, le=1, description="share of all neurons to select")
     bar: float = Field(default=0.95, gt=0, le=1, description="quantile of all activation probabilities that is the bar")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -33,6 +33,8 @@ class MeanDifference:
     It is 0 where a unit is the same constant in all languages, and infinite where it is another constant in one.
     Means are of tokens, and any site has them. Equal contrasts are taken in order of layer and index.
     """
+
+    plain_name: ClassVar[str] = "mean difference, top {fraction:share}"
 
     fraction: float = Field(default=0.00125, gt=0, le=1, description="share of all units to select per language")
     standardised: bool = Field(default=False, description="in standard deviations: Cohen's d")

@@ -29,6 +29,7 @@ class OtherLanguage:
     have too few. The size is matched, layers are not.
     """
 
+    plain_name: ClassVar[str] = "neurons of other languages"
     is_control: ClassVar[bool] = True
 
     like: str = Field(

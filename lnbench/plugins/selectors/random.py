@@ -23,6 +23,7 @@ class Random:
     file's, or what another selector finds in the same Statistics.
     """
 
+    plain_name: ClassVar[str] = "random neurons"
     is_control: ClassVar[bool] = True
 
     like: str | None = Field(

@@ -32,6 +32,7 @@ class RandomActive:
     https://github.com/kinit-sk/language-neuron-detection.
     """
 
+    plain_name: ClassVar[str] = "random neurons that are as active"
     is_control: ClassVar[bool] = True
 
     like: str = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,6 +29,8 @@ class RemovalImpact:
     those kept in a ``share`` of its texts, which is 1 in the paper: in all. ``without`` a language, those of that
     language are taken out of all others, as the code does with English's.
     """
+
+    plain_name: ClassVar[str] = "removal impact"
 
     variant: Literal["paper", "code"] = Field(default="paper", description="as in the paper, or in its released code")
     fraction: float = Field(default=0.14, gt=0, le=1, description="share of a layer's neurons kept of each text")

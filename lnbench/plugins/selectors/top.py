@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -25,6 +25,8 @@ class Top:
     and index. It refuses a selector without scores, and a language of which fewer units can be selected at all (such as
     LAPE's, of which fewer are over the bar).
     """
+
+    plain_name: ClassVar[str] = "best {count:,} by {of}"
 
     of: str = Field(description="the selector whose ranking it is: name or [name:key=value]")
     count: int = Field(ge=1, description="units per language")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -27,6 +27,8 @@ class TopActivation:
     as "most active" neurons by controls of published work, such as https://github.com/kinit-sk/language-neuron-detection.
     Any site has means. Equal ones are taken in order of layer and index.
     """
+
+    plain_name: ClassVar[str] = "top activation, {fraction:share}"
 
     fraction: float = Field(default=0.00125, gt=0, le=1, description="share of all units to select per language")
     side: Literal["above", "below", "both"] = Field(
