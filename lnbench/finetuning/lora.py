@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import nn
 
 from lnbench.errors import LnbenchError
+from lnbench.finetuning.chosen_targets import chosen_targets
 from lnbench.finetuning.masked_linear import RestrictedFactor
-from lnbench.finetuning.projections import Factor, Projection, place, places
-from lnbench.model.describe import model_name
+from lnbench.finetuning.projections import Projection, all_places
+from lnbench.finetuning.targets import Factor, Target, add_adapter, layer_of
+from lnbench.model.architectures import ATTENTION
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
@@ -26,7 +27,6 @@ from lnbench.neurons import NeuronSet
 NEURONS = "neurons.json"
 """The file in an adapter's folder that says which neurons were trained."""
 
-ADAPTER = "default"
 _CONFIG = "adapter_config.json"
 
 
@@ -44,7 +44,7 @@ def build_adapter(
     rank: int = 8,
     alpha: int = 16,
     dropout: float = 0.0,
-    attention: bool = True,
+    attention: bool | None = None,
     output_projection: bool = True,
     projections: Sequence[Projection] = ("gate",),
     seed: int = 0,
@@ -64,7 +64,8 @@ def build_adapter(
         rank: Rank of the update.
         alpha: The update is scaled by ``alpha / rank``.
         dropout: Dropout on the update's input.
-        attention: Whether the query, key, value and output projections are trained too.
+        attention: Whether the query, key, value and output projections are trained too; by default they are, unless
+            heads are chosen.
         output_projection: Whether the last of these four is, beside the others.
         projections: Which feed-forward projections are trained: ``gate``, ``up``, ``down``.
         seed: Seed of the first factor; the second starts at zero. The global random state is left alone.
@@ -75,29 +76,20 @@ def build_adapter(
     if isinstance(model, PeftModel):
         raise LnbenchError("this model has an adapter already; merge it first: model.merge_and_unload()")
     sites = locate(model)
-    kept = kept_rows(sites, neurons, projections)
-    targets = [*(_attention(sites, output_projection) if attention else ()), *kept]
+    of_heads = neurons is not None and neurons.site == ATTENTION
+    if of_heads and attention:
+        raise LnbenchError("attention=True trains all heads, and some are chosen; leave attention out")
+    whole = not of_heads if attention is None else attention
+    targets: dict[str, Target | None] = dict.fromkeys(_attention(sites, output_projection) if whole else ())
+    targets |= chosen_targets(sites, neurons, projections)
     if not targets:
         raise LnbenchError("nothing to train: no neurons are chosen, and attention=False leaves the attention frozen")
-    transposed = {isinstance(sites.model.get_submodule(name), Conv1D) for name in targets}
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=targets,
-        fan_in_fan_out=transposed == {True},
-    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        adapted = get_peft_model(sites.model, config, ADAPTER)
-    if missed := [name for name in targets if not isinstance(sites.model.get_submodule(name), LoraLayer)]:
-        adapted.unload()
-        raise LnbenchError(
-            f"PEFT takes {missed[0]} of this {type(sites.model).__name__} for a part of its experts, and does not "
-            "adapt it; fine-tune the attention alone"
-        )
-    _restrict(sites, kept)
+        adapted = add_adapter(sites.model, targets, r=rank, lora_alpha=alpha, lora_dropout=dropout)
+    for name, target in targets.items():
+        if target is not None:
+            target.restrict(layer_of(sites.model, name))
     return adapted
 
 
@@ -112,43 +104,6 @@ def _attention(sites: Sites, output_projection: bool) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def kept_rows(
-    sites: Sites, neurons: NeuronSet | None, projections: Sequence[Projection]
-) -> dict[str, tuple[Factor, Tensor]]:
-    """Return module name → the factor to restrict and its rows or columns, for the layers that have neurons."""
-    if neurons is None:
-        return {}
-    neurons.check(model_name(sites.model), sites.layers, sites.widths)
-    kept: dict[str, tuple[Factor, Tensor]] = {}
-    chosen = neurons.union(neurons.languages)
-    names = {module: name for name, module in sites.model.named_modules()}
-    for experts in sites.experts:
-        if len(experts.own(chosen.get(experts.layer, torch.empty(0, dtype=torch.long)))):
-            raise LnbenchError(
-                f"neurons of experts are chosen (layer {experts.layer}, {experts.path}), which cannot be fine-tuned: "
-                "PEFT's LoRA cannot be restricted to rows of matrices that hold all experts; choose others, or the "
-                "attention alone"
-            )
-    for bank in sites.dense:
-        own = bank.own(chosen[bank.layer]) if bank.layer in chosen else torch.empty(0, dtype=torch.long)
-        for projection in dict.fromkeys(projections):
-            where = place(bank, projection)
-            # Layers that share a module share its neurons' weights: those of either are trained.
-            name = names[sites.model.get_submodule(where.path)]
-            before = kept[name][1] if name in kept else own.new_empty(0)
-            kept[name] = (where.factor, torch.unique(torch.cat([before, where.rows(own)])))
-    return {name: part for name, part in kept.items() if len(part[1])}
-
-
-def _restrict(sites: Sites, kept: dict[str, tuple[Factor, Tensor]]) -> None:
-    for name, (factor, indices) in kept.items():
-        factors = getattr(sites.model.get_submodule(name), factor)
-        dim = 0 if factor == "lora_B" else 1
-        weight = factors[ADAPTER].weight
-        if len(indices) < weight.shape[dim]:
-            factors[ADAPTER] = RestrictedFactor(weight, indices, dim)
-
-
 def count_parameters(adapted: nn.Module) -> Counts:
     """Count an adapter's trainable parameters.
 
@@ -158,17 +113,23 @@ def count_parameters(adapted: nn.Module) -> Counts:
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     sites = locate(adapted)
     # A fused projection is the place of two.
-    factors = {
-        (sites.model.get_submodule(place.path), place.factor) for bank in sites.dense for place in places(bank).values()
-    }
+    factors = {(where.path, where.factor) for bank in sites.banks for where in all_places(sites.model, bank).values()}
+    layers = [(layer_of(sites.model, name), factor) for name, factor in sorted(factors)]
+    # The attention's output projection is most often adapted as a whole.
+    heads = [layer_of(sites.model, place.module) for place in sites.places if place.site == ATTENTION]
+    layers += [(layer, "lora_A") for layer in heads if layer is not None and _is_masked(layer)]
     of_neurons = sum(
         parameter.numel()
-        for module, factor in factors
-        if isinstance(module, LoraLayer)
-        for parameter in _of_neurons(module, factor)
+        for layer, factor in layers
+        if layer is not None
+        for parameter in _of_neurons(layer, factor)
         if parameter.requires_grad
     )
     return Counts(trainable, of_neurons)
+
+
+def _is_masked(layer: LoraLayer) -> bool:
+    return all(isinstance(own, RestrictedFactor) or not own.weight.requires_grad for own in layer.lora_A.values())
 
 
 def _of_neurons(module: nn.Module, factor: Factor) -> Iterator[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""A LoRA factor that holds selected rows or columns alone."""
+"""LoRA factors of which selected rows, columns or entries alone are parameters."""
 
 from __future__ import annotations
 
@@ -43,7 +43,82 @@ class _Product(torch.autograd.Function):
         return of_x, of_entries, None, None, None
 
 
-class RestrictedFactor(nn.Module):
+class _Restricted(nn.Module):
+    """A LoRA factor, some of whose entries alone are parameters; saved and loaded it is one of full size."""
+
+    entries: nn.Parameter
+    kept: Tensor
+    out_features: int
+    in_features: int
+
+    @property
+    def weight(self) -> Tensor:
+        """The full matrix, ``[out, in]``."""
+        raise NotImplementedError
+
+    def _of(self, full: Tensor) -> Tensor:
+        """Return the entries of a full matrix."""
+        raise NotImplementedError
+
+    def _without(self, full: Tensor) -> Tensor:
+        """Return a full matrix with zeros in place of the entries."""
+        raise NotImplementedError
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination[prefix + "weight"] = self.weight if keep_vars else self.weight.detach()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        missing_keys, _, error_msgs = arguments[-3:]
+        full = state_dict.get(prefix + "weight")
+        if full is None:
+            missing_keys.append(prefix + "weight")
+            return
+        if tuple(full.shape) != (self.out_features, self.in_features):
+            error_msgs.append(f"{prefix}weight is {tuple(full.shape)}, not {(self.out_features, self.in_features)}")
+            return
+        if self._without(full).count_nonzero():
+            raise LnbenchError(
+                f"{prefix}weight changes neurons outside the {len(self.kept)} that this adapter is restricted to: it "
+                "was trained on others; pass the neurons and projections that it was trained with"
+            )
+        with torch.no_grad():
+            self.entries.copy_(self._of(full))
+
+
+class RestrictedEntries(_Restricted):
+    """The matrix of a factor that holds every expert's, zero outside some entries, which alone are parameters.
+
+    PEFT reads the ``weight`` of such a factor and does not call it.
+
+    Args:
+        weight: The full matrix to start from, ``[out, in]``.
+        kept: ``LongTensor[n, rank]``, numbers of the entries in the flattened matrix.
+    """
+
+    def __init__(self, weight: Tensor, kept: Tensor) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("kept", kept.to(weight.device), persistent=False)
+        self.entries = nn.Parameter(self._of(weight.detach()))
+
+    @property
+    def weight(self) -> Tensor:
+        """The full matrix, ``[out, in]``."""
+        flat = self.entries.new_zeros(self.out_features * self.in_features)
+        return flat.index_copy(0, self.kept.flatten(), self.entries.flatten()).view(self.out_features, -1)
+
+    def _of(self, full: Tensor) -> Tensor:
+        return full.flatten()[self.kept.to(full.device)]
+
+    def _without(self, full: Tensor) -> Tensor:
+        return full.flatten().index_fill(0, self.kept.to(full.device).flatten(), 0)
+
+    def extra_repr(self) -> str:
+        """Return what ``print(model)`` shows."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, rows={len(self.kept)}"
+
+
+class RestrictedFactor(_Restricted):
     """A linear map whose matrix is zero outside some rows (or columns), which alone are parameters.
 
     PEFT reads a factor's ``weight`` and calls it, so this takes the place of the ``nn.Linear`` in ``lora_B`` or
@@ -54,8 +129,6 @@ class RestrictedFactor(nn.Module):
         kept: ``LongTensor[n]`` of the rows or columns that train.
         dim: 0 if ``kept`` are rows, 1 if they are columns.
     """
-
-    kept: Tensor
 
     def __init__(self, weight: Tensor, kept: Tensor, dim: int) -> None:
         super().__init__()
@@ -86,26 +159,11 @@ class RestrictedFactor(nn.Module):
         product: Tensor = _Product.apply(x, entries, self.kept, self.dim, self._size)  # type: ignore[no-untyped-call]
         return product
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        destination[prefix + "weight"] = self.weight if keep_vars else self.weight.detach()
+    def _of(self, full: Tensor) -> Tensor:
+        return full.index_select(self.dim, self.kept.to(full.device))
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        missing_keys, _, error_msgs = arguments[-3:]
-        full = state_dict.get(prefix + "weight")
-        if full is None:
-            missing_keys.append(prefix + "weight")
-            return
-        if tuple(full.shape) != (self.out_features, self.in_features):
-            error_msgs.append(f"{prefix}weight is {tuple(full.shape)}, not {(self.out_features, self.in_features)}")
-            return
-        kept = self.kept.to(full.device)
-        if full.index_fill(self.dim, kept, 0).count_nonzero():
-            raise LnbenchError(
-                f"{prefix}weight changes neurons outside the {len(kept)} that this adapter is restricted to: it was "
-                "trained on others; pass the neurons and projections that it was trained with"
-            )
-        with torch.no_grad():
-            self.entries.copy_(full.index_select(self.dim, kept))
+    def _without(self, full: Tensor) -> Tensor:
+        return full.index_fill(self.dim, self.kept.to(full.device), 0)
 
     def extra_repr(self) -> str:
         """Return what ``print(model)`` shows."""

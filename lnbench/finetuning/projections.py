@@ -1,16 +1,21 @@
-"""Which row or column of a feed-forward projection belongs to a neuron, in every architecture."""
+"""Which row or column of a projection belongs to a neuron, or to a head, in every architecture."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Literal, NamedTuple, TypeVar, get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError, unknown
+from lnbench.finetuning.targets import Factor, Target
 from lnbench.model.banks import Bank, Slice
+from lnbench.model.experts import ExpertsBank, Matrix, outermost
+from lnbench.model.places import Place
 
 Projection = Literal["gate", "up", "down"]
-Factor = Literal["lora_A", "lora_B"]
 
 
 class ProjectionPlace(NamedTuple):
@@ -34,6 +39,71 @@ class ProjectionPlace(NamedTuple):
         """Return the rows, or columns, of a bank's neurons."""
         return neurons * self.step + self.offset
 
+    def target(self, neurons: Tensor) -> Target:
+        """Return what is trained for a bank's neurons."""
+        return Target(self.factor, self.rows(neurons))
+
+
+class ExpertsPlace(NamedTuple):
+    """Where one projection meets the neurons of a bank of experts: in one parameter, ``[experts, …, …]``."""
+
+    path: str
+    """The parameter, from the causal LM."""
+    factor: Factor
+    width: int
+    """Neurons of each expert."""
+    experts: int
+    offset: int = 0
+    step: int = 1
+
+    def target(self, neurons: Tensor) -> Target:
+        """Return what is trained for a bank's neurons."""
+        experts, indices = neurons // self.width, neurons % self.width
+        return Target(self.factor, indices * self.step + self.offset, experts)
+
+
+def experts_places(model: nn.Module, bank: ExpertsBank) -> dict[Projection, ExpertsPlace]:
+    """Return where each projection of a bank of experts is; plain experts have no ``up``."""
+
+    def of(matrix: Matrix, *, columns: bool) -> ExpertsPlace:
+        module = model.get_submodule(matrix.parameter.rpartition(".")[0])
+        # PEFT takes [experts, out, in] unless the module says is_transposed, and its lora_B for the update's rows.
+        first_axis = columns == matrix.transposed
+        factor: Factor = "lora_B" if first_axis != bool(getattr(module, "is_transposed", False)) else "lora_A"
+        start, step = (0, 1) if columns else (matrix.start, matrix.step)
+        return ExpertsPlace(outermost(matrix.parameter), factor, bank.expert_width, bank.experts, start, step)
+
+    here: dict[Projection, ExpertsPlace] = {"gate": of(bank.before, columns=False)}
+    if bank.up is not None:
+        here["up"] = of(bank.up, columns=False)
+    return here | {"down": of(bank.down, columns=True)}
+
+
+def check_experts(model: nn.Module, bank: ExpertsBank) -> None:
+    """Raise unless PEFT can adapt the weights of experts.
+
+    Raises:
+        LnbenchError: it cannot.
+    """
+    weight: Tensor = attrgetter(bank.before.parameter)(model)
+    if weight.ndim != 3:
+        raise LnbenchError(
+            f"{bank.before.parameter} of this {type(model).__name__} holds all experts in one matrix, which another "
+            "module reads, so that PEFT's update of it would have no effect; choose neurons that are no experts', or "
+            "fine-tune the attention alone"
+        )
+
+
+def all_places(model: nn.Module, bank: Bank | ExpertsBank) -> dict[Projection, ProjectionPlace | ExpertsPlace]:
+    """Return where each projection of a bank is, of experts or not."""
+    return {**(places(bank) if isinstance(bank, Bank) else experts_places(model, bank))}
+
+
+def head_target(place: Place, heads: Tensor) -> Target:
+    """Return what is trained for heads: the columns of the output projection that read them."""
+    coordinates = torch.arange(place.unit_size)
+    return Target("lora_A", (heads[:, None] * place.unit_size + coordinates).flatten())
+
 
 def places(bank: Bank) -> dict[Projection, ProjectionPlace]:
     """Return where each projection is; in a plain block ``gate`` is the one before the non-linearity, and no ``up``."""
@@ -54,8 +124,20 @@ def place(bank: Bank, projection: Projection) -> ProjectionPlace:
     Raises:
         LnbenchError: ``up`` of a plain block, or another name.
     """
+    return of_name(places(bank), projection)
+
+
+Where = TypeVar("Where")
+
+
+def of_name(here: Mapping[Projection, Where], projection: Projection) -> Where:
+    """Return one of the projections that a bank has.
+
+    Raises:
+        LnbenchError: ``up`` of a plain block, or another name.
+    """
     if projection not in get_args(Projection):
         raise unknown("projection", projection, get_args(Projection))
-    if projection not in (here := places(bank)):
+    if projection not in here:
         raise LnbenchError("this model's feed-forward blocks are not gated, so they have no up projection")
     return here[projection]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +48,7 @@ def chosen_neurons(neurons: NeuronSet, languages: str, *, seed: int = 0) -> Neur
         LnbenchError: a language that ``neurons`` lacks, or languages without a single neuron.
     """
     name, layers, width = neurons.model, neurons.layers, neurons.width
-    units: dict[str, Any] = {"site": neurons.site, "widths": neurons.widths, "experts": neurons.experts}
+    units = neurons.units
     if languages == "none":
         return NeuronSet(name, layers, width, {}, **units)
     if languages == "all":

@@ -23,6 +23,7 @@ Order = Literal["routed", "every", "sorted"]
 _ACTIVATIONS = ("act_fn", "activation_fn", "activation")
 _GATE = "_apply_gate"
 _LIKE_EXPERTS = re.compile(r"Experts?([A-Z]|$)|MoE$")
+_IN_ADAPTER = re.compile(r"\.base_layer(?=\.|$)")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MULTIPLICATIONS = {
     *(torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.mul_),
@@ -32,6 +33,11 @@ _DEQUANTIZE = (
     "load it with weights of 16 or 32 bits (for MXFP4: quantization_config=Mxfp4Config(dequantize=True)), and with "
     "experts_implementation=grouped_mm"
 )
+
+
+def outermost(name: str) -> str:
+    """Return the name of a module, or a parameter, without the adapters around its module."""
+    return _IN_ADAPTER.sub("", name)
 
 
 class Matrix(NamedTuple):
@@ -115,9 +121,14 @@ class ExpertsBank:
         return self.experts * self.expert_width
 
     @property
+    def outer(self) -> str:
+        """The outermost module around the experts that is theirs alone: an adapter's, if one is put on them."""
+        return outermost(self.path)
+
+    @property
     def is_routed(self) -> bool:
         """Whether a router chooses among them; shared experts in one bank run on every token."""
-        return self.order != "every" or "shared" not in self.path.rpartition(".")[2]
+        return self.order != "every" or "shared" not in self.outer.rpartition(".")[2]
 
     @property
     def layout(self) -> ExpertsLayout:
@@ -269,8 +280,23 @@ def _is_mixture_of_attention(module: nn.Module) -> bool:
 
 
 def _stacked(module: nn.Module, child: str) -> bool:
-    weight = getattr(getattr(module, child, None), "weight", None)
+    weight = getattr(_inside(getattr(module, child, None)), "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 3
+
+
+def _inside(module: Any) -> Any:
+    """Return a module inside the adapters around it."""
+    while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
+        module = inner
+    return module
+
+
+def _weight_of(name: str, module: Any, child: str) -> tuple[str, Tensor]:
+    """Return name and value of a child's weight, inside the adapters around it."""
+    path, inner = f"{name}.{child}", getattr(module, child)
+    while isinstance(getattr(inner, "base_layer", None), nn.Module):
+        path, inner = f"{path}.base_layer", inner.base_layer
+    return f"{path}.weight", inner.weight
 
 
 def _read(model: nn.Module, name: str, module: nn.Module) -> dict[str, Any] | None:
@@ -348,15 +374,16 @@ def _own(name: str, module: Any, down: Tensor) -> dict[str, Any] | None:
 
 
 def _sorted(name: str, module: Any) -> dict[str, Any]:
-    experts, double, _ = module.input_linear.weight.shape
-    hidden, width = module.output_linear.weight.shape[1:]
-    before = Matrix(f"{name}.input_linear.weight", width)
+    first, gate_up = _weight_of(name, module, "input_linear")
+    last, down = _weight_of(name, module, "output_linear")
+    (experts, double, _), (hidden, width) = gate_up.shape, down.shape[1:]
+    before = Matrix(first, width)
     return {
         "experts": experts,
         "expert_width": width,
         "before": before,
         "up": before._replace(start=width) if double == 2 * width else None,
-        "down": Matrix(f"{name}.output_linear.weight", hidden),
+        "down": Matrix(last, hidden),
         "order": "sorted",
     }
 

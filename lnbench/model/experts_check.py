@@ -24,7 +24,7 @@ class ExpertsProbe:
 
     def __init__(self, model: nn.Module, bank: ExpertsBank) -> None:
         self.model, self.bank = model, bank
-        self.module = model.get_submodule(bank.path)
+        self.module = model.get_submodule(bank.outer)
         self.given: Tensor | None = None
         """The experts' output, at the last visit."""
         self.dtype = torch.float32

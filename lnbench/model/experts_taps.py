@@ -431,11 +431,11 @@ def router_of(model: nn.Module, bank: ExpertsBank) -> tuple[str, int]:
     Raises:
         LnbenchError: there is none beside the experts, or one that goes by token ids.
     """
-    around = bank.path if bank.order == "sorted" else bank.path.rpartition(".")[0]
+    around = bank.outer if bank.order == "sorted" else bank.outer.rpartition(".")[0]
     found = []
     for name, module in model.get_submodule(around).named_modules():
         weight = getattr(module, "weight", None)
-        inside = f"{around}.{name}".startswith(f"{bank.path}.") and bank.order != "sorted"
+        inside = f"{around}.{name}".startswith(f"{bank.outer}.") and bank.order != "sorted"
         if inside or not _ROUTER.search(name):
             continue
         if isinstance(weight, Tensor) and weight.ndim == 2:

@@ -170,8 +170,8 @@ def attention_of(
             feed_forwards |= {bank.before.module, bank.after, (bank.up or bank.before).module}
         else:
             # Beside the experts are their router and a gate of what is shared.
-            around = bank.path.rpartition(".")[0]
-            feed_forwards |= {bank.path} | ({around} if around not in names else set())
+            around = bank.outer.rpartition(".")[0]
+            feed_forwards |= {bank.outer} | ({around} if around not in names else set())
     routers = bool({bank.layer for bank in banks if isinstance(bank, ExpertsBank)})
     found = []
     for name in names:
