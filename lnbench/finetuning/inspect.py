@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -15,10 +16,13 @@ from transformers.pytorch_utils import Conv1D
 
 from lnbench.choices import needs_of, select
 from lnbench.errors import LnbenchError
-from lnbench.finetuning.projections import Projection, ProjectionPlace, places
+from lnbench.finetuning.projections import ExpertsPlace, Projection, ProjectionPlace, all_places
+from lnbench.finetuning.targets import Factor, layer_of
 from lnbench.finetuning.trained_neurons import RANDOM
 from lnbench.host import get_host
+from lnbench.model.architectures import BANK_SITES, units_at
 from lnbench.model.banks import Bank
+from lnbench.model.experts import ExpertsBank
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
@@ -92,16 +96,21 @@ def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> Weight
     if not any(isinstance(module, LoraLayer) for module in sites.model.modules()):
         raise LnbenchError("this model has no LoRA adapter to inspect; pass the adapter's folder as peft=")
     if neurons is not None:
+        _check_site(neurons)
         neurons.check(neurons.model, sites.layers, sites.widths)
     updates = torch.zeros(sites.layers, sites.width, dtype=torch.float64)
     norms = torch.zeros_like(updates)
     changed: list[Projection] = []
-    for bank in sites.dense:
+    for bank in sites.banks:
         own = slice(bank.start, bank.start + bank.width)
-        for projection, place in places(bank).items():
-            for update, weights in _neuron_norms(sites, bank, place):
+        for projection, place in all_places(sites.model, bank).items():
+            layer = layer_of(sites.model, place.path)
+            if layer is None:
+                continue
+            update = place.of_neurons(_update_norms(layer, place.factor), bank.width)
+            if update.any():
                 updates[bank.layer, own] += update
-                norms[bank.layer, own] += weights
+                norms[bank.layer, own] += _weight_norms(sites, bank, projection, place)
                 changed.append(projection)
     chosen = None
     if neurons is not None:
@@ -118,35 +127,56 @@ def weight_drift(adapted: nn.Module, neurons: NeuronSet | None = None) -> Weight
     )
 
 
-def _neuron_norms(sites: Sites, bank: Bank, place: ProjectionPlace) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each neuron's squared norms of its update and of its weights, if these change there."""
-    module = sites.model.get_submodule(place.path)
-    if isinstance(module, LoraLayer):
-        rows = place.rows(torch.arange(bank.width))
-        update = _update_norms(module, place.dim)[rows]
-        if update.any():
-            yield update, _weight(module).square().sum(1 - place.dim).cpu()[rows]
+def _check_site(neurons: NeuronSet) -> None:
+    if neurons.site not in BANK_SITES:
+        raise LnbenchError(
+            f"this adapter was restricted to {units_at(neurons.site)} (site {neurons.site!r}), and changes are "
+            "measured neuron by neuron; leave neurons out, and see the change of the attention"
+        )
+
+
+def _weight_norms(
+    sites: Sites, bank: Bank | ExpertsBank, projection: Projection, place: ProjectionPlace | ExpertsPlace
+) -> Tensor:
+    """Return each neuron's squared norm of its weights in one projection, ``[width]``."""
+    dim = 0 if projection == "down" else 1
+    if isinstance(bank, Bank):
+        weight = _weight(sites.model.get_submodule(place.path))
+        return place.of_neurons(weight.square().sum(dim).cpu(), bank.width)
+    matrix = {"gate": bank.before, "up": bank.up, "down": bank.down}[projection]
+    assert matrix is not None
+    weights = matrix.laid_out(attrgetter(matrix.parameter)(sites.model).detach().double(), bank.experts)
+    return weights.square().sum(dim + 1).flatten().cpu()
 
 
 def _attention_change(sites: Sites) -> Tensor:
     change = torch.zeros(sites.layers, dtype=torch.float64)
     for layer, names in enumerate(sites.attention):
         modules = [sites.model.get_submodule(name) for name in names]
-        update = sum(float(_update_norms(module, 0).sum()) for module in modules if isinstance(module, LoraLayer))
+        update = sum(
+            float(_update_norms(module, "lora_B").sum()) for module in modules if isinstance(module, LoraLayer)
+        )
         if update:
             change[layer] = (update / sum(float(_weight(module).square().sum()) for module in modules)) ** 0.5
     return change
 
 
-def _update_norms(module: LoraLayer, dim: int) -> Tensor:
-    """Return squared norms of the rows (``dim`` 0) or columns (1) of ``scaling · B A``: of row i, ``bᵢ (A Aᵀ) bᵢᵀ``."""
+def _update_norms(module: LoraLayer, factor: Factor) -> Tensor:
+    """Return squared norms of rows (``lora_B``) or columns of ``scaling · B A``: of row i, ``bᵢ (A Aᵀ) bᵢᵀ``.
+
+    They are ``[n]``; of a parameter of experts ``[experts, n]``.
+    """
     if module.merged or module.lora_variant or any(module.lora_bias.values()) or len(module.active_adapters) != 1:
         raise LnbenchError("only one plain LoRA adapter that is not merged can be inspected")
     (name,) = module.active_adapters
     first, second = (factors[name].weight.detach().double().cpu() for factors in (module.lora_A, module.lora_B))
-    outer, inner = (second, first @ first.T) if dim == 0 else (first.T, second.T @ second)
-    norms: Tensor = torch.einsum("nr,rs,ns->n", outer, inner, outer).clamp_min(0) * module.scaling[name] ** 2
-    return norms
+    if (experts := getattr(module, "num_experts", 1)) > 1:
+        first = first.reshape(experts, -1, first.shape[-1])
+        second = second.reshape(len(second), -1, experts).permute(2, 0, 1)
+    outer, inner = (second, first @ first.mT) if factor == "lora_B" else (first.mT, second.mT @ second)
+    norms = torch.einsum("...nr,...rs,...ns->...n", outer, inner, outer).clamp_min(0)
+    scaling: float = module.scaling[name]
+    return norms * scaling**2
 
 
 def _weight(module: Any) -> Tensor:

@@ -44,7 +44,7 @@ def build_adapter(
     rank: int = 8,
     alpha: int = 16,
     dropout: float = 0.0,
-    attention: bool | None = None,
+    attention: bool = True,
     output_projection: bool = True,
     projections: Sequence[Projection] = ("gate",),
     seed: int = 0,
@@ -52,7 +52,9 @@ def build_adapter(
     """Put a trainable LoRA adapter (Hu et al. 2022) on ``model``, which is changed in place and otherwise frozen.
 
     The result is a PEFT model that any training loop takes. Of the feed-forward projections only the rows (of ``down``
-    the columns) that belong to ``neurons`` are parameters: the others have no gradient and no optimiser state. Its
+    the columns) that belong to ``neurons`` are parameters: the others have no gradient and no optimiser state. So it is
+    with the matrices of each expert; and where ``neurons`` are heads (site ``attention``), with the columns of the
+    output projection that read them. Its
     ``state_dict`` and ``save_pretrained`` give an ordinary LoRA adapter of full size, and loading one into it (a
     Trainer's checkpoint) takes the neurons' part back, exactly.
 
@@ -64,8 +66,8 @@ def build_adapter(
         rank: Rank of the update.
         alpha: The update is scaled by ``alpha / rank``.
         dropout: Dropout on the update's input.
-        attention: Whether the query, key, value and output projections are trained too; by default they are, unless
-            heads are chosen.
+        attention: Whether the query, key, value and output projections are trained too; where heads are chosen,
+            theirs alone is.
         output_projection: Whether the last of these four is, beside the others.
         projections: Which feed-forward projections are trained: ``gate``, ``up``, ``down``.
         seed: Seed of the first factor; the second starts at zero. The global random state is left alone.
@@ -76,10 +78,7 @@ def build_adapter(
     if isinstance(model, PeftModel):
         raise LnbenchError("this model has an adapter already; merge it first: model.merge_and_unload()")
     sites = locate(model)
-    of_heads = neurons is not None and neurons.site == ATTENTION
-    if of_heads and attention:
-        raise LnbenchError("attention=True trains all heads, and some are chosen; leave attention out")
-    whole = not of_heads if attention is None else attention
+    whole = attention and not (neurons is not None and neurons.site == ATTENTION)
     targets: dict[str, Target | None] = dict.fromkeys(_attention(sites, output_projection) if whole else ())
     targets |= chosen_targets(sites, neurons, projections)
     if not targets:

@@ -43,6 +43,10 @@ class ProjectionPlace(NamedTuple):
         """Return what is trained for a bank's neurons."""
         return Target(self.factor, self.rows(neurons))
 
+    def of_neurons(self, values: Tensor, width: int) -> Tensor:
+        """Return the values of a bank's neurons, ``[width]``, of those of all rows or columns."""
+        return values[self.rows(torch.arange(width))]
+
 
 class ExpertsPlace(NamedTuple):
     """Where one projection meets the neurons of a bank of experts: in one parameter, ``[experts, …, …]``."""
@@ -60,6 +64,10 @@ class ExpertsPlace(NamedTuple):
         """Return what is trained for a bank's neurons."""
         experts, indices = neurons // self.width, neurons % self.width
         return Target(self.factor, indices * self.step + self.offset, experts)
+
+    def of_neurons(self, values: Tensor, width: int) -> Tensor:
+        """Return the values of a bank's neurons, ``[width]``, of those of all rows or columns of each expert."""
+        return values[:, torch.arange(self.width) * self.step + self.offset].reshape(width)
 
 
 def experts_places(model: nn.Module, bank: ExpertsBank) -> dict[Projection, ExpertsPlace]:

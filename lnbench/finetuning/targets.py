@@ -50,7 +50,10 @@ class Target(NamedTuple):
     def number(self) -> Tensor:
         """``LongTensor[n]``: which of its expert's rows each is, of those here."""
         count = torch.arange(len(self.rows))
-        return count if self.experts is None else count - torch.searchsorted(self.experts, self.experts)
+        if self.experts is None:
+            return count
+        experts = self.experts.contiguous()
+        return count - torch.searchsorted(experts, experts)
 
     def restrict(self, layer: LoraLayer) -> None:
         """Leave nothing of a layer's factor as parameters but these rows."""
@@ -158,7 +161,8 @@ def _check_parameters(model: nn.Module, parameters: list[str], entries: Mapping[
         if not weight.is_floating_point():
             raise LnbenchError(
                 f"{name} of this {type(model).__name__} is quantised ({weight.dtype}) and adapted as a parameter, "
-                "which needs weights of 16 or 32 bits; load the model without quantisation, or fine-tune the attention alone"
+                "which needs weights of 16 or 32 bits; load the model without quantisation, or fine-tune the attention "
+                "alone"
             )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
 from lnbench.errors import LnbenchError
@@ -23,6 +24,7 @@ Order = Literal["routed", "every", "sorted"]
 _ACTIVATIONS = ("act_fn", "activation_fn", "activation")
 _GATE = "_apply_gate"
 _LIKE_EXPERTS = re.compile(r"Experts?([A-Z]|$)|MoE$")
+_ADAPTED = ".base_layer"
 _IN_ADAPTER = re.compile(r"\.base_layer(?=\.|$)")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MULTIPLICATIONS = {
@@ -40,6 +42,21 @@ def outermost(name: str) -> str:
     return _IN_ADAPTER.sub("", name)
 
 
+def _adapted(model: nn.Module, parameter: str) -> Tensor:
+    """Return a parameter with the updates of PEFT's adapters around its module, which are in it only while it runs."""
+    path, _, name = parameter.rpartition(".")
+    weight: Tensor = getattr(model.get_submodule(path), name)
+    if is_parametrized(model.get_submodule(path), name):
+        return weight
+    while path.endswith(_ADAPTED):
+        path = path.removesuffix(_ADAPTED)
+        adapter: Any = model.get_submodule(path)
+        if getattr(adapter, "parameter_name", None) == name and not (adapter.disable_adapters or adapter.merged):
+            for active in adapter.active_adapters:
+                weight = weight + adapter.get_delta_weight(active)
+    return weight
+
+
 class Matrix(NamedTuple):
     """One matrix ``[out, in]`` for each expert, all in one parameter."""
 
@@ -54,8 +71,11 @@ class Matrix(NamedTuple):
     bias: str | None = None
 
     def of(self, model: nn.Module, experts: int) -> Tensor:
-        """Return the matrices, ``[experts, out, in]``, as a view of the parameter."""
-        weight: Tensor = attrgetter(self.parameter)(model)
+        """Return the matrices that the model runs with, ``[experts, out, in]``: adapters are in them."""
+        return self.laid_out(_adapted(model, self.parameter), experts)
+
+    def laid_out(self, weight: Tensor, experts: int) -> Tensor:
+        """Return the matrices ``[experts, out, in]``, as a view of the parameter's value."""
         if weight.ndim == 2:
             weight = weight.view(experts, -1, weight.shape[-1])
         weight = weight.transpose(1, 2) if self.transposed else weight
@@ -249,6 +269,12 @@ def experts_of(model: nn.Module) -> list[ExpertsBank]:
         elif fields := _read(model, name, module):
             banks.append(ExpertsBank(layer=0, path=name, **_non_linearity(model, name, module, fields)))
             known.append(name)
+        elif _is_list_of_experts(name, module):
+            raise LnbenchError(
+                f"{name} of this {type(model).__name__} is a list of {len(module)} experts with linear maps of their "  # type: ignore[arg-type]
+                "own, and which token each of their rows is of is known to the module around them alone; load the "
+                "model with transformers' own class of its type, whose experts are one module (trust_remote_code=False)"
+            )
     for name, module in model.named_modules():
         if _looks_like_experts(module) and not any(
             name == path or path.startswith(f"{name}.") or name.startswith(f"{path}.") for path in known
@@ -259,6 +285,11 @@ def experts_of(model: nn.Module) -> list[ExpertsBank]:
                 f"{_DEQUANTIZE}"
             )
     return banks
+
+
+def _is_list_of_experts(name: str, module: nn.Module) -> bool:
+    is_list = isinstance(module, nn.ModuleList | nn.ModuleDict) and len(module) > 1
+    return is_list and name.rpartition(".")[2] == "experts" and any(map(shape_of, module.modules()))
 
 
 def _looks_like_experts(module: nn.Module) -> bool:

@@ -68,9 +68,9 @@ def rows_of(model: nn.Module, projection: Any) -> list[Tensor]:
     return rows
 
 
-def logits(model: nn.Module) -> Tensor:
+def logits(model: nn.Module, ids: Tensor = IDS) -> Tensor:
     with torch.no_grad():
-        return model(IDS.to(model.device)).logits
+        return model(ids.to(model.device)).logits
 
 
 def quantised(folder: Path, device: str = "cpu") -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -58,8 +59,8 @@ GATES: dict[str, tuple[Part, Part]] = {
 """Class → the non-linearity and what ``up`` goes through; else the module's own and nothing."""
 
 
-def _weights(module: Any, expert: int) -> tuple[Tensor, Tensor | None, Tensor, tuple[Any, Any, Any]]:
-    """Gate, up and down matrices ``[out, in]`` of an expert, and their biases."""
+def weights_of(module: Any, expert: int) -> tuple[Tensor, Tensor | None, Tensor, tuple[Any, Any, Any]]:
+    """Gate, up and down matrices ``[out, in]`` of an expert, views of the parameters, and their biases."""
     nothing = (None, None, None)
     if hasattr(module, "input_linear"):
         gate, up = module.input_linear.weight[expert].chunk(2)
@@ -119,7 +120,7 @@ def _forward(bank: ExpertsBank, module: Any, args: tuple[Any, ...], neurons: Neu
     output = output.clone()
     non_linearity, through = GATES.get(type(module).__name__, (_own_non_linearity, lambda _, up: up))
     for run in routed:
-        gate, up, down, biases = _weights(module, run.expert)
+        gate, up, down, biases = weights_of(module, run.expert)
         pre = F.linear(run.read, gate, biases[0])
         post = non_linearity(module, pre.clone())
         new = neurons(run.expert, run.token, pre, post)
@@ -145,3 +146,19 @@ def written_out(model: nn.Module, banks: dict[ExpertsBank, Neurons]) -> Iterator
             module.__dict__["forward"] = forward
             stack.callback(module.__dict__.pop, "forward")
         yield
+
+
+def marked(model: nn.Module, banks: dict[ExpertsBank, Tensor]) -> dict[str, Tensor]:
+    """Parameter → which of its entries are weights of a bank's neurons: rows of gate and up, columns of down."""
+    marks = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in marks.parameters():
+            parameter.zero_()
+        for bank, neurons in banks.items():
+            for neuron in neurons.tolist():
+                expert, index = divmod(neuron, bank.expert_width)
+                gate, up, down, _ = weights_of(marks.get_submodule(bank.path), expert)
+                for weight in (gate, up, down.T):
+                    if weight is not None:
+                        weight[index] = 1
+    return {name: parameter.bool() for name, parameter in marks.named_parameters() if parameter.any()}

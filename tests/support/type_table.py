@@ -29,7 +29,7 @@ from lnbench.neurons import NeuronSet
 from lnbench.override_values import LayerOverride, Override
 from lnbench.statistics import Statistics
 from tests.support.every_type import TYPES, VARIANTS, VOCABULARY, build_type
-from tests.support.experts_by_hand import Neurons, written_out
+from tests.support.experts_by_hand import Neurons, marked, written_out
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
 YES = "yes"
@@ -202,10 +202,10 @@ def _values(model: Any, sites: Sites, bank: Bank) -> list[tuple[Tensor, Tensor]]
         return [(pre, activation(pre.clone())) for pre in pres]
 
 
-def _change(sites: Sites, *, dense_only: bool = False) -> Override:
+def _change(sites: Sites) -> Override:
     generator = torch.Generator().manual_seed(0)
     layers: dict[int, list[LayerOverride]] = {}
-    for bank in sites.dense if dense_only else sites.banks:
+    for bank in sites.banks:
         count = 5 if isinstance(bank, Bank) else bank.width // 4
         indices = torch.randperm(bank.width, generator=generator)[:count] + bank.start
         part = LayerOverride(indices.sort().values, torch.randn(count, generator=generator) * 2)
@@ -320,16 +320,15 @@ def _greedy(model: Any, steps: int = 4) -> tuple[Tensor, Tensor]:
 
 def _lora(model: Any, sites: Sites) -> None:
     """After two steps, the rows and columns of chosen neurons have changed, and no other."""
-    if not sites.dense:
-        raise LnbenchError("not of experts")
     chosen: dict[int, Tensor] = {}
-    for layer, part in _change(sites, dense_only=True).parts:
+    for layer, part in _change(sites).parts:
         chosen[layer] = torch.cat([chosen.get(layer, part.indices[:0]), part.indices])
-    widths = sites.widths
-    shape: dict[str, Any] = {"widths": widths} if len(set(widths)) > 1 else {}
-    neurons = NeuronSet(model_name(model), sites.layers, sites.width, {"en": chosen}, **shape)
-    gated = all(bank.up is not None for bank in sites.dense)
+    of_experts = {bank: bank.own(chosen[bank.layer]) for bank in sites.experts}
+    units = {"widths": sites.widths, "experts": sites.layouts}
+    neurons = NeuronSet(model_name(model), sites.layers, sites.width, {"en": chosen}, **units)
+    gated = all(bank.up is not None for bank in sites.banks)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    marks = marked(model, of_experts)
     adapted = build_adapter(model, neurons, attention=False, projections=["gate", *(["up"] if gated else []), "down"])
     optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1.0)
     adapted.train()
@@ -339,7 +338,7 @@ def _lora(model: Any, sites: Sites) -> None:
         optimizer.zero_grad()
     merged = adapted.merge_and_unload()
     after = dict(merged.named_parameters())
-    allowed: dict[int, Tensor] = {}
+    allowed: dict[int, Tensor] = {id(after[name]): mark for name, mark in marks.items()}
     for bank in sites.dense:
         own = bank.own(chosen[bank.layer])
         parts = [(bank.before.module, own * bank.before.step + bank.before.start, 0), (bank.after, own, 1)]
@@ -350,10 +349,11 @@ def _lora(model: Any, sites: Sites) -> None:
             mask = allowed.setdefault(id(module.weight), torch.zeros(module.weight.shape, dtype=torch.bool))
             transposed = not isinstance(module, nn.Linear)
             mask.index_fill_(1 - dim if transposed else dim, places, True)
-    moved = False
+    moved, needed = False, {id(after[name]) for name in marks}
     for name, old in before.items():
         changed = after[name] != old
         moved |= bool(changed.any())
+        assert changed.any() or id(after[name]) not in needed, f"{name} did not change"
         assert not (changed & ~allowed.get(id(after[name]), torch.zeros_like(changed))).any(), f"{name} changed"
     assert moved, "nothing was trained"
 
@@ -379,7 +379,7 @@ random model of it. [Architectures](../topics/architectures.md) says how neurons
 - **statistics**: means and activation rates equal those of values kept by plain hooks.
 - **override**: the logits equal those of a forward pass whose down projections' inputs were changed by hand.
 - **generation**: with an override, greedy decoding with a cache gives the tokens that decoding without one gives.
-- **LoRA**: masked LoRA changes the weights of the chosen neurons and no others; of experts, none can be chosen.
+- **LoRA**: masked LoRA changes the weights of the chosen neurons, those of experts among them, and no others.
 """
 
 

@@ -48,11 +48,15 @@ class MaskedLora(Lora):
     """LoRA on the attention and on the selected neurons' rows of the feed-forward block.
 
     A gate update has one row per neuron (in a plain block: the update of the projection before the non-linearity), and
-    so has an up update; a down update has one column per neuron. All others stay as they are, exactly.
+    so has an up update; a down update has one column per neuron. All others stay as they are, exactly. Neurons of
+    experts have theirs in their expert's matrices. Of heads (neurons of the site ``attention``) the columns of the
+    output projection that read them are trained, and nothing else of the attention.
     """
 
     languages: str = Field(description="whose neurons: `en`, `en+hi`, `random`, `random-like-en+hi`, `all` or `none`")
-    attention: bool = Field(default=True, description="whether the attention is trained too")
+    attention: bool = Field(
+        default=True, description="whether the attention is trained too; of chosen heads, theirs alone is"
+    )
     projections: tuple[Literal["gate", "up", "down"], ...] = Field(
         default=("gate",), min_length=1, description="feed-forward projections to train"
     )
@@ -79,6 +83,7 @@ class Rows:
     Paper: https://arxiv.org/abs/2510.13580. The rows of gate and up (in a plain block: of the projection before the
     non-linearity) and the columns of down that belong to the neurons are parameters, without any low rank; all other
     weights stay as they are, exactly. The adapter is an ordinary PEFT one, of a rank of the neurons in each layer.
+    Neurons of experts have theirs in their expert's matrices; of heads, the columns of the output projection are.
     """
 
     languages: str = Field(description="whose neurons: `en`, `en+hi`, `random`, `random-like-en+hi` or `all`")
