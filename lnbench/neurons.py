@@ -20,7 +20,7 @@ from lnbench.formats import read_format, validated
 from lnbench.model.architectures import NEURON_SITES, POST, layout_of, widths_of
 from lnbench.model.layout import ExpertsLayout, expert_of
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
-from lnbench.published_neurons import read_published
+from lnbench.published_neurons import PUBLISHED_COUNT, PUBLISHED_SOURCE, read_published
 from lnbench.selection_account import SelectionAccount
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
@@ -348,20 +348,40 @@ class NeuronSet:
 
     @classmethod
     def import_pth(
-        cls, path: str | os.PathLike[str], languages: Sequence[str] | None, model: str, width: int
+        cls,
+        path: str | os.PathLike[str],
+        languages: Sequence[str] | None,
+        model: str,
+        width: int,
+        *,
+        layers: int | None = None,
+        site: str | None = None,
+        source: str = PUBLISHED_SOURCE,
+        count: int = PUBLISHED_COUNT,
     ) -> NeuronSet:
         """Read a published neuron file, in any layout of :mod:`lnbench.published_neurons`.
 
-        The file is loaded as data only; code in it is refused. It does not hold the ``model`` and its feed-forward
-        ``width``, and often not the ``languages``, to be named in its order (e.g. :data:`PUBLISHED_LANGUAGES`); where
-        it holds them, they choose among them.
+        The file is loaded as data only; code in it is refused. It does not hold the ``model`` and its ``width`` (for
+        neurons the feed-forward width), often not the ``languages``, to be named in its order (e.g.
+        :data:`PUBLISHED_LANGUAGES`); where it holds them, they choose among them.
+
+        Args:
+            path: ``.json``, or what ``torch.save`` wrote.
+            languages: The languages; all where the file names them, if None.
+            model: The model's name.
+            width: Units per layer.
+            layers: Layers of the model, where the file has only those with a unit; by default up to the last of these.
+            site: Whose units they are; by default ``post``, and ``residual`` of a file of means.
+            source: Of a file of means: the language that the others are compared with.
+            count: Of a file of means: dimensions per language.
 
         Raises:
-            LnbenchError: the file is missing, is something else, or does not fit ``languages`` or ``width``.
+            LnbenchError: the file is missing, is something else, or does not fit ``languages``, ``width`` or
+                ``layers``.
         """
-        neurons, layers = read_published(Path(path), languages, width)
+        found = read_published(Path(path), languages, width, layers=layers, site=site, source=source, count=count)
         with _naming(path):
-            return cls(model, layers, width, neurons)
+            return cls(model, found.layers, width, found.neurons, site=found.site)
 
     def export_pth(self, path: str | os.PathLike[str], languages: Sequence[str] | None = None) -> None:
         """Write the published format, ``list[language][layer]`` of ``LongTensor``, of ``languages`` in their order.

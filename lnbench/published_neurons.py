@@ -3,9 +3,13 @@
 From the outside in, a file is by language and by layer, or by layer and by language; each level is a list or a
 dictionary (a layer's key ends with its number, as ``model.layers.3``). What is innermost is a list or a tensor of
 indices, or a mask over a layer's neurons. A tensor can take the place of the inner levels (``[layers, width]``) or of
-all of them (``[languages, layers, width]``).
+all of them (``[languages, layers, width]``). The level of languages is missing in a file of one language. In place of
+layers, a language can have pairs of layer and index, ``[n, 2]``.
 
-Source of the list of lists of index tensors: Tang et al. 2024, https://aclanthology.org/2024.acl-long.309
+Sources: the list of lists of index tensors is that of Tang et al. 2024, https://aclanthology.org/2024.acl-long.309, and
+of the sets that Gurgurov et al. release (https://arxiv.org/abs/2507.22608, https://arxiv.org/abs/2510.13580). The means
+of hidden states by language and layer, from which dimensions follow, are those of Zhong et al. 2026,
+https://arxiv.org/abs/2510.07213.
 """
 
 from __future__ import annotations
@@ -13,40 +17,91 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import read_json
+from lnbench.model.architectures import POST, RESIDUAL
 
 Layers = dict[int, Tensor]
-_LAYOUTS = "a list or dictionary of languages, each one of layers, each a list or tensor of indices or a mask"
+_LAYOUTS = (
+    "a list or dictionary of languages, each one of layers, each a list or tensor of indices or a mask; pairs of layer "
+    "and index by language; or means by language and layer"
+)
 _NUMBER_AT_END = re.compile(r"(?:.*[^0-9])?([0-9]+)")
-_WRAPPERS = ("neurons", "language_neurons", "indices", "masks", "activation_mask")
+_WRAPPERS = ("neurons", "language_neurons", "indices", "masks", "activation_mask", "summary")
 """Keys under which files keep the neurons beside other entries."""
+_MEAN = "mean"
+_DEEPEST = 6
+PUBLISHED_SOURCE, PUBLISHED_COUNT = "en", 400
+"""Of Zhong et al. 2026: the language that the others are compared with, and dimensions per language."""
 
 
-def read_published(path: Path, languages: Sequence[str] | None, width: int) -> tuple[dict[str, Layers], int]:
-    """Return language → layer → indices, and the number of layers.
+class Published(NamedTuple):
+    """What a file holds."""
+
+    neurons: dict[str, Layers]
+    """Language → layer → indices."""
+    layers: int
+    site: str
+
+
+def read_published(
+    path: Path,
+    languages: Sequence[str] | None,
+    width: int,
+    *,
+    layers: int | None = None,
+    site: str | None = None,
+    source: str = PUBLISHED_SOURCE,
+    count: int = PUBLISHED_COUNT,
+) -> Published:
+    """Return what a published file holds.
 
     Args:
         path: ``.json``, or what ``torch.save`` wrote, which is loaded as data only.
         languages: The languages in the file's order, or those to take where the file names them; all if None.
-        width: Neurons per layer.
+        width: Units per layer.
+        layers: Layers of the model; by default those that the file has, up to the last that is named.
+        site: Whose units they are; by default ``post``, and ``residual`` of means.
+        source: Of means: the language that the others are compared with; it gets no dimensions.
+        count: Of means: how many dimensions each language gets.
 
     Raises:
-        LnbenchError: missing, damaged, code, of another layout, or it does not fit ``languages`` or ``width``.
+        LnbenchError: missing, damaged, code, of another layout, or it does not fit what is said of it.
     """
-    data = _unwrapped(_loaded(path))
+    data = _loaded(path)
+    try:
+        inner = _unwrapped(data)
+        if _are_means(inner):
+            return _of_means(inner, path, languages, width, (layers, site, source, count))
+        return _of_units(inner, path, languages, width, layers, site)
+    except _OtherLayoutError as error:
+        raise LnbenchError(
+            f"{path} is not a published neuron file: it holds {_described(data)}; expected {_LAYOUTS}"
+        ) from error
+
+
+class _OtherLayoutError(Exception):
+    """A file that is in none of the layouts."""
+
+
+def _of_units(
+    data: Any, path: Path, languages: Sequence[str] | None, width: int, layers: int | None, site: str | None
+) -> Published:
     by_language = _by_language(data, path, languages)
-    layered = {language: _by_layer(layers, path, width) for language, layers in by_language.items()}
-    counts = {count for _, count in layered.values()}
-    named = all(isinstance(layers, Mapping) for layers in by_language.values())
-    if not layered or max(counts) == 0 or (len(counts) > 1 and not named):
-        raise _other_layout(path, data)
-    return {language: layers for language, (layers, _) in layered.items()}, max(counts)
+    layered = {language: _by_layer(entries, path, width, layers) for language, entries in by_language.items()}
+    counts = {number for _, number, _ in layered.values()}
+    listed = {number for _, number, all_listed in layered.values() if all_listed}
+    if not layered or max(counts) == 0 or len(listed) > 1 or (listed and max(counts) > max(listed)):
+        raise _OtherLayoutError
+    if layers is not None and (max(counts) > layers or listed - {layers}):
+        raise LnbenchError(f"{path} has {max(counts)} layers, and the model is said to have {layers}")
+    neurons = {language: per_layer for language, (per_layer, _, _) in layered.items()}
+    return Published(neurons, layers or max(counts), site or POST)
 
 
 def _loaded(path: Path) -> Any:
@@ -68,18 +123,77 @@ def _unwrapped(data: Any) -> Any:
     return data
 
 
+def _are_means(data: Any) -> bool:
+    """Return whether data is language → layer → ``{"mean": [d_model], …}``."""
+    if not isinstance(data, Mapping) or not data:
+        return False
+    return all(
+        isinstance(layers, Mapping)
+        and layers
+        and all(isinstance(entry, Mapping) and _MEAN in entry for entry in layers.values())
+        for layers in data.values()
+    )
+
+
+def _of_means(
+    data: Mapping[str, Any], path: Path, languages: Sequence[str] | None, width: int, said: tuple[Any, ...]
+) -> Published:
+    """Return the dimensions of the last layer whose means differ most from the source's; ties in order of index."""
+    layers, site, source, count = said
+    last = {}
+    for language in dict.fromkeys([*_chosen(data, path, languages), *_chosen(data, path, [source])]):
+        numbered = _numbered(data[language])
+        last[language] = max(numbered), _numbers(numbered[max(numbered)][_MEAN], path, width)
+    if len(tops := {top for top, _ in last.values()}) > 1:
+        raise LnbenchError(f"{path} has means up to layer {min(tops)} of one language and {max(tops)} of another")
+    top = tops.pop()
+    if layers is not None and layers != top + 1:
+        raise LnbenchError(f"{path} has {top + 1} layers, and the model is said to have {layers}")
+    if count > width:
+        raise LnbenchError(f"{path} has means of {width} dimensions, and {count} of them were asked for")
+    reference = last[source][1]
+    neurons = {
+        language: {top: (own - reference).abs().argsort(descending=True, stable=True)[:count]}
+        if language != source
+        else {}
+        for language, (_, own) in last.items()
+        if languages is None or language in languages
+    }
+    return Published(neurons, top + 1, site or RESIDUAL)
+
+
+def _numbers(mean: Any, path: Path, width: int) -> Tensor:
+    try:
+        numbers = torch.as_tensor(mean, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        numbers = torch.empty(0)
+    if numbers.shape != (width,) or not torch.isfinite(numbers).all():
+        raise LnbenchError(f"{path} does not fit: a mean must be {width} finite numbers, and one is {_described(mean)}")
+    return numbers
+
+
+def _chosen(data: Mapping[str, Any], path: Path, languages: Sequence[str] | None) -> list[str]:
+    if missing := [language for language in languages or () if language not in data]:
+        raise unknown(f"language in {path}", missing[0], data, f"The file holds {_described(data)}")
+    return list(data if languages is None else languages)
+
+
 def _by_language(data: Any, path: Path, languages: Sequence[str] | None) -> dict[str, Any]:
-    if isinstance(data, Mapping) and data:
-        if all(_layer_of(key) is not None for key in data) and _is_by_layer_first(data):
-            data = _turned(data)
-        if all(isinstance(key, str) for key in data):
-            missing = [language for language in languages or () if language not in data]
-            if missing:
-                raise unknown(f"language in {path}", missing[0], data, f"The file holds {_described(data)}")
-            return {language: data[language] for language in languages or data}
-    parts = list(data) if isinstance(data, list | tuple) or _is_stack(data, 3) else []
+    """Return language → what the file has of it."""
+    depth = _depth(data)
+    if depth == 2 and (
+        _are_layers(data) if isinstance(data, Mapping) else not any(isinstance(part, Mapping) for part in data)
+    ):
+        parts: list[Any] = [data]  # a file of one language
+    elif not 3 <= depth < _DEEPEST:
+        raise _OtherLayoutError
+    else:
+        data = _turned(data)
+        if isinstance(data, Mapping) and data and all(isinstance(key, str) for key in data):
+            return {language: data[language] for language in _chosen(data, path, languages)}
+        parts = list(data) if isinstance(data, list | tuple) or _is_stack(data, 3) else []
     if not parts:
-        raise _other_layout(path, data)
+        raise _OtherLayoutError
     if languages is None or not len(parts) == len(languages) == len(set(languages)):
         raise LnbenchError(
             f"{path} contains {len(parts)} languages, --languages names {len(languages or ())}: pass {len(parts)} "
@@ -88,15 +202,39 @@ def _by_language(data: Any, path: Path, languages: Sequence[str] | None) -> dict
     return dict(zip(languages, parts, strict=True))
 
 
-def _is_by_layer_first(data: Mapping[Any, Any]) -> bool:
-    """Return whether a dictionary is by layer, and each of its entries by language."""
-    inner = list(data.values())
-    return all(isinstance(part, Mapping) and all(_layer_of(key) is None for key in part) for part in inner)
+def _depth(data: Any, most: int = _DEEPEST) -> int:
+    """Return how many levels of lists, dictionaries and tensors there are; what is empty is one."""
+    if isinstance(data, Tensor):
+        return data.dim()
+    if most == 0 or not isinstance(data, Mapping | list | tuple):
+        return 0
+    inner = data.values() if isinstance(data, Mapping) else data
+    return 1 + max((_depth(part, most - 1) for part in inner), default=0)
 
 
-def _turned(data: Mapping[Any, Mapping[str, Any]]) -> dict[str, dict[Any, Any]]:
-    names = dict.fromkeys(name for part in data.values() for name in part)
-    return {name: {layer: part[name] for layer, part in data.items() if name in part} for name in names}
+def _are_layers(data: Mapping[Any, Any]) -> bool:
+    return bool(data) and all(_layer_of(key) is not None for key in data)
+
+
+def _turned(data: Any) -> Any:
+    """Return by language what is by layer first: a dictionary of layers, or a list of dictionaries by language."""
+    if isinstance(data, Mapping) and _are_layers(data):
+        layers = dict(data)
+    elif isinstance(data, list | tuple):
+        layers = dict(enumerate(data))
+    else:
+        return data
+    inner = list(layers.values())
+    if inner and all(isinstance(part, Mapping) and not _are_layers(part) for part in inner):
+        names = dict.fromkeys(name for part in inner for name in part)
+        turned: Any = {name: {layer: part[name] for layer, part in layers.items() if name in part} for name in names}
+        # A list has all layers, its last ones too where they are empty.
+        return turned if isinstance(data, Mapping) else {name: [part.get(name, []) for part in inner] for name in names}
+    if isinstance(data, Mapping) and all(isinstance(part, list | tuple) for part in inner):
+        counts = {len(part) for part in inner}
+        if len(counts) == 1:
+            return [{layer: part[place] for layer, part in layers.items()} for place in range(counts.pop())]
+    return data
 
 
 def _layer_of(key: object) -> int | None:
@@ -106,18 +244,50 @@ def _layer_of(key: object) -> int | None:
     return int(match[1]) if match and len(match[1]) < 7 else None
 
 
-def _by_layer(layers: Any, path: Path, width: int) -> tuple[Layers, int]:
-    """Return layer → indices, and how many layers there are."""
-    if isinstance(layers, Mapping):
-        numbers = {key: _layer_of(key) for key in layers}
-        if None in numbers.values() or len(set(numbers.values())) < len(numbers):
-            raise _other_layout(path, layers)
-        entries = {number: layers[key] for key, number in numbers.items() if number is not None}
-    elif isinstance(layers, list | tuple) or (_is_stack(layers, 2) and layers.shape[1] == width and _is_mask(layers)):
-        entries = dict(enumerate(layers))
+def _numbered(layers: Mapping[Any, Any]) -> dict[int, Any]:
+    """Return number of the layer → entry."""
+    numbers = {key: _layer_of(key) for key in layers}
+    if None in numbers.values() or len(set(numbers.values())) < len(numbers) or not numbers:
+        raise _OtherLayoutError
+    return {number: layers[key] for key, number in numbers.items() if number is not None}
+
+
+def _by_layer(entries: Any, path: Path, width: int, layers: int | None) -> tuple[Layers, int, bool]:
+    """Return layer → indices, how many layers there are, and whether each is listed, not only those with units."""
+    if isinstance(entries, Mapping):
+        numbered, listed = (_numbered(entries) if entries else {}), False
+    elif isinstance(entries, list | tuple) or (_is_stack(entries, 2) and _is_mask(entries, width)):
+        if _may_be_pairs(entries):
+            if layers is None:
+                raise LnbenchError(
+                    f"{path} has two numbers in every entry: layers of two indices each, or pairs of layer and index? "
+                    "Name the model's number of layers, with --layers"
+                )
+            if len(entries) != layers:
+                return _of_pairs(entries)
+        numbered, listed = dict(enumerate(entries)), True
+    elif _is_stack(entries, 2) and entries.shape[1] == 2 and not entries.is_floating_point():
+        return _of_pairs(entries.tolist())
     else:
-        raise _other_layout(path, layers)
-    return {layer: _indices(entry, path, width) for layer, entry in entries.items()}, max(entries, default=-1) + 1
+        raise _OtherLayoutError
+    indices = {layer: _indices(entry, path, width) for layer, entry in numbered.items()}
+    return indices, max(numbered, default=-1) + 1, listed
+
+
+def _may_be_pairs(entries: Any) -> bool:
+    return (
+        isinstance(entries, list | tuple)
+        and bool(entries)
+        and all(isinstance(entry, list | tuple) and len(entry) == 2 for entry in entries)
+        and all(type(number) is int for entry in entries for number in entry)
+    )
+
+
+def _of_pairs(pairs: Sequence[Sequence[int]]) -> tuple[Layers, int, bool]:
+    by_layer: dict[int, list[int]] = {}
+    for layer, index in pairs:
+        by_layer.setdefault(layer, []).append(index)
+    return {layer: torch.tensor(indices) for layer, indices in by_layer.items()}, max(0, *by_layer) + 1, False
 
 
 def _is_stack(data: Any, dimensions: int) -> bool:
@@ -127,8 +297,11 @@ def _is_stack(data: Any, dimensions: int) -> bool:
     return data.untyped_storage().nbytes() >= data.numel() * data.element_size() and data.numel() > 0
 
 
-def _is_mask(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.bool or bool(((tensor == 0) | (tensor == 1)).all())
+def _is_mask(tensor: Tensor, width: int) -> bool:
+    """Return whether the last dimension of a tensor is a mask over a layer's units."""
+    return tensor.shape[-1] == width and (
+        tensor.dtype == torch.bool or (width > 2 and bool(((tensor == 0) | (tensor == 1)).all()))
+    )
 
 
 def _indices(entry: Any, path: Path, width: int) -> Tensor:
@@ -145,15 +318,11 @@ def _indices(entry: Any, path: Path, width: int) -> Tensor:
     if not isinstance(entry, Tensor) and not all(isinstance(value, int) for value in entry):
         raise LnbenchError(f"{path}: indices are whole numbers, and one layer is {_described(entry)}")
     values = torch.as_tensor(entry)
-    if values.dtype == torch.bool or (len(values) == width > 2 and _is_mask(values)):
-        if len(values) != width:
-            raise LnbenchError(f"{path} does not fit: a mask has {len(values)} entries, and the model's layers {width}")
+    if _is_mask(values, width):
         return values.nonzero().flatten()
+    if values.dtype == torch.bool:
+        raise LnbenchError(f"{path} does not fit: a mask has {len(values)} entries, and the model's layers {width}")
     return values
-
-
-def _other_layout(path: Path, data: Any) -> LnbenchError:
-    return LnbenchError(f"{path} is not a published neuron file: it holds {_described(data)}; expected {_LAYOUTS}")
 
 
 _NAMES: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", str: "a text"}

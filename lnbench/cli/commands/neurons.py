@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -53,26 +53,56 @@ def overlap(
 
 @app.command("import")
 def import_neurons(
-    file: Annotated[Path, typer.Argument(help="Published *.neuron.pth file.")],
+    file: Annotated[Path, typer.Argument(help="Published file, as *.neuron.pth.")],
     model: Annotated[str, typer.Option("--model", help="The model it belongs to.")],
-    width: Annotated[int, typer.Option(help="Neurons per layer of that model, e.g. 11008 for LLaMA-2-7B.", min=1)],
+    width: Annotated[
+        int,
+        typer.Option(
+            help="Units per layer of that model: neurons, e.g. 11008 for LLaMA-2-7B, or dimensions, e.g. 4096.", min=1
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
     languages: Annotated[
         str | None,
         typer.Option(help="Its languages in order, as en+zh+fr+es+vi+id+ja; not needed where the file names them."),
     ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(help="Layers of that model; needed where the file has only those with a neuron.", min=1),
+    ] = None,
+    site: Annotated[
+        Literal["post", "pre", "product", "residual"] | None,
+        typer.Option(help="Whose units they are; by default post, and residual of a file of means."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Of a file of means: the language that the others are compared with; en by default."),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Of a file of means: dimensions per language; 400 by default.", min=1)
+    ] = None,
 ) -> None:
     """Convert a published neuron file, .pth, .pt or .json, to a NeuronSet.
 
     The file is read as data; code in it is refused. It does not say which model it belongs to, and often not which
-    languages it has, so these are named. Lists and dictionaries by language and layer are read, of indices or of masks.
+    languages it has, so these are named. Lists and dictionaries by language and layer are read, of indices or of masks,
+    pairs of layer and index, and means by language and layer, whose dimensions of largest difference are taken.
 
     Example: lnbench neurons import LLaMA-2-7B.neuron.pth --languages en+zh+fr+es+vi+id+ja
     --model meta-llama/Llama-2-7b-hf --width 11008 --out published.json
     """
     from lnbench.neurons import NeuronSet
 
-    neurons = NeuronSet.import_pth(file, languages.split("+") if languages else None, model=model, width=width)
+    of_means: dict[str, Any] = {"source": source, "count": count}
+    neurons = NeuronSet.import_pth(
+        file,
+        languages.split("+") if languages else None,
+        model=model,
+        width=width,
+        layers=layers,
+        site=site,
+        **{name: value for name, value in of_means.items() if value is not None},
+    )
     neurons.save(out)
     typer.echo(f"{', '.join(f'{language} {neurons.count(language):,}' for language in neurons.languages)} → {out}")
 
