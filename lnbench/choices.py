@@ -76,7 +76,21 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         account=account,
         classes=selected.classes,
         derived=selected.derived,
+        chat=_chat_of(statistics),
     )
+
+
+def _chat_of(statistics: Mapping[str, Statistics]) -> bool | None:
+    """Return whether Statistics were collected in the chat format; None where that is not known."""
+    formats = {language: own.chat for language, own in statistics.items()}
+    if {True, False} <= set(formats.values()):
+        framed = [language for language, chat in formats.items() if chat]
+        raw = [language for language, chat in formats.items() if chat is False]
+        warn_once(
+            f"Statistics of {', '.join(framed)} were collected in the chat format and those of {', '.join(raw)} on raw "
+            "text, so differences between these languages may be the template's: collect all of them in one format"
+        )
+    return formats.popitem()[1] if len(set(formats.values())) == 1 else None
 
 
 def needs_of(selector: Any) -> Needs:

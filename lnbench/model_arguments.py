@@ -22,6 +22,7 @@ import yaml
 
 from lnbench.errors import LnbenchError
 from lnbench.files import tasks_dir
+from lnbench.hub_neurons import PREFIX
 from lnbench.settings import ExperimentSettings, parse_model_args
 
 _LOGGERS = {"--wandb_args": "wandb", "--wandb_config_args": "wandb", "--trackio_args": "trackio"}
@@ -155,7 +156,7 @@ def check_model_args(given: Mapping[str, Any]) -> None:
     settings = ExperimentSettings(**{name: value for name, value in given.items() if name in own and value is not None})
     for name in _FILES:
         path = getattr(settings, name)
-        if path is not None and not Path(path).exists():
+        if path is not None and not (path.startswith(PREFIX) or Path(path).exists()):
             raise LnbenchError(f"model argument {name}={path}: there is no such file or folder")
 
 

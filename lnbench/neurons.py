@@ -17,6 +17,7 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import atomic_path, fingerprint, write_text
 from lnbench.formats import read_format, validated
+from lnbench.hub_neurons import local_file
 from lnbench.model.architectures import NEURON_SITES, POST, layout_of, widths_of
 from lnbench.model.layout import ExpertsLayout, expert_of
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
@@ -77,6 +78,8 @@ class NeuronSet:
             equal.
         classes: Name of a class → layer → indices, where a selector sorts what it found: ``specific``, ``related`` …
         derived: Numbers that the selector derived from the Statistics, by name; no part of what makes sets equal.
+        chat: Whether the Statistics were collected in the model's chat format, None where that is not known; no part of
+            what makes sets equal, as the Statistics' fingerprint is.
 
     Raises:
         LnbenchError: a layer or an index is out of range, or something is not what it should be.
@@ -99,6 +102,7 @@ class NeuronSet:
         account: SelectionAccount | Mapping[str, Any] | None = None,
         classes: Mapping[str, Mapping[int, Indices]] | None = None,
         derived: Mapping[str, float] | None = None,
+        chat: bool | None = None,
     ) -> None:
         if not (1 <= layers <= _MOST_LAYERS and 1 <= width <= _MOST_WIDTH):
             raise LnbenchError(f"a model of {layers} layers with {width} neurons each does not exist")
@@ -129,6 +133,7 @@ class NeuronSet:
         self.classes = {name: self._layers(f"class {name!r}", per_layer) for name, per_layer in named}
         """Class → layer → sorted indices; empty where the selector sorts nothing."""
         self.derived = dict(derived or {})
+        self.chat = chat
 
     def _layers(self, whose: str, given: Mapping[int, Indices]) -> dict[int, Tensor]:
         checked = {layer: self._indices(f"{whose}, layer {layer}", layer, given[layer]) for layer in sorted(given)}
@@ -246,6 +251,28 @@ class NeuronSet:
         neurons = {language: self[language] for language in languages}
         return NeuronSet(self.model, self.layers, self.width, neurons, **self.units)
 
+    def format_warning(self, templated: bool, statistics_chat: bool | None = None) -> str | None:
+        """Return what is to be said where neurons were found in one format and are used in another; None: nothing.
+
+        Args:
+            templated: Whether the text that they are used on is in the model's chat template.
+            statistics_chat: Whether the Statistics that values are read from are; None where that is not known.
+        """
+        found = {self.chat, statistics_chat} - {None}
+        if templated and found != {True}:
+            how = "raw" if found else "not recorded"
+            return (
+                f"text is in the chat template, and that which these neurons were found on is {how}: activations "
+                "differ inside a template; collect Statistics with lnbench stats --chat"
+            )
+        if not templated and True in found:
+            return (
+                "these neurons were found on text in the chat template, and here it is raw: activations differ inside "
+                "a template; apply it here too (--apply_chat_template of lm_eval, --chat of lnbench), or collect "
+                "Statistics without --chat"
+            )
+        return None
+
     def union(self, languages: Iterable[str]) -> dict[int, Tensor]:
         """Return the neurons of at least one of ``languages``, in the form of ``neurons[language]``."""
         together: dict[int, list[Tensor]] = {}
@@ -329,15 +356,18 @@ class NeuronSet:
             document["account"] = self.account.model_dump()
         if self.derived:
             document["derived"] = self.derived
+        if self.chat is not None:
+            document["chat"] = self.chat
         write_text(path, spread_json(document, depth=3) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
-        """Read a set written by :meth:`save`.
+        """Read a set written by :meth:`save`: a file, or ``hub:owner/name@revision`` of the hub.
 
         Raises:
             LnbenchError: the file is missing, truncated, of another format or version, or its content is impossible.
         """
+        path = local_file(path)
         content = read_format(path, FORMAT, "NeuronSet", OLDER)
         fields = validated(NeuronSetFile, content, f"{path} is not a valid NeuronSet").model_dump(exclude={"format"})
         for held in (fields["neurons"], fields["classes"] or {}):

@@ -52,6 +52,8 @@ class NeuronSetFile(BaseModel):
     """What chose them; None where it is not known."""
     statistics: str | None = None
     """Fingerprint of the Statistics that the selector saw."""
+    chat: bool | None = None
+    """Whether the Statistics were collected in the model's chat format; None where that is not known."""
     account: SelectionAccount | None = None
     """Ties at the selector's cut and neurons of all languages; None where it is not known."""
     classes: dict[str, dict[_LayerKey, list[StrictInt]]] | None = None

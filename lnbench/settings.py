@@ -364,7 +364,9 @@ class StatisticsSource(CorpusSource):
 class NeuronSource(StatisticsSource):
     """Whose neurons: a file's, or those that a selector finds in Statistics."""
 
-    neurons: File | None = Field(default=None, description="NeuronSet file, in place of a selector")
+    neurons: File | None = Field(
+        default=None, description="NeuronSet file, or hub:owner/name@revision, in place of a selector"
+    )
     selector: Selector = Field(
         default="lape", description="how neurons are chosen, without a file: name or name:key=value"
     )

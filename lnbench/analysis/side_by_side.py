@@ -14,6 +14,7 @@ from torch import nn
 
 from lnbench.choices import override
 from lnbench.errors import LnbenchError, unknown
+from lnbench.files import warn_once
 from lnbench.host import changes_nothing
 from lnbench.language_control.marked_lines import MarkedLine, marked_lines
 from lnbench.model.architectures import POST
@@ -137,6 +138,10 @@ def generate_side_by_side(
     for code in targets:
         if code not in neurons:
             raise unknown("language", code, neurons.languages, "This NeuronSet has no others")
+    formats = {own.chat for own in (statistics or {}).values()} - {None}
+    warning = neurons.format_warning(chat, formats.pop() if len(formats) == 1 else None)
+    if warning and not all(map(changes_nothing, interventions)):
+        warn_once(warning)
     encoded = {prompt: _encoded(tokenizer, prompt, chat=chat) for prompt in asked}
     sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     device = input_device(model)

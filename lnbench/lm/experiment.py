@@ -19,6 +19,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import cache_dir, file_sha256, fingerprint, warn_once
 from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing, needs_of_intervention, whole_site_of
+from lnbench.hub_neurons import local_file
 from lnbench.lm.head import ClassificationHead
 from lnbench.locks import process_lock
 from lnbench.model.architectures import SiteChoice, layout_of, site_choice
@@ -97,7 +98,7 @@ class Experiment(ExperimentSettings):
 
 def _content(path: str | Path | None) -> str | None:
     """Return a fingerprint of a file, so that one that was rewritten is read again."""
-    return file_sha256(path) if path is not None and Path(path).is_file() else None
+    return None if path is None or not (file := local_file(path)).is_file() else file_sha256(file)
 
 
 def _keep(neurons: NeuronSet, path: Path) -> None:
@@ -180,7 +181,7 @@ class Artifacts:
     @staticmethod
     def neurons_file(experiment: Experiment, neurons: NeuronSet) -> Path:
         """Return where a NeuronSet can be found again: the file that was given, or a copy in the cache."""
-        return Path(experiment.neurons or cache_dir("neurons", f"{neurons.fingerprint}.json"))
+        return local_file(experiment.neurons or cache_dir("neurons", f"{neurons.fingerprint}.json"))
 
     def override(self, experiment: Experiment, language: str) -> tuple[Override, Statistics | None]:
         """Return one language's resolved intervention, and the Statistics whose range it is measured against.

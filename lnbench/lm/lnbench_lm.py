@@ -325,12 +325,9 @@ class LNBenchLM(EncodingLM):
             yield
             return
         change, statistics = self._plan(language)
-        if self._templated and not (statistics and statistics.provenance.get("chat")):
-            warn_once(
-                f"prompts are in the chat template, and the text that the neurons of {language!r} were found on is raw "
-                f"({'as its Statistics say' if statistics else 'or not recorded, as no Statistics are given'}): "
-                "activations differ inside a template; collect Statistics with lnbench stats --chat"
-            )
+        neurons = self.artifacts.neurons(self.experiment)
+        if warning := neurons.format_warning(self._templated, statistics.chat if statistics else None):
+            warn_once(f"{language}: {warning}")
         site, positions = self.experiment.sites.write, self.experiment.positions
         with apply(
             self.model, change, statistics=statistics, site=site, positions=positions, sites=self.sites

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
-from lnbench.files import fingerprint
+from lnbench.files import fingerprint, warn_once
 from lnbench.formats import slug
 from lnbench.locks import exclusive_lock
 from lnbench.neurons import NeuronSet
@@ -96,6 +96,9 @@ def run(
             )
             for language in request.read or request.languages or neurons.languages
         }
+        formats = {own.chat for own in statistics.values()} - {None}
+        if warning := neurons.format_warning(request.chat, formats.pop() if len(formats) == 1 else None):
+            warn_once(warning)
         selector = request.neurons or experiment.selector
         matrix = measure(
             lm.model,

@@ -163,6 +163,11 @@ class Statistics:
         return str(self.provenance.get("model", ""))
 
     @property
+    def chat(self) -> bool | None:
+        """Whether the text was in the model's chat template; None where they are not of a corpus, which records it."""
+        return bool(self.provenance.get("chat")) if {"corpus", "chat"} & self.provenance.keys() else None
+
+    @property
     def layers(self) -> int:
         """Number of layers."""
         return self.mean.shape[0]

@@ -16,6 +16,7 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint, tasks_dir, versions
 from lnbench.formats import slug
 from lnbench.host import between_languages, changes_nothing, get_host, whole_site_of
+from lnbench.hub_neurons import local_file
 from lnbench.language_control.questions import is_of_pairs
 from lnbench.lm.arguments import format_model_args
 from lnbench.settings import Positions, StatisticsSource, given
@@ -289,7 +290,7 @@ def _neurons(spec: Sweep, blank: Cell) -> Iterator[tuple[Cell, Any]]:
         content = [get_host().canonical("selector", choice), read, *_files("selector", choice)]
         chosen.append((name, {"selector": name, **languages}, languages, content, content))
     for file in spec.neurons:
-        held = content_hash.of_file(file)
+        held = content_hash.of_file(str(local_file(file)))
         chosen.append((file, {"neurons": file}, {"languages": "+".join(spec.named_languages)}, [held, read], held))
     for name, arguments, of_control, content, in_common in chosen:
         yield replace(blank, selector=name, arguments=arguments, content=content), in_common

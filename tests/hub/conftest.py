@@ -13,6 +13,7 @@ from huggingface_hub import constants
 
 from lnbench import passing_faults
 from lnbench.corpora import hub as reading
+from lnbench.hub_neurons import download
 from tests.support.hub import Hub, serving
 
 
@@ -34,12 +35,15 @@ def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     served = server
     served.asked.clear()
     served.faults.clear()
+    served.tokens = None
+    download.cache_clear()
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", served.endpoint)
     monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     for name, value in {
         "HF_ENDPOINT": served.endpoint,

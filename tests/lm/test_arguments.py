@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +67,20 @@ def test_a_chat_template_over_statistics_of_raw_text_is_warned_of(
     assert lm.apply_chat_template([{"role": "user", "content": "x"}]) == "<u>x</u>"
     ask(lm)
     assert not lacks(caplog.text, "hi", "lnbench stats --chat")
-    caplog.clear()
+
+
+@pytest.mark.parametrize(("found", "templated"), [(True, True), (True, False), (False, True), (False, False)])
+def test_the_format_of_the_neurons_alone_decides(
+    found: bool, templated: bool, given: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     warn_once.cache_clear()
-    change, statistics = lm._plan("hi")
-    assert statistics is not None
-    lm._plans["hi"] = (change, replace(statistics, provenance={**statistics.provenance, "chat": True}))
+    neurons = NeuronSet("tiny", 3, 24, {"hi": {0: [1, 2]}}, chat=found)
+    neurons.save(tmp_path / "neurons.json")
+    sources = {"pretrained": given["pretrained"], "device": "cpu", "corpus": str(tmp_path / "{lang}.txt")}
+    lm = LNBenchLM(**sources, neurons=str(tmp_path / "neurons.json"), intervention="zero", language="hi")
+    lm._templated = templated
     ask(lm)
-    assert "--chat" not in caplog.text
+    assert ("in the chat template" in caplog.text) == (found != templated)
 
 
 def test_files_give_the_same_answers_as_what_they_were_made_from(

@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +17,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
+_LFS = 10_000_000
+"""Size from which a text is a large file; other content always is."""
 _REPOSITORY = r"(?P<repo>[^/]+/[^/]+)"
 _ROUTES = {
     "info": re.compile(rf"/api/(?P<kind>models|datasets)/{_REPOSITORY}(/revision/(?P<revision>[^/]+))?"),
     "tree": re.compile(rf"/api/(?P<kind>models|datasets)/{_REPOSITORY}/tree/(?P<revision>[^/]+)(/(?P<path>.*))?"),
     "paths": re.compile(rf"/api/(?P<kind>models|datasets)/{_REPOSITORY}/paths-info/(?P<revision>[^/]+)"),
+    "preupload": re.compile(rf"/api/(?P<kind>models|datasets)/{_REPOSITORY}/preupload/(?P<revision>[^/]+)"),
+    "commit": re.compile(rf"/api/(?P<kind>models|datasets)/{_REPOSITORY}/commit/(?P<revision>[^/]+)"),
+    "batch": re.compile(rf"/((?P<kind>datasets)/)?{_REPOSITORY}\.git/info/lfs/objects/batch(?P<revision>)"),
     "file": re.compile(rf"/((?P<kind>datasets)/)?{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"),
 }
+
+_OF_NO_REPOSITORY = {"/api/repos/create": "_create", "/api/validate-yaml": "_validate"}
 
 
 @dataclass
@@ -44,6 +55,10 @@ class Hub:
     endpoint: str = ""
     commits: dict[tuple[str, str], list[tuple[str, Path]]] = field(default_factory=dict)
     """``(kind, name)`` → commits with their files, in order; the last is ``main``."""
+    objects: dict[str, bytes] = field(default_factory=dict)
+    """SHA-256 → content of the large files that were uploaded."""
+    tokens: set[str] | None = None
+    """Who may write; None: anybody."""
     faults: list[Fault] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Method and path of every request."""
@@ -57,10 +72,18 @@ class Hub:
         known.append((sha, kept))
         return sha
 
+    def create(self, kind: str, repo: str) -> bool:
+        """Add an empty repository; return whether it is new."""
+        new = (kind, repo) not in self.commits
+        if new:
+            (self.folder / "empty").mkdir(exist_ok=True)
+            self.commit(kind, repo, self.folder / "empty")
+        return new
+
     def at(self, kind: str, repo: str, revision: str | None) -> tuple[str, Path] | None:
         """Return the commit that a revision names."""
         known = self.commits.get((kind, repo), [])
-        if revision in (None, "main"):
+        if revision in (None, "", "main"):
             return known[-1] if known else None
         return next((commit for commit in known if commit[0] == revision), None)
 
@@ -113,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else b""
@@ -121,6 +147,18 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault(path)
         if fault is not None and fault.status:
             self._fail(fault.status, fault.code or "")
+            return
+        writes = path == "/api/repos/create" or path.startswith("/lfs/") or "/commit/" in path
+        if writes and self.hub.tokens is not None:
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            if not path.startswith("/lfs/") and token not in self.hub.tokens:
+                self._fail(403 if token else 401, "")
+                return
+        if path in _OF_NO_REPOSITORY:
+            getattr(self, _OF_NO_REPOSITORY[path])(body)
+            return
+        if path.startswith("/lfs/"):
+            self._store(path.removeprefix("/lfs/"), body)
             return
         for name, route in _ROUTES.items():
             if match := route.fullmatch(path):
@@ -160,6 +198,52 @@ class _Handler(BaseHTTPRequestHandler):
             paths = [unquote(part.partition("=")[2]) for part in body.decode().split("&") if part.startswith("paths=")]
         return [_entry(folder / path, folder) for path in paths if (folder / path).exists()]
 
+    def _create(self, body: bytes) -> None:
+        asked = json.loads(body)
+        kind, repo = f"{asked.get('type') or 'model'}s", "/".join(filter(None, (asked["organization"], asked["name"])))
+        new = self.hub.create(kind, repo)
+        self._json({"url": f"{self.hub.endpoint}/{kind}/{repo}", "name": repo}, 200 if new else 409)
+
+    def _validate(self, body: bytes) -> None:
+        """See that a card begins with the metadata that the hub asks for."""
+        metadata = re.match(r"---\n(.*?\n)---\n", json.loads(body)["content"], re.DOTALL)
+        wrong = metadata is None or not isinstance(yaml.safe_load(metadata[1]), dict)
+        self._json({"errors": [{"message": "no metadata"}] if wrong else [], "warnings": []}, 400 if wrong else 200)
+
+    def _preupload(self, _kind: str, _repo: str, _sha: str, _folder: Path, _path: str, body: bytes) -> Any:
+        def mode(file: dict[str, Any]) -> str:
+            return "lfs" if file["size"] >= _LFS or b"\0" in b64decode(file["sample"]) else "regular"
+
+        files = json.loads(body)["files"]
+        return {"files": [{"path": f["path"], "uploadMode": mode(f), "shouldIgnore": False} for f in files]}
+
+    def _batch(self, _kind: str, _repo: str, _sha: str, _folder: Path, _path: str, body: bytes) -> Any:
+        objects = [
+            {**one, "actions": {"upload": {"href": f"{self.hub.endpoint}/lfs/{one['oid']}"}}}
+            for one in json.loads(body)["objects"]
+        ]
+        return {"transfer": "basic", "objects": objects}
+
+    def _store(self, oid: str, body: bytes) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            self._fail(400, "InvalidContent")
+            return
+        self.hub.objects[oid] = body
+        self._json({})
+
+    def _commit(self, kind: str, repo: str, _sha: str, folder: Path, _path: str, body: bytes) -> Any:
+        with tempfile.TemporaryDirectory() as made:
+            shutil.copytree(folder, made, dirs_exist_ok=True)
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] in ("file", "lfsFile"):
+                    file = Path(made, value["path"])
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    large = line["key"] == "lfsFile"
+                    file.write_bytes(self.hub.objects[value["oid"]] if large else b64decode(value["content"]))
+            sha = self.hub.commit(kind, repo, Path(made))
+        return {"success": True, "commitOid": sha, "commitUrl": f"{self.hub.endpoint}/{kind}/{repo}/commit/{sha}"}
+
     def _file(self, sha: str, folder: Path, path: str, *, broken: bool) -> None:
         file = folder / path
         if not file.is_file():
@@ -187,9 +271,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(content[start:end])
 
-    def _json(self, value: Any) -> None:
+    def _json(self, value: Any, status: int = 200) -> None:
         content = json.dumps(value).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

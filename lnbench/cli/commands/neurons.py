@@ -122,6 +122,58 @@ def export(
     typer.echo(f"written to {out}")
 
 
+Private = Annotated[bool, typer.Option("--private", help="Make the repository private, if it is not there yet.")]
+
+
+@app.command()
+def push(
+    file: Annotated[Path, typer.Argument(help="NeuronSet file.")],
+    repository: Annotated[str, typer.Argument(help="Dataset repository of the hub, owner/name.")],
+    licence: Annotated[str, typer.Option("--licence", "--license", help="Of the set, as the hub names licences.")] = (
+        "cc-by-4.0"
+    ),
+    private: Private = False,
+) -> None:
+    """Put a NeuronSet into a dataset repository of the Hugging Face hub, with a card and a figure.
+
+    The card says model, selector, Statistics, the command, the licence, and the counts per language and layer. The
+    repository is made if it is not there; log in first, with hf auth login or HF_TOKEN.
+
+    Example: lnbench neurons push neurons.json owner/name --licence cc-by-4.0
+    """
+    from lnbench import hub_neurons
+    from lnbench.neurons import NeuronSet
+    from lnbench.neurons_card import push as upload
+
+    commit = upload(NeuronSet.load(file), repository, licence=licence, private=private)
+    typer.echo(f"pushed to {hub_neurons.PREFIX}{hub_neurons.repository(repository)[0]}@{commit} ({licence})")
+
+
+@app.command()
+def pull(
+    repository: Annotated[
+        str, typer.Argument(help="Dataset repository of the hub, owner/name or owner/name@revision.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NeuronSet file to write.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main by default.")] = None,
+) -> None:
+    """Get a NeuronSet from a dataset repository of the Hugging Face hub.
+
+    Wherever a NeuronSet file is named, hub:owner/name or hub:owner/name@revision can be named as well.
+
+    Example: lnbench neurons pull owner/name --revision main --out neurons.json
+    """
+    from lnbench import hub_neurons
+    from lnbench.neurons import NeuronSet
+
+    name, wanted = hub_neurons.repository(repository, revision)
+    found = hub_neurons.download(name, wanted)
+    neurons = NeuronSet.load(found)
+    neurons.save(out)
+    counts = ", ".join(f"{language} {neurons.count(language):,}" for language in neurons.languages)
+    typer.echo(f"{neurons.model}: {counts} → {out} ({hub_neurons.PREFIX}{name}@{found.parent.name})")
+
+
 class StabilitySettings(ModelArgs, CorpusSource):
     """What ``lnbench neurons stability`` takes."""
 
