@@ -110,6 +110,9 @@ NOT_RUN = [
     LookedAt("(torchrun|accelerate launch) ", "starts several processes", _of_several_processes),
     LookedAt("lnbench sweep .*--executor (ray|slurm)", "needs a cluster, as tests/sweeps/test_ray.py has", parses),
     LookedAt("lnbench clas score ", "needs a run over pairs, as tests/tasks/test_clas.py makes", parses),
+    LookedAt(
+        "lnbench neurons (push|pull) ", "needs the hub, which tests/hub/test_neurons.py has a stand-in of", parses
+    ),
     LookedAt("apt-get ", "changes the machine", _of_the_shell),
     LookedAt("python -m pytest ", "runs tests", _of_pytest),
     LookedAt("export ", "sets variables of the shell", _of_the_shell),
