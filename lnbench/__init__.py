@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from lnbench.corpora.corpus import open_corpus
     from lnbench.corpora.packing import blocks
     from lnbench.errors import LnbenchError
+    from lnbench.files import tasks_dir as tasks
     from lnbench.hookspecs import OverrideContext, hookimpl
+    from lnbench.model.load import load_model
     from lnbench.neurons import NeuronSet
     from lnbench.override_values import LayerOverride, Override
     from lnbench.statistics import Statistics, collect_statistics
+    from lnbench.statistics.cached import statistics
 
 _HOMES = {
     "LayerOverride": "lnbench.override_values",
@@ -33,11 +36,17 @@ _HOMES = {
     "collect_statistics": "lnbench.statistics",
     "generate_side_by_side": "lnbench.analysis.side_by_side",
     "hookimpl": "lnbench.hookspecs",
+    "load_model": "lnbench.model.load",
     "open_corpus": "lnbench.corpora.corpus",
     "override": "lnbench.choices",
     "select": "lnbench.choices",
+    "tasks": "lnbench.files",
     "top_examples": "lnbench.analysis.top_examples",
 }
+_CALLED = {"tasks": "tasks_dir"}
+"""What is called something else in its module."""
+_PACKAGES = ("demo", "figures", "statistics")
+"""Packages that are used by their names, as ``lnbench.figures.neurons_per_layer(…)``."""
 
 __all__ = [
     "LayerOverride",
@@ -51,18 +60,23 @@ __all__ = [
     "collect_statistics",
     "generate_side_by_side",
     "hookimpl",
+    "load_model",
     "open_corpus",
     "override",
     "select",
+    "statistics",
+    "tasks",
     "top_examples",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"lnbench.{name}")
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_HOMES[name]), _CALLED.get(name, name))
     raise AttributeError(f"module 'lnbench' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_PACKAGES})

@@ -20,6 +20,7 @@ from lnbench.formats import read_format, validated
 from lnbench.hub_neurons import local_file
 from lnbench.model.architectures import NEURON_SITES, POST, layout_of, widths_of
 from lnbench.model.layout import ExpertsLayout, expert_of
+from lnbench.model.names import name_in_file
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
 from lnbench.published_neurons import PUBLISHED_COUNT, PUBLISHED_SOURCE, read_published
 from lnbench.selection_account import SelectionAccount
@@ -106,7 +107,7 @@ class NeuronSet:
     ) -> None:
         if not (1 <= layers <= _MOST_LAYERS and 1 <= width <= _MOST_WIDTH):
             raise LnbenchError(f"a model of {layers} layers with {width} neurons each does not exist")
-        self.model = model
+        self.model = name_in_file(model)
         self.layers = layers
         self.width = width
         self.site = site

@@ -21,7 +21,7 @@ from lnbench.finetuning.projections import Projection, all_places
 from lnbench.finetuning.targets import Factor, Target, add_adapter, layer_of
 from lnbench.model.architectures import ATTENTION
 from lnbench.model.locate import locate
-from lnbench.model.sites import Sites
+from lnbench.model.sites import Sites, unwrap
 from lnbench.neurons import NeuronSet
 
 NEURONS = "neurons.json"
@@ -152,6 +152,9 @@ def save_adapter(adapted: PeftModel, folder: str | Path, neurons: NeuronSet | No
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".adapter-", dir=folder) as temporary:
+            for config in adapted.peft_config.values():
+                # An adapter is passed on: it names the model, not the folder of this machine that holds it.
+                config.base_model_name_or_path = model_name(unwrap(adapted))
             # Without the argument PEFT may ask a model hub whether the vocabulary has grown.
             adapted.save_pretrained(temporary, save_embedding_layers=False)
             for name in (SAFETENSORS_WEIGHTS_NAME, _CONFIG):

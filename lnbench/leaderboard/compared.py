@@ -89,11 +89,11 @@ def _own_first(result: Result, others: Sequence[Result]) -> list[Result]:
 
 def _tried(record: Record) -> tuple[Any, ...]:
     # A cell that failed may know no more.
-    return (record.model, record.setup, record.adapter, record.finetune, record.seed, record.task)
+    return (record.model, record.model_files, record.setup, record.adapter, record.finetune, record.seed, record.task)
 
 
 def _measured(record: Record) -> tuple[Any, ...]:
-    model = (record.model, record.revision, record.dtype, record.quantization)
+    model = (record.model, record.model_files, record.revision, record.dtype, record.quantization)
     return (*model, record.setup, record.seed, record.task, record.metric)
 
 

@@ -84,8 +84,10 @@ def read_runs(runs: Iterable[str | Path]) -> list[Result]:
     """
     measured: dict[tuple[Any, ...], list[tuple[Record, Path]]] = defaultdict(list)
     files = {path.resolve(): path for path in (run / records.FILE if run.is_dir() else run for run in map(Path, runs))}
-    for file in files.values():
-        for record in records.load(file):
+    loaded = {file: records.load(file) for file in files.values()}
+    models = models_apart([record for of_file in loaded.values() for record in of_file])
+    for file, of_file in loaded.items():
+        for record in (record.model_copy(update=models[record.model, record.model_files]) for record in of_file):
             same = measured[record.cell, record.source, record.language, record.task, record.metric]
             same.append((record, file.parent))
             _check_same(*same[0], *same[-1])
@@ -100,6 +102,32 @@ def read_runs(runs: Iterable[str | Path]) -> list[Result]:
             result = reader.result(record, folder)
             results.append(replace(result, run=folder, repeated=number > 0, note=_ROUNDED if differs else None))
     return results
+
+
+def models_apart(loaded: Iterable[Record]) -> dict[tuple[str, str | None], dict[str, str | None]]:
+    """Return what is to be recorded of each model, by its name and files, so that two models never share a name.
+
+    Folders that hold the same weights under one name are one model, wherever they are; of others with that name, each
+    has the beginning of its fingerprint behind the name.
+    """
+    alike: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
+    for record in loaded:
+        weights = record.weights if record.finetune == records.BASELINE else None
+        about = (weights, record.dtype, record.quantization) if weights else (None, record.model_files)
+        alike[record.model, *about].add(record.model_files)
+    first: dict[tuple[str, str | None], str] = {}
+    for (model, *_), files in alike.items():
+        model = str(model)
+        shared = min([first.get((model, own), own or "") for own in files])
+        first |= {(model, own): shared for own in files}
+    several = Counter(model for model, _ in {(model, shared) for (model, _), shared in first.items()})
+    return {
+        (model, own): {
+            "model": f"{model} ({shared[:8]})" if shared and several[model] > 1 else model,
+            "model_files": shared or None,
+        }
+        for (model, own), shared in first.items()
+    }
 
 
 def _check_same(first: Record, folder: Path, second: Record, other_folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lnbench.errors import LnbenchError
 from lnbench.language_control.questions import SPLITS, source_of
-from lnbench.leaderboard.merged_records import inside, lines_of
+from lnbench.leaderboard.merged_records import inside, lines_of, models_apart
 from lnbench.sweeps import records
 
 TUNE = SPLITS[1]
@@ -44,15 +44,18 @@ def read_answers(runs: Iterable[Path], split: str | None = None) -> dict[Conditi
     answers: dict[Condition, dict[tuple[str, ...], PairAnswer]] = defaultdict(dict)
     seen: set[Path] = set()
     tuned = 0
-    for run in runs:
-        for record in records.load(run / records.FILE):
+    loaded = {run: records.load(run / records.FILE) for run in runs}
+    models = models_apart([record for of_run in loaded.values() for record in of_run])
+    for run, of_run in loaded.items():
+        for record in of_run:
             if record.failed or record.control_of or record.samples is None or source_of(record.task) is None:
                 continue
             path = inside(run, record.samples)
             if path in seen:
                 continue
             seen.add(path)
-            model = record.model if record.adapter is None else f"{record.model} + {record.finetune}"
+            model = str(models[record.model, record.model_files]["model"])
+            model = model if record.adapter is None else f"{model} + {record.finetune}"
             for sample in lines_of(path):
                 doc, said = sample.get("doc"), sample.get("filtered_resps")
                 if not isinstance(doc, dict) or not isinstance(said, list) or not said or "lfs" not in sample:

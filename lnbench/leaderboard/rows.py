@@ -111,7 +111,8 @@ class Row(Record):
     @property
     def measured_on(self) -> tuple[str | None, ...]:
         """The model, how it was asked, and the task, without which no two rows share a table."""
-        return (self.model, self.revision, self.dtype, self.quantization, self.setup, self.task_pattern)
+        loaded = (self.model, self.model_files, self.revision, self.dtype, self.quantization)
+        return (*loaded, self.setup, self.task_pattern)
 
 
 class _Rows(BaseModel):

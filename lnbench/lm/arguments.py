@@ -5,12 +5,32 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Collection, Mapping
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lnbench.settings import Settings, default_of, option_of
 
 _SEPARATORS = re.compile(r"""[,"'{}()\s]""")
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """Return a command as one line for a shell; the user's home folder, which records must not name, as ``$HOME``."""
+    # Between single quotes a shell expands nothing, so what is before and behind it is quoted by itself.
+    parts = ([shlex.quote(part) if part else "" for part in _home().split(word)] if word else ["''"] for word in words)
+    return " ".join('"$HOME"'.join(own) for own in parts)
+
+
+def without_home(text: str) -> str:
+    """Return a text in which the user's home folder, which records must not name, is ``~``."""
+    return _home().sub("~", text)
+
+
+def _home() -> re.Pattern[str]:
+    """Return what finds the home folder as the beginning of a path; nothing, where it is the root of all folders."""
+    home = str(Path.home())
+    return re.compile(rf"(?<![\w./~-]){re.escape(home)}(?=[/:,;'\"\s]|$)" if len(home) > 1 else r"(?!)")
 
 
 def format_model_args(arguments: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from lnbench.hookspecs import Needs
 from lnbench.host import changes_nothing, needs_of_intervention, whole_site_of
 from lnbench.hub_neurons import local_file
 from lnbench.lm.head import ClassificationHead
-from lnbench.locks import process_lock
 from lnbench.model.architectures import SiteChoice, layout_of, site_choice
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
@@ -29,7 +28,8 @@ from lnbench.override_values import Override
 from lnbench.overrides import Applied
 from lnbench.settings import ExperimentSettings, NeuronSource
 from lnbench.statistics import Statistics, store
-from lnbench.statistics.corpus_statistics import Reading, collect_corpus, request_key
+from lnbench.statistics.cached import cache_folder, collect_cached
+from lnbench.statistics.corpus_statistics import Reading
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class Artifacts:
                 statistics = Statistics.load(experiment.statistics, language)
                 self._check(statistics, experiment.statistics)
             else:
-                statistics = self._collected(experiment, language)
+                statistics = collect_cached(self.model, self.tokenizer, language, experiment.reading, self.described)
             self._statistics[key] = statistics
         return self._statistics[key].at(experiment.sites.read)
 
@@ -253,35 +253,7 @@ class Artifacts:
     def cached(self, experiment: Experiment, language: str) -> tuple[Path, Reading]:
         """Return where Statistics that are collected on the fly are kept, and how they are collected."""
         reading = experiment.reading
-        return cache_dir("statistics", request_key(self.described | reading.provenance(language))), reading
-
-    def _collected(self, experiment: Experiment, language: str) -> Statistics:
-        """Return Statistics from the cache, keyed by everything they depend on, or from a pass over the corpus."""
-        folder, reading = self.cached(experiment, language)
-        # A cache that has them is only read: it may be another user's.
-        if (cached := self._cached_in(folder, language)) is not None:
-            return cached
-        with process_lock(folder / ".collecting"):
-            if (cached := self._cached_in(folder, language)) is not None:
-                return cached
-            state = folder / "unfinished.safetensors"
-            collected = collect_corpus(
-                self.model, self.tokenizer, language, reading, state=state, described=self.described
-            )
-            collected.save(folder)
-            state.unlink(missing_ok=True)
-            return collected
-
-    def _cached_in(self, folder: Path, language: str) -> Statistics | None:
-        if not (folder / store.MANIFEST).exists() or not (folder / f"{language}.safetensors").exists():
-            return None
-        try:
-            cached = Statistics.load(folder, language)
-        except LnbenchError as error:
-            log.warning("%s; collecting these Statistics again", error)
-            return None
-        # They may have been collected while the same weights went by another name.
-        return replace(cached, provenance={**cached.provenance, "model": self.described["model"]})
+        return cache_folder(language, reading, self.described), reading
 
 
 @dataclass

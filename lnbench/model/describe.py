@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,12 @@ import torch
 from torch import nn
 
 from lnbench.files import fingerprint
+from lnbench.model.names import name_of
 from lnbench.model.sites import unwrap
 from lnbench.special_tokens import adds_bos
 
 _COMMIT = "_commit_hash"
 _INCIDENTAL = ("_name_or_path", _COMMIT, "transformers_version", "architectures")
-_SNAPSHOT = re.compile(r"/models--(?P<name>[^/]+)/snapshots/[^/]+/?$")
-"""Where the hub's cache keeps a model."""
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -72,14 +70,8 @@ def note_commit(model: Any, revision: str | None) -> None:
 
 
 def model_name(model: Any) -> str:
-    """Return a model's name as results record it: of the hub, or that of its folder without the path to it."""
-    name = str(getattr(model.config, "_name_or_path", "") or "")
-    path = Path(name).expanduser()
-    if snapshot := _SNAPSHOT.search(path.as_posix()):
-        return snapshot["name"].replace("--", "/", 1)
-    if name and (path.is_absolute() or name.startswith((".", "~")) or path.is_dir()):
-        name = path.resolve().name
-    return name or type(model).__name__
+    """Return a loaded model's name as results record it, see :func:`lnbench.model.names.name_of`."""
+    return name_of(str(getattr(model.config, "_name_or_path", "") or "")) or type(model).__name__
 
 
 def _adapter_fingerprint(model: Any, base: nn.Module) -> str | None:

@@ -208,8 +208,12 @@ def content_of(name: str) -> str:
     """Return a packaged model's checksum, the files of a local folder, or a hub name itself."""
     if name in PACKAGED:
         return PACKAGED[name].sha256[:16]
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if not is_folder(name):
         return name
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in Path(name).expanduser().iterdir() if path.is_file() and not path.name.startswith(".")]
     return fingerprint([(path.name, content_hash.of_file(str(path))) for path in sorted(files)])
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a model is loaded from a local folder that the user named; a packaged name is none."""
+    return name not in PACKAGED and Path(name).expanduser().is_dir()

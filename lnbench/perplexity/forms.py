@@ -7,7 +7,6 @@ native text there is what removing the other one does.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -173,22 +172,22 @@ def run(request: FormsRequest, out: Path, *, lm: LNBenchLM | None = None, progre
             out / FILE,
             {
                 "format": FORMAT,
-                "model": request.model,
+                "model": lm.described["model"],
                 "weights": lm.described["weights"],
                 "selector": request.selector,
                 "intervention": request.intervention,
                 "languages": languages,
-                "command": shlex.join(["lnbench", "forms", *_words(request), "--out", str(out)]),
+                "command": _command(request, out),
                 "rows": [asdict(row) for row in controls],
             },
         )
     return controls
 
 
-def _words(request: FormsRequest) -> list[str]:
-    from lnbench.lm.arguments import option_words
+def _command(request: FormsRequest, out: Path) -> str:
+    from lnbench.lm.arguments import option_words, shell_line
 
-    return option_words(request)
+    return shell_line(["lnbench", "forms", *option_words(request), "--out", str(out)])
 
 
 def _experiment(request: FormsRequest, corpus: str) -> Experiment:
@@ -248,7 +247,7 @@ def _compared(
         path=out / f"{language}.passes.safetensors",
         progress=progress,
         described=lm.described,
-        about={"model": request.model, "selector": request.selector},
+        about={"model": lm.described["model"], "selector": request.selector},
     )
     harm = {}
     for name in named:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -96,6 +95,6 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     @property
     def command(self) -> str:
         """The shell command that repeats it, without an output folder."""
-        from lnbench.lm.arguments import option_words
+        from lnbench.lm.arguments import option_words, shell_line
 
-        return shlex.join(["lnbench", "ppl", *option_words(self)])
+        return shell_line(["lnbench", "ppl", *option_words(self)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
 from lnbench.files import fingerprint, warn_once
 from lnbench.formats import slug
+from lnbench.lm.arguments import shell_line, without_home
 from lnbench.locks import exclusive_lock
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import checkpoint
@@ -121,9 +121,9 @@ def run(
             described=lm.described,
             about={
                 "model": lm.described["model"],
-                "adapter": request.model_args.get("peft"),
+                "adapter": None if (adapter := request.model_args.get("peft")) is None else without_home(str(adapter)),
                 "selector": selector,
-                "command": f"{request.command} --out {shlex.quote(str(out))}",
+                "command": f"{request.command} --out {shell_line([str(out)])}",
             },
         )
         name = Path(selector).stem if request.neurons else slug(selector)

@@ -9,6 +9,7 @@ from lnbench.analysis.activation_averages import activation_averages
 from lnbench.host import changes_nothing, get_host
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row
+from lnbench.lm.arguments import without_home
 from lnbench.model.architectures import POST, PRE, SITE_DESCRIPTIONS
 from lnbench.reproduce import catalogue
 from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, PublishedKey
@@ -46,8 +47,8 @@ class Measurements:
 
 def _key_of(place: CellsRow, intervention: str, metric: str | None) -> tuple[str | None, ...]:
     name = get_host().format("intervention", intervention)
-    selector = NOT_SPECIFIC if changes_nothing(name) else str(place.at.neurons(place.selection))
-    return (str(place.adapter.out), selector, name, place.language, metric)
+    selector = NOT_SPECIFIC if changes_nothing(name) else without_home(str(place.at.neurons(place.selection)))
+    return (without_home(str(place.adapter.out)), selector, name, place.language, metric)
 
 
 def _key(record: Row | Record) -> tuple[str | None, ...]:

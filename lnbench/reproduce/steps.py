@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.finetuning.presets import TrainingSettings
 from lnbench.hookspecs import Executor
-from lnbench.lm.arguments import format_model_args
+from lnbench.lm.arguments import format_model_args, shell_line
 from lnbench.perplexity.request import PerplexityRequest
 from lnbench.reproduce.scale_settings import ReproductionSettings, TaskSettings
 from lnbench.reproduce.workspace import Workspace
@@ -240,7 +239,7 @@ def measure_matrix(at: Workspace, selection: str, intervention: str) -> PlannedS
         run(request, out)
 
     doing = f"Reading text with {selection} neurons under {intervention}: {at.folder.name}"
-    command = f"{request.command} --out {shlex.quote(str(out))}"
+    command = f"{request.command} --out {shell_line([str(out)])}"
     return PlannedStep("matrix", at, out, doing, lambda: [command], run, languages)
 
 
@@ -250,7 +249,7 @@ def _lnbench(*words: str, **options: object) -> str:
     for name, value in options.items():
         values = value if isinstance(value, list) else [] if value in ("", None) else [value]
         parts += [word for text in map(str, values) for word in (f"--{name.replace('_', '-')}", text)]
-    return shlex.join(parts)
+    return shell_line(parts)
 
 
 def _printing_to(console: Console) -> Callable[[str], None]:

@@ -17,6 +17,7 @@ from lnbench.files import fingerprint
 from lnbench.host import get_host
 from lnbench.model.architectures import NEURON_SITES
 from lnbench.model.layout import ExpertsLayout
+from lnbench.model.names import name_in_file
 from lnbench.statistics import store
 from lnbench.statistics.site_values import LEVELS, SiteValues, digest
 
@@ -160,7 +161,7 @@ class Statistics:
     @property
     def model(self) -> str:
         """The model's name."""
-        return str(self.provenance.get("model", ""))
+        return name_in_file(str(self.provenance.get("model", "")))
 
     @property
     def chat(self) -> bool | None:

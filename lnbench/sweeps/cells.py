@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +17,8 @@ from lnbench.formats import slug
 from lnbench.host import between_languages, changes_nothing, get_host, whole_site_of
 from lnbench.hub_neurons import local_file
 from lnbench.language_control.questions import is_of_pairs
-from lnbench.lm.arguments import format_model_args
+from lnbench.lm.arguments import format_model_args, shell_line, without_home
+from lnbench.model.names import name_of
 from lnbench.settings import Positions, StatisticsSource, given
 from lnbench.statistics import store
 from lnbench.sweeps.records import BASELINE, NOT_SPECIFIC, Record
@@ -41,6 +41,8 @@ class Loading:
     head: str | None = None
     content: Any = None
     """What a cell's key holds in place of the weights."""
+    model_files: str | None = None
+    """Fingerprint of the model's files, where it is a local folder."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -94,8 +96,10 @@ class Cell:
         words = ["lm_eval", "--model", "lnbench", "--model_args", format_model_args(self.model_args)]
         options = ["--tasks", self.task, *self.invocation.words(self.seed)]
         # lnbench's own tasks are found on any machine.
-        include = ["--include_path", OUR_TASKS if folder == str(tasks_dir()) else shlex.quote(folder)] if folder else []
-        return " ".join([shlex.join(words), *include, shlex.join(options)])
+        include = (
+            ["--include_path", OUR_TASKS if folder == str(tasks_dir()) else shell_line([folder])] if folder else []
+        )
+        return " ".join([shell_line(words), *include, shell_line(options)])
 
     @property
     def slug(self) -> str:
@@ -116,12 +120,13 @@ class Cell:
         """What its records say of it, whatever came of it."""
         return {
             "cell": self.key,
-            "model": self.loading.model,
-            "adapter": self.loading.adapter,
+            "model": name_of(self.loading.model),
+            "model_files": self.loading.model_files,
+            "adapter": self.loading.adapter and without_home(self.loading.adapter),
             "finetune": self.loading.finetune,
             "source": self.source,
-            "selector": self.selector,
-            "control_of": self.control_of,
+            "selector": without_home(self.selector),
+            "control_of": self.control_of and without_home(self.control_of),
             "control_seed": self.control_seed,
             "control_kind": self.control_kind,
             "seed": self.seed or 0,
@@ -138,8 +143,8 @@ class Cell:
 
     def failure(self, error: str) -> Record:
         """Return its record where it gave no numbers."""
-        about = {"task": self.task, "language": "+".join(self.languages), "status": "failed", "error": error}
-        return Record.model_validate({**self.described, **about})
+        about = {"task": self.task, "language": "+".join(self.languages), "status": "failed"}
+        return Record.model_validate({**self.described, **about, "error": without_home(error)})
 
 
 def plan(spec: Sweep, loadings: Sequence[Loading]) -> list[Cell]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from lnbench import content_hash
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.job import FinetuneJob
 from lnbench.formats import slug
-from lnbench.lm.arguments import option_words
-from lnbench.model.packaged import content_of
+from lnbench.lm.arguments import option_words, shell_line
+from lnbench.model.packaged import content_of, is_folder
 from lnbench.sweeps.cells import Loading
 from lnbench.sweeps.spec import AdapterSpec, ModelSpec, Sweep
 
@@ -34,7 +33,7 @@ class Training:
     @property
     def command(self) -> str:
         """The shell command that trains the adapter by hand."""
-        return shlex.join(["lnbench", "finetune", self.job.finetuner, *option_words(self.job, ["finetuner"])])
+        return shell_line(["lnbench", "finetune", self.job.finetuner, *option_words(self.job, ["finetuner"])])
 
     def finished(self, adapter: Path) -> Loading:
         """Return what cells load once the adapter is there."""
@@ -53,10 +52,12 @@ def loadings(spec: Sweep, out: Path) -> list[Loading | Training]:
 
 
 def _of_model(spec: Sweep, model: ModelSpec, out: Path) -> Iterator[Loading | Training]:
-    content: Any = content_of(model.pretrained)
+    held = content_of(model.pretrained)
+    content: Any = held
     if beside := content_hash.of_settings(model.options, model.pretrained):
         content = [content, sorted(beside.items())]  # as tokenizer=FOLDER
-    plain = Loading(model.pretrained, model.options, content=content)
+    files = held if is_folder(model.pretrained) else None
+    plain = Loading(model.pretrained, model.options, content=content, model_files=files)
     if spec.base:
         yield plain
     for name, adapter in spec.adapters.items():

@@ -7,14 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lnbench.errors import LnbenchError
-from lnbench.files import accept_unsynced, atomic_path
+from lnbench.files import accept_unsynced, atomic_path, fingerprint
 from lnbench.formats import first_error
 from lnbench.host import changes_nothing
+from lnbench.model.names import name_in_file
 
 log = logging.getLogger(__name__)
 FILE = "records.jsonl"
@@ -42,7 +43,9 @@ class Record(BaseModel):
     error: str | None = None
     """Why it failed."""
     model: str
-    """As it was named."""
+    """Its name: a packaged one, one of the hub, or the last part of a local folder's path."""
+    model_files: str | None = None
+    """Fingerprint of the files in a local folder, which tells apart models with the same name."""
     revision: str | None = None
     """Commit of the model, where it has one."""
     dtype: str | None = None
@@ -129,6 +132,15 @@ class Record(BaseModel):
     """Time taken by the cell."""
     finished_at: str | None = None
     """When it ended: UTC, ISO 8601."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """Read a record that holds a path: two folders whose last part is the same stay two models."""
+        path = values.get("model") if isinstance(values, dict) else None
+        if not isinstance(path, str) or (name := name_in_file(path)) == path:
+            return values
+        return {"model_files": fingerprint(path), **values, "model": name}
 
     @property
     def drawn_by(self) -> str:

@@ -190,7 +190,7 @@ def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
 
 def _tried(row: Row) -> tuple[Any, ...]:
     # A cell that fails before its model is loaded does not know the model's revision and dtype.
-    return (row.model, row.setup, row.task_pattern)
+    return (row.model, row.model_files, row.setup, row.task_pattern)
 
 
 class _Line(NamedTuple):

@@ -20,7 +20,7 @@ from lnbench.tables.render import markdown
 from lnbench.tables.words import without_folders
 
 _VARIANT = (
-    *("model", "revision", "dtype", "quantization", "adapter", "finetune", "selector", "control_of"),
+    *("model", "model_files", "revision", "dtype", "quantization", "adapter", "finetune", "selector", "control_of"),
     *("intervention", "seed", "limit", "setup", "override_setup"),
 )
 """What makes a model of its own in the per-model files."""

@@ -15,6 +15,7 @@ from lnbench.tables import leaderboard_files
 
 _FOLDER = Path(__file__).parent / "version_0_1"
 _NEW = {
+    "model_files",
     "site",
     "source",
     "neurons",

@@ -102,7 +102,7 @@ def test_statistics_folder_with_a_selector(given: dict[str, Any], artifacts: dic
 
 def test_collected_statistics_are_cached(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = ask(LNBenchLM(**given, intervention="mean"))
-    monkeypatch.setattr("lnbench.lm.experiment.collect_corpus", None)
+    monkeypatch.setattr("lnbench.statistics.cached.collect_corpus", None)
     assert ask(LNBenchLM(**given, intervention="mean")) == first
 
 
@@ -150,7 +150,7 @@ def test_site_paper_writes_values_that_the_site_never_takes_and_warns(
 
 
 def test_without_intervention_nothing_is_collected(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lnbench.lm.experiment.collect_corpus", None)
+    monkeypatch.setattr("lnbench.statistics.cached.collect_corpus", None)
     monkeypatch.setenv("LNBENCH_CACHE", "/nowhere")
     assert ask(LNBenchLM(**given), task="no_language")
 
