@@ -50,7 +50,7 @@ def load_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **of_both)
         model = AutoModelForCausalLM.from_pretrained(source, **{"dtype": "auto", **options, **of_both})
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise hub_error(f"the model {name}", error) from error
     note_commit(model, revision)
     if "device_map" not in options:
