@@ -204,7 +204,8 @@ class Intervention(Protocol):
     A class may set ``changes_nothing = True``: what is measured under it is the baseline, and no neurons are looked up;
     or ``between_languages = True``: it needs a source, and a sweep measures it on pairs of languages only.
     ``whole_site`` names a site all of whose units it changes, such as ``residual``: where no other site and selector
-    are chosen, it is given these. ``needs``, a :class:`Needs`, names further sites that its Statistics must hold.
+    are chosen, it is given these. ``needs``, a :class:`Needs`, names further sites that its Statistics must hold,
+    and ``reads_statistics = False`` says that it reads none, so that nobody collects them for it.
     ``plain_name`` is what readers of pages and figures are shown in place of the choice, and ``plain_action`` what a
     sentence says that it does (``"setting {neurons} to zero"``). Parameters in braces are filled in (``{value}``,
     ``{fraction:share}`` in per cent); those that are in neither and not at their default are added behind.

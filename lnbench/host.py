@@ -462,6 +462,15 @@ def needs_of_intervention(intervention: Any) -> hookspecs.Needs:
     return needs if isinstance(needs, hookspecs.Needs) else hookspecs.Needs()
 
 
+def reads_statistics(intervention: Any) -> bool:
+    """Return whether an intervention may read Statistics; one that does not say so may.
+
+    Raises:
+        LnbenchError: as :meth:`Host.resolve`.
+    """
+    return bool(getattr(get_host().resolve("intervention", intervention), "reads_statistics", True))
+
+
 def whole_site_of(intervention: Any) -> str | None:
     """Return the site all of whose units an intervention changes, whatever was selected; None: it changes neurons.
 

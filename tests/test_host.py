@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from lnbench import LnbenchError
 from lnbench.errors import PluginError, plugin_errors
 from lnbench.hookspecs import hookimpl
-from lnbench.host import DISABLE, Host, changes_nothing, get_host, kinds
+from lnbench.host import DISABLE, Host, changes_nothing, get_host, kinds, reads_statistics
 from lnbench.parameters import format_choice, parse_choice
 from tests.support.messages import refused
 
@@ -348,6 +348,16 @@ def test_controls_and_baselines_are_what_the_plugins_say() -> None:
     assert host.control_of("random:seed=1", 0) is None
     choices = ("none", "mean", "p5", "somebody's", {"name": "none"}, host.resolve("intervention", "none"), object())
     assert [changes_nothing(choice) for choice in choices] == [True, False, False, False, True, True, False]
+
+
+def test_what_reads_statistics_is_what_the_plugins_say() -> None:
+    class SaysNothing:
+        def override(self, context: object) -> None: ...
+
+    read = ("mean", "p10", "add", "swap", "all_of:[zero:layers=0]:[mean:layers=1]", SaysNothing())
+    unread = ("none", "zero", "constant:value=2", "scale:factor=2", "all_of:[zero:layers=0]:[constant:layers=1]")
+    assert all(map(reads_statistics, read))
+    assert not any(map(reads_statistics, unread))
 
 
 def test_commands_of_plugins(host: Host) -> None:

@@ -20,6 +20,7 @@ from lnbench.finetuning.masked_linear import RestrictedFactor
 from lnbench.finetuning.projections import Projection, all_places
 from lnbench.finetuning.targets import Factor, Target, add_adapter, layer_of
 from lnbench.model.architectures import ATTENTION
+from lnbench.model.describe import model_name
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites, unwrap
 from lnbench.neurons import NeuronSet

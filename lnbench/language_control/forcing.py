@@ -14,10 +14,8 @@ from typing import Any
 
 import regex
 
-from lnbench.corpora.identification import identified, primary_of
+from lnbench.corpora.identification import UNKNOWN, identified, primary_of
 
-UNKNOWN = "unknown"
-"""The language of a text without a letter."""
 NEXT_QUESTION = "\nQ:"
 """Where a base model invents the next question, its answer ends."""
 _VARIANTS = {"wuu": "zh", "yue": "zh", "nn": "no", "nb": "no", "arz": "ar", "azb": "az", "pnb": "pa", "fil": "tl"}

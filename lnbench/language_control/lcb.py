@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
-from lnbench.corpora.identification import identifiable_labels, identified
+from lnbench.corpora.identification import UNKNOWN, identifiable_labels, identified
 from lnbench.errors import LnbenchError
 from lnbench.language_control.english_words import english_words
 from lnbench.language_control.forcing import NEXT_QUESTION
@@ -24,7 +24,6 @@ WORD_LANGUAGES = ("ar", "hi", "ja", "ko", "ru", "zh")
 """Languages in other scripts than Latin, in which an English word is seen."""
 ALL = "all"
 """In place of a source or a language: the average over them."""
-UNKNOWN = "unknown"
 _LEAST_WORDS = 5
 """A shorter line is not looked at."""
 _LEAST_PROBABILITY = 0.3

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lnbench.analysis.top_examples import NeuronExamples
+from lnbench.tables.render import template
 from lnbench.tables.table import Cell, Table, TableRow
 
 if TYPE_CHECKING:
@@ -103,12 +104,7 @@ def explanations_html(explained: Sequence[NeuronExamples], language: str, neuron
         language: Whose neurons they are.
         neurons: The set that they are from, which the page then names.
     """
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("lnbench.tables"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("explanations.html")
     highest = [max((example.value for example in neuron.examples), default=1.0) for neuron in explained]
     pairs = list(zip(explained, highest, strict=True))
-    return page.render(pairs=pairs, language=language, summary=summary(explained, language), neurons=neurons)
+    said = summary(explained, language)
+    return template("explanations.html").render(pairs=pairs, language=language, summary=said, neurons=neurons)

@@ -22,7 +22,7 @@ from lnbench.tables.caveats import (
 )
 from lnbench.tables.ceilings import ordered_tables
 from lnbench.tables.findings import worse
-from lnbench.tables.table import Cell, Table, TableRow, Tone
+from lnbench.tables.table import Best, Cell, Table, TableRow, Tone
 from lnbench.tables.words import (
     BEYOND_CONTROLS,
     CORRECTED,
@@ -233,7 +233,14 @@ def _table(rows: Sequence[Row], several_setups: bool) -> Table:
     setup = f"setup {first.setup}" if several_setups else None
     model = ", ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization, setup)))
     title = f"{first.metric or 'failed'} of {first.task_pattern}: {model}"
-    return Table(title, [*varying, "neurons", "intervention"], languages, table_rows, notes=list(_notes(rows)))
+    labels = [*varying, "neurons", "intervention"]
+    return Table(title, labels, languages, table_rows, notes=list(_notes(rows)), best=best_of(rows, languages))
+
+
+def best_of(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Best]:
+    """Return which number of each column is the best, where the task says which way is better."""
+    ways = {row.higher_is_better for row in rows if not row.failed}
+    return {} if len(ways) != 1 or None in ways else dict.fromkeys(columns, "highest" if True in ways else "lowest")
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

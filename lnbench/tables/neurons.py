@@ -15,7 +15,7 @@ from lnbench.model.layout import NOT_PUBLISHED
 from lnbench.neurons import NeuronSet
 from lnbench.selection_account import LanguageAccount
 from lnbench.statistics import Statistics, store
-from lnbench.tables.table import Cell, Table, TableRow
+from lnbench.tables.table import Best, Cell, Table, TableRow
 from lnbench.tables.words import listed
 
 if TYPE_CHECKING:
@@ -36,11 +36,15 @@ def _share(value: float, *, known: bool = True) -> Cell:
     return Cell(value, ".4%") if known else Cell()
 
 
+def _highest(columns: Sequence[str]) -> dict[str, Best]:
+    return dict.fromkeys(columns, "highest")
+
+
 def counts_table(sets: Mapping[str, NeuronSet], languages: Sequence[str]) -> Table:
     """Return the neurons per selector and language."""
     counts = {name: [neurons.count(language) for language in languages] for name, neurons in sets.items()}
     rows = [TableRow([name], [*map(_count, per_language)]) for name, per_language in counts.items()]
-    return Table("Language-specific neurons", ["selector"], languages, rows)
+    return Table("Language-specific neurons", ["selector"], languages, rows, best=_highest(languages))
 
 
 def account_table(neurons: NeuronSet) -> Table:
@@ -63,8 +67,8 @@ def layers_table(neurons: NeuronSet) -> Table:
         TableRow([str(layer)], [_count(count, "·") for count in counts], section=layer == neurons.layers - 1)
         for layer, counts in enumerate(per_layer)
     ]
-    rows.append(TableRow(["all"], [_count(neurons.count(language)) for language in neurons]))
-    return Table("Neurons per layer and language", ["layer"], neurons.languages, rows)
+    rows.append(TableRow(["all"], [_count(neurons.count(language)) for language in neurons], summary=True))
+    return Table("Neurons per layer and language", ["layer"], neurons.languages, rows, best=_highest(neurons.languages))
 
 
 def experts_table(neurons: NeuronSet) -> Table:
@@ -111,7 +115,8 @@ def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:
         TableRow([language], [*map(_count, agreement[:3]), Cell(agreement.jaccard, ".2f")])
         for language, agreement in neurons.compare(other).items()
     ]
-    return Table("Neurons that both files name", ["language"], ["first", "second", "shared", "Jaccard"], rows)
+    headings = ["first", "second", "shared", "Jaccard"]
+    return Table("Neurons that both files name", ["language"], headings, rows, best=_highest(["Jaccard"]))
 
 
 def stability_table(stability: Stability) -> Table:
@@ -122,7 +127,8 @@ def stability_table(stability: Stability) -> Table:
         cells = [*map(_count, (row.first, row.second, row.shared)), Cell(row.expected, ".1f")]
         cells += [Cell(row.jaccard, ".2f"), Cell(row.expected_jaccard, ".2f")]
         rows.append(TableRow([row.selector, row.language], cells))
-    return Table("Neurons found again in the other half of the text", ["selector", "language"], headings, rows)
+    title = "Neurons found again in the other half of the text"
+    return Table(title, ["selector", "language"], headings, rows, best=_highest(["Jaccard"]))
 
 
 def curve_table(curve: StabilityCurve) -> Table:
@@ -214,4 +220,6 @@ def selection_table(drift: SelectionDrift, trained: NeuronSet | None = None) -> 
             kept = [*map(_count, (trained.count(language), *selected))]
         rows.append(TableRow([language], [*map(_count, agreement[:3]), Cell(agreement.jaccard, ".2f"), *kept]))
     columns = ["before", "after", "both", "Jaccard", "trained", "selected before", "selected after"]
-    return Table("Neurons selected before and after fine-tuning", ["language"], columns, rows)
+    return Table(
+        "Neurons selected before and after fine-tuning", ["language"], columns, rows, best=_highest(["Jaccard"])
+    )

@@ -70,6 +70,7 @@ def change_table(
         rows,
         marks_of(matrix.control),
         notes,
+        best=dict.fromkeys([*matrix.read, "own − others"], "highest"),
     )
 
 

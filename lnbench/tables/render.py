@@ -7,11 +7,11 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lnbench.tables.table import EMPTY, Cell, Table, TableRow
+from lnbench.tables.table import EMPTY, Cell, Part, Table, TableRow
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -70,11 +70,21 @@ def _terminal(table: Table) -> Iterator[Any]:
 def markdown(table: Table) -> str:
     """Return the table as Markdown, with a heading and its legend."""
     alignment = ["---"] * table.text_columns + ["--:"] * len(table.columns)
-    texts = [table.headings, *(texts for _, texts in table.lines())]
-    headings, *lines = ([*map(escape_markdown, line)] for line in texts)
+    headings = [*map(escape_markdown, table.headings)]
+    lines = ([*map(_markdown_cell, parts)] for _, parts in table.parts())
     rows = ["| " + " | ".join(line) + " |" for line in (headings, alignment, *lines)]
-    legend = "  \n".join(map(escape_markdown, table.legend()))
+    legend = "  \n".join(map(escape_markdown, _with_best(table)))
     return "\n".join([f"## {escape_markdown(table.title)}", "", *rows, *(["", legend] if legend else []), ""])
+
+
+def _markdown_cell(part: Part) -> str:
+    text = escape_markdown(part.text)
+    return (f"**{text}**" if part.is_best else text) + escape_markdown(part.marks)
+
+
+def _with_best(table: Table) -> list[str]:
+    """Return the legend, and what bold means in it."""
+    return [*table.legend(), *filter(None, [table.best_note])]
 
 
 def escape_markdown(text: str) -> str:
@@ -139,22 +149,23 @@ def html(table: Table, identifier: str | None = None) -> Markup:
     """
     from markupsafe import Markup
 
-    return Markup(_html_template().render(table=table, identifier=identifier))
+    return Markup(template("table.html").render(table=table, identifier=identifier))
 
 
 @cache
-def _html_template() -> Template:
+def template(name: str) -> Template:
+    """Return one of the templates of this package, which escape whatever they are given."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
         loader=PackageLoader("lnbench.tables"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = _with_minus
-    return environment.get_template("table.html")
+    return environment.get_template(name)
 
 
 def latex(table: Table) -> str:
-    """Return the table for LaTeX with ``booktabs``, its legend below the rules."""
+    """Return the table for LaTeX with ``booktabs``: the best of a column in bold, marks as notes below the rules."""
     lines = [
         "% needs \\usepackage{booktabs}; for text in other scripts, LuaLaTeX or XeLaTeX with fonts that have them",
         "\\begin{table}",
@@ -162,17 +173,19 @@ def latex(table: Table) -> str:
         f"\\caption{{{escape_latex(table.title)}}}",
         f"\\begin{{tabular}}{{{'l' * table.text_columns}{'r' * len(table.columns)}}}",
         "\\toprule",
-        _latex_row(table.headings, len(table.headings)),
+        _latex_row([*map(Part, table.headings)], len(table.headings)),
         "\\midrule",
     ]
-    rows = list(table.lines())
-    for number, (row, texts) in enumerate(rows):
-        lines.append(_latex_row(texts, table.text_columns))
+    rows = list(table.parts())
+    for number, (row, parts) in enumerate(rows):
+        lines.append(_latex_row(parts, table.text_columns))
         ends = number + 1 < len(rows) and rows[number + 1][0] is not row
         if ends and (row.section or table.has_published):
             lines.append("\\midrule")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    lines += [f"\\par\\smallskip{{\\footnotesize {escape_latex(sentence)}\\par}}" for sentence in table.legend()]
+    marks = {mark for _, parts in rows for part in parts for mark in part.marks}
+    notes = (_latex_note(sentence, marks) for sentence in _with_best(table))
+    lines += [f"\\par\\smallskip{{\\footnotesize {note}\\par}}" for note in notes]
     return "\n".join([*lines, "\\end{table}", ""])
 
 
@@ -181,10 +194,20 @@ def escape_latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def _latex_row(texts: Sequence[str], text_columns: int) -> str:
+def _latex_note(sentence: str, marks: Collection[str]) -> str:
+    """Return a sentence of the legend; the mark that it explains is raised, as in the table."""
+    mark, space, meaning = sentence.partition(" ")
+    if space and mark in marks:
+        return f"\\textsuperscript{{{escape_latex(mark)}}} {escape_latex(meaning)}"
+    return escape_latex(sentence)
+
+
+def _latex_row(parts: Sequence[Part], text_columns: int) -> str:
     cells = []
-    for place, text in enumerate(texts):
-        escaped = escape_latex(_with_minus(text) if place >= text_columns else text)
+    for place, part in enumerate(parts):
+        escaped = escape_latex(_with_minus(part.text) if place >= text_columns else part.text)
+        escaped = f"\\textbf{{{escaped}}}" if part.is_best else escaped
+        escaped += f"\\textsuperscript{{{escape_latex(part.marks)}}}" if part.marks else ""
         # Behind the end of a line, a bracket or asterisk would be read as its argument.
         cells.append(f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped)
     return " & ".join(cells) + " \\\\"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -11,13 +12,15 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from lnbench.formats import FormatFile, StrictModel
-from lnbench.tables.table import EMPTY, Cell, Table, TableRow
+from lnbench.tables.table import EMPTY, Best, Cell, Table, TableRow
 from lnbench.tables.words import MARKS, SIGNIFICANT
 
 FORMAT = "lnbench.reproduction/1"
 FILE = "reproduction.json"
 """Its name in the folder of a reproduction."""
 _CONCLUSION = ("conclusion", "preset", "verdict", "evidence")
+_BETTER_HIGH = {"acc", "exact_match", "f1", "delta_nats", "delta_perplexity", "delta_bits_per_byte", "jaccard"}
+"""Metrics of which the highest number of a column is shown as its best: of changes, the largest harm."""
 Verdict = Literal["survives", "does not survive", "undecided"]
 
 
@@ -88,7 +91,12 @@ class StoredTable(StrictModel):
         rows = [
             TableRow(row.labels, [EMPTY if value is None else value.cell for value in row.cells]) for row in self.rows
         ]
-        return Table(self.title, self.row_labels, self.columns, rows, MARKS, self.notes)
+        metrics: dict[str, set[str]] = defaultdict(set)
+        for row in self.rows:
+            for column, value in zip(self.columns, row.cells, strict=True):
+                metrics[column] |= set() if value is None else {value.metric}
+        best: dict[str, Best] = {column: "highest" for column, own in metrics.items() if own and own <= _BETTER_HIGH}
+        return Table(self.title, self.row_labels, self.columns, rows, MARKS, self.notes, best)
 
 
 class Conclusion(StrictModel):

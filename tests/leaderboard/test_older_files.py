@@ -90,5 +90,6 @@ def test_the_readable_tables_are_the_same(rows: list[Row], tmp_path: Path) -> No
     leaderboard_files.write(rows, tmp_path / "leaderboard.md")
     then, now = ((folder / "leaderboard.md").read_text(encoding="utf-8") for folder in (_FOLDER, tmp_path))
     then = then.replace("†", "")  # of the test against the two draws that were made
+    now = now.replace("**", "")  # of the best of each column
     tables = [[line for line in text.splitlines() if line.startswith(("#", "|"))] for text in (then, now)]
     assert tables[0] == tables[1]

@@ -53,8 +53,9 @@ def tables(draw: Any) -> Table:
         quiet=st.booleans(),
         section=st.booleans(),
     )
+    best = draw(st.dictionaries(st.sampled_from(columns), st.sampled_from(["highest", "lowest"]))) if columns else {}
     return Table(
-        draw(TEXT), ["label"], columns, draw(st.lists(rows, max_size=3)), {"*": "a mark"}, draw(st.lists(TEXT))
+        draw(TEXT), ["label"], columns, draw(st.lists(rows, max_size=3)), {"*": "a mark"}, draw(st.lists(TEXT)), best
     )
 
 
@@ -89,12 +90,64 @@ def test_every_text_is_in_every_format(table: Table) -> None:
     with console.capture() as captured:
         console.print(terminal(table))
     for text in wanted:
-        assert escape_markdown(text) in shown
         assert text in captured.get()
-        with_minus = re.sub(r"(?<![\w.])-(?=[\d.]|inf)", "−", text)
-        assert {text, with_minus} & in_page
-        assert escape_latex(text) in source or escape_latex(with_minus) in source
+        assert {text, _with_minus(text)} & in_page
+    notes = [re.sub(r"^([*†]) ", "", sentence) for sentence in table.legend()]
+    for text in [*table.headings, *notes, *(part.text for _, parts in table.parts() for part in parts)]:
+        assert escape_markdown(text) in shown
+        assert escape_latex(text) in source or escape_latex(_with_minus(text)) in source
     assert set(reader.tags) <= {"table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+
+
+def _with_minus(text: str) -> str:
+    return re.sub(r"(?<![\w.])-(?=[\d.]|inf)", "−", text)
+
+
+def _slow_best(table: Table, place: int) -> set[int]:
+    """The rows whose number is the best of a column, by comparing every two."""
+    way = table.best.get(table.columns[place])
+    numbers = {
+        number: (float(row.cells[place].value), format(row.cells[place].value, row.cells[place].format))
+        for number, row in enumerate(table.rows)
+        if not row.quiet and not row.summary and isinstance(row.cells[place].value, int | float)
+        if math.isfinite(row.cells[place].value)
+    }
+    if way is None or len({text for _, text in numbers.values()}) < 2:
+        return set()
+    ends = [value for value, _ in numbers.values()]
+    end = max(ends) if way == "highest" else min(ends)
+    texts = {text for value, text in numbers.values() if value == end}
+    return {number for number, (_, text) in numbers.items() if text in texts}
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables())
+def test_the_best_of_a_column_is_bold(table: Table) -> None:
+    best = {place: _slow_best(table, place) for place in range(len(table.columns))}
+    lines = [parts for _, parts in table.parts()]
+    step = 3 if table.has_published else 1
+    marked = {
+        place: {number // step for number, parts in enumerate(lines) if parts[table.text_columns + place].is_best}
+        for place in best
+    }
+    if all(len({cell.cells[place].format for cell in table.rows}) <= 1 for place in best):
+        assert marked == best
+    count = sum(part.is_best for parts in lines for part in parts)
+    assert latex(table).count("\\textbf{") == count
+    assert bool(table.best_note) == bool(count)
+    if count:
+        assert table.best_note in latex(table)
+        assert table.best_note in markdown(table)
+
+
+def test_marks_are_footnotes() -> None:
+    cells = [Cell(0.5, marks="*†"), Cell(1.0)]
+    rows = [TableRow([name], [cell]) for name, cell in zip("ab", cells, strict=True)]
+    source = latex(Table("t", ["x"], ["y"], rows, {"*": "one", "†": "two"}, best={"y": "lowest"}))
+    assert "a & \\textbf{0.500}\\textsuperscript{*\\dag{}} \\\\" in source
+    assert "{\\footnotesize \\textsuperscript{\\dag{}} two.\\par}" in source
+    shown = markdown(Table("t", ["x"], ["y"], rows, {"*": "one"}, best={"y": "highest"}))
+    assert "| b | **1.000** |" in shown
 
 
 @settings(max_examples=100, deadline=None)

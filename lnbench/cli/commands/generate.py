@@ -52,7 +52,7 @@ def generate(given: Given, format_: Format = "terminal") -> None:
     if strange := [seed for seed in seeds if not re.fullmatch("[0-9]+", seed)]:
         raise LnbenchError(f"--seeds: {strange[0]!r} is no whole number; write them as 0,1,2")
 
-    from lnbench.host import get_host
+    from lnbench.host import get_host, reads_statistics
     from lnbench.neurons import NeuronSet
 
     for intervention in interventions:  # before minutes are spent on loading
@@ -69,14 +69,13 @@ def generate(given: Given, format_: Format = "terminal") -> None:
     shared = {name: getattr(settings, name) for name in (*StatisticsSource.model_fields, "positions", "source")}
     experiment = Experiment(**shared, neurons=str(settings.neurons))
     read = [*(languages or neurons.order), *([settings.source] if settings.source else [])]
-    # What these write is no value of Statistics.
-    needs_none = {intervention.partition(":")[0] for intervention in interventions} <= {"none", "zero", "constant"}
-    if not needs_none:
+    needed = any(map(reads_statistics, interventions))
+    if needed:
         tell_text(settings.corpus, format_, statistics=settings.statistics)
     with tell():
         lm = LNBenchLM(settings.model, **settings.model_args)
         lm.artifacts.neurons(experiment)
-        statistics = {} if needs_none else {code: lm.artifacts.statistics(experiment, code) for code in read}
+        statistics = {code: lm.artifacts.statistics(experiment, code) for code in read} if needed else {}
         result = generate_side_by_side(
             lm.model,
             lm.tokenizer,

@@ -28,9 +28,7 @@ def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")], 
     neurons = NeuronSet.load(file)
     chosen = "not known" if neurons.selector is None else selector_label(neurons)
     say(f"model {neurons.model}: {layout_of(neurons.widths)} neurons; selector {chosen}", format_)
-    show(layers_table(neurons), format_=format_)
-    if neurons.experts:
-        show(experts_table(neurons), format_=format_)
+    show(layers_table(neurons), *([experts_table(neurons)] if neurons.experts else []), format_=format_)
 
 
 @app.command()

@@ -40,6 +40,5 @@ def select(given: Given, format_: Format = "terminal") -> None:
     seen = {language: statistics.at(settings.site or statistics.site) for language, statistics in loaded.items()}
     neurons = run(settings.selector, seen)
     neurons.save(settings.out)
-    show(counts_table({settings.selector: neurons}, neurons.languages), format_=format_)
-    show(account_table(neurons), format_=format_)
+    show(counts_table({settings.selector: neurons}, neurons.languages), account_table(neurons), format_=format_)
     say(f"written to {settings.out}", format_)

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import Needs, OverrideContext, hookimpl
-from lnbench.host import between_languages, get_host, needs_of_intervention
+from lnbench.host import between_languages, get_host, needs_of_intervention, reads_statistics
 from lnbench.written_values import Layers
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ class AllOf:
     def between_languages(self) -> bool:
         """Whether a part needs a source beside the target."""
         return any(map(between_languages, self.parts))
+
+    @property
+    def reads_statistics(self) -> bool:
+        """Whether a part does."""
+        return any(map(reads_statistics, self.parts))
 
     @property
     def needs(self) -> Needs:

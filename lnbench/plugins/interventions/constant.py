@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -22,6 +22,7 @@ class Constant:
 
     value: float = Field(default=0.0, description="the number")
     layers: Layers = None
+    reads_statistics: ClassVar[bool] = False
 
     @property
     def plain_name(self) -> str:

@@ -41,6 +41,7 @@ class Fallback:
     )
     value: float = Field(default=0.0, allow_inf_nan=False, description="what they are set to")
     layers: Layers = None
+    reads_statistics: ClassVar[bool] = False
 
     def override(self, context: OverrideContext) -> Override:
         import torch

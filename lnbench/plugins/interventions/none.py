@@ -19,6 +19,7 @@ class Unchanged:
 
     plain_name: ClassVar[str] = "no intervention"
     changes_nothing: ClassVar[bool] = True
+    reads_statistics: ClassVar[bool] = False
 
     def override(self, context: OverrideContext) -> Override:
         from lnbench.override_values import Override

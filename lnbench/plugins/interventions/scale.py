@@ -27,6 +27,7 @@ class Scale:
 
     factor: float = Field(allow_inf_nan=False, description="the factor")
     layers: Layers = None
+    reads_statistics: ClassVar[bool] = False
 
     def override(self, context: OverrideContext) -> Override:
         from lnbench.override_values import Override
