@@ -298,7 +298,8 @@ class FineTuner(Protocol):
 class Executor(Protocol):
     """Runs the jobs of a sweep. It may be a context manager, which is entered before the first job.
 
-    A method ``describe()`` is optional: it returns a line on what it asks for, which ``--dry-run`` prints.
+    A method ``describe()`` is optional: it returns a line on what it asks for, which ``--dry-run`` prints. So is an
+    attribute ``here``: whether jobs run on this machine; what cannot fit it is then refused before anything starts.
 
     Attributes:
         workers: How many jobs it runs at a time, once it is entered.

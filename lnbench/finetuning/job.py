@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from lnbench import content_hash
+from lnbench import content_hash, estimates
 from lnbench.demo import CORPUS
 from lnbench.errors import LnbenchError, plugin_call
+from lnbench.estimates import LoadedAs, ModelSize, Room, Work
 from lnbench.files import fingerprint, read_json
 from lnbench.finetuning import training_record as record
 from lnbench.finetuning.presets import TrainingSettings, preset_of, settings_of
@@ -213,12 +214,15 @@ class FinetuneJob(ModelArgs, NeuronSource):
         from lnbench.corpora.corpus import check_texts
         from lnbench.corpora.patterns import choose_languages
         from lnbench.finetuning.data import prepare
-        from lnbench.finetuning.training import keep_trainable
+        from lnbench.finetuning.training import keep_trainable, work_of
         from lnbench.lm import LNBenchLM
 
         finetuner = get_host().resolve("finetuner", self.choice)
         if self.selector and not self.statistics:
             check_texts(self.corpus, choose_languages(self.corpus), **self.reading_options)
+        if (size := estimates.size_of(self.model, self.model_arguments)) is not None:
+            loading = LoadedAs.of(self.model_arguments)
+            estimates.fit(size, loading, self._least_work(finetuner, size), Room.here(loading.device), self.out)
         lm = LNBenchLM(self.model, **self.model_arguments)
         keep_trainable(lm.model)  # before Statistics are collected, if they are
         neurons = self._neurons(lm)
@@ -226,6 +230,7 @@ class FinetuneJob(ModelArgs, NeuronSource):
             with plugin_call("finetuner", self.finetuner):
                 check(lm.model, neurons)
         data = prepare(self.rows, lm, self.training, include_path=self.include_path)
+        estimates.announce(lm.model, work_of(data), self.model_arguments)
         made_from = {"model": lm.described, "data": data.account}
         before = {name: part for name, part in (record.read(self.out) or {}).items() if name in made_from}
         if before and (changes := record.differences(before, made_from)):
@@ -238,6 +243,19 @@ class FinetuneJob(ModelArgs, NeuronSource):
         set_seed(self.training.seed)
         with plugin_call("finetuner", self.finetuner):
             return self._adapter(finetuner.train(lm.model, lm.tokenizer, neurons, data, self.out))
+
+    def _least_work(self, finetuner: Any, size: ModelSize) -> Work:
+        """Return what one step takes, as far as it is known before there is a model or data."""
+        settings = self.training
+        # Of query, key, value and output projection, each from and to hidden features.
+        rank = int(getattr(finetuner, "rank", 0))
+        return Work(
+            f"fine-tuning {Path(self.model).name}",
+            trained=settings.max_length,
+            length=settings.max_length,
+            parameters=8 * rank * size.hidden * size.layers,
+            checkpointing=settings.gradient_checkpointing,
+        )
 
     def _adapter(self, folder: object) -> Path:
         """Return the folder that a fine-tuner returned, if an adapter can be loaded from it."""

@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerControl, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 
 from lnbench.errors import LnbenchError
+from lnbench.estimates import BACKWARD, Work
 from lnbench.files import read_json, write_json
 from lnbench.finetuning import training_record as record
 from lnbench.finetuning.data import TrainingData
@@ -36,6 +37,7 @@ _COMPLETE = "complete.json"
 _FULL_DISK = (OSError, RuntimeError, SafetensorError)
 """What Python, torch and safetensors raise when a file cannot be written."""
 _MEASUREMENTS = 10
+"""How often a training is measured, where its settings do not say."""
 _LIBRARIES = ("lnbench", "torch", "transformers", "peft", "lm_eval", "bitsandbytes")
 
 
@@ -240,6 +242,25 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
 def total_steps(examples: int, settings: TrainingSettings) -> int:
     """Return the number of optimiser steps of a training."""
     return settings.max_steps or math.ceil(settings.epochs * math.ceil(examples / settings.batch_size))
+
+
+def work_of(data: TrainingData) -> Work:
+    """Return what training on data takes, the measurements in between included."""
+    settings = data.settings
+    seen = total_steps(len(data.training), settings) * settings.batch_size / max(1, len(data.training))
+    tokens, answers = (
+        sum(part) for part in zip(*((len(one.tokens), one.answer) for one in data.training), strict=True)
+    )
+    asked = [choice for question in data.validation for choice in question.choices]
+    return Work(
+        "fine-tuning",
+        read=_MEASUREMENTS * sum(len(choice.tokens) for choice in asked),
+        scored=round(BACKWARD * seen * answers) + _MEASUREMENTS * sum(choice.answer for choice in asked),
+        trained=round(seen * tokens),
+        length=settings.max_length,
+        rows=settings.batch_size // settings.accumulation,
+        checkpointing=settings.gradient_checkpointing,
+    )
 
 
 def _arguments(objective: Objective, data: TrainingData, output_dir: Path) -> TrainingArguments:

@@ -95,6 +95,11 @@ def model_folder(name: str) -> Path:
     return cache_dir("models", f"{PACKAGED[name].sha256[:12]}-{_RECIPE}", name)
 
 
+def is_unpacked(name: str) -> bool:
+    """Return whether packaged model ``name`` is in the cache, so that it is there at once."""
+    return _is_complete(model_folder(name))
+
+
 def _is_complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in _NEEDED_FILES)
 

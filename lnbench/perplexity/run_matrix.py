@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lnbench import estimates
 from lnbench.corpora.patterns import choose_languages
 from lnbench.errors import LnbenchError
+from lnbench.estimates import Work
 from lnbench.files import fingerprint, warn_once
 from lnbench.formats import slug
 from lnbench.lm.arguments import shell_line, without_home
@@ -35,7 +37,34 @@ def load(request: PerplexityRequest) -> LNBenchLM:
 
     if read := request.read or request.languages:
         choose_languages(request.text_corpus, read)
+    # At the least; which languages there are is not known yet where none is named.
+    work = work_of(request, max(1, len(read)), 1)
+    estimates.check(request.model, request.model_args, work, Path(), device=request.device)
     return LNBenchLM(request.model, **request.model_arguments)
+
+
+def work_of(request: PerplexityRequest, languages: int, changed: int) -> Work:
+    """Return what a request takes: each text is read unchanged, and under every override and each of its controls.
+
+    Args:
+        request: What is measured.
+        languages: Whose text is read.
+        changed: Whose neurons are changed.
+    """
+    passes = 1 + changed * (1 + request.controls)
+    compared = min(request.kl_tokens, request.tokens) * languages * (1 + changed)
+    counted = 0 if request.neurons or request.statistics else languages
+    return Work(
+        f"the perplexity of text in {languages} languages, with the neurons of {changed} changed",
+        read=passes * languages * request.tokens + compared + counted * request.corpus_tokens,
+        scored=passes * languages * request.tokens + 2 * compared,
+        length=request.length,
+        rows=request.batch_size if isinstance(request.batch_size, int) else 1,
+        counted=counted,
+        stored=0,
+        states=min(request.kl_tokens, request.tokens),
+        text=languages * request.tokens,
+    )
 
 
 def run(
@@ -64,6 +93,10 @@ def run(
             raise LnbenchError(f"blocks of {request.length} tokens exceed the model's {lm.max_length}: pass --length")
         own = {name: value for name, value in request.model_arguments.items() if name in Experiment.model_fields}
         artifacts, experiment = lm.artifacts, Experiment(**own)
+        known = NeuronSet.load(request.neurons).languages if request.neurons else artifacts.languages(experiment)
+        among, whose = (given or request.languages or known for given in (request.read, request.changed))
+        work = work_of(request, len(among), len(whose))
+        estimates.announce(lm.model, work, request.model_args)
         neurons = artifacts.neurons(experiment)
         changed = list(request.changed or request.languages or neurons.languages)
         if request.source is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lnbench.errors import LnbenchError
+from lnbench.estimates import BACKWARD, SHORT, LoadedAs, ModelSize, Room, Work, check, probe_shape
 from lnbench.files import cache_dir, read_json
 from lnbench.finetuning.training import total_steps
 from lnbench.reproduce.plan import Plan
@@ -20,6 +22,17 @@ _DOCUMENTS = {"xnli": 5_010, "xquad": 238}
 """Documents per language: XNLI's test set, and the last fifth of XQuAD, which training leaves over."""
 _WRITTEN = {"xnli": 0, "xquad": 64}
 """Tokens per document that are generated at most."""
+_FINETUNERS = ("lora", "masked_lora")
+_XNLI = (70, 15)
+"""Tokens of one of XNLI's requests, and those of them that are scored."""
+_NAMES = {
+    "batch_size=1": "--set reading.batch_size=1",
+    "kl_tokens=0": "",
+    "gradient_checkpointing=True": "",
+}
+"""What ``lnbench reproduce`` calls the settings that make it fit, where its options differ from other commands'."""
+_CELL = 0.5
+"""Seconds that a cell takes beside its documents, where that was not measured."""
 _EXAMPLES = {"xnli": 392_702, "xquad": 952}
 """English examples to train on, where the settings name no number."""
 
@@ -45,6 +58,27 @@ class Rates:
     written: float | None
     cell: float | None
     trained: Mapping[tuple[str, bool], float | None]
+    model: str = "an 8B model"
+
+    @classmethod
+    def probed(cls, size: ModelSize, model: str, loading: LoadedAs) -> Rates:
+        """Return the rates of a model on this machine, from products of matrices of its shape."""
+        speed = probe_shape(size, loading)
+        read, scored = _XNLI
+        return cls(
+            device=f"this machine ({Room.here(loading.device).device}; from a probe)",
+            rehearsal=False,
+            read=1 / speed.read,
+            scored=1 / (read * speed.read + scored * speed.scored),
+            written=1 / (speed.read + speed.scored),
+            cell=_CELL,
+            trained={
+                (finetuner, quantised): 1 / (BACKWARD * speed.read)
+                for finetuner in _FINETUNERS
+                for quantised in (False, True)
+            },
+            model=model,
+        )
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Rates:
@@ -61,7 +95,7 @@ class Rates:
         try:
             trained = {
                 (finetuner, quantised): figure("training_nf4" if quantised else "training", f"{finetuner}_tokens_per_s")
-                for finetuner in ("lora", "masked_lora")
+                for finetuner in _FINETUNERS
                 for quantised in (False, True)
             }
             return cls(
@@ -129,19 +163,59 @@ class Rates:
         return 0.0
 
 
-def estimate(plan: Plan, rates: Rates) -> list[str]:
-    """Return lines on how long a plan takes at ``rates``, by kind of step and in all.
+def estimate(steps: Sequence[PlannedStep], rates: Rates) -> list[str]:
+    """Return lines on how long steps take at ``rates``, by kind of step and in all.
 
     Args:
-        plan: What is to be done; what is done already is counted too.
-        rates: Of the device, with an 8B model.
+        steps: What is to be done; what is done already is counted too.
+        rates: Of the device and the model.
     """
     hours: dict[str, list[float | None]] = defaultdict(list)
-    for step in plan.steps:
+    for step in steps:
         hours[step.kind].append(rates.of_step(step))
     totals = {kind: _total(of_kind) for kind, of_kind in hours.items()}
     parts = ", ".join(f"{kind} {_hours(total)}" for kind, total in totals.items() if total != 0)
-    return [f"about {_hours(_total(list(totals.values())))} on one {rates.where}, of an 8B model: {parts}"]
+    return [f"about {_hours(_total(list(totals.values())))} on {rates.where}, of {rates.model}: {parts}"]
+
+
+def on_this_machine(plan: Plan, *, dry_run: bool = True) -> list[str]:
+    """Return lines on how long a plan takes here, model by model, from probes; nothing is loaded.
+
+    Args:
+        plan: What is to be done.
+        dry_run: Where something cannot fit, a line says so; else that is an error, and a minute is no line.
+
+    Raises:
+        LnbenchError: Statistics of a model cannot be counted here, see :func:`lnbench.estimates.check`.
+    """
+    lines = []
+    for model, steps in _by_model(plan).items():
+        at = steps[0].at
+        counted = {language for step in steps if step.kind == "statistics" for language in step.languages}
+        rows = at.settings.reading.batch_size or 1
+        work = Work(f"reproducing with {model}", length=at.settings.length, rows=rows, counted=len(counted))
+        try:
+            size = check(model, at.options, work, at.folder, names=_NAMES)
+        except LnbenchError as error:
+            if not dry_run:
+                raise
+            lines.append(f"does not fit: {error}")
+            continue
+        if size is None and dry_run:
+            lines.append(f"how long is not known: {model} is not on this machine yet; see --speeds")
+        if size is None:
+            continue
+        rates = Rates.probed(size, Path(model).name, LoadedAs.of(at.options))
+        if dry_run or (_total([rates.of_step(step) for step in steps]) or math.inf) * 3600 > SHORT:
+            lines += estimate(steps, rates)
+    return lines
+
+
+def _by_model(plan: Plan) -> dict[str, list[PlannedStep]]:
+    models: dict[str, list[PlannedStep]] = defaultdict(list)
+    for step in plan.steps:
+        models[step.at.model].append(step)
+    return models
 
 
 def _total(hours: Sequence[float | None]) -> float | None:

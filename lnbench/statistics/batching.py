@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _LIMITS = {"cpu": (1024, 0.25)}
 _LIMITS_OF_ACCELERATORS = (16_384, 0.8)
 """Tokens per forward pass beyond which it does not get faster, and the share of the free memory that may be filled."""
-_KEPT = 4096
+KEPT_PER_NEURON = 4096
 """Bytes per neuron that counting keeps."""
 
 
@@ -25,7 +25,7 @@ def fitting_batch_size(sites: Sites, length: int) -> int:
     """Return how many blocks of ``length`` tokens fit into the memory of the model's device, at least 1; and log it."""
     device = input_device(sites.model)
     # Two histograms' worth: the counts, and what laying them out takes for a moment.
-    free = _free(device) - 2 * sites.layers * sites.width * _KEPT
+    free = free_memory(device) - 2 * sites.layers * sites.width * KEPT_PER_NEURON
     tokens, share = _LIMITS.get(device.type, _LIMITS_OF_ACCELERATORS)
     block_bytes = _measured(sites, length, device) if device.type == "cuda" else _estimated(sites, length)
     size = max(1, min(tokens // length, int(free * share / block_bytes)))
@@ -33,7 +33,8 @@ def fitting_batch_size(sites: Sites, length: int) -> int:
     return size
 
 
-def _free(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device; a container's limit counts."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return min(psutil.virtual_memory().available, _free_in_container())
@@ -49,12 +50,22 @@ def _free_in_container() -> int:
 
 
 def _estimated(sites: Sites, length: int) -> float:
-    """Return bytes per block in one layer, of which there is one at a time: a process without memory is killed."""
     model: Any = sites.model
     config = model.config.get_text_config()
+    return bytes_per_block(length, sites.width, config.hidden_size, config.num_attention_heads)
+
+
+def bytes_per_block(length: int, width: int, hidden: int, heads: int) -> float:
+    """Return the bytes of a block in one layer, of which there is one at a time: a process without memory is killed.
+
+    Args:
+        length: Tokens of the block.
+        width: Neurons of the layer.
+        hidden: Hidden features.
+        heads: Attention heads.
+    """
     # The feed-forward's few tensors, attention's, and the scores of all heads; in 4 bytes, whatever the weights are in.
-    numbers = 4 * sites.width + 16 * config.hidden_size + 2 * config.num_attention_heads * length
-    return float(4 * length * numbers)
+    return float(4 * length * (4 * width + 16 * hidden + 2 * heads * length))
 
 
 def _measured(sites: Sites, length: int, device: torch.device) -> float:

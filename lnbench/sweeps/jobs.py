@@ -71,6 +71,8 @@ class CheckedExecutor:
 
     def __init__(self, name: str, executor: Executor) -> None:
         self._name, self._executor = name, executor
+        self.here = getattr(executor, "here", False) is True
+        """Whether it says that jobs run on this machine."""
         with plugin_call("executor", name):
             self.workers = executor.workers
             if type(self.workers) is not int or self.workers < 1:

@@ -15,7 +15,7 @@ from lnbench.errors import LnbenchError, one_line_error
 from lnbench.interruption import reached
 from lnbench.locks import exclusive_lock
 from lnbench.statistics.corpus_statistics import WHOLE
-from lnbench.sweeps import records
+from lnbench.sweeps import needs, records
 from lnbench.sweeps.cells import Cell, Loading, plan
 from lnbench.sweeps.crashes import ATTEMPTS, CrashedError, consecutive_crashes, disk_error
 from lnbench.sweeps.folder import clear_unfinished, reconcile, save_spec
@@ -85,6 +85,8 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
         todo = [replace(cell, crashes=crashes.get(cell.key, 0)) for cell in todo]
         clear_unfinished(out)
         check_texts(todo)
+        if getattr(executor, "here", False):
+            needs.check(todo, out, console)
         console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished: {out}", highlight=False)
         failed: dict[str, str] = {}
         with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell", desc="cells") as bar:

@@ -58,7 +58,7 @@ def test_table_4_by_hand() -> None:
 @pytest.mark.parametrize("missing", ["statistics", "scoring", "override", "cell", "training_nf4"])
 def test_what_was_not_measured_has_no_hours(missing: str) -> None:
     rates = Rates.of(figures(**{missing: {"failed": "out of memory"}}))
-    (line,) = estimate(plan(ReproductionRequest(names=("table4", "table5"))), rates)
+    (line,) = estimate(plan(ReproductionRequest(names=("table4", "table5"))).steps, rates)
     assert "an unknown time" in line
 
 

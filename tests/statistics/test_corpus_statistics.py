@@ -364,7 +364,7 @@ def test_the_batch_size_fits_and_is_told(model, caplog):
 
 
 def test_little_memory_makes_small_batches(model, monkeypatch):
-    monkeypatch.setattr("lnbench.statistics.batching._free", lambda _: 400_000)
+    monkeypatch.setattr("lnbench.statistics.batching.free_memory", lambda _: 400_000)
     assert 1 <= fitting_batch_size(locate(model), 32) < 8
 
 

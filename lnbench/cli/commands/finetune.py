@@ -69,6 +69,8 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
     Example: lnbench finetune inspect adapter --selector lape:top_fraction=0.01 --languages en+hi
     """
     settings = InspectSettings(**given)
+    from lnbench import estimates
+    from lnbench.estimates import Work
     from lnbench.finetuning import training_record as record
     from lnbench.finetuning.inspect import own_selector, selection_drift, weight_drift
     from lnbench.finetuning.lora import NEURONS
@@ -90,6 +92,9 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
     else:
         tell_text(settings.corpus, format_)
         compared = chosen_languages(settings.corpus, settings.languages)
+        read = 2 * settings.tokens * len(compared)
+        work = Work("selecting neurons with and without the adapter", read=read, length=128, counted=1, stored=0)
+        estimates.announce(lm.model, work, arguments)
         changed = selection_drift(
             lm.model, lm.tokenizer, settings.corpus, compared, selector=again, tokens=settings.tokens
         )

@@ -42,7 +42,7 @@ def measure(
     Example: lnbench reproduce figure1 --model gemma-3-270m --scale small
     """
     request = ReproductionRequest(names=(str(context.info_name), *(others or ())), **given)
-    from lnbench.reproduce.hours import Rates, estimate
+    from lnbench.reproduce.hours import Rates, estimate, on_this_machine
     from lnbench.reproduce.plan import plan
     from lnbench.sweeps.jobs import executor_of
 
@@ -52,7 +52,7 @@ def measure(
             typer.echo("\n".join([f"# {step.doing}", *step.commands()]))
         typer.echo(f"# {wanted.amount()}")
         rates = Rates.load(speeds)
-        estimated = estimate(wanted, rates) if rates else ["how long is not known: no GPU was measured; see --speeds"]
+        estimated = estimate(wanted.steps, rates) if rates else on_this_machine(wanted)
         typer.echo("\n".join(f"# {line}" for line in estimated))
         return
     from lnbench.cli.options import tell_text
@@ -60,6 +60,8 @@ def measure(
     from lnbench.reproduce.results import folder_of
     from lnbench.reproduce.run_plan import run
 
+    for line in on_this_machine(wanted, dry_run=False):
+        typer.echo(line, err=True)
     tell_text(wanted.corpus, format_)
     failed: list[str] = []
     shown: list[Table] = []

@@ -82,6 +82,7 @@ def collect(context: typer.Context, given: Given) -> None:
         raise LnbenchError("--tokens auto compares two halves of the whole text, so it cannot be split with --shard")
     part = parse_shard(settings.shard) if settings.shard is not None else (0, 1)
 
+    from lnbench import estimates
     from lnbench.lm import LNBenchLM
     from lnbench.statistics.corpus_statistics import Reading
     from lnbench.statistics.statistics_folder import collect_folder
@@ -92,8 +93,13 @@ def collect(context: typer.Context, given: Given) -> None:
         how["until_stable"] = UntilStable(**{name: getattr(settings, name) for name in UntilStable.model_fields})
     readings = {language: Reading(**how | {"tokens": budgets[language]}) for language in chosen}
     said: dict[str, Any] = {"site": settings.site, "say": typer.echo, "save_every": settings.save_every}
+    work = estimates.of_readings("collecting Statistics", readings, parts=part[1])
+    estimates.check(settings.model, settings.model_args, work, settings.out)
     with tell():
         lm = LNBenchLM(settings.model, **settings.model_args)
+        estimates.announce(
+            lm.model, estimates.read_of(work, readings, lm.tokenizer, parts=part[1]), settings.model_args
+        )
         if until_stable:
             from lnbench.analysis.until_stable import collect_until_stable
 

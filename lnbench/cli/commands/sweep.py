@@ -46,10 +46,13 @@ def sweep(
     folder = out or Path("runs") / spec.stem
     if dry_run:
         from lnbench.host import get_host
-        from lnbench.sweeps.run_sweep import planned_commands
+        from lnbench.sweeps.needs import lines
+        from lnbench.sweeps.run_sweep import planned, planned_commands
 
         for command in planned_commands(wanted, folder):
             typer.echo(command)
+        for line in lines(planned(wanted, folder), folder):
+            typer.echo(f"# {line}")
         if hasattr(chosen := get_host().resolve("executor", executor), "describe"):
             typer.echo(f"# {chosen.describe()}")
         return

@@ -22,6 +22,7 @@ class Local:
     """Run everything in this process; a model that was loaded stays for what follows."""
 
     workers = 1
+    here = True
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         for job in jobs:
