@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -155,6 +155,14 @@ class _AdapterTrainer(Trainer):  # type: ignore[misc]
         measured = {row["step"] for row in self._measures()}
         if self._data.validation and self.state.global_step not in measured:
             self.evaluate()
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Do as Trainer; reversible layers give weights a gradient only where their inputs have one, too."""
+        loss = super().compute_loss(model, inputs, *arguments, **keywords)
+        if torch.is_grad_enabled() and isinstance(loss, Tensor) and not loss.requires_grad:
+            unwrap(self.model.adapted).enable_input_require_grads()
+            loss = super().compute_loss(model, inputs, *arguments, **keywords)
+        return loss
 
     def results(self) -> dict[str, Any]:
         """Return the steps, and the measures before and after, as JSON data."""

@@ -33,6 +33,7 @@ from tests.support.experts_by_hand import Neurons, marked, written_out
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
 YES = "yes"
+_STEPS = 4
 _GENERATOR = torch.Generator().manual_seed(1)
 IDS = torch.randint(10, VOCABULARY - 10, (2, 16), generator=_GENERATOR)
 
@@ -295,27 +296,36 @@ def _override(model: Any, sites: Sites) -> None:
 def _generation(model: Any, sites: Sites) -> None:
     """Greedy decoding with a cache and an override equals decoding from the start at every step."""
     model.generation_config.eos_token_id = None
-    try:
-        alike = torch.equal(*_greedy(model))
-    except Exception as error:
-        raise LnbenchError(f"without an override, too, generate fails ({_one_line(error)[:40]})") from error
-    if not alike:
+    # The generate of some does more than a forward pass of the ids; an encoder's cache leaves later tokens out.
+    for by_hand in (_greedy, _generated) if sites.check.earlier == 0 else (_greedy,):
+        try:
+            alike = torch.equal(_generated(model, use_cache=True), by_hand(model))
+        except Exception as error:
+            raise LnbenchError(f"without an override, too, generate fails ({_one_line(error)[:40]})") from error
+        if alike:
+            break
+    else:
         raise LnbenchError("without an override, too, its cache gives other tokens than decoding without one")
     with override(model, _change(sites)):
-        cached, uncached = _greedy(model)
+        cached, uncached = _generated(model, use_cache=True), by_hand(model)
     assert torch.equal(cached, uncached), "other tokens than without a cache"
 
 
-def _greedy(model: Any, steps: int = 4) -> tuple[Tensor, Tensor]:
+def _generated(model: Any, *, use_cache: bool = False) -> Tensor:
     ids = IDS[:1]
     with torch.no_grad():
-        cached = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=steps, do_sample=False, pad_token_id=0
-        )
-        for _ in range(steps):
+        arguments = {"max_new_tokens": _STEPS, "do_sample": False, "pad_token_id": 0, "use_cache": use_cache}
+        tokens: Tensor = model.generate(ids, attention_mask=torch.ones_like(ids), **arguments)
+    return tokens
+
+
+def _greedy(model: Any) -> Tensor:
+    ids = IDS[:1]
+    with torch.no_grad():
+        for _ in range(_STEPS):
             logits = model(input_ids=ids, use_cache=False).logits
             ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
-    return cached, ids
+    return ids
 
 
 def _lora(model: Any, sites: Sites) -> None:
@@ -333,7 +343,11 @@ def _lora(model: Any, sites: Sites) -> None:
     optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1.0)
     adapted.train()
     for _ in range(2):
-        adapted(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+        loss = adapted(input_ids=IDS, labels=IDS, use_cache=False).loss
+        if not loss.requires_grad:  # reversible layers, see lnbench.finetuning.training
+            adapted.enable_input_require_grads()
+            loss = adapted(input_ids=IDS, labels=IDS, use_cache=False).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     merged = adapted.merge_and_unload()
