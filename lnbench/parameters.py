@@ -11,6 +11,8 @@ from decimal import Decimal
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from pydantic import Field
+
 from lnbench.errors import LnbenchError
 
 _BEFORE_PART = re.compile(r":(?=[A-Za-z_]\w*=|\[)")
@@ -20,6 +22,25 @@ ADDED = "added"
 """Set in a field's ``json_schema_extra``: see :attr:`Parameter.added`."""
 PARTS = "parts"
 """The parameter that choices in brackets without a name are: ``name:[a]:[b]``."""
+
+
+def rate_field() -> Any:
+    """Return the field ``rate`` of selectors that compare activation rates, and can do so within each expert."""
+    return Field(
+        default="all",
+        description="in experts, the rate over all tokens, or over those routed to the expert",
+        json_schema_extra={ADDED: True},
+    )
+
+
+def floor_field() -> Any:
+    """Return the field ``floor`` beside :func:`rate_field`."""
+    return Field(
+        default=1000,
+        ge=1,
+        description="with rate=routed, tokens that every language must route to an expert",
+        json_schema_extra={ADDED: True},
+    )
 
 
 @dataclass(frozen=True)

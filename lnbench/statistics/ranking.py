@@ -70,9 +70,41 @@ def eligible(statistics: Mapping[str, Statistics], rate: Rate = "all", floor: in
     return exists & ((fewest >= floor) | ~of_experts(statistics))
 
 
+def compared(statistics: Mapping[str, Statistics], rate: Rate, floor: int) -> Tensor:
+    """Return what :func:`eligible` does, and raise where that is nothing.
+
+    Raises:
+        LnbenchError: no unit can be compared.
+    """
+    units = eligible(statistics, rate, floor)
+    if not units.any():
+        raise LnbenchError(
+            f"no language routes {floor} tokens to each of the same experts, so rate=routed compares nothing; lower "
+            "the floor, or collect more text"
+        )
+    return units
+
+
 def of_experts(statistics: Mapping[str, Statistics]) -> Tensor:
     """Return ``BoolTensor[layers, width]``: true at the neurons of experts, of which each token runs some."""
     return next(iter(statistics.values())).of_experts
+
+
+def shares_of_routed(
+    statistics: Mapping[str, Statistics], shares: Mapping[str, Tensor], floor: int
+) -> dict[str, Tensor]:
+    """Return shares of all tokens as shares of those routed to a neuron's expert, ``[layers, width]`` per language.
+
+    Args:
+        statistics: Of the languages compared.
+        shares: Language → ``[layers, width]``, share of all tokens.
+        floor: See :func:`eligible`; the shares of what is not are NaN.
+    """
+    units = compared(statistics, "routed", floor)
+    return {
+        language: torch.where(units, own.double() / statistics[language].routed_share, torch.nan)
+        for language, own in shares.items()
+    }
 
 
 def positive_rates(

@@ -23,7 +23,7 @@ from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.bins import EXPERT_BINS
 from lnbench.statistics.collect import statistics_of
 from lnbench.statistics.layer_accumulator import EXPERT_CALIBRATION, LayerAccumulator
-from lnbench.statistics.ranking import eligible, upper_bar
+from lnbench.statistics.ranking import eligible, shares_of_routed, upper_bar
 from lnbench.statistics.site_values import LEVELS
 from lnbench.tables.neurons import experts_table
 from tests.support.every_type import build_type
@@ -171,12 +171,38 @@ def test_lape_selects_neurons_of_both_kinds_and_routed_rates_have_a_floor() -> N
     assert any((some.mask(language) & found["en"].of_experts).any() for language in some)
 
 
+ROUTED = ("act_prob:level=0.6:fraction=0.2", "lape_ternary:top_fraction=0.2:bar=0.5", "random_active:bar=0.5")
+"""Selectors that compare rates, beside LAPE, with parameters by which they choose some of both kinds."""
+
+
+@pytest.mark.parametrize("selector", ROUTED)
+def test_every_selector_of_rates_can_compare_those_of_routed_tokens(selector: str) -> None:
+    _, found = of_model()
+    of_experts = found["en"].of_experts
+    of_all, routed = (lnbench.select(f"{selector}{rate}", found) for rate in ("", ":rate=routed:floor=5"))
+    assert of_all.selector != routed.selector
+    assert any((routed.mask(language) & of_experts).any() for language in routed)
+    high = lnbench.select(f"{selector}:rate=routed:floor={10**6}", found)
+    if not selector.startswith("random"):  # which matches what was chosen by another selector, experts or not
+        assert not any((high.mask(language) & of_experts).any() for language in high)
+    # Of what every token runs, both rates are one.
+    dense = {language: own.exceedance(0.1) for language, own in found.items()}
+    shares = shares_of_routed(found, dense, 5)
+    units = eligible(found, "routed", 5)
+    for language, own in found.items():
+        assert torch.equal(shares[language][units & ~of_experts], dense[language].double()[units & ~of_experts])
+        assert shares[language][~units & own.exists].isnan().all()
+        by_hand = dense[language].double() * own.tokens / own.routed_tokens
+        torch.testing.assert_close(shares[language][units & of_experts], by_hand[units & of_experts])
+
+
 def test_nothing_to_compare_is_refused() -> None:
     model = build_type("mixtral")
     ids = torch.randint(10, 190, (2, 12), generator=torch.Generator().manual_seed(0))
     found = {language: collect_statistics(model, [ids], language=language) for language in ("en", "hi")}
-    with refused("1000", "rate=routed", "floor"):
-        lnbench.select("lape:rate=routed", found)
+    for selector in ("lape", "lape_ternary", "act_prob", "random_active:like=random"):
+        with refused("1000", "rate=routed", "floor"):
+            lnbench.select(f"{selector}:rate=routed", found)
 
 
 def test_sets_name_experts_in_files_and_tables(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import Needs, hookimpl
+from lnbench.parameters import floor_field, rate_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,9 @@ class ActProb:
     whatever the language. The preset ``paper`` is the published code: scope ``neuron``, the percentile estimated as the
     mean of the batches' own, and no other languages. It is degenerate: every neuron exceeds its own percentile equally
     often, so that it ranks by the error of the estimate.
+
+    Experts: relevance is the share of all tokens, of which those that are not routed to an expert exceed nothing there;
+    ``rate=routed`` takes the share of routed tokens, where every language routes ``floor`` tokens there.
     """
 
     plain_name: ClassVar[str] = "Activation Probability, top {fraction:share}"
@@ -41,6 +45,8 @@ class ActProb:
     preset: Literal["none", "paper"] = Field(
         default="none", description="paper: as in the published code, which is degenerate: it hardly ranks"
     )
+    rate: Literal["all", "routed"] = rate_field()
+    floor: int = floor_field()
 
     @property
     def needs(self) -> Needs:
@@ -51,7 +57,7 @@ class ActProb:
         from lnbench.files import warn_once
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.language_statistics import check_same_model
-        from lnbench.statistics.ranking import best_of_each, existing
+        from lnbench.statistics.ranking import best_of_each, existing, shares_of_routed
 
         model, _, _ = check_same_model(statistics)
         if self.preset == "paper":
@@ -61,6 +67,8 @@ class ActProb:
                 "with the paper"
             )
         relevance = {language: own.exceedance(self._threshold(own)) for language, own in statistics.items()}
+        if self.rate == "routed":
+            relevance = shares_of_routed(statistics, relevance, self.floor)
         scores = relevance if self.preset == "paper" or self.against == "none" else self._contrast(relevance)
         masks, scores = best_of_each(scores, self.fraction, existing(statistics))
         return NeuronSet.from_masks(model, masks, scores=scores)

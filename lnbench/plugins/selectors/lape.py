@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import hookimpl
-from lnbench.parameters import ADDED
+from lnbench.parameters import ADDED, floor_field, rate_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,17 +48,8 @@ class Lape:
     balanced: bool = Field(
         default=False, description="as many neurons for every language", json_schema_extra={ADDED: True}
     )
-    rate: Literal["all", "routed"] = Field(
-        default="all",
-        description="in experts, the rate over all tokens, or over those routed to the expert",
-        json_schema_extra={ADDED: True},
-    )
-    floor: int = Field(
-        default=1000,
-        ge=1,
-        description="with rate=routed, tokens that every language must route to an expert",
-        json_schema_extra={ADDED: True},
-    )
+    rate: Literal["all", "routed"] = rate_field()
+    floor: int = floor_field()
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         import torch
@@ -69,12 +60,7 @@ class Lape:
 
         model, _, _ = check_several(statistics, "LAPE")
         rates, exists = positive_rates(statistics, "LAPE", rate=self.rate, floor=self.floor), existing(statistics)
-        compared = ranking.eligible(statistics, self.rate, self.floor)
-        if not compared.any():
-            raise LnbenchError(
-                f"no language routes {self.floor} tokens to each of the same experts, so rate=routed compares nothing; "
-                "lower the floor, or collect more text"
-            )
+        compared = ranking.compared(statistics, self.rate, self.floor)
         above = rates > ranking.upper_bar(rates, compared, self.bar, ranking.of_experts(statistics))
         # Entropies that are equal by their formula differ in their last bits; rounding makes them equal again.
         low_entropy = -activation_entropy(rates).mul(1e12).round()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lnbench.hookspecs import hookimpl
+from lnbench.parameters import floor_field, rate_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,7 @@ class LapeTernary:
     ``derived``. Without a given ``penalty`` it is the largest in [0, ``most``], by bisection to 0.001, at which none is
     general; 0 where even that selects some. Neurons that no language activates have no p' and are not selected. Equal
     scores are taken in order of layer and index. The authors count generated tokens only; here all tokens count.
+    ``rate=routed`` is that of ``lape``.
     """
 
     plain_name: ClassVar[str] = "ternary LAPE, top {top_fraction:share}"
@@ -43,6 +45,8 @@ class LapeTernary:
     bar: float = Field(default=0.95, gt=0, le=1, description="quantile of all activation probabilities that is the bar")
     penalty: float | None = Field(default=None, ge=0, description="λ; by bisection without one")
     most: float = Field(default=0.2, ge=0, description="the largest penalty that the bisection tries")
+    rate: Literal["all", "routed"] = rate_field()
+    floor: int = floor_field()
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
 
@@ -51,6 +55,7 @@ class LapeTernary:
             best,
             check_several,
             classes_of,
+            compared,
             existing,
             of_experts,
             of_languages,
@@ -60,8 +65,9 @@ class LapeTernary:
         )
 
         model, _, _ = check_several(statistics, "lape_ternary")
-        rates, exists = positive_rates(statistics, "lape_ternary"), existing(statistics)
-        above = rates > upper_bar(rates, exists, self.bar, of_experts(statistics))
+        rates = positive_rates(statistics, "lape_ternary", rate=self.rate, floor=self.floor)
+        exists, units = existing(statistics), compared(statistics, self.rate, self.floor)
+        above = rates > upper_bar(rates, units, self.bar, of_experts(statistics))
         count = round(self.top_fraction * int(exists.sum()))
 
         def at(penalty: float) -> tuple[Tensor, Tensor]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import Needs, hookimpl
+from lnbench.parameters import floor_field, rate_field
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ class RandomActive:
     candidates' quantiles in that layer. The set's own units are not drawn. Where a stratum has too few, the nearest of
     the same layer fill up, then its other units, then the set's own; a warning says how many. After the controls of
     Verma et al. (2026), which match layer, firing rate and magnitude, and "random from most active" of
-    https://github.com/kinit-sk/language-neuron-detection.
+    https://github.com/kinit-sk/language-neuron-detection. ``rate=routed`` is that of ``lape``.
     """
 
     plain_name: ClassVar[str] = "random neurons that are as active"
@@ -44,6 +45,8 @@ class RandomActive:
         default=3, ge=1, description="strata of positive rate in a layer, and as many of absolute value"
     )
     seed: int = Field(default=0, ge=0, description="another seed draws other units")
+    rate: Literal["all", "routed"] = rate_field()
+    floor: int = floor_field()
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         from lnbench.controls import matched_set
@@ -61,7 +64,7 @@ class RandomActive:
         from lnbench.files import warn_once
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.language_statistics import check_same_model
-        from lnbench.statistics.ranking import existing, mean_magnitude, of_experts, positive_rates, upper_bar
+        from lnbench.statistics.ranking import compared, existing, mean_magnitude, of_experts, positive_rates, upper_bar
 
         if not statistics:
             raise LnbenchError(
@@ -69,8 +72,9 @@ class RandomActive:
                 "them with --statistics or a corpus, or choose the control random"
             )
         neurons.check(*check_same_model(statistics)[:2], next(iter(statistics.values())).widths)
-        rates, exists = positive_rates(statistics, "random_active", "the control random"), existing(statistics)
-        candidates = (rates > upper_bar(rates, exists, self.bar, of_experts(statistics))).any(-1)
+        rates = positive_rates(statistics, "random_active", "the control random", rate=self.rate, floor=self.floor)
+        exists, units = existing(statistics), compared(statistics, self.rate, self.floor)
+        candidates = (rates > upper_bar(rates, units, self.bar, of_experts(statistics))).any(-1)
         # An expert that a language never reaches has no values in it.
         values = torch.stack([mean_magnitude(own).nan_to_num(0) for own in statistics.values()])
         magnitudes = values.sort(0).values.mean(0)
