@@ -85,11 +85,12 @@ class Flow:
         """Whether each expert is given inputs of its own: the tokens weighted by its score, or zeros."""
         return self.bank.order == "every" and self.scores is None
 
-    def _every(self) -> tuple[Rows, Tensor]:
-        experts = torch.arange(self.bank.experts, device=self.hidden.device).repeat_interleave(self.tokens)
-        tokens = torch.arange(self.tokens, device=self.hidden.device).repeat(self.bank.experts)
+    def _every(self) -> tuple[Rows, Tensor | None]:
+        shape = (self.bank.experts, self.tokens)
+        experts = torch.arange(shape[0], device=self.hidden.device).unsqueeze(1).expand(shape).reshape(-1)
+        tokens = torch.arange(shape[1], device=self.hidden.device).expand(shape).reshape(-1)
         if not self.separate:
-            return Rows(experts, tokens), torch.ones_like(experts, dtype=torch.bool)
+            return Rows(experts, tokens), None
         # An expert that a token is not routed to reads zeros for it.
         kept = (self.hidden != 0).any(-1)
         return Rows(experts[kept], tokens[kept]), kept
@@ -375,9 +376,9 @@ def _routing(flow: Flow) -> Tensor:
     if flow.separate:
         return (flow.hidden != 0).any(-1).view(experts, -1).T.to(flow.hidden.dtype)
     assert flow.index is not None and flow.scores is not None
-    weights = flow.scores.new_zeros(flow.tokens, int(flow.index.max()) + 1 if flow.index.numel() else experts)
-    weights = weights if weights.shape[1] >= experts else weights.new_zeros(flow.tokens, experts)
-    return weights.scatter_add_(1, flow.index, flow.scores)[:, :experts]
+    # What is past the last expert (LongCat's identities) goes into a column that is left out.
+    weights = flow.scores.new_zeros(flow.tokens, experts + 1)
+    return weights.scatter_add_(1, flow.index.clamp(max=experts), flow.scores)[:, :experts]
 
 
 class _Router(TorchFunctionMode):
