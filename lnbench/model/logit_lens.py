@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError
 from lnbench.model.banks import Bank
+from lnbench.model.self_check import column_of
 from lnbench.model.sites import Sites, evaluating, input_device
 
 _ROWS = 32
@@ -73,10 +74,7 @@ def _direction(sites: Sites, bank: Bank, unit: int) -> Tensor:
     weights = next(module.parameters())
     device = weights.device if not weights.is_meta else input_device(sites.model)
     dtype = weights.dtype if weights.is_floating_point() else torch.float32
-    one = torch.zeros(1, bank.width, dtype=dtype, device=device)
-    one[0, unit] = 1
-    direction: Tensor = module(one) - module(torch.zeros_like(one))
-    return direction[0]
+    return column_of(module, unit, torch.empty(1, bank.width, dtype=dtype, device=device)).to(dtype)
 
 
 def _through(modules: list[nn.Module], values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ are, all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +31,8 @@ class _Written:
     """What was written at one place in its latest visit, and what came of it."""
 
     place: Place
+    row: int
+    """The token, of both texts' in order."""
     before: Tensor | None = None
     """``[tokens, coordinates]``."""
     after: Tensor | None = None
@@ -47,32 +49,48 @@ class _Written:
 
 
 def failures_of_places(sites: Sites, inputs: dict[str, Any], bare: Tensor) -> Iterator[tuple[str, str]]:
-    """Check the places of each site in one forward pass; yield the sites that fail, and why.
+    """Check the places of all sites; yield the sites that fail, and why.
+
+    Attention and residual share one forward pass, each written in a text of its own: what is written there is compared
+    where it is read. Of a plugin's own site nothing is known but what it does to the logits, so it has a pass of its
+    own.
 
     Args:
         sites: Of the model.
-        inputs: Arguments of a short forward pass.
+        inputs: Arguments of a short forward pass, of two texts.
         bare: The logits of it without hooks.
     """
-    for site in dict.fromkeys(place.site for place in sites.places):
-        written = [_Written(place) for place in sites.places if place.site == site]
-        with Handle() as hooks:
-            for own in written:
-                hooks.enter_context(sites.tap(site, own.place.layer, partial(_write, own)))
-                if own.place.side == "input":
-                    module = sites.model.get_submodule(own.place.module)
-                    hooks.add(module.register_forward_hook(partial(_keep, own)))
-            if site == RESIDUAL:
-                _watch_readers(sites, written, hooks)
-            logits: Tensor = sites.model(**inputs).logits
-        reason = next((why for own in written if (why := _failure(sites.model, own)) is not None), None)
-        change = (logits - bare).abs().amax(dim=(1, 2))
-        if reason is None and not change[0] > 0:
+    names = dict.fromkeys(place.site for place in sites.places)
+    known = [name for name in names if name in (ATTENTION, RESIDUAL)]
+    for together in ([known] if known else []) + [[name] for name in names if name not in known]:
+        yield from _failures(sites, inputs, bare, together)
+
+
+def _failures(sites: Sites, inputs: dict[str, Any], bare: Tensor, together: Sequence[str]) -> Iterator[tuple[str, str]]:
+    length = inputs["input_ids"].shape[1]
+    written = {
+        name: [_Written(place, text * length + POSITION) for place in sites.places if place.site == name]
+        for text, name in enumerate(together)
+    }
+    with Handle() as hooks:
+        for own in (own for each in written.values() for own in each):
+            hooks.enter_context(sites.tap(own.place.site, own.place.layer, partial(_write, own)))
+            if own.place.side == "input":
+                module = sites.model.get_submodule(own.place.module)
+                hooks.add(module.register_forward_hook(partial(_keep, own)))
+        if RESIDUAL in written:
+            _watch_readers(sites, written[RESIDUAL], hooks)
+        logits: Tensor = sites.model(**inputs).logits
+    changes = (logits - bare).abs().amax(dim=(1, 2))
+    for text, (name, places) in enumerate(written.items()):
+        reason = next((why for own in places if (why := _failure(sites.model, own)) is not None), None)
+        untouched = changes[len(together) :]
+        if reason is None and not changes[text] > 0:
             reason = "writing it in all layers does not change the logits"
-        if reason is None and change[1:].max() > 0:
-            reason = f"writing it in one text changes the logits of another by {float(change[1:].max()):.3g}"
+        if reason is None and len(untouched) and untouched.max() > 0:
+            reason = f"writing it in one text changes the logits of another by {float(untouched.max()):.3g}"
         if reason is not None:
-            yield site, reason
+            yield name, reason
 
 
 def _write(own: _Written, values: Tensor) -> Tensor:
@@ -80,7 +98,7 @@ def _write(own: _Written, values: Tensor) -> Tensor:
     own.before = values.reshape(-1, values.shape[-1]).clone()
     own.after = own.before.clone()
     unit = (7919 * (place.layer + 1)) % place.width
-    own.after[POSITION, unit * place.unit_size : (unit + 1) * place.unit_size] += _STEP * max(
+    own.after[own.row, unit * place.unit_size : (unit + 1) * place.unit_size] += _STEP * max(
         float(own.before.abs().max()), 1e-3
     )
     own.visits += 1
@@ -138,7 +156,7 @@ def _failure(model: nn.Module, own: _Written) -> str | None:
     if own.read is None or own.given is None:
         return f"{own.where} returns no tensor"
     projection = model.get_submodule(own.place.module)
-    delta = (own.after - own.before)[POSITION]
+    delta = (own.after - own.before)[own.row]
     weight = weight_of(projection)
     if weight is None:
         predicted = (projection(delta[None]) - projection(torch.zeros_like(delta[None])))[0].float()
@@ -146,7 +164,7 @@ def _failure(model: nn.Module, own: _Written) -> str | None:
         predicted = weight.float() @ delta.float()
     unchanged = projection(own.before).float()
     wanted = torch.zeros_like(unchanged)
-    wanted[POSITION] = predicted
+    wanted[own.row] = predicted
     scale = max(float(own.given.abs().max()), float(unchanged.abs().max()), 1e-30)
     error = float((own.given.float() - unchanged - wanted).abs().max()) / scale
     effect = float(predicted.abs().max()) / scale

@@ -229,7 +229,7 @@ def _choose(after: nn.Module, bank: Bank, own: _Seen, tokens: tuple[int, ...], k
         effects = effects * product[_COMPARED].abs().cpu()
     own.neuron = int(effects.argmax()) if len(set(effects.tolist())) > 1 else (7919 * (bank.layer + 1)) % bank.width
     # As far as moves the output by as much as its largest value.
-    reach = float(_column(after, own.neuron, own.read).abs().max())
+    reach = float(column_of(after, own.neuron, own.read).abs().max())
     if bank.up is not None and own.up is not None:
         reach *= float(_rows(bank, own.up)[POSITION, own.neuron].abs())
     own.step = max(float(own.given.float().abs().max()), 1e-3) / max(reach, 1e-6)
@@ -272,7 +272,7 @@ def _compare(model: nn.Module, bank: Bank, own: _Seen) -> BankCheck:
         factor = torch.ones((), dtype=read.dtype) if up is None else up[place, neuron]
         before = post if up is None else post * up
     moved = float(written[place, neuron]) - float(post[place, neuron])
-    column = _column(after, neuron, read)
+    column = column_of(after, neuron, read)
     predicted = column * moved * float(factor)
     unchanged = after(before.to(read.dtype)).float()
     actual = given - unchanged
@@ -318,7 +318,7 @@ def rounding_of(after: nn.Module, dtype: torch.dtype) -> float:
     return max(torch.finfo(dtype).eps, torch.finfo(torch.bfloat16).eps if quantised else 0.0)
 
 
-def _column(after: Any, neuron: int, like: Tensor) -> Tensor:
+def column_of(after: Any, neuron: int, like: Tensor) -> Tensor:
     """Return one column of a linear map: of its weight; by applying it where that is quantised, adapted or not here."""
     weight = weight_of(after)
     if weight is not None:
