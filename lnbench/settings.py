@@ -341,8 +341,10 @@ class UntilStable(Settings):
     stable: float = Field(
         default=0.95, gt=0, le=1, description="with --tokens auto: Jaccard index of the neurons of two halves to reach"
     )
-    selectors: Names = Field(
-        default=("lape", "act_prob"), description="with --tokens auto: the selectors whose neurons are compared"
+    selectors: Annotated[tuple[Selector, ...], BeforeValidator(split_names)] = Field(
+        default=("lape", "act_prob"),
+        min_length=1,
+        description="with --tokens auto: the selectors whose neurons are compared",
     )
 
 

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
 import typer
 from annotated_types import Ge
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from lnbench.cli import app, commands, main
@@ -67,7 +68,7 @@ def test_each_file_is_a_command_and_listed() -> None:
         ("select", SelectSettings, {"format_"}),
         ("stats", StatsSettings, set()),
         ("stats merge", MergeSettings, set()),
-        ("neurons stability", StabilitySettings, {"format_"}),
+        ("neurons stability", StabilitySettings, {"format_", "width"}),
         ("ppl", PerplexityRequest, {"out", "format_"}),
         ("finetune FINETUNER", FinetuneJob, {"-finetuner"}),
         ("finetune inspect", InspectSettings, {"format_"}),
@@ -87,7 +88,8 @@ def test_options_are_the_fields_of_settings(command: str, model: type[Settings],
             assert param.opts == [f"--{option.name}", *([f"-{option.short}"] if option.short else [])]
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if default not in (None, (), {}) and option.has_default and not option.repeated:
-            assert param.default == default
+            # As a user would write it: what was not given is read like what was.
+            assert TypeAdapter(Annotated[field.annotation, field]).validate_python(param.default) == default
         for bound in (one.ge for one in field.metadata if isinstance(one, Ge)):
             refused = CliRunner().invoke(app, [*command.split(), f"--{option.name}", str(bound - 1)])
             assert refused.exit_code == 2 and f"--{option.name}" in refused.output
@@ -186,6 +188,18 @@ def test_from_statistics_to_exported_neurons(work: Path, tiny_model: str, tiny_c
     returned = NeuronSet.load(back)
     for language in found.languages:
         assert torch.equal(found.mask(language), returned.mask(language))
+
+
+@pytest.mark.slow
+def test_until_stable_as_typed(work: Path, tiny_model: str, tiny_corpus: str) -> None:
+    stats, drawn = str(work / "enough"), work / "drawn"
+    options = ("--corpus", tiny_corpus, "--languages", "hi+zh", "--length", "64", "--out", stats)
+    said = run("stats", "--model", tiny_model, "--tokens", "auto:600", *options)
+    assert "lape" in (shown := run("stats", "show", stats)) and "act_prob" in shown
+    assert read_json(work / "enough" / "stability-curve.json")["model"]
+    run("figures", stats, "--out", str(drawn), "--format", "svg", "--width", "column")
+    assert list(drawn.glob("stability_curve-*.svg"))
+    assert "600 tokens" in said
 
 
 @pytest.mark.slow

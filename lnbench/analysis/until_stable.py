@@ -29,7 +29,7 @@ class StabilityPoint(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    tokens: dict[str, int] = Field(description="language: tokens counted, both halves together")
+    tokens: dict[str, int] = Field(min_length=1, description="language: tokens counted, both halves together")
     jaccard: dict[str, dict[str, float | None]] = Field(
         description="selector: language: Jaccard index of the halves' neurons; null where neither has any"
     )
@@ -50,12 +50,31 @@ class StabilityCurve(FormatFile):
     format: Literal["lnbench.stability-curve/1"] = Field(
         default="lnbench.stability-curve/1", description="name and version"
     )
+    model: str | None = Field(default=None, description="as it was named; not in older files")
     request: str = Field(description="fingerprint of the model, the text and what was asked for")
     stable: float = Field(description="Jaccard index to reach, in every language and by every selector")
     points: list[StabilityPoint] = Field(description="by tokens read, ascending")
     stopped: Literal["stable", "text", ""] = Field(
         default="", description="why reading stopped: both halves agree, or there is no more text in the budget"
     )
+
+    @property
+    def selectors(self) -> list[str]:
+        """The selectors that were compared, as they were asked for."""
+        return list(dict.fromkeys(selector for point in self.points for selector in point.jaccard))
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages, in their order."""
+        return list(dict.fromkeys(code for point in self.points for each in point.jaccard.values() for code in each))
+
+    def of(self, selector: str, language: str) -> list[tuple[int, float | None]]:
+        """Return the points of one selector and language: tokens counted, and the Jaccard index."""
+        return [
+            (point.tokens[language], point.jaccard.get(selector, {}).get(language))
+            for point in self.points
+            if language in point.tokens
+        ]
 
     def why(self) -> str:
         """Return one sentence on why reading stopped."""
@@ -107,7 +126,7 @@ def collect_until_stable(
     if asked is None:
         raise LnbenchError("readings without until_stable are collected by collect_folder")
     with Halves.locked(model, tokenizer, folder, readings, site=site, options=options) as halves:
-        curve = _begun(folder, asked, halves.request)
+        curve = _begun(folder, asked, halves.request).model_copy(update={"model": halves.described["model"]})
         if curve.stopped and halves.finished():
             say(f"{', '.join(readings)}: already in {folder}; {curve.why()}")
             return curve

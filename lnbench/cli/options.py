@@ -26,6 +26,10 @@ Format = Annotated[
     Literal["terminal", "markdown", "csv", "json", "html", "latex"],
     typer.Option("--format", help="How tables are printed; beside other formats than terminal nothing else is."),
 ]
+PrintWidth = Annotated[
+    Literal["column", "page"],
+    typer.Option("--width", help="Of figures in print: a page's text, or a column of two. Text is as large in both."),
+]
 Executor = Annotated[
     str,
     typer.Option("--executor", help="Where cells are run: local, ray:workers=4:gpus=1, or a plugin's."),
@@ -86,6 +90,8 @@ def _parameter(model: type[Settings], name: str, *, is_argument: bool) -> inspec
     default = inspect.Parameter.empty if field.is_required() else None if hidden else default_of(model, name)
     if default in (None, (), [], {}):
         default, annotation = None, annotation | None
+    elif isinstance(default, tuple) and annotation is str:
+        default = "+".join(map(str, default))  # as it would be written
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, made]
     )

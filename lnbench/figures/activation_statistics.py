@@ -9,15 +9,16 @@ from matplotlib.figure import Figure as Drawing
 from lnbench.analysis.activation_averages import activation_averages
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
+from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_axis, language_name
 from lnbench.figures.registry import FigureData, drawn_from
-from lnbench.figures.style import COLOURS, TALLEST, WIDTH
+from lnbench.figures.style import NESTED, TALLEST, WIDTH
 from lnbench.model.architectures import SITE_DESCRIPTIONS
 from lnbench.statistics import Statistics, store
 from lnbench.tables.words import counted, model_name
 
-_RANGES = (("P5", "P95", 1.2, "#9AB9CF"), ("P10", "P90", 4.0, "#4F93BF"), ("P25", "P75", 9.0, COLOURS[0]))
-"""Two percentiles, and the width in points and the colour of the line between them."""
+_RANGES = (("P5", "P95", 1.2), ("P10", "P90", 4.0), ("P25", "P75", 9.0))
+"""Two percentiles, and the width in points of the line between them."""
 
 
 def _by_site(data: FigureData) -> Iterator[tuple[dict[str, Statistics], str]]:
@@ -53,7 +54,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
 
     def paint(drawing: Drawing) -> None:
         axes = drawing.subplots()
-        for low, high, thickness, colour in _RANGES:
+        for (low, high, thickness), colour in zip(_RANGES, NESTED, strict=True):
             lows, highs = ([values[name] for values in averages.values()] for name in (low, high))
             axes.hlines(languages, lows, highs, color=colour, linewidth=thickness, label=f"{low} to {high}")
         means = [values["mean"] for values in averages.values()]
@@ -62,7 +63,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         language_axis(axes, languages)
         axes.set_xlabel(f"activation at site {site}, average over all neurons (the model's own unit)")
         axes.grid(axis="x")
-        drawing.legend(loc="outside lower center", ncols=4)
+        legend(drawing)
 
     return Figure(
         name=stem("activation_statistics", site),

@@ -7,19 +7,23 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from lnbench import leaderboard
 from lnbench.analysis import Stability
 from lnbench.analysis import stability as stability_file
+from lnbench.analysis.until_stable import StabilityCurve
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure
-from lnbench.figures.registry import FigureData, draw_all
-from lnbench.leaderboard import rows as leaderboard
+from lnbench.figures.registry import FIGURES, FigureData, uniquely_named
+from lnbench.leaderboard import rows
 from lnbench.neurons import NeuronSet
 from lnbench.neurons_json import FORMAT as NEURONS
 from lnbench.neurons_json import OLDER as OLDER_NEURONS
 from lnbench.perplexity import matrix as perplexity
 from lnbench.statistics import store
+from lnbench.sweeps import records
 
-_FORMATS = (NEURONS, perplexity.FORMAT, leaderboard.FORMAT, stability_file.FORMAT, store.FORMAT)
+_CURVE = str(StabilityCurve.model_fields["format"].default)
+_FORMATS = (NEURONS, perplexity.FORMAT, rows.FORMAT, stability_file.FORMAT, _CURVE, store.FORMAT)
 _OLDER = {OLDER_NEURONS: NEURONS, store.OLDER: store.FORMAT}
 """Formats that are read as the newer one."""
 _HEAD = 400
@@ -27,31 +31,51 @@ _HEAD = 400
 
 
 def figures_of(paths: Sequence[Path]) -> list[Figure]:
-    """Return all figures that can be drawn from files and from what lies in folders, each under its own name.
+    """Return all figures that can be drawn from files and from what lies in folders, each once, under its own name.
 
     Args:
-        paths: NeuronSets, ``perplexity.json``, ``leaderboard.json``, ``stability.json``, Statistics folders; or folders
-            with such.
+        paths: NeuronSets, ``perplexity.json``, ``leaderboard.json``, ``records.jsonl``, ``stability.json``,
+            ``stability-curve.json``, Statistics folders; or folders with such.
 
     Raises:
         LnbenchError: a path does not exist, a file is damaged, or there is nothing to draw.
     """
     files = _by_format(paths)
-    drawn = draw_all(
-        FigureData(
-            leaderboards=[leaderboard.load(path) for path in files[leaderboard.FORMAT]],
-            matrices=[perplexity.PerplexityMatrix.load(path) for path in files[perplexity.FORMAT]],
-            neuron_sets=_sets(files[NEURONS]),
-            stabilities=[Stability.load(path) for path in files[stability_file.FORMAT]],
-            statistics=[manifest.parent for manifest in files[store.FORMAT]],
-        )
+    data = FigureData(
+        leaderboards=[
+            *(rows.load(path) for path in files[rows.FORMAT]),
+            *(leaderboard.build(leaderboard.read_runs([folder])) for folder in _runs(paths, files[rows.FORMAT])),
+        ],
+        matrices=[perplexity.PerplexityMatrix.load(path) for path in files[perplexity.FORMAT]],
+        neuron_sets=_sets(files[NEURONS]),
+        stabilities=[Stability.load(path) for path in files[stability_file.FORMAT]],
+        curves=[StabilityCurve.load(path) for path in files[_CURVE]],
+        statistics=[manifest.parent for manifest in files[store.FORMAT]],
     )
+    drawn = _once([figure for figures_from in FIGURES.values() for figure in figures_from(data)])
     if not drawn:
         raise LnbenchError(
             f"nothing to draw in {', '.join(map(str, paths))}: name NeuronSets, perplexity.json, leaderboard.json, "
-            "stability.json, a Statistics folder, or a folder with such"
+            "records.jsonl, stability.json, stability-curve.json, a Statistics folder, or a folder with such"
         )
     return drawn
+
+
+def _runs(paths: Sequence[Path], leaderboards: Sequence[Path]) -> list[Path]:
+    """Return the folders with records that are in no leaderboard beside them."""
+    found = (file for path in paths for file in (sorted(path.rglob(records.FILE)) if path.is_dir() else [path]))
+    folders = dict.fromkeys(file.parent for file in found if file.name == records.FILE)
+    beside = {file.parent for file in leaderboards}
+    return [folder for folder in folders if folder not in beside]
+
+
+def _once(drawn: Sequence[Figure]) -> list[Figure]:
+    """Return the figures without those that an earlier one equals: a report has its run's leaderboard too."""
+    kept: list[Figure] = []
+    for figure in drawn:
+        if figure not in kept:
+            kept.append(figure)
+    return uniquely_named(kept)
 
 
 def _by_format(paths: Sequence[Path]) -> dict[str, list[Path]]:

@@ -14,7 +14,8 @@ from typing import Any
 from matplotlib.figure import Figure as Drawing
 
 from lnbench.errors import unknown
-from lnbench.figures.style import styled
+from lnbench.figures.fitting import wrap_names_of_axes
+from lnbench.figures.style import TALLEST, WIDTHS, Width, styled
 from lnbench.files import atomic_path
 from lnbench.formats import slug
 
@@ -30,6 +31,8 @@ _NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 """What a name may hold and XML may not."""
 _LONGEST = 60
 """Characters of one word of a file's stem."""
+_LETTERS, _LINE = 14.5, 0.15
+"""Of a title: letters in an inch, and inches of a line."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class Figure:
         alt: One sentence for a reader who cannot see it.
         columns: Headings of ``rows``.
         rows: The numbers that are drawn, for CSV and tables; None where there is none.
-        size: Width and height in inches.
-        paint: Draws on an empty matplotlib figure of that size.
+        size: Width and height in inches, at a page's width.
+        paint: Draws on an empty matplotlib figure, of a page's width or of a column's.
+        column_height: Inches at a column's width, where that is not the page's; further lines of the title come to it.
     """
 
     name: str
@@ -55,14 +59,28 @@ class Figure:
     rows: Sequence[Sequence[Value]]
     size: tuple[float, float] = field(repr=False)
     paint: Callable[[Drawing], None] = field(repr=False, compare=False)
+    column_height: float | None = field(default=None, repr=False)
 
-    def draw(self) -> Drawing:
-        """Draw the figure in matplotlib. Nothing global is touched, and several threads may draw at a time."""
+    def draw(self, width: Width = "page") -> Drawing:
+        """Draw the figure in matplotlib. Nothing global is touched, and several threads may draw at a time.
+
+        Args:
+            width: ``page``, or ``column``: half of it, for papers in two columns. Text has the same size in both.
+        """
+        size = self.size if width == "page" else (WIDTHS[width], self._column_height())
         with styled():
-            drawing = Drawing(figsize=self.size, layout="constrained")
-            drawing.suptitle(textwrap.fill(self.title, round(self.size[0] * 14.5)), x=0.01, ha="left")
+            drawing = Drawing(figsize=size, layout="constrained")
+            drawing.suptitle(self._title(size[0]), x=0.01, ha="left")
             self.paint(drawing)
+            wrap_names_of_axes(drawing)
         return drawing
+
+    def _title(self, width: float) -> str:
+        return textwrap.fill(self.title, round(width * _LETTERS))
+
+    def _column_height(self) -> float:
+        lines, before = (self._title(width).count("\n") for width in (WIDTHS["column"], self.size[0]))
+        return min(TALLEST, (self.column_height or self.size[1]) + (lines - before) * _LINE)
 
 
 def stem(*parts: str) -> str:
@@ -70,25 +88,28 @@ def stem(*parts: str) -> str:
     return "-".join(filter(None, (slug(part, "").strip("_")[:_LONGEST] for part in parts)))
 
 
-def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS, width: Width = "page") -> list[Path]:
     """Write ``{name}.png``, ``.svg`` and ``.pdf``, and the numbers as ``{name}.csv`` (UTF-8).
 
     Args:
         figure: What to write.
         folder: Where to; created if it does not exist.
         formats: Of ``png`` (200 dpi), ``svg`` (text as text) and ``pdf`` (fonts embedded).
+        width: In print: ``page``, or a ``column`` of two.
 
     Returns:
         The files.
 
     Raises:
-        LnbenchError: an unknown format, or the folder cannot be written.
+        LnbenchError: an unknown format or width, or the folder cannot be written.
     """
     for name in formats:
         if name not in FORMATS:
             raise unknown("figure format", name, FORMATS)
+    if width not in WIDTHS:
+        raise unknown("figure width", width, WIDTHS)
     files = [Path(folder) / f"{figure.name}.{name}" for name in (*formats, "csv")]
-    drawing = figure.draw()
+    drawing = figure.draw(width)
     for name, file in zip(formats, files, strict=False):
         with atomic_path(file) as path, styled():
             drawing.savefig(path, format=name, **_OPTIONS[name])

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from lnbench.figures.labels import language_label, write_in_own_script
-from lnbench.figures.style import TALLEST, WIDTH
+from lnbench.figures.labels import language_label, language_ticks, write_in_own_script
+from lnbench.figures.style import NOTHING, SMALLEST, TALLEST, WIDTH, is_narrow
 
-_NOTHING = "#E4E4E4"
-_LARGEST, _SMALLEST = 7.5, 3.6
-"""Points: of numbers in cells. Where only smaller ones would fit, there are none."""
+_LARGEST = 7.5
+"""Points: of numbers in cells."""
 _LOWEST, _AROUND = 2.0, 0.9
 """Inches: the height that the name of an axis takes, and that of a title and the name below a matrix."""
 _LETTER, _NAMES = 0.07, 1.0
@@ -48,7 +48,7 @@ def cells(axes: Axes, values: NDArray[np.float64], colours: str, norm: Any) -> Q
 
     Cells are drawn as shapes, so that they stay sharp in SVG and PDF.
     """
-    axes.set_facecolor(_NOTHING)
+    axes.set_facecolor(NOTHING)
     mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="white", linewidth=0.8)
     axes.invert_yaxis()
     axes.tick_params(length=0)
@@ -56,17 +56,49 @@ def cells(axes: Axes, values: NDArray[np.float64], colours: str, norm: Any) -> Q
     return mesh
 
 
+def is_dense(drawing: Drawing, columns: int) -> bool:
+    """Return whether so many columns need short numbers, short names and the scale of colours below."""
+    return columns > MANY or is_narrow(drawing)
+
+
+def colour_bar(drawing: Drawing, mesh: QuadMesh, axes: Sequence[Axes], label: str, **options: Any) -> Colorbar:
+    """Draw the scale of the colours: at the right of cells, or below where they are dense."""
+    columns = np.ma.asarray(mesh.get_array()).shape[-1]
+    place = "bottom" if is_dense(drawing, columns) else "right"
+    return drawing.colorbar(mesh, ax=list(axes), label=label, aspect=30, location=place, **options)
+
+
+def language_rows(drawing: Drawing, axes: Axes, codes: Sequence[str], columns: int) -> None:
+    """Name the rows: fully; in English where cells are dense; by the codes in a figure of a column's width."""
+    language_ticks(axes, codes, 0.5)
+    if is_narrow(drawing):
+        axes.set_yticklabels(codes)
+        return
+    in_english = [language_label(code, native=False) for code in codes]
+    own = [
+        language_label(code).removeprefix(english).removeprefix(" · ")
+        for code, english in zip(codes, in_english, strict=True)
+    ]
+    both = ["\n".join(filter(None, names)) for names in zip(in_english, own, strict=True)]
+    axes.set_yticklabels(in_english if is_dense(drawing, columns) else both)
+
+
 def language_columns(drawing: Drawing, axes: Axes, codes: Sequence[str]) -> None:
     """Name the columns: below one another where there is room, else upright and without the own name.
 
-    It measures, so all that takes room beside the cells has to be there already.
+    In a figure of a column's width they are named by their codes. It measures, so all that takes room beside the cells
+    has to be there already.
     """
     places = np.arange(len(codes)) + 0.5
-    axes.set_xticks(places, [language_label(code, separator="\n") for code in codes])
-    write_in_own_script(axes.get_xticklabels(), codes)
+    if narrow := is_narrow(drawing):
+        axes.set_xticks(places, list(codes))
+    else:
+        axes.set_xticks(places, [language_label(code, separator="\n") for code in codes])
+        write_in_own_script(axes.get_xticklabels(), codes)
     drawing.draw_without_rendering()
     if _touching([label for panel in drawing.axes for label in panel.get_xticklabels()]):
-        axes.set_xticks(places, [language_label(code, native=False) for code in codes], rotation=90)
+        upright = [code if narrow else language_label(code, native=False) for code in codes]
+        axes.set_xticks(places, upright, rotation=90)
 
 
 def _touching(labels: Sequence[Text]) -> bool:
@@ -109,14 +141,26 @@ def _luminance(colours: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit(drawing: Drawing, written: Mapping[Axes, Sequence[Text]]) -> None:
-    """Make the numbers in cells as large as these allow, all alike; leave them out where they could not be read."""
+    """Make the numbers in cells as large as these allow, all alike; of what cannot be read, leave out what is less.
+
+    Where a text of several lines is too large for its cell, only the first lines are shown; then, none.
+    """
     drawing.draw_without_rendering()
-    size = min((_fitting(drawing, axes, texts) for axes, texts in written.items() if texts), default=_LARGEST)
-    for text in (text for texts in written.values() for text in texts):
-        if size < _SMALLEST:
+    all_texts = [text for texts in written.values() for text in texts]
+    size = _common_size(drawing, written)
+    if size < SMALLEST:
+        for text in all_texts:
+            text.set_text(text.get_text().partition("\n")[0])
+        size = _common_size(drawing, written)
+    for text in all_texts:
+        if size < SMALLEST:
             text.remove()
         else:
             text.set_fontsize(size)
+
+
+def _common_size(drawing: Drawing, written: Mapping[Axes, Sequence[Text]]) -> float:
+    return min((_fitting(drawing, axes, texts) for axes, texts in written.items() if texts), default=_LARGEST)
 
 
 def _fitting(drawing: Drawing, axes: Axes, texts: Sequence[Text]) -> float:
@@ -124,9 +168,12 @@ def _fitting(drawing: Drawing, axes: Axes, texts: Sequence[Text]) -> float:
     box = axes.get_window_extent()
     columns, rows = (abs(high - low) for low, high in (axes.get_xlim(), axes.get_ylim()))
     width, height = (72 / drawing.dpi * side for side in (box.width / columns, box.height / rows))
-    lines = [text.get_text().split("\n") for text in texts]
-    longest = max(len(line) for text in lines for line in text)
-    return min(_LARGEST, 0.92 * width / (0.62 * longest), 0.88 * height / (1.2 * max(map(len, lines))))
+    distinct = {text.get_text(): text for text in texts}
+    widest = max(
+        text.get_window_extent().width * 72 / drawing.dpi / float(text.get_fontsize()) for text in distinct.values()
+    )
+    lines = max(text.count("\n") + 1 for text in distinct)
+    return min(_LARGEST, 0.92 * width / widest, 0.88 * height / (1.2 * lines))
 
 
 def frame(axes: Axes, row: int, column: int, **style: Any) -> None:

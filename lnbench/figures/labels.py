@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
 
+from lnbench.figures.style import is_narrow
 from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 from lnbench.parameters import format_choice
@@ -59,8 +61,11 @@ def language_axis(axes: Axes, codes: Sequence[str]) -> None:
 
 
 def language_ticks(axes: Axes, codes: Sequence[str], first: float = 0.0) -> None:
-    """Name places of the vertical axis at a distance of 1, from ``first`` on."""
-    axes.set_yticks([first + place for place in range(len(codes))], [language_label(code) for code in codes])
+    """Name places of the vertical axis at a distance of 1, from ``first`` on; without own names in a column."""
+    figure = axes.get_figure(root=True)
+    native = not (isinstance(figure, Drawing) and is_narrow(figure))
+    labels = [language_label(code, native=native) for code in codes]
+    axes.set_yticks([first + place for place in range(len(codes))], labels)
     write_in_own_script(axes.get_yticklabels(), codes)
     axes.tick_params(axis="y", length=0)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lnbench.analysis import overlap as analysis
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
-from lnbench.figures.heatmaps import MANY, cells, fit, language_columns, matrix_size, numbers
-from lnbench.figures.labels import language_name, language_ticks, selector_label
+from lnbench.figures.heatmaps import MANY, cells, colour_bar, fit, language_columns, language_rows, matrix_size, numbers
+from lnbench.figures.labels import language_name, selector_label
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS
 from lnbench.neurons import NeuronSet
@@ -51,7 +51,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         axes, rest = drawing.subplots(1, 2, width_ratios=[len(languages), 1])
         scale = Normalize(0, 1)
         mesh = cells(axes, np.where(others, share, np.nan), AMOUNTS, scale)
-        language_ticks(axes, languages, 0.5)
+        language_rows(drawing, axes, languages, len(languages))
         axes.set(ylabel="of this language's neurons …", xlabel="… so many are this language's too")
         places = range(len(languages))
         written = numbers(axes, mesh, [[text(row, column) for column in places] for row in places])
@@ -59,8 +59,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         rest.set(yticks=[], xticks=[0.5], xticklabels=["no\nother's"])
         shares = [["–" if np.isnan(value) else round_percent(value)] for value in alone]
         written_beside = numbers(rest, beside, shares)
-        bar = drawing.colorbar(mesh, ax=[axes, rest], label="share of the row's neurons", aspect=30)
-        bar.ax.yaxis.set_major_formatter("{x:.0%}")
+        colour_bar(drawing, mesh, [axes, rest], "share of the row's neurons", format="{x:.0%}")
         language_columns(drawing, axes, languages)
         fit(drawing, {axes: written, rest: written_beside})
 

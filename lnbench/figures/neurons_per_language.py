@@ -10,9 +10,10 @@ from matplotlib.figure import Figure as Drawing
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure
+from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_name, language_ticks
 from lnbench.figures.registry import drawn_from
-from lnbench.figures.style import TALLEST, WIDTH, series
+from lnbench.figures.style import SMALLEST, TALLEST, WIDTH, series
 from lnbench.model.architectures import layout_of
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name
@@ -55,14 +56,16 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
             lengths = [value or 0 for value in values]
             style: dict[str, Any] = {"color": colour, "hatch": pattern, "edgecolor": edge, "label": name}
             bars = axes.barh(places, lengths, thickness * 0.9, **style)
-            axes.bar_label(bars, ["–" if value is None else f"{value:,}" for value in values], padding=3, fontsize=7)
+            axes.bar_label(
+                bars, ["–" if value is None else f"{value:,}" for value in values], padding=3, fontsize=SMALLEST
+            )
         language_ticks(axes, languages)
         axes.invert_yaxis()
         axes.set_xlabel(f"neurons (of {total:,} in the model)")
         axes.margins(x=0.1, y=0.02)
         axes.grid(axis="x")
         if len(sets) > 1:
-            drawing.legend(loc="outside lower center", ncols=min(len(sets), 3))
+            legend(drawing, abreast=min(len(sets), 3))
 
     shown = [value for values in counts.values() for value in values if value is not None]
     return Figure(

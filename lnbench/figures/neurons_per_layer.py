@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
-from lnbench.figures.heatmaps import cells, fit, language_columns, names_height, numbers
+from lnbench.figures.heatmaps import cells, colour_bar, fit, is_dense, language_columns, names_height, numbers
 from lnbench.figures.labels import language_name, selector_label
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS, TALLEST, WIDTH
@@ -40,10 +41,13 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
         layers = np.arange(0, neurons.layers, max(1, round(neurons.layers / 40)))
         axes.set_yticks(layers + 0.5, list(map(str, layers)))
         axes.set_ylabel("layer")
-        bar = drawing.colorbar(mesh, ax=axes, label="neurons", aspect=30)
+        bar = colour_bar(drawing, mesh, [axes], "neurons", ticks=MaxNLocator(6, integer=True))
         one_percent = neurons.width / 100
         both_ways = (lambda count: np.asarray(count) / one_percent, lambda share: np.asarray(share) * one_percent)
-        bar.ax.secondary_yaxis("left", functions=both_ways).set_ylabel("% of the layer")
+        if is_dense(drawing, len(languages)):
+            bar.ax.secondary_xaxis("top", functions=both_ways).set_xlabel("% of the layer")
+        else:
+            bar.ax.secondary_yaxis("left", functions=both_ways).set_ylabel("% of the layer")
         language_columns(drawing, axes, languages)
         texts = [[f"{int(value)}" if value else "" for value in line] for line in values]
         fit(drawing, {axes: numbers(axes, mesh, texts)})

@@ -9,27 +9,18 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
-from lnbench.figures.heatmaps import cells, fit, language_columns, matrix_size, numbers
-from lnbench.figures.labels import language_name
+from lnbench.figures.heatmaps import cells, colour_bar, fit, language_columns, language_rows, matrix_size, numbers
 from lnbench.figures.registry import FigureData, drawn_from
+from lnbench.figures.style import AMOUNTS
 from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.tables.words import counted, model_name
 
 _COLUMNS = (
-    "source",
-    "target",
-    "metric",
-    "n",
-    "baseline",
-    "value",
-    "delta",
-    "ci_low",
-    "ci_high",
-    "p_holm",
-    "significant",
+    *("source", "target", "metric", "n", "baseline", "value", "delta", "ci_low", "ci_high", "p_holm", "significant"),
 )
 
 
@@ -60,7 +51,8 @@ def pairs(rows: Sequence[Row]) -> Figure:
     if not by_pair or len(by_pair) < len(rows):
         raise LnbenchError("a matrix of pairs takes one row per pair of languages, each with a source")
     first = rows[0]
-    sources, targets = (list(dict.fromkeys(codes)) for codes in zip(*by_pair, strict=True))
+    order = list(dict.fromkeys(code for codes in zip(*by_pair, strict=True) for code in codes))
+    sources, targets = (sorted(set(codes), key=order.index) for codes in zip(*by_pair, strict=True))
     values = np.full((len(sources), len(targets)), np.nan)
     texts = [[""] * len(targets) for _ in sources]
     for (source, target), row in by_pair.items():
@@ -72,10 +64,10 @@ def pairs(rows: Sequence[Row]) -> Figure:
     def paint(drawing: Drawing) -> None:
         axes = drawing.subplots()
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        mesh = cells(axes, values, "viridis", Normalize(low, high if high > low else low + 1))
-        axes.set_yticks(np.arange(len(sources)) + 0.5, [language_name(code) for code in sources])
+        mesh = cells(axes, values, AMOUNTS, Normalize(low, high if high > low else low + 1))
+        language_rows(drawing, axes, sources, len(targets))
         axes.set(xlabel="target", ylabel="source")
-        drawing.colorbar(mesh, ax=axes, label=str(first.metric))
+        colour_bar(drawing, mesh, [axes], str(first.metric), ticks=MaxNLocator(5))
         language_columns(drawing, axes, targets)
         fit(drawing, {axes: numbers(axes, mesh, texts)})
 

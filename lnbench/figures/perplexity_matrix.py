@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 
 from lnbench.errors import LnbenchError, unknown
 from lnbench.figures.figure import Figure, stem
-from lnbench.figures.heatmaps import MANY, cells, fit, frame, language_columns, matrix_size, numbers
-from lnbench.figures.labels import language_name, language_ticks
+from lnbench.figures.heatmaps import (
+    cells,
+    colour_bar,
+    fit,
+    frame,
+    is_dense,
+    language_columns,
+    language_rows,
+    matrix_size,
+    numbers,
+)
+from lnbench.figures.labels import language_name
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import CHANGES, NEUTRAL
 from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity
@@ -61,16 +71,16 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: str = "nats") -> Figure:
     delta = f"delta_{unit}"
     values = np.array([[getattr(cell, delta) for cell in row] for row in rows], dtype=float)
     selectivity = {row.changed: row for row in matrix.selectivity} if unit == "nats" else {}
-    dense = len(matrix.read) > MANY
     fields = (delta, f"{delta}_low", f"{delta}_high", *_FIELDS)
 
     def paint(drawing: Drawing) -> None:
+        dense = is_dense(drawing, len(matrix.read))
         if selectivity:
             axes, beside = drawing.subplots(1, 2, width_ratios=[len(matrix.read), 1.5])
         else:
             axes, beside = drawing.subplots(), None
         mesh = cells(axes, values, CHANGES, _scale(values, unit))
-        language_ticks(axes, matrix.changed, 0.5)
+        language_rows(drawing, axes, matrix.changed, len(matrix.read))
         axes.set(ylabel="language whose neurons are changed", xlabel="language whose text is read")
         written = {axes: numbers(axes, mesh, [[_text(cell, unit, dense) for cell in row] for row in rows])}
         for place, cell in np.ndenumerate(np.array(rows, dtype=object)):
@@ -84,7 +94,7 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: str = "nats") -> Figure:
             contrasts = [[_selective(selectivity.get(changed), dense)] for changed in matrix.changed]
             written[beside] = numbers(beside, None, contrasts)
         ticks = EngFormatter(sep="") if unit == _WIDE else None
-        drawing.colorbar(mesh, ax=list(written), label=f"change of {measured}", aspect=30, format=ticks)
+        colour_bar(drawing, mesh, list(written), f"change of {measured}", format=ticks)
         language_columns(drawing, axes, matrix.read)
         fit(drawing, written)
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from lnbench.analysis.stability import Stability
+from lnbench.analysis.until_stable import StabilityCurve
 from lnbench.figures.figure import Figure
 from lnbench.leaderboard.rows import Row
 from lnbench.neurons import NeuronSet
@@ -30,6 +31,7 @@ class FigureData:
         matrices: Perplexity matrices.
         neuron_sets: Name → NeuronSet.
         stabilities: Selections on two halves of a text.
+        curves: How far two halves of a text agree, by tokens read.
         statistics: Folders of Statistics.
         most_paired: NeuronSets of a model of which every two are compared; None for all. Pairs grow with the square.
     """
@@ -38,6 +40,7 @@ class FigureData:
     matrices: Sequence[PerplexityMatrix] = ()
     neuron_sets: Mapping[str, NeuronSet] = field(default_factory=dict)
     stabilities: Sequence[Stability] = ()
+    curves: Sequence[StabilityCurve] = ()
     statistics: Sequence[Path] = ()
     most_paired: int | None = None
 

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure as Drawing
 
 from lnbench.analysis.overlap import Chance, by_chance
 from lnbench.figures.figure import Figure, stem
+from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_axis, language_name, selector_label
 from lnbench.figures.registry import FigureData, drawn_from
-from lnbench.figures.style import TALLEST, WIDTH, series
+from lnbench.figures.style import SMALLEST, TALLEST, WIDTH, is_narrow, series
 from lnbench.neurons import Agreement, NeuronSet
 from lnbench.tables.words import counted, model_name
 
@@ -49,20 +50,21 @@ def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
     }
 
     def paint(drawing: Drawing) -> None:
-        axes = drawing.subplots()
+        axes, narrow = drawing.subplots(), is_narrow(drawing)
         left = np.zeros(len(languages))
         for number, (name, counts) in enumerate(parts.items()):
             colour, pattern, _ = series(number)
             axes.barh(languages, counts, 0.7, left=left, color=colour, hatch=pattern, edgecolor="white", label=name)
             left += counts
         for row, (code, agreement) in enumerate(agreements.items()):
-            chance = f"(chance {chances[code].shared:.1f})"
-            label = f"both {agreement.intersection:,} {chance}, Jaccard {agreement.jaccard:.2f}"
-            axes.annotate(label, (left[row], row), (4, 0), textcoords="offset points", va="center", fontsize=7)
+            chance = "" if narrow else f" (chance {chances[code].shared:.1f})"
+            label = f"both {agreement.intersection:,}{chance}, Jaccard {agreement.jaccard:.2f}"
+            place = (left[row], row)
+            axes.annotate(label, place, (4, 0), textcoords="offset points", va="center", fontsize=SMALLEST)
         language_axis(axes, languages)
-        axes.set(xlabel="neurons", xlim=(0, 1.75 * max(1.0, left.max())))
+        axes.set(xlabel="neurons", xlim=(0, (2.3 if narrow else 1.8) * max(1.0, left.max())))
         axes.grid(axis="x")
-        drawing.legend(loc="outside lower center", ncols=3)
+        legend(drawing, abreast=3)
 
     total, shared = sum(map(sum, parts.values())), sum(parts["both"])
     return Figure(

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure as Drawing
 from lnbench.analysis.stability import Stability, StabilityRow
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure
+from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_axis
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH, series
@@ -41,7 +42,7 @@ def stability(results: Stability) -> Figure:
         language_axis(axes, languages)
         axes.set(xlabel="Jaccard index of the two halves' selections (1: the same neurons)", xlim=(-0.02, 1.02))
         axes.grid(axis="both")
-        drawing.legend(loc="outside lower center", ncols=min(3, len(selectors) + 1))
+        legend(drawing, abreast=min(3, len(selectors) + 1))
 
     indices = [row.jaccard for row in results.rows if row.jaccard is not None] or [0.0]
     return Figure(

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from lnbench import leaderboard
 from lnbench.analysis import Stability
+from lnbench.analysis.until_stable import StabilityCurve
 from lnbench.errors import LnbenchError
 from lnbench.files import read_json
 from lnbench.finetuning import training_record as training
@@ -32,6 +33,7 @@ _READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     PerplexityMatrix.usual_name: ("matrices", PerplexityMatrix.load),
     Reproduction.usual_name: ("reproductions", Reproduction.load),
     Stability.usual_name: ("stabilities", Stability.load),
+    StabilityCurve.usual_name: ("curves", StabilityCurve.load),
     training.FILE: ("trainings", training.read),
 }
 """File → the field of :class:`Sources` that it belongs to, and what reads it from its folder."""
@@ -101,6 +103,7 @@ class Sources:
     neurons: dict[str, NeuronSet] = field(default_factory=dict)
     reproductions: dict[Path, Reproduction] = field(default_factory=dict)
     stabilities: dict[Path, Stability] = field(default_factory=dict)
+    curves: dict[Path, StabilityCurve] = field(default_factory=dict)
     trainings: dict[Path, dict[str, Any]] = field(default_factory=dict)
     statistics: dict[Path, dict[str, Any]] = field(default_factory=dict)
     """The manifests of folders of Statistics."""
@@ -108,7 +111,15 @@ class Sources:
     @property
     def size(self) -> int:
         """How many things there are to report."""
-        kinds = (self.sweeps, self.matrices, self.neurons, self.reproductions, self.stabilities, self.trainings)
+        kinds = (
+            self.sweeps,
+            self.matrices,
+            self.neurons,
+            self.reproductions,
+            self.stabilities,
+            self.curves,
+            self.trainings,
+        )
         return len(self.statistics) + sum(len(kind) for kind in kinds)
 
     @cached_property

@@ -75,6 +75,7 @@ def pictures(sources: Sources, out: Path) -> Pictures:
         leaderboards=[sources.shown_rows],
         neuron_sets=sources.neuron_sets,
         stabilities=list(sources.stabilities.values()),
+        curves=list(sources.curves.values()),
         statistics=list(sources.statistics),
         most_paired=_MOST_PAIRED,
     )

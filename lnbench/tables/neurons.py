@@ -133,13 +133,13 @@ def stability_table(stability: Stability) -> Table:
 
 def curve_table(curve: StabilityCurve) -> Table:
     """Return how far two halves of a text choose the same neurons, by tokens read, and why reading stopped."""
-    languages = list(dict.fromkeys(code for point in curve.points for each in point.jaccard.values() for code in each))
+    languages = curve.languages
     rows = [
         TableRow(
             [selector, f"{max(point.tokens.values()):,}"],
-            [Cell(point.jaccard[selector].get(language), ".2f") for language in languages],
+            [Cell(point.jaccard.get(selector, {}).get(language), ".2f") for language in languages],
         )
-        for selector in (curve.points[0].jaccard if curve.points else ())
+        for selector in curve.selectors
         for point in curve.points
     ]
     notes = [curve.why()] if curve.points and curve.stopped else []

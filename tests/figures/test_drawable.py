@@ -15,6 +15,7 @@ from lnbench.leaderboard import rows as leaderboard
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
+from tests.support.figure_data import curve_of, dose_rows, pair_rows
 from tests.support.messages import refused
 
 
@@ -34,6 +35,7 @@ def folder(
     leaderboard.save([*rows, *(row.model_copy(update={"metric": "f1"}) for row in rows)], tmp_path / "leaderboard.json")
     for one in stats.values():
         one.save(tmp_path / "statistics")
+    curve_of().save(tmp_path / "statistics" / "stability-curve.json")
     (tmp_path / "results.json").write_text(json.dumps({"results": {}}), encoding="utf-8")
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     return tmp_path
@@ -47,6 +49,8 @@ def test_a_folder_gives_all_that_it_has_numbers_of(folder: Path) -> None:
         "interventions-task_lang-f1",
         "language_overlap-act_prob",
         "language_overlap-lape_bar_0_9",
+        "layer_profile-act_prob",
+        "layer_profile-lape_bar_0_9",
         "neurons_per_language",
         "neurons_per_layer-act_prob",
         "neurons_per_layer-lape_bar_0_9",
@@ -54,6 +58,17 @@ def test_a_folder_gives_all_that_it_has_numbers_of(folder: Path) -> None:
         "perplexity_matrix-nats-lape-zero",
         "perplexity_matrix-perplexity-lape-zero",
         "selector_overlap-act_prob-lape_bar_0_9",
+        "stability_curve-tiny",
+    ]
+
+
+def test_rows_of_pairs_and_of_doses_are_drawn_once_each(tmp_path: Path) -> None:
+    leaderboard.save([*pair_rows(), *dose_rows()], tmp_path / "leaderboard.json")
+    assert sorted(figure.name for figure in figures_of([tmp_path])) == [
+        "dose_response-task_lang-acc-lape-top_fraction",
+        "interventions-task_lang-acc",
+        "interventions-task_source_lang-acc",
+        "pairs-task_source_lang-acc-swap-lape",
     ]
 
 
@@ -100,7 +115,7 @@ def test_figures_of_one_name_get_numbers(folder: Path, lape: NeuronSet) -> None:
     more = {code: lape[code] for code in lape} | {"zh": {1: [5]}}
     NeuronSet(lape.model, lape.layers, lape.width, more, lape.selector).save(folder / "other" / "lape.json")
     drawn = figures_of([folder / "neurons" / "lape.json", folder / "other" / "lape.json"])
-    assert [figure.name for figure in drawn if "layer" in figure.name] == [
+    assert [figure.name for figure in drawn if "per_layer" in figure.name] == [
         "neurons_per_layer-lape_bar_0_9",
         "neurons_per_layer-lape_bar_0_9-2",
     ]
@@ -120,6 +135,6 @@ def test_the_command_writes_and_names_them(folder: Path, tmp_path: Path) -> None
     arguments = ["figures", str(folder / "neurons"), "-o", str(out), "--format", "svg"]
     printed = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     files = {path.name for path in out.iterdir()}
-    assert len(files) == 12 and {Path(name).suffix for name in files} == {".svg", ".csv"}
+    assert len(files) == 16 and {Path(name).suffix for name in files} == {".svg", ".csv"}
     assert all(name in printed for name in files)
     assert "act_prob and lape:bar=0.9, tiny" in printed

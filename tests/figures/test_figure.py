@@ -36,7 +36,7 @@ def saved(figure: figures.Figure, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_each_file_is_what_its_name_says(figure: figures.Figure, saved: Path) -> None:
     with Image.open(saved / f"{figure.name}.png") as picture:
-        assert picture.width == 200 * figure.size[0] == 1300
+        assert picture.width == 200 * figure.size[0] == 1260
         assert picture.info["dpi"] == pytest.approx((200, 200), abs=0.1)
     document = (saved / f"{figure.name}.pdf").read_bytes()
     assert document.startswith(b"%PDF") and b"/FontFile2" in document and b"/Type3" not in document

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from lnbench import analysis, figures
+from lnbench.figures.registry import FIGURES, FigureData
+from lnbench.figures.style import SMALLEST
 from lnbench.leaderboard import Row
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
-from tests.support.figure_data import DELTAS, LANGUAGES, matrix_of
+from tests.support.figure_data import DELTAS, LANGUAGES, curve_of, dose_rows, matrix_of, pair_rows
 from tests.support.messages import lacks, refused
 from tests.support.samples import normal, statistics_of
 
@@ -70,7 +72,21 @@ def test_layers_are_drawn_from_the_bottom_up(lape: NeuronSet) -> None:
     assert len(figure.rows) == 9
 
 
-@pytest.mark.parametrize("make", [figures.neurons_per_layer, figures.language_overlap])
+def test_ridges_have_one_scale(lape: NeuronSet) -> None:
+    figure = figures.layer_profile(lape)
+    (axes,) = figure.draw().axes
+    steps = [patch.get_data() for patch in axes.patches if patch.get_fill()]
+    heights = [(step.baseline - np.asarray(step.values)) / 1.5 * 3 for step in steps]  # 3 is the most in a layer
+    np.testing.assert_allclose(heights, [lape.per_layer(code).tolist() for code in lape.languages])
+    assert all(step.edges.tolist() == [-0.5, 0.5, 1.5, 2.5] for step in steps)
+    assert texts(axes) == ["none", "4", "5"]
+    high, low = axes.get_ylim()
+    assert high > low and axes.get_xlabel() == "layer"  # a ridge rises
+    assert {row["share_of_language"] for row in table(figure) if row["language"] == "hi"} == {3 / 4, 0, 1 / 4}
+    assert {row["share_of_language"] for row in table(figure) if row["language"] == "en"} == {None}
+
+
+@pytest.mark.parametrize("make", [figures.neurons_per_layer, figures.layer_profile, figures.language_overlap])
 def test_a_set_without_languages_is_an_error(make: Any) -> None:
     with refused("NeuronSet", "languages"):
         make(NeuronSet("tiny", 3, 8, {}))
@@ -130,6 +146,25 @@ def test_stability(lape: NeuronSet, act_prob: NeuronSet) -> None:
         figures.stability(kept.model_copy(update={"rows": []}))
 
 
+def test_a_curve_of_stability() -> None:
+    curve = curve_of()
+    figure = figures.stability_curve(curve)
+    panels = figure.draw().axes
+    assert [axes.get_title() for axes in panels] == curve.selectors == ["lape", "act_prob"]
+    for axes, selector in zip(panels, curve.selectors, strict=True):
+        *lines, target = axes.lines
+        for line, language in zip(lines, curve.languages, strict=True):
+            expected = np.array(curve.of(selector, language), dtype=float)
+            np.testing.assert_array_equal(line.get_xydata(), expected)
+        assert set(target.get_ydata()) == {0.95} and axes.get_xscale() == "log"
+        assert axes.get_xticks().tolist() == [8192, 16384, 32768]
+    assert np.isnan(panels[0].lines[0].get_xydata()[0, 1])  # en has no neurons at first
+    assert not lacks(figure.caption, "32,768", "0.80", "0.95")
+    assert [row["jaccard"] for row in table(figure)][:4] == [None, 0.75, 0.9, 0.5]
+    with refused("points"):
+        figures.stability_curve(curve.model_copy(update={"points": []}))
+
+
 # Perplexity
 
 
@@ -186,7 +221,7 @@ def test_a_dense_matrix_keeps_its_numbers() -> None:
     axes, beside, _ = figures.perplexity_matrix(matrix_of(many)).draw().axes
     assert len(texts(axes)) == len(many) ** 2 and len(texts(beside)) == len(many)
     assert {"2.5", "12.0", "(0.0)"} <= set(texts(axes))
-    assert min(text.get_fontsize() for text in axes.texts) > 3.6
+    assert min(text.get_fontsize() for text in axes.texts) >= SMALLEST
 
 
 # Interventions
@@ -226,6 +261,65 @@ def test_rows_that_share_no_figure(rows: list[Row]) -> None:
         figures.interventions(rows[:1])
     with refused("models", "tasks", "metrics"):
         figures.interventions([*rows, rows[1].model_copy(update={"metric": "f1"})])
+
+
+def test_doses(rows: list[Row]) -> None:
+    (drawn,) = FIGURES["dose_response"](FigureData(leaderboards=[dose_rows()]))
+    panels = drawn.draw().axes
+    assert [axes.get_title().split(" · ")[0] for axes in panels] == ["hi", "ur"]
+    for axes in panels:
+        curves = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) == 3]
+        controls = [curve.tolist() for curve in curves if curve[0][1] > 0]
+        found = [curve.tolist() for curve in curves if curve[0][1] < 0]
+        for curve, step in zip(found, (1, 2), strict=True):
+            np.testing.assert_allclose(curve, [(neurons, -step * neurons / 1000) for neurons in (10, 25, 120)])
+        np.testing.assert_allclose(controls, [[(10, 0.01), (25, 0.01), (120, 0.01)]] * 2)
+        assert axes.get_xscale() == "log" and axes.get_xlabel() == "neurons"
+        faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() in "os"]
+        assert faces.count("white") == 2  # 10 neurons, under either intervention
+    assert "top_fraction" in drawn.title and not lacks(drawn.alt, "10 to 120", "-0.24")
+    assert [row["neurons"] for row in table(drawn)][::4] == [10, 25, 120]
+    with refused("neurons"):
+        figures.dose_response(rows)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selector": "lape:top_fraction=0.01"},  # one selector alone
+        {"neurons": 10},  # which all choose as many
+        {"neurons": None},  # of an older version
+        {"selector": "some/neurons.json"},
+    ],
+)
+def test_no_dose_without_several(changes: dict[str, Any]) -> None:
+    rows = [row.model_copy(update=changes) for row in dose_rows()]
+    if "selector" in changes:
+        rows = [row for row in rows if row.neurons == 10]
+    assert not list(FIGURES["dose_response"](FigureData(leaderboards=[rows])))
+
+
+def test_selectors_that_differ_in_two_numbers_are_no_dose() -> None:
+    first, *_, last = dose_rows(["hi"])
+    two = [first, last.model_copy(update={"selector": "lape:top_fraction=0.05:bar=0.5"})]
+    assert not list(FIGURES["dose_response"](FigureData(leaderboards=[two])))
+
+
+def test_pairs_have_one_order_of_languages() -> None:
+    (figure,) = FIGURES["pairs"](FigureData(leaderboards=[pair_rows()]))
+    axes = figure.draw().axes[0]
+    names = [
+        [label.get_text().partition("\n")[0].partition(" ")[0] for label in labels]
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels())
+    ]
+    assert names == [LANGUAGES, LANGUAGES]
+    expected = [[np.nan if i == j else 0.5 + (i + 10 * j) / 1000 for j in range(3)] for i in range(3)]
+    np.testing.assert_allclose(image(axes), expected)
+    assert texts(axes)[0] == "0.51\n+0.01"
+    row = next(row for row in table(figure) if (row["source"], row["target"]) == ("ur", "hi"))
+    assert row["delta"] == pytest.approx(0.012)
+    with refused("pair"):
+        figures.pairs([*pair_rows(), pair_rows()[0]])
 
 
 # Activations

@@ -98,7 +98,7 @@ class World:
         here.mkdir()
         (here / "data").symlink_to(self.data)
         (here / "docs/examples").mkdir(parents=True)
-        for file in ("sweep.yaml", "docs/examples/sweep.yaml"):
+        for file in ("sweep.yaml", "docs/examples/sweep.yaml", "docs/examples/dose.yaml"):
             _write_json(here / file, _SWEEP)
         _write_json(here / "qwen.yaml", _SWEEP | {"models": ["Qwen/Qwen3-0.6B-Base"]})
         _write_own_task(here)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from lnbench import figures
+from lnbench.analysis import Stability, compare_halves
+from lnbench.analysis.until_stable import StabilityCurve, StabilityPoint
 from lnbench.leaderboard import Row
+from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity, SliceAccount
+from tests.support.samples import normal, statistics_of
 
 LANGUAGES = ["en", "hi", "ur"]
 DELTAS = {
@@ -130,3 +135,86 @@ def _row(language: str, selector: str, intervention: str, delta: float = 0.0) ->
         higher_is_better=True,
         command="lm_eval",
     )
+
+
+def dose_rows(languages: list[str] | None = None) -> list[Row]:
+    """Zero and p10 under selectors of three sizes; a harm of a hundredth per ten neurons, twice that under p10."""
+    return [
+        _row(language, f"lape:top_fraction={share}", intervention, delta=-step * neurons / 1000).model_copy(
+            update={"neurons": neurons, "significant": neurons > 10}
+        )
+        for language in languages or LANGUAGES[1:]
+        for share, neurons in ((0.01, 10), (0.02, 25), (0.05, 120))
+        for intervention, step in (("zero", 1), ("p10", 2))
+    ]
+
+
+def pair_rows(languages: list[str] | None = None) -> list[Row]:
+    """One metric by source and target; target's place in the order, plus a tenth of the source's."""
+    codes = languages or LANGUAGES
+    return [
+        _row(target, "lape", "swap", delta=(i + 10 * j) / 1000).model_copy(
+            update={"source": source, "task": f"task_{source}_{target}"}
+        )
+        for i, source in enumerate(codes)
+        for j, target in enumerate(codes)
+        if source != target
+    ]
+
+
+def curve_of(languages: list[str] | None = None) -> StabilityCurve:
+    """A curve of two selectors that reaches 0.9 after 32,768 tokens, but for a language without neurons at first."""
+    codes = languages or LANGUAGES
+    shares = (0.5, 0.75, 0.9)
+    points = [
+        StabilityPoint(
+            tokens=dict.fromkeys(codes, 8192 * 2**step),
+            jaccard={
+                "lape": {code: None if (step, code) == (0, "en") else share for code in codes},
+                "act_prob": dict.fromkeys(codes, share - 0.1),
+            },
+        )
+        for step, share in enumerate(shares)
+    ]
+    return StabilityCurve(model="org/tiny", request="0" * 16, stable=0.95, points=points, stopped="text")
+
+
+def neurons_of(languages: list[str], selector: str = "lape") -> NeuronSet:
+    """Two neurons per language in each of 18 layers, one of them the next language's too."""
+    chosen = {code: {layer: [place, place + 1] for layer in range(18)} for place, code in enumerate(languages)}
+    return NeuronSet("org/tiny", 18, 64, chosen, {"name": selector, "parameters": {}})
+
+
+def every_kind(languages: list[str]) -> dict[str, figures.Figure]:
+    """One figure of each registered kind, in these languages."""
+    one, other = neurons_of(languages), neurons_of(languages[::-1], "act_prob")
+    measured = Stability(
+        model="org/tiny",
+        corpus="x",
+        site="post",
+        tokens=dict.fromkeys(languages, (1, 1)),
+        length=64,
+        seed=0,
+        rows=compare_halves({"lape": (one, one), "act_prob:fraction=0.004": (one, other)}),
+    )
+    rows = [
+        row.model_copy(update={"language": code, "task": f"task_{code}"})
+        for code in languages
+        for row in leaderboard_rows()
+        if row.language == "hi"
+    ]
+    statistics = {code: statistics_of(normal(40, 2, 4, seed=len(code)) + 0.1, language=code) for code in languages}
+    return {
+        "activation_statistics": figures.activation_statistics(statistics),
+        "dose_response": figures.dose_response(dose_rows(languages), "top_fraction"),
+        "interventions": figures.interventions(rows),
+        "language_overlap": figures.language_overlap(one),
+        "layer_profile": figures.layer_profile(one),
+        "neurons_per_language": figures.neurons_per_language({"lape": one, "act_prob:fraction=0.004": other}),
+        "neurons_per_layer": figures.neurons_per_layer(one),
+        "pairs": figures.pairs(pair_rows(languages)),
+        "perplexity_matrix": figures.perplexity_matrix(matrix_of(languages)),
+        "selector_overlap": figures.selector_overlap(one, other),
+        "stability": figures.stability(measured),
+        "stability_curve": figures.stability_curve(curve_of(languages)),
+    }

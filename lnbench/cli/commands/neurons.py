@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import Field
 
-from lnbench.cli.options import Format, Given, chosen_languages, say, show, takes
+from lnbench.cli.options import Format, Given, PrintWidth, chosen_languages, say, show, takes
 from lnbench.model.architectures import POST, layout_of
 from lnbench.settings import AllLanguages, CorpusSource, Length, ModelArgs, OutFolder, ReadSite, Seed
 
@@ -189,7 +189,7 @@ class StabilitySettings(ModelArgs, CorpusSource):
 
 @app.command()
 @takes(StabilitySettings, arguments=["selectors"])
-def stability(given: Given, format_: Format = "terminal") -> None:
+def stability(given: Given, format_: Format = "terminal", width: PrintWidth = "page") -> None:
     """Select on two halves of a corpus, every other document each, and see which neurons come back.
 
     After an interruption the same command continues where it stopped. More selectors on the same text take seconds.
@@ -239,7 +239,7 @@ def stability(given: Given, format_: Format = "terminal") -> None:
         )
     measured.save(settings.out / FILE)
     show(stability_table(measured), format_=format_)
-    files = save(draw(measured), settings.out)
+    files = save(draw(measured), settings.out, width=width)
     say(f"written to {' '.join(map(str, (settings.out / FILE, *files)))}", format_)
 
 
