@@ -68,7 +68,7 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
         width=shown.width,
         neurons={language: selected[language] for language in statistics if language in selected},
         selector=described,
-        statistics=fingerprint(sorted((language, own.fingerprint) for language, own in statistics.items())),
+        statistics=fingerprint_of(statistics),
         site=shown.site,
         unit_size=shown.unit_size,
         widths=shown.widths,
@@ -91,6 +91,11 @@ def _chat_of(statistics: Mapping[str, Statistics]) -> bool | None:
             "text, so differences between these languages may be the template's: collect all of them in one format"
         )
     return formats.popitem()[1] if len(set(formats.values())) == 1 else None
+
+
+def fingerprint_of(statistics: Mapping[str, Statistics]) -> str:
+    """Return what a NeuronSet records of the Statistics that it was selected from."""
+    return fingerprint(sorted((language, own.fingerprint) for language, own in statistics.items()))
 
 
 def needs_of(selector: Any) -> Needs:

@@ -267,6 +267,10 @@ Control = Annotated[
         "installed, as name or name:key=value"
     ),
 ]
+ControlsRead = Annotated[
+    Literal["all", "own"],
+    Field(description="texts that the draws read; own: each language's own alone, all that ρ needs"),
+]
 
 
 class ModelArgs(Settings):

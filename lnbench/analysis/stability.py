@@ -13,8 +13,9 @@ from torch import nn
 
 from lnbench._version import __version__
 from lnbench.analysis.overlap import by_chance
-from lnbench.choices import select
+from lnbench.choices import needs_of, select
 from lnbench.formats import FormatFile
+from lnbench.hookspecs import Needs
 from lnbench.model.architectures import POST
 from lnbench.model.locate import locate
 from lnbench.neurons import NeuronSet
@@ -77,7 +78,8 @@ def measure_stability(
 ) -> Stability:
     """Count both halves of each language's text, and select on each: which neurons come back?
 
-    After an interruption the same call continues, and another selector needs no new pass.
+    Beside the readings' own, the sites and measures that the selectors need are counted in the same pass. After an
+    interruption the same call continues; another selector takes a new pass only if it needs what was not counted.
 
     Args:
         model: A supported Hugging Face causal LM.
@@ -93,6 +95,8 @@ def measure_stability(
         LnbenchError: as :func:`~lnbench.statistics.statistics_folder.collect_folder` and
             :func:`~lnbench.choices.select`.
     """
+    needed = [needs_of(selector) for selector in selectors]
+    readings = {language: _with_needs(reading, needed) for language, reading in readings.items()}
     where: dict[str, Any] = {"site": site, "activations": locate(model).activations}
     halves = []
     for half in ((0, 2), (1, 2)):
@@ -111,6 +115,18 @@ def measure_stability(
         lnbench_version=__version__,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _with_needs(reading: Reading, needed: Sequence[Needs]) -> Reading:
+    """Return a reading that counts what selectors need too."""
+    names = ("sites", "measures", "batch_levels")
+    more = {
+        name: tuple(
+            dict.fromkeys([*getattr(reading, name), *(part for needs in needed for part in getattr(needs, name))])
+        )
+        for name in names
+    }
+    return reading.model_copy(update=more)
 
 
 def compare_halves(selected: Mapping[str, tuple[NeuronSet, NeuronSet]]) -> list[StabilityRow]:

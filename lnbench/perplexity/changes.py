@@ -257,6 +257,7 @@ def _against_controls(changed: str, nats: SliceNats) -> dict[str, Any]:
         "control_min": low,
         "control_max": high,
         "n_controls": len(controls),
+        "control_draws": controls,
         "exceeds_controls": bool(delta > high if delta > 0 else delta < min(low, 0)),
         "control_p_value": tested.p_value,
         "rho": rho.value,

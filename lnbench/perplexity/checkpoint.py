@@ -18,6 +18,9 @@ FILE = "perplexity.safetensors"
 """Its name in a run's folder."""
 _HELD = ("request", "outside", "divergences")
 """Entries of its metadata that hold JSON."""
+_SAME = ("model", "text", "labels")
+"""Entries of a request that passes of the unchanged model depend on."""
+Record = dict[str, Any]
 
 
 class Passes:
@@ -57,17 +60,33 @@ class Passes:
             metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in held.items()}
             write_tensors(self.path, self.nats, {"format": FORMAT, **metadata}, framework="np")
 
+    def take(self, path: Path, beginning: str) -> None:
+        """Take the passes whose names begin so from the file of another request on the same model and text.
+
+        Raises:
+            LnbenchError: it is missing or damaged, or of another model or text.
+        """
+        nats, request, _, _ = _read(path)
+        if differing := [name for name in _SAME if request.get(name) != self.request.get(name)]:
+            raise LnbenchError(f"{path} is of another {' and '.join(differing)}, so its passes cannot be taken")
+        self.nats |= {name: values for name, values in nats.items() if name.startswith(beginning)}
+
     def _resume(self, path: Path) -> None:
-        remedy = "delete it, and the command starts from the beginning"
-        self.nats, metadata = read_tensors(path, "file", remedy, framework="np", decode=_HELD)
-        request, self.outside, divergences = (metadata[name] for name in _HELD)
-        self.divergences = {} if divergences is None else divergences
-        parts = (request, self.outside, self.divergences)
-        if metadata.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
-            raise LnbenchError(f"{path} is not a file of format {FORMAT}; choose another folder with --out")
+        self.nats, request, self.outside, self.divergences = _read(path)
         differing = [key for key in {**request, **self.request} if request.get(key) != self.request.get(key)]
         if differing:
             raise LnbenchError(
                 f"{path.parent} holds the perplexity of another request ({', '.join(differing)} differ); choose "
                 "another folder with --out, or delete this one"
             )
+
+
+def _read(path: Path) -> tuple[dict[str, NDArray[np.float64]], Record, dict[str, float], dict[str, list[float]]]:
+    """Return a file's passes, its request, and what else it holds of them."""
+    remedy = "delete it, and the command starts from the beginning"
+    nats, metadata = read_tensors(path, "file", remedy, framework="np", decode=_HELD)
+    request, outside, divergences = (metadata[name] for name in _HELD)
+    divergences = {} if divergences is None else divergences
+    if metadata.get("format") != FORMAT or not all(isinstance(part, dict) for part in (request, outside, divergences)):
+        raise LnbenchError(f"{path} is not a file of format {FORMAT}; choose another folder with --out")
+    return nats, request, outside, divergences

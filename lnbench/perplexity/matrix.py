@@ -71,6 +71,7 @@ class MatrixCell(_Part):
     control_min: float | None = Field(default=None, description="smallest of the draws' changes in nats per token")
     control_max: float | None = Field(default=None, description="largest of the draws' changes in nats per token")
     n_controls: int = Field(default=0, description="draws of random neurons")
+    control_draws: list[float] = Field(default=[], description="each draw's change in nats per token")
     exceeds_controls: bool | None = Field(
         default=None, description="whether the change is larger than every draw's, in its direction; null: no draws"
     )
@@ -186,6 +187,9 @@ class PerplexityMatrix(_Part, FormatFile):
         default=None, description="means of selectivity over languages; null: no other text to compare with"
     )
     control: str = Field(default="random", description="what draws the control's units, as written")
+    controls_read: Literal["all", "own"] = Field(
+        default="all", description="texts that the draws read; own: each language's own alone"
+    )
     kl_tokens: int = Field(
         default=0, description="predicted tokens per text, at least, whose distributions are compared"
     )

@@ -34,6 +34,7 @@ from lnbench.perplexity.losses import block_divergences, block_nats, final_state
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import notes_of
 from lnbench.perplexity.slices import AHEAD, Slice
+from lnbench.settings import ControlsRead
 from lnbench.statistics import Statistics, describe_model
 from lnbench.statistics.batching import fitting_batch_size
 
@@ -55,12 +56,14 @@ def measure(
     changed: Sequence[str] | None = None,
     controls: int = 5,
     control: str = "random",
+    controls_read: ControlsRead = "all",
     compared: Mapping[str, Statistics] | None = None,
     source: str | None = None,
     statistics_of: Callable[[str], Statistics] | None = None,
     kl_tokens: int = 0,
     batch_size: int | None = None,
     path: Path | None = None,
+    unchanged: Path | None = None,
     progress: bool = False,
     described: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -81,6 +84,7 @@ def measure(
         changed: Languages whose neurons are changed; all of ``neurons`` by default.
         controls: Draws of the control, such as as many random neurons in each layer.
         control: What draws them: ``random``, ``random_active`` …
+        controls_read: Which texts the draws read: ``all``; or each language's ``own`` alone, all that ρ needs.
         compared: Language → Statistics, for a control that reads those of all languages; ``statistics`` by default.
         source: The language that an answer would be in, for interventions between two; those changed are targets.
         statistics_of: Returns any language's Statistics, for interventions that read others than the target's; by
@@ -88,6 +92,7 @@ def measure(
         kl_tokens: Predicted tokens of each text, at least, on which next-token distributions are compared; 0: none.
         batch_size: Blocks in a forward pass; as many as fit the memory if None.
         path: File that keeps every pass that is done; the same call continues from it.
+        unchanged: Such a file of other neurons, whose passes of the unchanged model over the same text are taken.
         progress: Show a progress bar.
         described: What :func:`~lnbench.statistics.describe_model` says of the two, if that is known already.
         about: Further fields of the matrix: ``model``, ``selector``, ``command``, ``adapter``.
@@ -140,13 +145,17 @@ def measure(
         },
         path,
     )
+    if unchanged is not None:
+        passes.take(unchanged, f"{_UNCHANGED}/")
     for read, text in slices.items():
         passes.nats |= {f"tokens/{read}": text.tokens, f"bytes/{read}": text.sizes}
+    drawn_for = {f"{language}{name}": language for language in measured for name in named}
     todo = [
         (change, text)
         for change in changes
         for read, text in slices.items()
         if f"{change[0]}/{read}" not in passes.nats
+        and (controls_read == "all" or drawn_for.get(change[0], read) == read)
     ]
     first_blocks = {read: _first_blocks(text, kl_tokens) for read, text in slices.items()}
     diverging = [
@@ -168,7 +177,11 @@ def measure(
             sizes=text.sizes,
             unchanged=passes.nats[f"{_UNCHANGED}/{read}"],
             changed={language: passes.nats[f"{language}/{read}"] for language in measured},
-            controls={language: [passes.nats[f"{language}{name}/{read}"] for name in named] for language in measured},
+            controls={
+                language: [passes.nats[f"{language}{name}/{read}"] for name in named]
+                for language in measured
+                if controls_read == "all" or language == read
+            },
             outside={language: passes.outside.get(f"{language}/{read}") for language in measured},
             divergence={
                 language: np.array(passes.divergences[_divergence(first_blocks, language, read)])
@@ -208,6 +221,7 @@ def measure(
             "selectivity": selectivity,
             "diagonal": diagonal(nats, languages),
             "control": control,
+            "controls_read": controls_read,
             "kl_tokens": kl_tokens,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -40,6 +40,8 @@ def notes_of(matrix: PerplexityMatrix, neurons: NeuronSet) -> Iterator[str]:
     has_controls = any(cell.n_controls for cell in matrix.cells)
     if not has_controls and any(matrix.neurons.values()):
         yield "there is no control: as many random neurons might do as much"
+    if has_controls and matrix.controls_read == "own":
+        yield "draws of the control read each language's own text alone, so other cells have no control"
     if few := [cell.n_controls for cell in matrix.cells if 0 < cell.n_controls < LEAST_DRAWS]:
         yield (
             f"{max(few)} drawn as a control: its draws are shown and not tested against, which takes "

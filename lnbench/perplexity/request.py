@@ -13,6 +13,7 @@ from lnbench.settings import (
     Bos,
     Chat,
     Control,
+    ControlsRead,
     DrawsOfControls,
     Intervention,
     Labels,
@@ -58,6 +59,7 @@ class PerplexityRequest(ModelArgs, NeuronSource, Batches):
     labels: Labels = "next"
     controls: DrawsOfControls = 5
     control: Control = "random"
+    controls_read: ControlsRead = "all"
     kl_tokens: int = Field(
         default=1_000,
         ge=0,

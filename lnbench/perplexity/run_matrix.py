@@ -68,7 +68,12 @@ def work_of(request: PerplexityRequest, languages: int, changed: int) -> Work:
 
 
 def run(
-    request: PerplexityRequest, out: Path, *, lm: LNBenchLM | None = None, progress: bool = True
+    request: PerplexityRequest,
+    out: Path,
+    *,
+    lm: LNBenchLM | None = None,
+    unchanged: Path | None = None,
+    progress: bool = True,
 ) -> PerplexityMatrix:
     """Measure a request, and write ``perplexity.json``, ``perplexity.safetensors`` and the NeuronSet to ``out``.
 
@@ -79,6 +84,7 @@ def run(
         out: Folder.
         lm: The loaded model, if there is one: it must be loaded as the request's ``model_arguments`` say, the
             intervention excepted.
+        unchanged: Folder of another request on the same model and text, whose passes of the unchanged model are taken.
         progress: Show a progress bar.
 
     Raises:
@@ -144,12 +150,14 @@ def run(
             changed=changed,
             controls=request.controls,
             control=request.control,
+            controls_read=request.controls_read,
             compared=statistics,
             source=request.source,
             statistics_of=partial(artifacts.statistics, experiment),
             kl_tokens=request.kl_tokens,
             batch_size=None if request.batch_size == "auto" else request.batch_size,
             path=out / checkpoint.FILE,
+            unchanged=None if unchanged is None else unchanged / checkpoint.FILE,
             progress=progress,
             described=lm.described,
             about={

@@ -101,7 +101,30 @@ class ComparisonSpec(StrictModel):
     models: list[str] = Field(default=[])
 
 
-Spec = CellsSpec | ActivationsSpec | FigureSpec | ComparisonSpec
+class BenchedSelector(StrictModel):
+    """One selector of the bench, or an intervention on a whole site in the place of one."""
+
+    choice: str = Field(description="name or name:key=value")
+    site: str = Field(default="post", description="site of its units")
+    ranked: bool = Field(default=True, description="whether it scores units, so that it can be cut to any number")
+    interventions: dict[str, str] = Field(default={}, description="role → what is done in place of the intervention")
+    control: str | None = Field(default=None, description="in place of the bench's")
+
+
+class BenchSpec(StrictModel):
+    """Selectors side by side: each at its own size and at one size for all, under interventions of two roles."""
+
+    kind: Literal["bench"]
+    title: str
+    models: list[str]
+    languages: tuple[str, ...]
+    source: str = Field(description="the source of interventions between two languages; the others are targets")
+    control: str
+    interventions: dict[str, str] = Field(description="role (silence, raise) → intervention")
+    selectors: dict[str, BenchedSelector] = Field(description="name in tables → selector")
+
+
+Spec = CellsSpec | ActivationsSpec | FigureSpec | ComparisonSpec | BenchSpec
 _SPECS: TypeAdapter[dict[str, Spec]] = TypeAdapter(dict[str, Annotated[Spec, Field(discriminator="kind")]])
 
 
@@ -144,6 +167,11 @@ def specs() -> dict[str, Spec]:
     numbered = {f"figure{number}": figures[number] for number in sorted(figures)}
     rest = {name: tables.pop(name) for name in list(tables) if not name.startswith("table")}
     return _SPECS.validate_python(tables | numbered | rest)
+
+
+def of_the_paper() -> list[str]:
+    """Return the names of what the paper shows or concludes: all but the bench."""
+    return [name for name, spec in specs().items() if not isinstance(spec, BenchSpec)]
 
 
 def spec(name: str) -> Spec:

@@ -142,11 +142,8 @@ class Rates:
     def of_step(self, step: PlannedStep) -> float | None:
         """Return the hours that one step takes; None where a speed was not measured. Selecting neurons takes none."""
         settings = step.at.settings
-        if step.kind == "statistics":
-            return self.statistics_hours(settings.tokens * len(step.languages))
-        if step.kind == "matrix":
-            draws, languages = 1 + settings.ppl.controls, len(step.languages)
-            return self.statistics_hours(settings.ppl.tokens * languages * (1 + draws * languages))
+        if step.kind in ("statistics", "matrix"):
+            return self.statistics_hours(step.tokens)
         if step.kind == "adapter" and step.adapter is not None:
             job = step.adapter.training.job
             training = job.training

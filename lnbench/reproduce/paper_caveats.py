@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lnbench.data_folder import name_of_text
 from lnbench.leaderboard.rows import compared
 from lnbench.reproduce import catalogue
-from lnbench.reproduce.catalogue import CellsSpec, FigureSpec
+from lnbench.reproduce.catalogue import BenchSpec, CellsSpec, FigureSpec
 from lnbench.reproduce.measurements import Measurements
 from lnbench.reproduce.plan import Plan, PlannedItem
 from lnbench.tables.caveats import (
@@ -39,6 +39,13 @@ _FRAMES = {
     "english": "XQuAD's prompt has the English instruction in every language, as in the paper: what neurons of the "
     "language do to the answer is partly what they do beside English words.",
 }
+_BENCH = (
+    "Selectors without a score per unit have no equal size. Heads and dimensions of the residual stream are no "
+    "neurons and differ in number: compare them with their own control, not with a number of neurons; a dimension that "
+    "is set to 0 is not silent, as its usual value is far from 0. In the row of residual directions a language's "
+    "direction is taken out (project_out) in place of zero, and added (diffmean) in place of swap, beside random "
+    "directions."
+)
 _END_TOKEN = (
     "XQuAD's F1 counts the end of an answer as a token that all answers share, as the paper's does: a wrong answer of "
     "one word has 0.5. Its exact match is the same with and without."
@@ -47,8 +54,23 @@ _END_TOKEN = (
 
 def caveats(plan: Plan, item: PlannedItem, measured: Measurements | None) -> list[str]:
     """Return the sentences that apply."""
+    if isinstance(item.spec, BenchSpec):
+        return list(_of_bench(item))
     of_cells = _of_cells(plan, item, measured) if measured is not None else ()
     return [*_of_models(plan, item), *_of_text(plan, item), *of_cells, *_of_figures(plan, item)]
+
+
+def _of_bench(item: PlannedItem) -> Iterator[str]:
+    for part in item.parts:
+        settings, skipped = part.at.settings.bench, [entry for entry in part.steps if entry.kind == "matrix"]
+        yield (
+            f"{part.at.title}: Statistics are of up to {settings.counted:,} tokens per language of "
+            f"{name_of_text(part.at.corpus)}, and perplexity of {settings.tokens:,} others, in blocks of "
+            f"{settings.length}: {len(skipped)} matrices."
+        )
+        yield _BENCH
+        if not settings.own_controls:
+            yield "Sets of a selector's own size have no draws of the control where the selector has an equal size."
 
 
 def _of_models(plan: Plan, item: PlannedItem) -> Iterator[str]:

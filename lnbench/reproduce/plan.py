@@ -14,8 +14,8 @@ from lnbench.errors import LnbenchError
 from lnbench.host import changes_nothing
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
-from lnbench.reproduce import catalogue
-from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, FigureSpec, Spec
+from lnbench.reproduce import bench, catalogue
+from lnbench.reproduce.catalogue import ActivationsSpec, BenchSpec, CellsSpec, ComparisonSpec, FigureSpec, Spec
 from lnbench.reproduce.reproduction_request import ALL, ReproductionRequest
 from lnbench.reproduce.scale_settings import PRESETS, Preset, ReproductionSettings, read_settings
 from lnbench.reproduce.steps import (
@@ -110,8 +110,10 @@ class Plan:
         steps = self.steps
         kinds = Counter(step.kind for step in steps)
         cells = {command for step in steps if step.kind == "sweep" for command in step.commands()}
-        tokens = sum(step.at.settings.tokens * len(step.languages) for step in steps if step.kind == "statistics")
+        tokens = sum(step.tokens for step in steps if step.kind == "statistics")
         matrices = counted(kinds["matrix"], "perplexity matrix", "perplexity matrices")
+        if in_matrices := sum(step.cells for step in steps):
+            matrices += f" of {counted(in_matrices, 'cell')}"
         return (
             f"{counted(len(cells), 'distinct cell')}, {counted(kinds['adapter'], 'fine-tuning')}, {matrices}; "
             f"Statistics of up to {tokens:,} tokens"
@@ -131,12 +133,12 @@ def plan(request: ReproductionRequest) -> Plan:
     def parts(name: str, spec: Spec, preset: Preset) -> Iterator[PlannedPart]:
         for beside, model in _models(spec, request.model).items():
             folder = request.folder / f"{Path(model).name}{'' if preset == 'corrected' else f'-{preset}'}"
-            at = Workspace(folder, model, beside, preset, settings[preset], corpus, selections)
+            at = Workspace(folder, model, beside, preset, settings[preset], corpus, selections, request.languages)
             if not (steps := merged(_steps(at, spec))):
                 raise LnbenchError(f"{name}: none of its languages is left; name some of them in --languages")
             yield PlannedPart(at, spec, tuple(steps))
 
-    names = [name for named in request.names for name in (catalogue.specs() if named == ALL else [named])]
+    names = [name for named in request.names for name in (catalogue.of_the_paper() if named == ALL else [named])]
     items = []
     for name, spec in {name: catalogue.spec(name) for name in names}.items():
         if isinstance(spec, ComparisonSpec):
@@ -173,6 +175,8 @@ def _steps(at: Workspace, spec: Spec) -> Iterator[PlannedStep]:
         available = {language for selection in at.selections.values() for language in selection.languages}
         if languages := tuple(language for language in spec.languages if language in available):
             yield count_statistics(at, languages)
+    elif isinstance(spec, BenchSpec):
+        yield from bench.steps(at, spec)
     elif isinstance(spec, FigureSpec):
         for name in spec.selections:
             yield from _selected(at, at.own_selection(name))

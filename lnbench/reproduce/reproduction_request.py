@@ -32,7 +32,8 @@ class ReproductionRequest(Settings):
     limit: Limit = None
     controls: DrawsOfControls | None = Field(
         default=None,
-        description="draws of random neurons beside every cell; by default none in tables, one in perplexity matrices",
+        description="draws of random neurons beside every cell; by default none in tables, one in perplexity "
+        "matrices, as many in the selector bench as its scale says",
     )
     tables: Names = Field(
         default=(), description="of paper-vs-corrected: the tables to compare, as table1+table3+table8"
@@ -53,6 +54,8 @@ class ReproductionRequest(Settings):
             "tokens": self.tokens,
             "controls": self.controls,
             "ppl.controls": self.controls,
+            "bench.controls": self.controls,
+            "bench.counted": self.tokens,
             "xnli.limit": self.limit,
             "xquad.limit": self.limit,
         }

@@ -13,7 +13,9 @@ from lnbench.figures import Figure
 from lnbench.files import write_text
 from lnbench.leaderboard.rows import Row
 from lnbench.model.architectures import NEURON_SITES
-from lnbench.reproduce.catalogue import ActivationsSpec, CellsSpec, ComparisonSpec, FigureSpec
+from lnbench.reproduce import bench_results
+from lnbench.reproduce.bench_results import BenchResults
+from lnbench.reproduce.catalogue import ActivationsSpec, BenchSpec, CellsSpec, ComparisonSpec, FigureSpec
 from lnbench.reproduce.conclusions import conclusions
 from lnbench.reproduce.measurements import Measurements, activations_tables, cells_table
 from lnbench.reproduce.paper_caveats import caveats
@@ -81,6 +83,9 @@ def _tables(item: PlannedItem, measured: Measurements | None) -> Iterator[Stored
             yield cells_table(spec, parts, measured, presets=isinstance(item.spec, ComparisonSpec))
         elif isinstance(spec, ActivationsSpec):
             yield from activations_tables(spec, parts)
+        elif isinstance(spec, BenchSpec):
+            for part in parts:
+                yield from bench_results.tables(BenchResults.of(part))
         elif isinstance(spec, FigureSpec):
             for part in parts:
                 for matrix in part.matrices:
@@ -100,6 +105,8 @@ def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figur
         statistics = {language: Statistics.load(part.at.statistics, language) for language in languages}
         for site in NEURON_SITES:
             yield replace(figures.activation_statistics(statistics, site), name=f"activations-{site}")
+    elif isinstance(spec, BenchSpec):
+        yield bench_results.figure(BenchResults.of(part))
     elif isinstance(spec, FigureSpec):
         for matrix in part.matrices:
             for unit in UNITS:
@@ -138,7 +145,9 @@ def _of_neurons(part: PlannedPart, spec: FigureSpec) -> Iterator[Figure]:
 
 
 def _findings(item: PlannedItem, measured: Measurements | None) -> Iterator[str]:
-    for matrix in (matrix for part in item.parts for matrix in part.matrices):
+    for part in item.parts if isinstance(item.spec, BenchSpec) else ():
+        yield from bench_results.findings(BenchResults.of(part))
+    for matrix in (matrix for part in item.parts for matrix in part.matrices if isinstance(part.spec, FigureSpec)):
         yield from (own_text_harmed_most(matrix, unit) for unit in UNITS)
         yield from shared_neurons(matrix)
     if measured is not None and (compared := [row for row in measured.rows if not row.is_baseline]):

@@ -39,6 +39,17 @@ class MatrixSettings(Settings):
     controls: parts.DrawsOfControls
 
 
+class BenchSettings(Settings):
+    """How much the bench of selectors counts, selects and reads."""
+
+    counted: parts.Tokens = Field(description="tokens per language, for Statistics, both halves together")
+    count: int = Field(ge=1, description="neurons per language where all selectors take as many")
+    tokens: parts.Tokens
+    length: parts.Length
+    controls: parts.DrawsOfControls
+    own_controls: int = Field(ge=0, description="draws beside sets of a selector's own size, where it has an equal one")
+
+
 class CountingSettings(Settings):
     """How text is read for Statistics."""
 
@@ -64,6 +75,7 @@ class ReproductionSettings(Settings):
     xnli: TaskSettings
     xquad: TaskSettings
     ppl: MatrixSettings
+    bench: BenchSettings
     site: parts.Site
     selectors: dict[SelectorName, parts.Selector] = Field(description="each selector with its parameters")
     reading: CountingSettings

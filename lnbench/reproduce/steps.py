@@ -56,6 +56,10 @@ class PlannedStep:
     """The fine-tuning, of that kind."""
     task: str | None = None
     """The task that a sweep measures: xnli or xquad."""
+    tokens: int = 0
+    """Tokens that Statistics or a matrix read in all."""
+    cells: int = 0
+    """Those of a matrix."""
 
 
 def count_statistics(at: Workspace, languages: tuple[str, ...]) -> PlannedStep:
@@ -64,7 +68,7 @@ def count_statistics(at: Workspace, languages: tuple[str, ...]) -> PlannedStep:
     text = {"corpus": at.corpus, "tokens": settings.tokens, "length": settings.length, **settings.reading.model_dump()}
     levels = text.pop("batch_levels")
     named = {"model": at.model, "model_args": format_model_args(at.options), "languages": "+".join(languages)}
-    command = _lnbench("stats", **named, **text, batch_level=list(levels), site=site, out=at.statistics)
+    command = lnbench_command("stats", **named, **text, batch_level=list(levels), site=site, out=at.statistics)
 
     def run(_: Executor, console: Console) -> None:
         from lnbench.lm import LNBenchLM
@@ -78,14 +82,17 @@ def count_statistics(at: Workspace, languages: tuple[str, ...]) -> PlannedStep:
         gc.collect()
 
     doing = f"Reading {settings.tokens:,} tokens of text in each of {', '.join(languages)}: {at.folder.name}"
-    return PlannedStep("statistics", at, at.statistics, doing, lambda: [command], run, languages)
+    tokens = settings.tokens * len(languages)
+    return PlannedStep("statistics", at, at.statistics, doing, lambda: [command], run, languages, tokens=tokens)
 
 
 def select_neurons(at: Workspace, selection: str) -> PlannedStep:
     """Return the step that selects the neurons of one selection, from the Statistics as they are then."""
     languages, site, out = at.selections[selection].languages, at.settings.select_site, at.neurons(selection)
     selector = at.settings.selectors[at.selections[selection].selector]
-    command = _lnbench("select", selector, statistics=at.statistics, languages="+".join(languages), site=site, out=out)
+    command = lnbench_command(
+        "select", selector, statistics=at.statistics, languages="+".join(languages), site=site, out=out
+    )
 
     def run(_: Executor, console: Console) -> None:
         from lnbench.choices import select
@@ -240,10 +247,12 @@ def measure_matrix(at: Workspace, selection: str, intervention: str) -> PlannedS
 
     doing = f"Reading text with {selection} neurons under {intervention}: {at.folder.name}"
     command = f"{request.command} --out {shell_line([str(out)])}"
-    return PlannedStep("matrix", at, out, doing, lambda: [command], run, languages)
+    cells = len(languages) ** 2
+    tokens = request.tokens * (len(languages) + (1 + request.controls) * cells)
+    return PlannedStep("matrix", at, out, doing, lambda: [command], run, languages, tokens=tokens, cells=cells)
 
 
-def _lnbench(*words: str, **options: object) -> str:
+def lnbench_command(*words: str, **options: object) -> str:
     """Return a command of lnbench; an option without a value is left out, one with several is repeated."""
     parts = ["lnbench", *words]
     for name, value in options.items():

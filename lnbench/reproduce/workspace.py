@@ -27,6 +27,7 @@ class Workspace:
         settings: How everything is done.
         corpus: Corpus pattern for Statistics and perplexity.
         selections: Name → which languages a selector compares here.
+        languages: Those that were asked for in place of the paper's; none if they are the paper's.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Workspace:
     settings: ReproductionSettings
     corpus: str
     selections: dict[str, Selection]
+    languages: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
