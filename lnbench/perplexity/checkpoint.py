@@ -81,6 +81,18 @@ class Passes:
             )
 
 
+def copy_for(neurons: str, path: Path, out: Path) -> None:
+    """Copy a file of passes for another NeuronSet of the same units, by its fingerprint.
+
+    Raises:
+        LnbenchError: the file is damaged, or the copy cannot be written.
+    """
+    passes = Passes({})
+    passes.nats, request, passes.outside, passes.divergences = _read(path)
+    passes.request, passes.path = {**request, "neurons": neurons}, out
+    passes.save()
+
+
 def _read(path: Path) -> tuple[dict[str, NDArray[np.float64]], Record, dict[str, float], dict[str, list[float]]]:
     """Return a file's passes, its request, and what else it holds of them."""
     remedy = "delete it, and the command starts from the beginning"

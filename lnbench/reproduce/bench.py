@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from lnbench.host import between_languages, get_host, needs_of_intervention, who
 from lnbench.lm.arguments import format_model_args
 from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.neurons import NeuronSet
+from lnbench.perplexity import checkpoint
 from lnbench.perplexity.request import PerplexityRequest
 from lnbench.reproduce.catalogue import BenchedSelector, BenchSpec
 from lnbench.reproduce.steps import PlannedStep, lnbench_command
@@ -108,9 +109,9 @@ def entries_of(spec: BenchSpec, count: int) -> list[BenchEntry]:
         if any(whole_site_of(choice) for choice in benched.interventions.values()):
             entries.append(BenchEntry(name, WHOLE_SITE, benched.choice, benched))
             continue
-        entries.append(BenchEntry(name, OWN, benched.choice, benched))
         if benched.ranked:
             entries.append(BenchEntry(name, EQUAL, f"top:of=[{benched.choice}]:count={count}", benched))
+        entries.append(BenchEntry(name, OWN, benched.choice, benched))
     return entries
 
 
@@ -150,12 +151,12 @@ def _count_halves(data: BenchData, entries: Sequence[BenchEntry], languages: tup
     needed = [needs_of(entry.selector) for entry in entries if entry.size != WHOLE_SITE]
     needed += [needs_of_intervention(choice) for entry in entries for choice in entry.benched.interventions.values()]
     sites = [*(entry.benched.site for entry in entries), *(site for needs in needed for site in needs.sites)]
-    more = {
+    more: dict[str, Any] = {
         "measures": tuple(dict.fromkeys(measure for needs in needed for measure in needs.measures)),
         "sites": tuple(site for site in dict.fromkeys(sites) if site not in NEURON_SITES),
         "batch_levels": tuple(dict.fromkeys(level for needs in needed for level in needs.batch_levels)),
     }
-    text = {"corpus": at.corpus, "tokens": settings.counted, "length": at.settings.length, "mode": MODE}
+    text: dict[str, Any] = {"corpus": at.corpus, "tokens": settings.counted, "length": at.settings.length, "mode": MODE}
 
     def commands() -> list[str]:
         named = {"model": at.model, "model_args": format_model_args(at.options), "languages": "+".join(languages)}
@@ -217,6 +218,16 @@ def _is_selected(file: Path, selector: str, statistics: Mapping[str, Statistics]
     )
 
 
+def _take_passes(at: Workspace, twin: BenchEntry, entry: BenchEntry, role: str) -> None:
+    """Take the passes of an entry with the same units: nothing is read twice where both sizes are the same."""
+    before, here = (matrix_of(at, each, role) / checkpoint.FILE for each in (twin, entry))
+    if not before.exists() or here.exists():
+        return
+    first, second = (NeuronSet.load(neurons_of(at, each)) for each in (twin, entry))
+    if all(first.mask(language).equal(second.mask(language)) for language in second.languages):
+        checkpoint.copy_for(second.fingerprint, before, here)
+
+
 def _measure(
     data: BenchData,
     spec: BenchSpec,
@@ -232,10 +243,11 @@ def _measure(
     intervention = benched.interventions.get(role, spec.interventions[role])
     draws = settings.own_controls if benched.ranked and entry.size == OWN else settings.controls
     between = between_languages(intervention)
+    units: dict[str, Any] = {"neurons": str(neurons_of(at, entry)), "site": benched.site}
     request = PerplexityRequest(
         model=at.model,
         model_args=at.options,
-        **({} if entry.size == WHOLE_SITE else {"neurons": str(neurons_of(at, entry)), "site": benched.site}),
+        **({} if entry.size == WHOLE_SITE else units),
         statistics=str(folder_of(at) / WHOLE),
         corpus=at.corpus,
         languages=languages,
@@ -252,6 +264,8 @@ def _measure(
     def run(_: Executor, _console: Console) -> None:
         from lnbench.perplexity.run_matrix import run
 
+        if benched.ranked and entry.size == OWN:
+            _take_passes(at, replace(entry, size=EQUAL), entry, role)
         run(request, out, lm=data.lm(), unchanged=first if out != first else None)
         if ended is not None:
             ended()

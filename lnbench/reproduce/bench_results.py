@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -121,10 +122,10 @@ class BenchResults:
 
     def jaccard(self, one: BenchEntry, other: BenchEntry) -> float | None:
         """Return the mean over languages of two entries' Jaccard index; None where their units are of other kinds."""
-        sets = [self.neurons.get(entry.slug) for entry in (one, other)]
-        if None in sets or sets[0].site != sets[1].site:
+        first, second = (self.neurons.get(entry.slug) for entry in (one, other))
+        if first is None or second is None or first.site != second.site:
             return None
-        return fmean(agreement.jaccard for agreement in sets[0].compare(sets[1]).values())
+        return fmean(agreement.jaccard for agreement in first.compare(second).values())
 
 
 def tables(results: BenchResults) -> list[StoredTable]:
@@ -156,7 +157,8 @@ def _table(title: str, results: BenchResults, sizes: Sequence[str], notes: list[
     columns += ["halves", "nearest other"]
     rows = []
     for silenced in results.ranked(SILENCE, *sizes):
-        entry, cells = silenced.entry, [_units(silenced)]
+        entry = silenced.entry
+        cells: list[StoredValue | None] = [_units(silenced)]
         for role in results.spec.interventions:
             cells += _cells(results.outcome(entry.name, entry.size, role))
         stable = results.stability(entry)
@@ -175,11 +177,11 @@ def _units(outcome: BenchOutcome) -> StoredValue:
 def _cells(outcome: BenchOutcome) -> list[StoredValue | None]:
     difference, rho, languages = outcome.selectivity, outcome.rho, len(outcome.matrix.changed)
     unit = UNITS["bits_per_byte" if outcome.matrix.diagonal and outcome.matrix.diagonal.unit != "nats" else "nats"]
-    shared = {"digits": 2, "n": sum(slice_.tokens for slice_ in outcome.matrix.slices.values())}
+    tokens = sum(account.tokens for account in outcome.matrix.slices.values())
     cells: list[StoredValue | None] = [
-        StoredValue(metric="own_less_others", unit=unit, **_estimate(difference), **shared),
-        StoredValue(metric="own", unit=UNITS["nats"], measured=outcome.own, **shared),
-        StoredValue(metric="rho", unit="ratio", **_estimate(rho), digits=1) if outcome.draws else None,
+        _estimated("own_less_others", unit, difference, digits=2, n=tokens),
+        StoredValue(metric="own", unit=UNITS["nats"], measured=outcome.own, digits=2, n=tokens),
+        _estimated("rho", "ratio", rho, digits=1) if outcome.draws else None,
         None
         if outcome.beyond_draws is None
         else StoredValue(metric="beyond_draws", unit=f"of {languages}", measured=outcome.beyond_draws, digits=0),
@@ -189,8 +191,9 @@ def _cells(outcome: BenchOutcome) -> list[StoredValue | None]:
     return cells
 
 
-def _estimate(found: Estimate) -> dict[str, float | None]:
-    return {"measured": found.value, "ci_low": found.low, "ci_high": found.high}
+def _estimated(metric: str, unit: str, found: Estimate, digits: int, n: int | None = None) -> StoredValue:
+    value, low, high = found
+    return StoredValue(metric=metric, unit=unit, measured=value, ci_low=low, ci_high=high, digits=digits, n=n)
 
 
 def _jaccard(value: float, bracketed: StoredValue | None = None) -> StoredValue:
@@ -248,9 +251,8 @@ def findings(results: BenchResults) -> Iterator[str]:
             f"Under {choice}, at equal sizes, {best.entry.name} is the most selective "
             f"({_written(best.selectivity)}), then {', '.join(names[1:])}."
         )
-        for outcome in ranked if lape is not None else ():
-            if outcome is not lape:
-                yield _compared(choice, lape, outcome)
+        if lape is not None:
+            yield from (_compared(choice, lape, outcome) for outcome in ranked if outcome is not lape)
         drawn = [outcome for outcome in results.ranked(role, EQUAL, OWN, WHOLE_SITE) if outcome.draws]
         more = [outcome.entry.name for outcome in drawn if (outcome.rho.low or 0.0) > 1]
         rest = [outcome.entry.name for outcome in drawn if outcome.entry.name not in more]
@@ -264,7 +266,12 @@ def findings(results: BenchResults) -> Iterator[str]:
 def _compared(choice: str, lape: BenchOutcome, other: BenchOutcome) -> str:
     """Return whether LAPE or another selector is the more selective, or that the intervals do not tell."""
     one, two = lape.selectivity, other.selectivity
-    apart = None not in (one.low, one.high, two.low, two.high) and (one.low > two.high or two.low > one.high)
+    # An interval that is not known reaches everywhere.
+    (least, most), (other_least, other_most) = (
+        (-math.inf if each.low is None else each.low, math.inf if each.high is None else each.high)
+        for each in (one, two)
+    )
+    apart = least > other_most or other_least > most
     verdict = ("more" if lape.score > other.score else "less") if apart else "not shown to be more or less"
     return (
         f"Under {choice}, at equal sizes, lape ({_written(one)}) is {verdict} selective than {other.entry.name} "

@@ -21,6 +21,7 @@ from lnbench.reproduce.bench import EQUAL, OWN, WHOLE_SITE, entries_of
 from lnbench.reproduce.catalogue import BenchSpec
 from lnbench.reproduce.plan import Plan, plan
 from lnbench.reproduce.reproduction_request import ReproductionRequest
+from lnbench.reproduce.scale_settings import read_settings
 from lnbench.specificity import matched_specificity
 from lnbench.tables.reproduction import Reproduction, StoredRow
 from tests.support import docs_pages
@@ -31,6 +32,7 @@ SMALL = {"bench.counted": 600, "length": 64, "bench.count": 2, "bench.tokens": 1
 SELECTORS = {
     "lape": {"choice": "lape:bar=0.3:top_fraction=0.5"},
     "mean_difference": {"choice": "mean_difference:fraction=0.2"},
+    "of_two": {"choice": "top:of=mean_difference:count=2"},
     "removal_impact": {"choice": "removal_impact:share=0.5", "ranked": False},
     "directions": {
         "choice": "all",
@@ -61,7 +63,7 @@ def test_every_selector_that_is_no_control_is_in_it() -> None:
 
 def test_a_dry_run_counts_its_cells_and_needs_no_model() -> None:
     found = planned(scale="small")
-    entries = entries_of(spec(), 100)
+    entries = entries_of(spec(), read_settings("small", "corrected").bench.count)
     zero, swap = len(entries) * 25, len(entries) * 20
     assert f"{2 * len(entries)} perplexity matrices of {zero + swap:,} cells" in found.amount()
     assert sum(step.tokens for step in found.steps if step.kind == "statistics") == 5 * found.settings.bench.counted
@@ -76,7 +78,11 @@ def test_all_is_all_of_the_paper() -> None:
 
 def test_the_shipped_sweep_has_the_same_selectors() -> None:
     sweep = yaml.safe_load((docs_pages.DOCS / "examples" / "selector-bench.yaml").read_text(encoding="utf-8"))
-    of_neurons = [entry for entry in entries_of(spec(), 100) if entry.benched.site == "post"]
+    of_neurons = [
+        entry
+        for entry in entries_of(spec(), read_settings("small", "corrected").bench.count)
+        if entry.benched.site == "post"
+    ]
     assert sweep["selectors"] == [entry.selector for entry in of_neurons]
     assert sweep["control"] == spec().control
     assert sweep["interventions"] == ["none", *spec().interventions.values()]
@@ -98,6 +104,8 @@ def out(tiny_model: str, tiny_corpus: str, tmp_path_factory: pytest.TempPathFact
         patch.setattr(catalogue, "specs", lambda: {"selector-bench": small})
         patch.setenv("LNBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         given = ["--model", tiny_model, "--scale", "small", "--corpus", tiny_corpus, "--languages", "+".join(LANGUAGES)]
+        # Drawing takes most of the time, and is for a test of its own.
+        patch.setattr("lnbench.figures.save", lambda figure, folder: [])
         for _ in range(2):  # the second call finds all of it done
             found = CliRunner().invoke(
                 app, ["reproduce", "selector-bench", *given, *options, "--out", str(folder)], catch_exceptions=False
