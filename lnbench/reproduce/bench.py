@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +19,7 @@ from lnbench.errors import LnbenchError
 from lnbench.formats import slug
 from lnbench.hookspecs import Executor
 from lnbench.host import between_languages, get_host, needs_of_intervention, whole_site_of
-from lnbench.lm.arguments import format_model_args
+from lnbench.lm.arguments import format_model_args, shell_line
 from lnbench.model.architectures import NEURON_SITES, POST
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity import checkpoint
@@ -272,7 +271,7 @@ def _measure(
 
     changed = len(languages) - between
     cells = changed * len(languages)
-    command = f"{request.command} --out {shlex.quote(str(out))}"
+    command = f"{request.command} --out {shell_line([str(out)])}"
     doing = f"Reading text with neurons of {entry.name} ({entry.size}) under {intervention}: {at.folder.name}"
     tokens = settings.tokens * (cells + draws * changed)
     return PlannedStep("matrix", at, out, doing, lambda: [command], run, languages, tokens=tokens, cells=cells)
