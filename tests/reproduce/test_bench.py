@@ -44,6 +44,9 @@ SELECTORS = {
 }
 
 
+RANKED = {"lape", "mean_difference", "of_two"}
+
+
 def spec() -> BenchSpec:
     found = catalogue.spec("selector-bench")
     assert isinstance(found, BenchSpec)
@@ -120,23 +123,28 @@ def test_rows_are_means_of_the_matrices(out: Path) -> None:
     equal, own, overlaps = found.tables
     (bench,) = out.glob("*/selector-bench")
     assert [row.labels[0] for row in overlaps.rows] == [row.labels[0] for row in equal.rows]
-    assert {row.labels[0] for row in equal.rows} == {"lape", "mean_difference"}
+    assert {row.labels[0] for row in equal.rows} == RANKED
     assert {row.labels[0] for row in own.rows} == set(SELECTORS)
     rows = [(EQUAL, row) for row in equal.rows]
     rows += [(WHOLE_SITE if row.labels[0] == "directions" else OWN, row) for row in own.rows]
     for (size, row), (role, first) in product(rows, (("silence", 1), ("raise", 6))):
         name = row.labels[0]
         matrix = PerplexityMatrix.load(bench / "perplexity" / f"{name}-{size.replace(' ', '_')}-{role}" / FILE)
-        checked(row, first, matrix, role, draws=0 if name in ("lape", "mean_difference") and size == OWN else 3)
+        checked(row, first, matrix, role, draws=0 if name in RANKED and size == OWN else 3)
     for _, row in rows:
-        sets = bench / "neurons"
         assert row.cells[0] is not None and row.cells[0].measured is not None and row.cells[0].measured > 0
         if row.labels[0] != "directions":
-            assert (sets / f"{row.labels[0]}-own.json").exists()
-    one, other = (NeuronSet.load(bench / "neurons" / f"{name}-equal.json") for name in ("lape", "mean_difference"))
-    expected = fmean(found.jaccard for found in one.compare(other).values())
-    assert [cell.measured for row in overlaps.rows for cell in row.cells if cell] == pytest.approx([expected] * 2)
-    assert all(counts == 2 for counts in (one.count(language) for language in LANGUAGES))
+            assert (bench / "neurons" / f"{row.labels[0]}-own.json").exists()
+    names = [row.labels[0] for row in equal.rows]
+    sets = {name: NeuronSet.load(bench / "neurons" / f"{name}-equal.json") for name in names}
+    for row, one in zip(overlaps.rows, names, strict=True):
+        for cell, other in zip(row.cells, names, strict=True):
+            if one == other:
+                assert cell is None
+                continue
+            expected = fmean(found.jaccard for found in sets[one].compare(sets[other]).values())
+            assert cell is not None and cell.measured == pytest.approx(expected)
+    assert {found.count(language) for found in sets.values() for language in LANGUAGES} == {SMALL["bench.count"]}
 
 
 def checked(row: StoredRow, first: int, matrix: PerplexityMatrix, role: str, draws: int) -> None:
@@ -168,6 +176,12 @@ def checked(row: StoredRow, first: int, matrix: PerplexityMatrix, role: str, dra
 @pytest.mark.slow
 def test_unchanged_passes_are_the_same_in_all_matrices(out: Path) -> None:
     files = sorted(out.glob("*/selector-bench/perplexity/*/perplexity.json"))
-    assert len(files) == 12
-    baselines = [PerplexityMatrix.load(file).baseline for file in files]
+    matrices = {file.parent.name: PerplexityMatrix.load(file) for file in files}
+    assert len(matrices) == 2 * (len(SELECTORS) + len(RANKED))
+    baselines = [matrix.baseline for matrix in matrices.values()]
     assert all(baseline == baselines[0] for baseline in baselines)
+    # Both sizes are the same set: what one has measured, the other takes.
+    for role in ("silence", "raise"):
+        equal, own = (matrices[f"of_two-{size}-{role}"] for size in (EQUAL, OWN))
+        assert [cell.delta_nats for cell in own.cells] == [cell.delta_nats for cell in equal.cells]
+        assert {cell.n_controls for cell in own.cells} == {0}
