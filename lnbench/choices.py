@@ -136,7 +136,7 @@ def plan(
         LnbenchError: unknown intervention, one that fails, or one that does not return an Override.
     """
     chosen = get_host().resolve("intervention", intervention)
-    name = intervention if isinstance(intervention, str) else type(chosen).__name__
+    name = intervention if isinstance(intervention, str) else _name_of(chosen)
     context.setdefault("target", statistics.language if statistics else None)
     if (of_language := context.get("statistics_of")) is not None:
         context["statistics_of"] = lambda language: of_language(language).per_coordinate
@@ -154,6 +154,12 @@ def plan(
         if statistics is not None:
             change.check(statistics.layers, statistics.widths, site=statistics.site, units=units_at(statistics.site))
     return replace(change, made_by=name)
+
+
+def _name_of(intervention: Any) -> str:
+    """Return the name that makes an object; that of its class, where no plugin's factory made it."""
+    name = str(get_host().canonical("intervention", intervention)["name"])
+    return type(intervention).__name__ if name.startswith(f"{type(intervention).__module__}.") else name
 
 
 def _takes_neurons_and_statistics(intervention: Any) -> bool:

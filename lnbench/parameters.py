@@ -72,7 +72,8 @@ class Parameter:
 def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
     """Parse ``name:key=value:key=value``, and ``name:[a]:[b]`` as the parameter ``parts``.
 
-    A ``:`` that neither ``key=`` nor ``[`` follows, or that is inside brackets, belongs to what is before it.
+    A ``:`` that neither ``key=`` nor ``[`` follows, or that is inside brackets, belongs to what is before it. Brackets
+    around a value, which make a choice of it, are not part of it.
 
     Raises:
         LnbenchError: a parameter is given twice.
@@ -86,7 +87,7 @@ def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
         key, _, value = part.partition("=")
         if key in values:
             raise LnbenchError(f"parameter {key!r} is given twice in {text!r}")
-        values[key] = value
+        values[key] = unbracketed(value)
     return name, values
 
 
@@ -145,20 +146,21 @@ def layer_numbers(layers: str) -> frozenset[int]:
 
 def _from_text(annotation: Any, text: str) -> Any:
     """Read what pydantic cannot know of our notation: ``none``, and ``a+b+c`` for a list. The rest stays text."""
-    members = set(_members(annotation))
-    if text == "none" and type(None) in members:
+    kinds = set(members(annotation))
+    if text == "none" and type(None) in kinds:
         return None
-    lists = {member for member in members if _is_list(member)}
-    if lists and ("+" in text or not members - lists - {type(None)}):
+    lists = {kind for kind in kinds if _is_list(kind)}
+    if lists and ("+" in text or not kinds - lists - {type(None)}):
         return text.split("+") if text else []
     return text
 
 
-def _members(annotation: Any) -> Iterator[Any]:
+def members(annotation: Any) -> Iterator[Any]:
+    """Yield the types that a value can have, of a union each."""
     origin = get_origin(annotation)
     if origin in (Annotated, Union, UnionType):
         for member in get_args(annotation)[: 1 if origin is Annotated else None]:
-            yield from _members(member)
+            yield from members(member)
     else:
         yield annotation
 

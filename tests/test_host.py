@@ -343,7 +343,7 @@ def test_controls_and_baselines_are_what_the_plugins_say() -> None:
     host = get_host()
     control = host.control_of("lape:top_fraction=0.02", 3)
     assert control == "random:like=[lape:top_fraction=0.02]:seed=3"
-    assert host.resolve("selector", control).like == "[lape:top_fraction=0.02]"
+    assert host.resolve("selector", control).like == "lape:top_fraction=0.02"
     assert host.control_of("neurons/of.json", 0) == "random:like=neurons/of.json:seed=0"
     assert host.control_of("random:seed=1", 0) is None
     choices = ("none", "mean", "p5", "somebody's", {"name": "none"}, host.resolve("intervention", "none"), object())

@@ -56,7 +56,10 @@ class Statistics:
 
     def __post_init__(self) -> None:
         if self.site not in self.sites:
-            hint = f"Collect Statistics of {self.language!r} with sites=({self.site!r},), or --site {self.site}"
+            hint = (
+                f"Collect Statistics of {self.language!r} with lnbench stats --also-site {self.site}, in Python with "
+                f"sites=({self.site!r},)"
+            )
             raise unknown("site", self.site, self.sites, hint)
 
     def at(self, site: str) -> Statistics:
@@ -208,7 +211,10 @@ class Statistics:
         """
         name = get_host().format("measure", choice)
         if name not in self.measures:
-            hint = f"Collect Statistics of {self.language!r} with measures=({choice!r},), or --measure {choice}"
+            hint = (
+                f"Collect Statistics of {self.language!r} with lnbench stats --measure {choice}, in Python with "
+                f"measures=({choice!r},)"
+            )
             raise unknown("measure", choice, self.measures, hint)
         return self.measures[name]
 

@@ -14,7 +14,7 @@ from lnbench import LayerOverride, NeuronSet, Override, OverrideContext, Statist
 class MostActive:
     """Per language, the neurons with the highest share of positive activations."""
 
-    fraction: float = Field(default=0.01, gt=0, le=1)
+    fraction: float = Field(default=0.01, gt=0, le=1, description="share of all neurons")
 
     def select(self, statistics: Mapping[str, Statistics]) -> NeuronSet:
         masks = {}
@@ -29,7 +29,7 @@ class MostActive:
 class Amplify:
     """Multiply each neuron's activation by a factor."""
 
-    factor: float = 2.0
+    factor: float = Field(default=2.0, allow_inf_nan=False, description="what activations are multiplied by")
 
     def override(self, context: OverrideContext) -> Override:
         return Override(

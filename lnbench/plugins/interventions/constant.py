@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Constant:
     """Write one number, the same for every neuron."""
 
-    value: float = Field(default=0.0, description="the number")
+    value: float = Field(default=0.0, allow_inf_nan=False, description="the number")
     layers: Layers = None
     reads_statistics: ClassVar[bool] = False
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lnbench.override_values import LayerOverride, Override
-    from lnbench.statistics import Statistics
 
 _SITE = "residual"
 
@@ -30,17 +29,10 @@ def _means(context: OverrideContext, name: str) -> Callable[[str], Tensor]:
         LnbenchError: it raises, where Statistics are missing or lack the site.
     """
 
-    def seen(statistics: Statistics) -> Tensor:
-        if _SITE not in statistics.sites:
-            raise LnbenchError(
-                f"intervention {name!r} reads site 'residual', and the Statistics of {statistics.language!r} are of "
-                f"{', '.join(statistics.sites)}; collect them with sites=('residual',), or with site=residual"
-            )
-        return statistics.at(_SITE).mean.double()
-
     def mean(language: str) -> Tensor:
         own = language == context.target
-        return seen(context.required_statistics(name) if own else context.statistics_of(language))
+        statistics = context.required_statistics(name) if own else context.statistics_of(language)
+        return statistics.at(_SITE).mean.double()
 
     return mean
 
