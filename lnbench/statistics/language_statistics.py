@@ -56,9 +56,10 @@ class Statistics:
 
     def __post_init__(self) -> None:
         if self.site not in self.sites:
+            site = self.site
             hint = (
-                f"Collect Statistics of {self.language!r} with lnbench stats --also-site {self.site}, in Python with "
-                f"sites=({self.site!r},)"
+                f"Collect Statistics of {self.language!r} with lnbench stats --site {site}, or --also-site {site} "
+                f"beside another; in Python with sites=({site!r},)"
             )
             raise unknown("site", self.site, self.sites, hint)
 
@@ -212,7 +213,7 @@ class Statistics:
         name = get_host().format("measure", choice)
         if name not in self.measures:
             hint = (
-                f"Collect Statistics of {self.language!r} with lnbench stats --measure {choice}, in Python with "
+                f"Collect Statistics of {self.language!r} with lnbench stats --measure {choice}; in Python with "
                 f"measures=({choice!r},)"
             )
             raise unknown("measure", choice, self.measures, hint)

@@ -126,7 +126,7 @@ def _missing_measures(candidate: Candidate) -> None:
     for site in needs.sites:
         lacking = {language: _without(own, site) for language, own in statistics.items() if own.site != site}
         if lacking and site not in ("post", "pre"):
-            refusal(partial(select, candidate.made, lacking), f"lnbench stats --also-site {site}", allowed=False)
+            refusal(partial(select, candidate.made, lacking), "lnbench stats", f"--also-site {site}", allowed=False)
 
 
 def _without(statistics: Statistics, site: str) -> Statistics:
@@ -213,7 +213,7 @@ def _needs_of_pair(candidate: Candidate) -> None:
     for site in needs_of_intervention(candidate.made).sites:
         lacking = {language: _without(own, site) for language, own in pair.statistics.items()}
         changes = {"statistics": lacking[TARGET], "statistics_of": lacking.__getitem__}
-        refusal(partial(pair.plan, candidate.made, **changes), f"lnbench stats --also-site {site}", allowed=False)
+        refusal(partial(pair.plan, candidate.made, **changes), "lnbench stats", f"--also-site {site}", allowed=False)
 
 
 def _degenerate_values(candidate: Candidate) -> None:
