@@ -203,7 +203,7 @@ def permutations(family: int) -> int:
 def least_p(documents: int, family: int = 1) -> float:
     """Return the smallest p-value that :func:`sign_flip_tests` can give: of all documents changed in one direction."""
     drawn = permutations(family)
-    return 2.0 ** (1 - documents) if 2.0**documents <= drawn + 1 else 1 / (drawn + 1)
+    return 2.0 ** (1 - documents) if 2**documents <= drawn + 1 else 1 / (drawn + 1)
 
 
 def sign_flip_tests(differences: ArrayLike, *, family: int = 1) -> list[float]:
@@ -224,7 +224,7 @@ def sign_flip_tests(differences: ArrayLike, *, family: int = 1) -> list[float]:
     left = []
     for place, row in enumerate(values):
         changed = row[row != 0]
-        if 2.0 ** len(changed) > drawn + 1:
+        if 2 ** len(changed) > drawn + 1:
             left.append(place)
         elif len(changed):
             p_values[place] = _every_flip(changed)

@@ -116,6 +116,14 @@ def test_the_least_p_is_that_of_documents_that_all_changed_alike(documents: int,
         assert holm([least_p(documents, family)] * family)[0] < 0.05 or documents < np.log2(40 * family)
 
 
+@pytest.mark.parametrize("documents", [1023, 1024, 1190, 5010])
+def test_documents_without_number_are_compared(documents: int) -> None:
+    """2 to the power of 1,024 is no floating-point number; XQuAD has 1,190 questions in each language."""
+    before = np.linspace(0, 1, documents)
+    found = compare(before, before + np.random.default_rng(0).normal(0.1, 0.2, documents))
+    assert found.p_value == found.least_p == least_p(documents) == 1 / (permutations(1) + 1)
+
+
 @FEW
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 60))
 def test_tangos_interval_is_where_its_score_reaches_the_bound(gained: int, lost: int, unchanged: int) -> None:
