@@ -90,7 +90,9 @@ def check_command() -> None:
             # lm-eval's table, printed when all is done, has arrows that an ASCII locale lacks.
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        import_module("lnbench.model_arguments").check_command(arguments)
+        ours = import_module("lnbench.model_arguments")
+        ours.check_command([word for word in arguments if word != "--verbose"])
+        ours.begin(sys.argv)
     except Exception as error:
         if not _is_ours(error):
             return

@@ -29,3 +29,11 @@ def print_whole(renderable: RenderableType) -> None:
     own = console()
     needed = Measurement.get(own, own.options.update(max_width=_MOST_WIDTH), renderable).minimum
     (own if needed <= own.width else Console(width=needed)).print(renderable)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in one unit, the largest of which there is at least one and a half: ``85 s``, ``4 min``."""
+    minutes, hours = seconds / 60, seconds / 3600
+    if hours >= 1.5:
+        return f"{hours:.1f} h"
+    return f"{minutes:.0f} min" if minutes >= 1.5 else f"{seconds:.0f} s"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from lnbench import quiet, threads
 from lnbench.errors import LnbenchError
 from lnbench.files import tasks_dir
 from lnbench.hub_neurons import PREFIX
@@ -107,6 +110,23 @@ def check_command(arguments: Sequence[str], *, shows_own_tasks: bool = False) ->
                     )
     check_model_args(model_args_of(options))
     check_tasks(options, shows_own_tasks)
+
+
+def begin(command: list[str]) -> None:
+    """Prepare this process for an lm_eval command for lnbench, before torch is imported; leave others alone.
+
+    Other packages are quiet unless the command has ``--verbose``, which is taken out of it, or ``--verbosity``.
+
+    Args:
+        command: Its words, with the program's name.
+    """
+    options = options_of(command[1:])
+    if not is_ours(options):
+        return
+    quiet.take_option(command)
+    if not options.keys() & {"--verbosity", "-v"} and "LMEVAL_LOG_LEVEL" not in os.environ:
+        quiet.begin()
+    print(threads.choose(), file=sys.stderr, flush=True)
 
 
 def check_tasks(options: Mapping[str, Sequence[str]], shows_own_tasks: bool = False) -> None:

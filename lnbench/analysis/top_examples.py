@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lnbench.corpora.packing import blocks
 from lnbench.errors import LnbenchError, unknown
@@ -27,6 +26,7 @@ from lnbench.model.locate import locate
 from lnbench.model.logit_lens import lens_logits
 from lnbench.model.sites import Sites, evaluating, input_device, transformer_body
 from lnbench.model.taps import Handle, tap_module
+from lnbench.progress import Bar
 
 TEXT = "text"
 """The language of texts that come without one."""
@@ -162,7 +162,7 @@ def top_examples(
         for bank in sites.dense_in(layer)
         if len(own := bank.own(indices))
     ]
-    with _Pass(sites, heaps, site, skip) as reading, tqdm(unit="tok", disable=not progress, leave=False) as bar:
+    with _Pass(sites, heaps, site, skip) as reading, Bar(unit="tok", disable=not progress) as bar:
         for language, documents in by_language.items():
             bar.set_description(language)
             for block in blocks(documents, tokenizer, length, batch_size, tokens, mode="truncate"):

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lnbench import interruption
+from lnbench import interruption, quiet, threads
 from lnbench._version import __version__
 from lnbench.cli.listing import CommandsGroup
 from lnbench.console import never_fail
@@ -37,6 +37,9 @@ def _common(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+    verbose: Annotated[  # noqa: ARG001 - taken out of the words, as it may stand behind a command too
+        bool, typer.Option(quiet.OPTION, help="Show other packages' messages and progress; else in a log file.")
+    ] = False,
 ) -> None:
     if traceback:
         os.environ["LNBENCH_TRACEBACK"] = "1"
@@ -47,9 +50,13 @@ def main() -> None:
     show_deprecations()
     never_fail()
     interruption.begin()
+    words = sys.argv[1:]
+    quiet.take_option(words)
+    quiet.begin()
+    threads.wait_passively()
     try:
         # Typer would frame usage errors, over several lines; this way it raises them.
-        code = app(standalone_mode=False)
+        code = app(words, standalone_mode=False)
     except typer.Abort as stop:
         # Typer makes one of Ctrl-C, in some releases, and of the end of a file that is cut off.
         if isinstance(stop.__cause__, Exception):
@@ -59,6 +66,8 @@ def main() -> None:
         code = interruption.CTRL_C
     except Exception as error:
         _fail(error)
+    finally:
+        quiet.end()
     if code == interruption.CTRL_C:
         code = interruption.exit_code()
         _say(interruption.words())

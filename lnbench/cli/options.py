@@ -15,7 +15,7 @@ import typer
 from annotated_types import Ge, Le
 from pydantic import ValidationError
 
-from lnbench import demo
+from lnbench import demo, threads
 from lnbench.data_folder import text_read
 from lnbench.errors import LnbenchError
 from lnbench.settings import Option, Settings, complaint, default_of, fields_of, members_of, option_of
@@ -114,8 +114,9 @@ def _type_of(kinds: Sequence[Any], option: Option, *, is_argument: bool) -> Any:
 
 
 def tell_text(corpus: str, format_: str = "terminal", *, statistics: str | None = None) -> None:
-    """Print a command's first line: which text it reads."""
+    """Print a command's first lines: which text it reads, and the number of threads, which is chosen here."""
     say(text_read(corpus, statistics), format_)
+    say(threads.choose(), "stderr")
 
 
 def chosen_languages(corpus: str, languages: Sequence[str], **options: Any) -> list[str]:

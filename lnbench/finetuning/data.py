@@ -13,11 +13,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lnbench.errors import LnbenchError
 from lnbench.finetuning.presets import TrainingSettings
 from lnbench.finetuning.training_rows import Rows, open_rows
+from lnbench.progress import Bar
 from lnbench.special_tokens import cut_left, eos_of, padding_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def prepare(name: str, lm: LNBenchLM, settings: TrainingSettings, *, include_pat
     validation_left_out = reader.forget_counts()
     count = min(len(order), settings.examples or len(order))
     questions = islice(reader.questions(rows.training, order, only_gold=True), count)
-    training = [question.choices[0] for question in tqdm(questions, f"reading {name}", count, unit="row")]
+    training = [question.choices[0] for question in Bar(questions, f"reading {name}", count, unit="row")]
     if settings.loss == "all":
         training = [replace(example, answer=len(example.tokens) - 1) for example in training]
     left_out = reader.forget_counts()

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lnbench.leaderboard.merged_records import Result
 from lnbench.leaderboard.rows import Row, tables_of
+from lnbench.progress import Bar
 from lnbench.significance import LEVEL, Comparison, compare_all, compare_with_draws, holm
 from lnbench.specificity import matched_specificity
 from lnbench.sweeps.records import Record
@@ -32,7 +32,7 @@ def build(results: Sequence[Result]) -> list[Row]:
     peers = _comparable(results)
     own = [result for result in results if not result.repeated]
     rows, baselines = [], []
-    for result in tqdm(own, desc="comparing", unit="row", disable=None):
+    for result in Bar(own, desc="comparing", unit="row"):
         row, baseline = _row(result, peers)
         rows.append(row)
         baselines.append(baseline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from lnbench import threads
 from lnbench.data_folder import default_corpus, text_read
 from lnbench.errors import LnbenchError
 from lnbench.model_arguments import is_ours, model_args_of, options_of
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> None:
 
     register()
     if text := text_of(arguments):
-        print(text, file=sys.stderr, flush=True)
+        print(text, threads.choose(), sep="\n", file=sys.stderr, flush=True)
     sys.argv = ["lm_eval", *complete(arguments)]
     with our_tasks_included():
         cli_evaluate()

@@ -6,7 +6,10 @@ Written against lm-eval 0.4.13. :func:`apply` is called when :mod:`lnbench.lm` i
 from __future__ import annotations
 
 import functools
+import logging
+import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
@@ -19,6 +22,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM, hash_args
 from lm_eval.api.task import Task
 from lm_eval.loggers import utils as loggers
+from lm_eval.models import huggingface
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
@@ -35,6 +39,7 @@ from transformers import (
 from lnbench.errors import LnbenchError, one_line_error, show_deprecations
 from lnbench.files import fingerprint, tasks_dir
 from lnbench.model.describe import note_commit
+from lnbench.progress import Bar
 from lnbench.special_tokens import padding_of
 from lnbench.task_languages import DATASET_MARK, MARK, TAGS_MARK
 
@@ -57,13 +62,53 @@ def apply() -> None:
     show_deprecations()
     # Upstream, a model is given requests alone, which do not say what language their task is in.
     Task.build_all_requests = _mark_requests(Task.build_all_requests)
+    # Upstream says nothing of what a model did.
+    evaluator.evaluate = _telling(evaluator.evaluate)
     # Upstream averages a group over its tasks, whatever groups of tasks lie between them.
     Group.aggregate = _averaging_groups(Group.aggregate)
     # Upstream opens a damaged file of --use_cache with sqlite's words, in a traceback.
     CachingLM.__init__ = _checked(CachingLM.__init__)
     # Upstream asks pip, the hardware and git at every invocation, though none of them changes between cells.
     collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
-    evaluator.get_git_commit_hash = functools.cache(loggers.get_git_commit_hash)
+    # It also lets git say on stderr that the folder is no repository.
+    evaluator.get_git_commit_hash = functools.cache(_without_stderr(loggers.get_git_commit_hash))
+    # Upstream repeats lines of its bars where there is no terminal.
+    huggingface.tqdm = Bar
+    # Upstream warns, of every task that makes its rows itself, that --metadata reaches them: ours need none.
+    logging.getLogger("lm_eval.api.task").addFilter(lambda record: not _needless(record.getMessage()))
+
+
+def _without_stderr(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that calls ``call`` while neither this process nor what it starts can write to stderr."""
+
+    def quietly() -> Any:
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            return call()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+    return quietly
+
+
+def _needless(message: str) -> bool:
+    return message.startswith("lnbench_") and "Custom kwargs can be passed" in message
+
+
+def _telling(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(evaluate)
+    def evaluate_and_tell(lm: Any, *args: Any, **options: Any) -> Any:
+        results = evaluate(lm, *args, **options)
+        if hasattr(lm, "overridden"):
+            for line in lm.overridden():
+                print(line, file=sys.stderr, flush=True)
+        return results
+
+    return evaluate_and_tell
 
 
 def _mark_requests(build: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ import lm_eval
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
+from lnbench import quiet
 from lnbench.errors import LnbenchError
 from lnbench.files import tasks_dir
 from lnbench.lm import compat
@@ -162,6 +163,7 @@ def redirect_output(log: Path) -> Iterator[None]:
         try:
             with (
                 target,
+                quiet.lifted(),
                 TextIOWrapper(FileIO(os.dup(2), "w"), encoding="utf-8", write_through=True) as stream,
                 redirect_stderr(stream),
                 redirect_stdout(stream),

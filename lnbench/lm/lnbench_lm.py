@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from lm_eval.api.model import CacheHook
-from tqdm import tqdm
 
 from lnbench._version import __version__
 from lnbench.errors import LnbenchError, unknown
@@ -24,6 +23,7 @@ from lnbench.lm.asked import put_in_frame, with_likelihoods
 from lnbench.lm.encoding import EncodingLM
 from lnbench.lm.experiment import Artifacts, Experiment, OverrideCounts
 from lnbench.lm.head import ClassificationHead, check_choices, read_hidden
+from lnbench.lm.overridden import overridden
 from lnbench.lm.prefixes import Family, SharedPrefixes, batches, families
 from lnbench.lm.prompts import PromptAccount
 from lnbench.lm.scoring import (
@@ -44,6 +44,7 @@ from lnbench.model.packaged import DEFAULT_MODEL, resolve
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import TENSOR_PARALLEL, Sites, transformer_body
 from lnbench.overrides import Applied, apply
+from lnbench.progress import Bar
 from lnbench.special_tokens import adds_bos, cut_left, follow_bos, with_prefix
 from lnbench.statistics import describe_model
 from lnbench.task_languages import AUTO, language_of
@@ -183,7 +184,7 @@ class LNBenchLM(EncodingLM):
         if self.enable_thinking:
             tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
             raise LnbenchError(f"enable_thinking=True works with generation only, not with the likelihoods of {tasks}")
-        encoded = {id(request): self._scored(request) for request in tqdm(requests, "Tokenizing", disable=disable_tqdm)}
+        encoded = {id(request): self._scored(request) for request in Bar(requests, "Tokenizing", disable=disable_tqdm)}
         self.prompts.warn(sorted({str(request.task_name) for request in requests}), self.max_length)
 
         def run(asked: list[Any]) -> list[tuple[float, bool]]:
@@ -258,6 +259,12 @@ class LNBenchLM(EncodingLM):
         if self._classifier is not None:
             described["head_sha256"] = self._classifier.sha256
         return info | {"lnbench": described}
+
+    def overridden(self) -> Iterator[str]:
+        """Yield what was overridden since the experiment was taken up, in one line per language."""
+        if self.accounts:
+            statistics = {language: read for language, (_, read) in self._plans.items()}
+            yield from overridden(self.experiment, self.artifacts.neurons(self.experiment), statistics, self.accounts)
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take lm-eval's ``--use_cache`` file, and keep this model's answers apart in it."""
@@ -366,7 +373,7 @@ class LNBenchLM(EncodingLM):
         if schedule is not None:
             self.batch_sizes: dict[int, int] = {}
         answers = []
-        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        bar = Bar(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
         with bar:
             for chunk in collator.get_batched(n=size, batch_fn=schedule):
                 batch = Batch.of([self._row(request) for request in chunk], self.device)
@@ -395,7 +402,7 @@ class LNBenchLM(EncodingLM):
         size = override_bs or (self._detect_batch_size() if self.batch_size == "auto" else self.batch_size)
         shared = SharedPrefixes(self.model, self.device, positions, self._reading)
         answers: list[Any] = [None] * len(requests)
-        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        bar = Bar(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
         with bar:
             for batch in batches(families(rows, self._documents, positions), size):
                 logits = self._whole(batch, counts) if batch[0].prefix == 0 else self._continued(shared, batch, counts)
@@ -462,9 +469,7 @@ class LNBenchLM(EncodingLM):
         size = self._detect_batch_size() if self.batch_size == "auto" else self.batch_size
         documents = Counter(text for _, _, text in {(one.task_name, one.doc_id, one.args[0]) for one in requests})
         scores: dict[str, torch.Tensor] = {}
-        for start in tqdm(
-            range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0
-        ):
+        for start in Bar(range(0, len(contexts), size), desc="Running classification requests", disable=self.rank != 0):
             chunk = contexts[start : start + size]
             texts = pooling.lay_out([encoded[text] for text in chunk], self.device)
             batch = Batch([TokenRow(encoded[text], 1) for text in chunk], texts.ids)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
 
 from lnbench.choices import check_units, of_language, plan
 from lnbench.controls import drawn_by
@@ -35,6 +34,7 @@ from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import notes_of
 from lnbench.perplexity.slices import AHEAD, Slice
 from lnbench.settings import ControlsRead
+from lnbench.progress import Bar
 from lnbench.statistics import Statistics, describe_model
 from lnbench.statistics.batching import fitting_batch_size
 
@@ -267,7 +267,7 @@ def _run(
 ) -> None:
     """Run passes, and keep each as it ends."""
     total = sum(int(text.tokens.sum()) for _, text in todo)
-    bar = tqdm(total=total, desc="perplexity", unit="tok", unit_scale=True, disable=not progress)
+    bar = Bar(total=total, desc="perplexity", unit="tok", unit_scale=True, disable=not progress)
     with bar, evaluating(sites.model):
         for (name, change, statistics), text in todo:
             bar.set_postfix_str(f"neurons of {name}, text of {text.language}", refresh=False)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import Step
@@ -22,6 +21,7 @@ from lnbench.model.forward_passes import eager
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import Sites, evaluating, input_device, transformer_body
+from lnbench.progress import Bar
 from lnbench.statistics.accumulator import Accumulator
 from lnbench.statistics.gradients import Differentiate, differentiating
 from lnbench.statistics.language_statistics import Statistics
@@ -80,7 +80,7 @@ def collect_statistics(
     located = locate(model)
     counts = accumulator_of(located, shown, batch_levels)
     counts.measures.start(measures, located)
-    bar = tqdm(total=total, desc=f"statistics {language}", unit="tok", disable=not progress, leave=False)
+    bar = Bar(total=total, desc=f"statistics {language}", unit="tok", disable=not progress)
     with observing(located, counts, language, skip=skip) as read, bar:
         for block in blocks:
             bar.update(read(block))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lnbench.corpora.corpus import Corpus
 from lnbench.corpora.documents import TextReport
@@ -25,6 +24,7 @@ from lnbench.model.describe import describe_model
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import Sites
+from lnbench.progress import Bar
 from lnbench.settings import TextSource, UntilStable
 from lnbench.statistics.accumulator import FORMAT, Accumulator
 from lnbench.statistics.batching import fitting_batch_size
@@ -254,7 +254,7 @@ def _count(
     corpus = reading.open(language, half=shard[0] if halved else None)
     total = pause_at or (reading.tokens // shard[1] if reading.tokens is not None else None)
     documents = corpus.count() if progress and total is None else None
-    bar = tqdm(total=total, initial=counts.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
+    bar = Bar(total=total, initial=counts.tokens, desc=f"statistics {language}", unit="tok", disable=not progress)
 
     def show_skipped(row: int) -> None:
         if row % 1000 == 0:

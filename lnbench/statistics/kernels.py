@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lnbench.statistics.bins import BINS, FAR, Bins
 from lnbench.statistics.counts import Histogram, Moments
-from lnbench.statistics.threads import run_threaded
+from lnbench.threads import run_threaded
 
 Way = Literal["compiled", "triton", "torch"]
 log = logging.getLogger(__name__)

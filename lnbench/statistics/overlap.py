@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lnbench.statistics.language_statistics import Statistics
 from lnbench.statistics.site_values import LEVELS
-from lnbench.statistics.threads import run_threaded
+from lnbench.threads import run_threaded
 
 
 def distribution_overlap(first: Statistics, second: Statistics) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnbench.statistics.threads import run_threaded
+from lnbench.threads import run_threaded
 
 _POINT = 1e-9
 """Narrower than this share of the whole, a bin is a point: as a slope it would drown the others' last digits."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from tqdm import tqdm
 
 from lnbench.errors import LnbenchError, one_line_error
 from lnbench.interruption import reached
 from lnbench.locks import exclusive_lock
+from lnbench.progress import Bar
 from lnbench.statistics.corpus_statistics import WHOLE
 from lnbench.sweeps import needs, records
 from lnbench.sweeps.cells import Cell, Loading, plan
@@ -89,7 +89,7 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
             needs.check(todo, out, console)
         console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished: {out}", highlight=False)
         failed: dict[str, str] = {}
-        with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell", desc="cells") as bar:
+        with Bar(total=len(cells), initial=len(cells) - len(todo), unit="cell", desc="cells") as bar:
             for cell, lines in _results(todo, untrained, executor, out):
                 records.append(out / records.FILE, lines)
                 failed |= {line.cell: f"{cell.slug}: {line.error}" for line in lines if line.failed}
