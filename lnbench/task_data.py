@@ -87,6 +87,12 @@ class ContinuationRow(TaskRow):
     continuation: str = Field(min_length=1)
 
 
+class PromptRow(TaskRow):
+    """The beginning of a sentence."""
+
+    prompt: str = Field(min_length=1)
+
+
 @dataclass(frozen=True)
 class Source:
     """A benchmark on the hub and in the data folder. ``config`` and ``file`` have ``{language}`` and ``{split}``."""
@@ -240,6 +246,11 @@ def demo_continuation(*, lnbench_language: str, **_: object) -> datasets.Dataset
         for row, (contexts, label) in zip(rows, contexts_with_distractors(rows["context"]), strict=True)
     ]
     return datasets.DatasetDict(test=datasets.Dataset.from_list(choices))
+
+
+def demo_generation(*, lnbench_language: str, **_: object) -> datasets.DatasetDict:
+    """Return the embedded beginnings of sentences, to be continued, as split ``test``: ``prompt``, ``language``."""
+    return datasets.DatasetDict(test=_demo("prompts", lnbench_language, PromptRow))
 
 
 def contexts_with_distractors(contexts: Iterable[str]) -> list[tuple[list[str], int]]:

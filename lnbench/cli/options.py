@@ -116,7 +116,7 @@ def _type_of(kinds: Sequence[Any], option: Option, *, is_argument: bool) -> Any:
 def tell_text(corpus: str, format_: str = "terminal", *, statistics: str | None = None) -> None:
     """Print a command's first lines: which text it reads, and the number of threads, which is chosen here."""
     say(text_read(corpus, statistics), format_)
-    say(threads.choose(), "stderr")
+    say(threads.choose(), format_)
 
 
 def chosen_languages(corpus: str, languages: Sequence[str], **options: Any) -> list[str]:

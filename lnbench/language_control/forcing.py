@@ -110,6 +110,12 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     return own | ({"perplexity": answer.nats_per_token} if isinstance(answer, GeneratedAnswer) else {})
 
 
+def language_of_answer(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Score one answer of a task: ``answer_language``, 1 if it is in the row's ``language`` and 0 if not."""
+    (answer,) = results
+    return {"answer_language": float(is_in(text_of(answer), doc["language"]))}
+
+
 def mean_of_known(items: Sequence[float | None]) -> float:
     """Return the mean of the values that are known; NaN if none is."""
     known = [item for item in items if item is not None]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -58,7 +58,16 @@ def planned_commands(spec: Sweep, out: Path) -> Iterator[str]:
         yield cell.command
 
 
-def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = None) -> Outcome:
+def run(
+    spec: Sweep,
+    out: Path,
+    executor: Executor,
+    console: Console | None = None,
+    *,
+    further: Sequence[Sweep] = (),
+    order: Callable[[Cell], Any] | None = None,
+    watch: Callable[[Cell, Sequence[Record], Sequence[Cell]], None] | None = None,
+) -> Outcome:
     """Measure every cell of a spec that is not measured yet. Cells that failed before are tried again.
 
     Args:
@@ -66,6 +75,11 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
         out: Folder for ``records.jsonl``, ``cells/`` and ``finetune/``; one process at a time.
         executor: Where cells are run.
         console: Where to talk.
+        further: Specs of the same models whose cells are run beside those of ``spec``.
+        order: Returns what cells are sorted by before they are run, in place of the order of the spec, which the records
+            have in the end.
+        watch: Is called with each cell that has ended, its records and the cells that are left, in place of a progress
+            bar; first with those that were finished before.
 
     Raises:
         LnbenchError: the spec cannot be run, the folder is in use, or results cannot be written. What is finished
@@ -74,7 +88,9 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
     console = console or Console(stderr=True)
     with exclusive_lock(out):
         measured, untrained = _trained(loadings(spec, out), out, executor, console)
-        cells = plan(spec, measured)
+        cells = list({cell.key: cell for one in (spec, *further) for cell in plan(one, measured)}.values())
+        in_spec = {cell.key: number for number, cell in enumerate(cells)}
+        cells = cells if order is None else sorted(cells, key=order)
         save_spec(out, spec)
         kept, repairs = reconcile(out, cells)
         for repair in repairs:
@@ -89,13 +105,28 @@ def run(spec: Sweep, out: Path, executor: Executor, console: Console | None = No
             needs.check(todo, out, console)
         console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished: {out}", highlight=False)
         failed: dict[str, str] = {}
-        with Bar(total=len(cells), initial=len(cells) - len(todo), unit="cell", desc="cells") as bar:
+        left = {cell.key: cell for cell in todo}
+        if watch is not None:
+            for cell in cells:
+                if lines := [record for record in kept if record.cell == cell.key and cell.key not in left]:
+                    watch(cell, lines, todo)
+        bar = Bar(
+            total=len(cells), initial=len(cells) - len(todo), unit="cell", desc="cells", disable=watch is not None
+        )
+        with bar:
             for cell, lines in _results(todo, untrained, executor, out):
                 records.append(out / records.FILE, lines)
                 failed |= {line.cell: f"{cell.slug}: {line.error}" for line in lines if line.failed}
+                del left[cell.key]
+                if watch is not None:
+                    watch(cell, lines, list(left.values()))
                 bar.set_postfix_str(_result(cell, lines), refresh=False)
                 bar.update()
-                reached(f"{bar.n} of {len(cells)} cells")
+                reached(f"{len(cells) - len(left)} of {len(cells)} cells")
+        if order is not None:
+            # Tables and pages have the order of the records.
+            ended = records.load(out / records.FILE)
+            records.replace(out / records.FILE, sorted(ended, key=lambda record: in_spec[record.cell]))
     return Outcome(len(cells), len(todo), failed)
 
 
