@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -126,6 +127,12 @@ def begin(command: list[str]) -> None:
     quiet.take_option(command)
     if not options.keys() & {"--verbosity", "-v"} and "LMEVAL_LOG_LEVEL" not in os.environ:
         quiet.begin()
+    _tell_threads()
+
+
+@cache
+def _tell_threads() -> None:
+    """Choose the number of threads, and say it; once, though lm-eval's command line may be looked for several times."""
     print(threads.choose(), file=sys.stderr, flush=True)
 
 

@@ -118,13 +118,8 @@ def run(
     def place(cell: Cell) -> tuple[Any, ...]:
         telling = is_telling(cell, selector, TELLING[1])
         language = min(map(by_neurons.index, cell.languages))
-        return (
-            not telling,
-            language,
-            cell.task in generated,
-            cell.control_of is not None,
-            cell.intervention == TELLING[1],
-        )
+        control, changed = cell.control_of is not None, cell.intervention == TELLING[1]
+        return not telling, language, cell.task in generated, control, changed
 
     with LiveFindings(selector, TELLING[1], neurons, chosen, GENERATION, console) as view:
         sweeps.run(spec, out, executor, view.console, further=generation, order=place, watch=view)
@@ -145,7 +140,7 @@ def run(
 
 
 def _generation(spec: Sweep, selectors: Sequence[str], console: Console) -> list[Sweep]:
-    """Return the sweep of what the model writes in the languages that have beginnings of sentences; none if none has."""
+    """Return the sweep of what the model writes, in the languages that have beginnings of sentences, if any has."""
     tasks = Tasks()
     languages = [language for language in spec.languages if tasks.has(GENERATION.replace("{lang}", language))]
     if left_out := [language for language in spec.languages if language not in languages]:

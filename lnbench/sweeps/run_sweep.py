@@ -76,8 +76,8 @@ def run(
         executor: Where cells are run.
         console: Where to talk.
         further: Specs of the same models whose cells are run beside those of ``spec``.
-        order: Returns what cells are sorted by before they are run, in place of the order of the spec, which the records
-            have in the end.
+        order: Returns what cells are sorted by before they are run, in place of the order of the spec; in the end, the
+            records have that of the spec.
         watch: Is called with each cell that has ended, its records and the cells that are left, in place of a progress
             bar; first with those that were finished before.
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from pydantic import Field
 
 from lnbench.cli.options import Given, takes
 from lnbench.data_folder import default_corpus
-from lnbench.settings import Corpus, ModelArgs, Names, OutFolder, Tokens
+from lnbench.settings import Corpus, ModelArgs, Names, Option
 
 app = typer.Typer(add_completion=False)
 
 
-_QUICK = {"out": Path("runs/demo-quick"), "tokens": 4_000, "limit": 8}
+_WHOLE = ("runs/demo", 10_000, 12)
+_QUICK = ("runs/demo-quick", 4_000, 8)
+"""Folder, tokens and documents where none are given."""
 
 
 class DemoSettings(ModelArgs):
@@ -24,9 +27,13 @@ class DemoSettings(ModelArgs):
     languages: Names = Field(
         default=(), description="languages as en+hi+zh; by default, those that the corpus and the task both have"
     )
-    out: OutFolder = Field(default=Path("runs/demo"), description="folder for all results")
-    limit: int = Field(default=12, ge=0, description="documents per cell; 0 for all")
-    tokens: Tokens = 10_000
+    out: Annotated[Path | None, Option("out", short="o", is_path=True)] = Field(
+        default=None, description="folder for all results; by default runs/demo, or runs/demo-quick with --quick"
+    )
+    limit: int | None = Field(default=None, ge=0, description="documents per cell; 0 for all, by default 12, or 8")
+    tokens: int | None = Field(
+        default=None, ge=1, description="tokens of text per language; by default 10000, or 4000 with --quick"
+    )
     quick: bool = Field(
         default=False,
         description="a first look in under two minutes: three languages, 4000 tokens of each, 8 documents, into "
@@ -44,24 +51,26 @@ def demo(given: Given) -> None:
     """Do the whole job on the embedded text: statistics, selection, overrides, lm-eval, report.
 
     It is a small sweep: the selectors lape and act_prob with their random controls, under the interventions none, mean,
-    p90, zero and p10; and what the model writes with lape's neurons at zero. What tells most is measured first. After an
-    interruption the same command continues.
+    p90, zero and p10; and what the model writes with lape's neurons at zero. What tells most is measured first.
+    After an interruption the same command continues.
 
     Example: lnbench demo --model Qwen/Qwen3-0.6B-Base --corpus 'data/{lang}.jsonl.gz' --languages en+hi --out runs/qwen
     """
-    settings = DemoSettings(**{**(_QUICK if given.get("quick") else {}), **given})
+    settings = DemoSettings(**given)
+    folder, tokens, limit = _QUICK if settings.quick else _WHOLE
+    limit = limit if settings.limit is None else settings.limit
     from lnbench.cli.options import chosen_languages, tell_text
     from lnbench.quickstart import run
 
     tell_text(settings.corpus)
     run(
         settings.model,
-        settings.out,
+        settings.out or Path(folder),
         corpus=settings.corpus,
         languages=chosen_languages(settings.corpus, settings.languages) if settings.languages else None,
         task=settings.task,
-        limit=settings.limit or None,
-        corpus_tokens=settings.tokens,
+        limit=limit or None,
+        corpus_tokens=settings.tokens or tokens,
         model_args=settings.model_args,
         quick=settings.quick,
     )
