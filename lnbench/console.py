@@ -32,8 +32,8 @@ def print_whole(renderable: RenderableType) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in one unit, the largest of which there is at least one and a half: ``85 s``, ``4 min``."""
-    minutes, hours = seconds / 60, seconds / 3600
-    if hours >= 1.5:
-        return f"{hours:.1f} h"
-    return f"{minutes:.0f} min" if minutes >= 1.5 else f"{seconds:.0f} s"
+    """Return a time as people say it, in one unit: ``40 s``, ``12 min``, ``3.5 h``, ``4.2 days``."""
+    for limit, unit, name in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.1f} {name}" if name == "h" else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.1f} days"

@@ -207,13 +207,19 @@ def test_demo_on_a_tiny_model(work: Path, tiny_model: str, monkeypatch: pytest.M
     monkeypatch.setattr("lnbench.quickstart.SELECTORS", ("lape:top_fraction=0.4", "act_prob:fraction=0.1"))
     out = work / "demo"
     small = ("--limit", "3", "--tokens", "1200", "--languages", "hi+zh")
-    *_, page = run("demo", "--model", tiny_model, "--out", str(out), *small).splitlines()
+    *_, finding, page, command = run("demo", "--model", tiny_model, "--out", str(out), *small).splitlines()
+    page = page.rpartition(": ")[2]
     assert Path(page) == (out / "report" / "index.html").resolve()
     assert Path(page).is_file()
+    assert finding.endswith(".")
+    assert "lnbench demo --model" in command
     leaderboard = read_json(out / "leaderboard.json")
     assert leaderboard["format"] == "lnbench.leaderboard/1"
     rows = leaderboard["rows"]
     cells = {(row["selector"], row["intervention"], row["language"]) for row in rows}
+    answers = [row for row in rows if row["metric"] == "answer_language"]
+    assert {row["language"] for row in answers} == {"hi", "zh"}
+    assert {row["n"] for row in answers} == {10}
     selectors = {selector for selector, _, _ in cells}
     chosen = {"lape:top_fraction=0.4", "act_prob:fraction=0.1"}
     assert selectors == {"-", *chosen, *(f"random:like=[{selector}]:seed=0" for selector in chosen)}
@@ -224,7 +230,7 @@ def test_demo_on_a_tiny_model(work: Path, tiny_model: str, monkeypatch: pytest.M
     # So small a model has no neurons for some language; that is a failure of its cells, and is told.
     rows = [row for row in rows if not (row["status"] == "failed" and "neurons" in row["error"])]
     assert all((row["delta"] is None) == (row["intervention"] == "none") for row in rows)
-    cells = {(row["selector"], row["intervention"], row["language"]) for row in rows}
+    cells = {(row["task"], row["selector"], row["intervention"], row["language"]) for row in rows}
     assert len(cells) >= 2 * (1 + 4 * 2)
     assert len(list((out / "cells").rglob("results_*.json"))) == len(cells)
     assert len(list((out / "cells").rglob("samples_*.jsonl"))) == len(cells)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lnbench.console import duration
 from lnbench.estimates.room import Room, gib
 from lnbench.estimates.sizes import BACKWARD, LoadedAs, ModelSize, Work
 from lnbench.model.sites import evaluating, input_device, transformer_body, unwrap
@@ -122,11 +123,3 @@ def foretold(model: Any, work: Work, loading: LoadedAs, room: Room | None = None
         return None
     seconds = probe(model).seconds(work)
     return None if seconds <= SHORT else sentence(size, loading, work, seconds, room or Room.here(device))
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it: ``40 s``, ``12 min``, ``3.5 h``, ``4.2 days``."""
-    for limit, unit, name in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.1f} {name}" if name == "h" else f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86400:.1f} days"

@@ -20,13 +20,15 @@ from lnbench.finetuning.projections import ExpertsPlace, Projection, ProjectionP
 from lnbench.finetuning.targets import Factor, layer_of
 from lnbench.finetuning.trained_neurons import RANDOM
 from lnbench.host import get_host
-from lnbench.model.architectures import BANK_SITES, units_at
+from lnbench.model.architectures import BANK_SITES, POST, units_at
 from lnbench.model.banks import Bank
+from lnbench.model.describe import describe_base, describe_model
 from lnbench.model.experts import ExpertsBank
 from lnbench.model.locate import locate
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
-from lnbench.statistics.corpus_statistics import Reading, collect_corpus
+from lnbench.statistics.cached import collect_cached
+from lnbench.statistics.corpus_statistics import ReadingOnce
 
 
 class NeuronChange(NamedTuple):
@@ -219,7 +221,9 @@ def selection_drift(
     selector: Any,
     tokens: int,
 ) -> SelectionDrift:
-    """Collect Statistics of languages without and with the adapter on the same text, and select neurons from both.
+    """Take Statistics of languages without and with the adapter on the same text, and select neurons from both.
+
+    Statistics are those of the cache, if it has them; what is read of the text is read once for both.
 
     Raises:
         LnbenchError: no adapter, and as :func:`lnbench.statistics.corpus_statistics.collect_corpus` and
@@ -227,7 +231,7 @@ def selection_drift(
     """
     chosen = get_host().resolve("selector", selector)
     needs = needs_of(chosen)
-    reading = Reading(
+    reading = ReadingOnce(
         corpus=corpus,
         tokens=tokens,
         length=128,
@@ -236,9 +240,10 @@ def selection_drift(
         sites=needs.sites,
     )
 
-    def selected() -> NeuronSet:
-        return select(chosen, {name: collect_corpus(adapted, tokenizer, name, reading) for name in languages})
+    def selected(described: dict[str, Any]) -> NeuronSet:
+        read = {name: collect_cached(adapted, tokenizer, name, reading, described).at(POST) for name in languages}
+        return select(chosen, read)
 
     with adapted.disable_adapter():
-        before = selected()
-    return SelectionDrift(before, selected())
+        before = selected(describe_base(adapted, tokenizer))
+    return SelectionDrift(before, selected(describe_model(adapted, tokenizer)))

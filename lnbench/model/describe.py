@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lnbench.files import fingerprint
 from lnbench.model.names import name_of
@@ -16,6 +19,10 @@ from lnbench.special_tokens import adds_bos
 
 _COMMIT = "_commit_hash"
 _INCIDENTAL = ("_name_or_path", _COMMIT, "transformers_version", "architectures")
+_ADAPTERS = re.compile(r"\.(lora_\w+|modules_to_save)\.")
+"""Parameters that PEFT puts into a model for LoRA."""
+_WRAPPED = re.compile(r"\.(base_layer|original_module)\.")
+"""What PEFT puts into the names of the others."""
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -29,13 +36,24 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
         (whether texts begin with BOS, see :mod:`lnbench.special_tokens`).
     """
     base = unwrap(model)
+    return _described(model, base, weights_fingerprint(base), tokenizer)
+
+
+def describe_base(adapted: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
+    """Describe a model with a LoRA adapter as :func:`describe_model` describes it without."""
+    base = unwrap(adapted)
+    parameters = [(name, value) for name, value in base.named_parameters() if not _ADAPTERS.search(name)]
+    weights = _parameters_fingerprint((_WRAPPED.sub(".", name), value) for name, value in parameters)
+    return _described(base, base, weights, tokenizer) | {"adapter": None}
+
+
+def _described(model: nn.Module, base: Any, weights: str, tokenizer: Any) -> dict[str, Any]:
     config = base.config
     quantization = getattr(config, "quantization_config", None)
     method = getattr(quantization, "quant_method", None) or (
         quantization.get("quant_method") if isinstance(quantization, dict) else None
     )
     name, revision = model_name(base), getattr(config, _COMMIT, None)
-    weights = weights_fingerprint(base)
     if any(parameter.is_meta for parameter in base.parameters()):
         # Offloaded weights are not here to be read, so their source is taken for them.
         weights = fingerprint([weights, name, revision])
@@ -93,8 +111,12 @@ def weights_fingerprint(model: nn.Module) -> str:
     to tell apart models that were trained differently without reading gigabytes through a hash, and the same whatever
     the device and the number of threads.
     """
+    return _parameters_fingerprint(model.named_parameters())
+
+
+def _parameters_fingerprint(parameters: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    for name, parameter in sorted(parameters, key=itemgetter(0)):
         data = parameter.detach()
         digest.update(f"{name} {tuple(data.shape)} {data.dtype}".encode())
         if data.is_meta or data.numel() == 0:

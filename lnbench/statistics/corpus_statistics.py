@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from lnbench.corpora.corpus import Corpus
@@ -97,6 +98,31 @@ class Reading(TextSource):
     def size(self) -> int | None:
         """The batch size, if it does not depend on the memory."""
         return self.batch_size or (_PUBLISHED_SIZE if self.batch_levels else None)
+
+
+class ReadingOnce(Reading):
+    """A reading that keeps what it has read, for passes of several models that tokenise alike over small texts."""
+
+    _opened: dict[Any, Corpus] = PrivateAttr(default_factory=dict)
+    _kept: dict[Any, list[Block]] = PrivateAttr(default_factory=dict)
+
+    def open(self, language: str, half: int | None = None) -> Corpus:
+        """Open the documents of one language, or every other one of them, once."""
+        if (language, half) not in self._opened:
+            self._opened[language, half] = super().open(language, half)
+        return self._opened[language, half]
+
+    def blocks(self, corpus: Corpus, tokenizer: Any, batch_size: int, **options: Any) -> Iterator[Block]:
+        """Yield its batches; of a text that was read to its end before, those of then."""
+        key = (id(corpus), options.get("shard", WHOLE), options.get("start", 0))
+        if key in self._kept:
+            yield from self._kept[key]
+            return
+        batches = []
+        for block in super().blocks(corpus, tokenizer, batch_size, **options):
+            batches.append(block)
+            yield block
+        self._kept[key] = batches
 
 
 def request_key(provenance: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from lnbench import NeuronSet
+from lnbench.corpora.corpus import Corpus
 from lnbench.finetuning.inspect import (
     WeightDrift,
     selection_drift,
@@ -22,7 +23,10 @@ from lnbench.finetuning.inspect import (
 from lnbench.finetuning.lora import build_adapter
 from lnbench.finetuning.projections import place
 from lnbench.finetuning.trained_neurons import chosen_neurons
+from lnbench.model.describe import describe_model
 from lnbench.model.locate import locate
+from lnbench.statistics.cached import collect_cached
+from lnbench.statistics.corpus_statistics import Reading
 from lnbench.tables.neurons import changed_neurons_table, selection_table, weights_table
 from lnbench.tables.render import terminal
 from lnbench.tables.table import Table
@@ -184,3 +188,29 @@ def test_training_neurons_moves_the_selection(tiny_corpus: str) -> None:
     row = next(line for line in lines if line[:1] == ["hi"])
     assert row[1] == row[5] == row[6] == str(trained.count("hi"))
     assert row[3] == row[7] == str(agreement.intersection)
+
+
+def test_statistics_come_from_the_cache_and_texts_are_read_once(
+    tiny_corpus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LNBENCH_CACHE", str(tmp_path))
+    read: list[str] = []
+    start = Corpus._read
+    monkeypatch.setattr(Corpus, "_read", lambda corpus: (read.append(corpus.language), start(corpus))[1])
+    adapted = build_adapter(build("llama"))
+    train(adapted, steps=10, rate=0.3)
+    base = build("llama")
+    reading = Reading(corpus=tiny_corpus, tokens=400, length=128)
+    for language in ("en", "hi"):
+        collect_cached(base, tokenizer(), language, reading, describe_model(base, tokenizer()))
+    read.clear()
+    of_base = [folder.name for folder in (tmp_path / "statistics").iterdir()]
+    drift = drift_of(adapted, tiny_corpus)
+    assert sorted(read) == ["en", "hi"], "with the adapter alone: those of the base model are in the cache"
+    assert len([*(tmp_path / "statistics").iterdir()]) == 2 * len(of_base)
+    read.clear()
+    assert drift_of(adapted, tiny_corpus) == drift
+    assert read == []
+    monkeypatch.setenv("LNBENCH_CACHE", str(tmp_path / "empty"))
+    assert drift_of(adapted, tiny_corpus) == drift
+    assert sorted(read) == ["en", "hi"], "once for both passes"

@@ -86,6 +86,9 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
     trained = NeuronSet.load(settings.adapter / NEURONS) if (settings.adapter / NEURONS).exists() else None
     drift = weight_drift(lm.model, trained)
     tables = [weights_table(drift), changed_neurons_table(drift, settings.top)]
+    if format_ == "terminal":  # at once; a program gets all of it together
+        show(*tables)
+        tables.clear()
     again = settings.selector or own_selector(trained)
     if again is None:
         say("how this adapter's neurons were selected is not known: pass --selector to see if they still are", format_)
@@ -99,4 +102,5 @@ def inspect(given: Given, format_: Format = "terminal") -> None:
             lm.model, lm.tokenizer, settings.corpus, compared, selector=again, tokens=settings.tokens
         )
         tables.append(selection_table(changed, trained))
-    show(*tables, format_=format_)
+    if tables:
+        show(*tables, format_=format_)
