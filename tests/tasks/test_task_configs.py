@@ -59,8 +59,8 @@ def evaluate(manager: TaskManager, *tasks: str, model: Any = None, **options: An
 
 def test_names(manager: Manager) -> None:
     found = manager()
-    # Those that read text have tests of their own, beside lnbench ppl's; those of generated text in two files.
-    others = re.compile("lnbench_(ppl|lcb|clas|demo_open)(_|$)")
+    # Those that read text have tests of their own, beside lnbench ppl's; those of generated text in three files.
+    others = re.compile("lnbench_(ppl|lcb|clas|demo_open|demo_generation)(_|$)")
     assert [name for name in found.all_subtasks if not others.match(name)] == ALL
     assert [name for name in found.all_groups if not others.match(name)] == sorted(GROUPS)
     members = {f"members_of_{group}" for group in GROUPS} - {"members_of_lnbench_demo"}
