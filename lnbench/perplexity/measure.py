@@ -33,8 +33,8 @@ from lnbench.perplexity.losses import block_divergences, block_nats, final_state
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.perplexity.notes import notes_of
 from lnbench.perplexity.slices import AHEAD, Slice
-from lnbench.settings import ControlsRead
 from lnbench.progress import Bar
+from lnbench.settings import ControlsRead
 from lnbench.statistics import Statistics, describe_model
 from lnbench.statistics.batching import fitting_batch_size
 
