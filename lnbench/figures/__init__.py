@@ -10,6 +10,7 @@ from lnbench.figures.language_overlap import language_overlap
 from lnbench.figures.layer_profile import layer_profile
 from lnbench.figures.neurons_per_language import neurons_per_language
 from lnbench.figures.neurons_per_layer import neurons_per_layer
+from lnbench.figures.own_language import own_language
 from lnbench.figures.pairs import pairs
 from lnbench.figures.perplexity_matrix import perplexity_matrix
 from lnbench.figures.registry import register_all
@@ -27,6 +28,7 @@ __all__ = [
     "layer_profile",
     "neurons_per_language",
     "neurons_per_layer",
+    "own_language",
     "pairs",
     "perplexity_matrix",
     "save",

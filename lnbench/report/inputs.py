@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +25,7 @@ from lnbench.statistics import store
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
 from lnbench.tables.reproduction import Reproduction
-from lnbench.tables.words import without_folders
+from lnbench.tables.words import short_names, without_folders
 
 _NEURONS = "neurons"
 _READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -148,16 +147,14 @@ class Sources:
 
     def named(self, text: _Name) -> _Name:
         """Return what the page calls a model, selector or adapter: the last part of a path, if no other shares it."""
-        return self._names.get(text, text)
+        return text if text is None else self._names.get(text, text)
 
     @cached_property
-    def _names(self) -> dict[str | None, str]:
+    def _names(self) -> dict[str, str]:
         names = {value for row in self.rows for value in (row.model, row.selector, row.control_of, row.adapter)}
         names |= {value for matrix in self.matrices.values() for value in (matrix.model, matrix.selector)}
         names |= {model for reproduction in self.reproductions.values() for model in reproduction.models}
-        paths = [Path(name) for name in names if name and Path(name).is_absolute()]
-        counts = Counter(path.name for path in paths)
-        return {str(path): path.name for path in paths if counts[path.name] == 1}
+        return short_names(names)
 
     @cached_property
     def neuron_sets(self) -> dict[str, NeuronSet]:

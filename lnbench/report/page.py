@@ -19,7 +19,8 @@ from lnbench.report import PAGE
 from lnbench.report.inputs import find
 from lnbench.report.page_context import LEADERBOARD, page_context
 from lnbench.tables import leaderboard_files, render
-from lnbench.tables.words import MARKS
+from lnbench.tables.plain_names import language_name
+from lnbench.tables.words import MARKS, counted
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
@@ -82,6 +83,6 @@ def _asset(name: str) -> str:
 def _environment() -> Environment:
     loader, undefined = PackageLoader("lnbench.report"), StrictUndefined
     environment = Environment(loader=loader, autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"language_tag": language_tag}
-    environment.globals |= {"table": render.html}
+    environment.filters |= {"language_tag": language_tag, "language_name": language_name}
+    environment.globals |= {"table": render.html, "counted": counted}
     return environment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lnbench.report.inputs import Sources
 from lnbench.report.overview import dates, models, overview
 from lnbench.report.page_figures import pictures
 from lnbench.report.samples import sample_groups
+from lnbench.report.written import written
 from lnbench.tables.caveats import (
     Caveat,
     leaderboard_caveats,
@@ -23,8 +24,15 @@ from lnbench.tables.caveats import (
     other_site,
     values_outside,
 )
-from lnbench.tables.findings import leaderboard_findings, matrix_finding, overall, reproduction_finding
-from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, shown_columns
+from lnbench.tables.findings import (
+    comparable_unit,
+    leaderboard_findings,
+    matrix_finding,
+    overall,
+    reproduction_finding,
+)
+from lnbench.tables.headline import headline
+from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, plain_columns, shown_columns
 from lnbench.tables.perplexity import change_table, selectivity_table, shared_table
 from lnbench.tables.specificity import specificity_table
 from lnbench.tables.table import Table
@@ -37,6 +45,23 @@ MOST_SAMPLE_BYTES = 1_000_000
 """Of the samples in a page."""
 
 
+SECTIONS: Sequence[tuple[str, str, Sequence[str]]] = (
+    ("findings", "Finding", ("models", "findings", "runs")),
+    ("explore", "Explore", ("explored",)),
+    ("samples", "Samples", ("measured",)),
+    ("perplexity", "Perplexity", ("perplexity",)),
+    ("published", "Beside the paper", ("reproductions",)),
+    ("figures", "Layers and neurons", ("pictures",)),
+    ("leaderboard", "Leaderboard", ("leaderboard",)),
+    ("tables", "Tables", ("tables",)),
+    ("comparisons", "Every comparison", ("headline",)),
+    ("caveats", "Caveats", ("caveats",)),
+    ("run", "Methods", ("overview",)),
+    ("commands", "Commands", ("leaderboard", "perplexity", "reproductions")),
+)
+"""The sections of the page in their order: id, title, and what in the page's context there must be some of."""
+
+
 @dataclass(frozen=True)
 class Leaderboard:
     """The sortable table."""
@@ -47,6 +72,8 @@ class Leaderboard:
     """Rows that there are."""
     columns: Sequence[Column]
     """Those in which the rows differ, and those that are always shown."""
+    plain: Mapping[str, Mapping[str, str]]
+    """Heading → what a cell of text says → what a reader is shown for it."""
     constants: Sequence[tuple[str, str]]
     """Headings of the columns that are left out, and what all rows have there."""
     choices: dict[int, list[str]]
@@ -65,7 +92,8 @@ def page_context(sources: Sources, out: Path) -> dict[str, Any]:
     shown_samples = [group.within(MOST_SAMPLE_BYTES // len(samples)) for group in samples]
     measured = sum(group.total for group in samples)
     rows = sources.shown_rows
-    drawn = pictures(sources, out)
+    found = headline(rows) if rows else None
+    drawn = pictures(sources, out, found.rows if found else ())
     matrices: dict[Path, dict[str, Any]] = {
         folder: {
             "finding": matrix_finding(_matrix_title(folder, matrix), matrix),
@@ -91,29 +119,42 @@ def page_context(sources: Sources, out: Path) -> dict[str, Any]:
     ]
     # A reproduction has said itself what its matrices show.
     said = {(folder / run).resolve() for folder, part in sources.reproductions.items() for run in part.runs}
-    return {
+    told = sorted(caveats(sources), key=lambda caveat: not caveat.serious)
+    findings = [
+        *(finding for part in reproductions if (finding := part["finding"]).verdict or finding.details),
+        *leaderboard_findings(rows),
+        *(part["finding"] for folder, part in matrices.items() if folder not in said),
+    ]
+    board = _leaderboard(rows) if rows else None
+    commands = sum(bool(part["command"]) for part in matrices.values())
+    commands += sum(len(part["reproduction"].commands) for part in reproductions)
+    context: dict[str, Any] = {
         "models": models(sources),
         "dates": dates(sources),
         "runs": [run.name for run in sources.runs],
         "overview": overview(sources),
+        "headline": found,
+        "hero": drawn.hero,
+        "written": written(sources, found.rows) if found else None,
         "overall": overall(rows) if rows else "",
-        "findings": [
-            *(finding for part in reproductions if (finding := part["finding"]).verdict or finding.details),
-            *leaderboard_findings(rows),
-            *(part["finding"] for folder, part in matrices.items() if folder not in said),
-        ],
-        "caveats": caveats(sources),
-        "leaderboard": _leaderboard(rows) if rows else None,
+        "findings": findings,
+        "caveats": told,
+        "serious": sum(caveat.serious for caveat in told),
+        "leaderboard": board,
         "kind_of": _kind,
-        "tables": leaderboard_tables(rows),
+        "tables": leaderboard_tables(rows, plain=True),
         "reproductions": reproductions,
         "perplexity": list(matrices.values()),
+        "explored": drawn.explored,
         "pictures": drawn.others,
         "samples": shown_samples,
         "measured": measured,
         "left_out": measured - sum(len(group.documents) for group in shown_samples),
         "data": LEADERBOARD if rows else (),
+        "commands": commands + (len(board.commands) if board else 0),
     }
+    context["sections"] = [(name, title) for name, title, any_of in SECTIONS if any(map(context.get, any_of))]
+    return context
 
 
 def _leaderboard(rows: Sequence[Row]) -> Leaderboard:
@@ -126,6 +167,7 @@ def _leaderboard(rows: Sequence[Row]) -> Leaderboard:
         rows=shown,
         total=len(rows),
         columns=columns,
+        plain=plain_columns(shown),
         constants=[(column.heading, column.cell(shown[0]).text()) for column in COLUMNS if column not in columns],
         choices={
             place: list(dict.fromkeys(column.cell(row).text() for row in shown))
@@ -156,8 +198,9 @@ def _perplexity_tables(sources: Sources, matrix: PerplexityMatrix) -> list[Table
         "In brackets the 95 % interval over blocks of text.",
         f"Tokens read in each language: {tokens}; block length {matrix.length}, site {matrix.site}.",
     ]
-    shared = shared_table(matrix, sets.get(matrix.neuron_set))
-    changes = change_table(matrix, "nats", with_interval=True, notes=notes)
+    unit = comparable_unit(matrix)
+    shared = shared_table(matrix, sets.get(matrix.neuron_set), unit)
+    changes = change_table(matrix, unit, with_interval=True, notes=notes)
     specificity = specificity_table(matrix)
     return [changes, selectivity_table(matrix), *(table for table in (specificity, shared) if table is not None)]
 

@@ -8,18 +8,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfile
+from tempfile import TemporaryDirectory
 
 from lnbench import figures
 from lnbench.figures import Figure
+from lnbench.figures.figure import stem
 from lnbench.figures.registry import FigureData, draw_all, uniquely_named
 from lnbench.files import atomic_path
+from lnbench.leaderboard import Row
 from lnbench.report.inputs import Sources
+from lnbench.tables.ceilings import ordered_tables
+from lnbench.tables.findings import UNITS, comparable_unit
+from lnbench.tables.plain_names import metric_title, plain_names, task_title
 from lnbench.tables.table import Cell, Table, TableRow
 from lnbench.tables.words import NOTHING
 
 FOLDER = "figures"
 _MOST_BYTES = 2_000_000
 """Of the images and numbers in a page; those of further figures are in their files alone."""
+_PHONE, _PHONES_LEGEND = 3.03, 0.2
+"""Inches: a phone's width, and what a legend of two lines takes more."""
+_NONE = "no neurons"
+"""What rows of adapters alone are chosen by."""
 _MOST_PAIRED = 4
 """NeuronSets of a model of which every two are drawn side by side; `lnbench figures` draws any."""
 _MOST_ROWS = 300
@@ -41,30 +51,59 @@ class Picture:
     """Format → address, relative to the page."""
     numbers: Table | None = None
     """What is drawn; None where it is known from the CSV file alone."""
+    narrow: str = ""
+    """The drawing for a phone, in base64; empty where there is none."""
 
     @property
     def size(self) -> int:
         """Bytes that it takes in a page, about."""
         numbers = [] if self.numbers is None else [text for _, texts in self.numbers.lines() for text in texts]
-        return len(self.svg) + sum(len(text.encode("utf-8", "replace")) + 30 for text in numbers)
+        return len(self.svg) + len(self.narrow) + sum(len(text.encode("utf-8", "replace")) + 30 for text in numbers)
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What interventions on one selector's neurons change in one metric: a figure among which a reader switches."""
+
+    picture: Picture
+    model: str
+    measured: str
+    """Task and metric, in words."""
+    neurons: str
+    """The selector's plain name."""
 
 
 @dataclass(frozen=True)
 class Pictures:
     """The figures of a report, apart by where the page shows them."""
 
+    hero: Picture | None
+    """The headline's."""
     matrices: dict[Path, Picture]
     """Folder of a perplexity matrix → its figure."""
     overlaps: dict[str, Picture]
     """Fingerprint of a matrix's NeuronSet → what its languages share, which explains the matrix."""
+    explored: list[Explored]
+    """By model, metric and selector, those of the headline first."""
     others: list[Picture]
     copied: dict[Path, list[Picture]]
     """Folder of a reproduction → what it drew itself."""
 
 
-def pictures(sources: Sources, out: Path) -> Pictures:
-    """Draw every figure that there are numbers of, write its files, and copy those that reproductions drew."""
-    matrices = {folder: figures.perplexity_matrix(matrix) for folder, matrix in sources.shown_matrices.items()}
+def pictures(sources: Sources, out: Path, finding: Sequence[Row] = ()) -> Pictures:
+    """Draw every figure that there are numbers of, write its files, and copy those that reproductions drew.
+
+    Args:
+        sources: What to draw.
+        out: The folder of the page.
+        finding: The headline's rows.
+    """
+    hero = [figures.own_language(finding)] if finding else []
+    explored = _explored(sources.shown_rows, finding)
+    matrices = {
+        folder: figures.perplexity_matrix(matrix, comparable_unit(matrix))
+        for folder, matrix in sources.shown_matrices.items()
+    }
     explaining = {matrix.neuron_set for matrix in sources.matrices.values()}
     overlaps = {
         neurons.fingerprint: figures.language_overlap(neurons)
@@ -80,9 +119,12 @@ def pictures(sources: Sources, out: Path) -> Pictures:
         most_paired=_MOST_PAIRED,
     )
     beside_matrices = [replace(figure, name="") for figure in overlaps.values()]
-    others = [figure for figure in draw_all(data) if replace(figure, name="") not in beside_matrices]
-    # What interventions did comes before what neurons and text are like.
-    others.sort(key=lambda figure: not figure.name.startswith(figures.interventions.__name__))
+    named = (figures.interventions.__name__, figures.own_language.__name__)
+    others = [
+        figure
+        for figure in draw_all(data)
+        if not figure.name.startswith(named) and replace(figure, name="") not in beside_matrices
+    ]
     room = _MOST_BYTES
 
     def fitting(picture: Picture) -> Picture:
@@ -92,18 +134,58 @@ def pictures(sources: Sources, out: Path) -> Pictures:
         room -= picture.size
         return picture
 
-    drawn = [_drawn(figure, out) for figure in uniquely_named([*matrices.values(), *overlaps.values(), *others])]
+    of_explored = [figure for figure, *_ in explored]
+    every = uniquely_named([*hero, *matrices.values(), *overlaps.values(), *of_explored, *others])
+    drawn = [_drawn(figure, out) for figure in every]
     numbers = {(out / picture.files["CSV"]).read_bytes() for picture in drawn}
-    shown = map(fitting, drawn)  # Each of the three below takes its own from where the one before it stopped.
+    # A reproduction may have drawn a matrix in another unit.
+    every_unit = [
+        figures.perplexity_matrix(matrix, unit) for matrix in sources.shown_matrices.values() for unit in UNITS
+    ]
+    numbers |= {figures.table(figure).encode() for figure in every_unit}
+    if hero:
+        drawn[0] = replace(drawn[0], svg=_untitled(hero[0], hero[0].size), narrow=_untitled(hero[0], _narrow(hero[0])))
+    shown = map(fitting, drawn)  # Each of those below takes its own from where the one before it stopped.
     return Pictures(
+        next(shown) if hero else None,
         dict(zip(matrices, shown, strict=False)),
         dict(zip(overlaps, shown, strict=False)),
+        [Explored(picture, *names) for (_, *names), picture in zip(explored, shown, strict=False)],
         list(shown),
         {
             folder: list(map(fitting, _copied(folder, reproduction.figures, numbers, out)))
             for folder, reproduction in sources.reproductions.items()
         },
     )
+
+
+def _explored(rows: Sequence[Row], finding: Sequence[Row]) -> list[tuple[Figure, str, str, str]]:
+    """Return a figure for each model, metric and selector, with what a reader chooses it by; the headline's first."""
+    found = {(row.task_pattern, row.metric) for row in finding}, {row.selector for row in finding}
+    explored = []
+    for table in ordered_tables(row for row in rows if row.delta is not None and row.control_of is None):
+        first = table[0]
+        model = " ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization)))
+        measured = f"{task_title(first.task_pattern, first.task_title)}: {metric_title(first.metric)}"
+        names = plain_names("selector", dict.fromkeys(row.selector for row in table))
+        for selector, plain in names.items():
+            figure = figures.interventions([row for row in table if row.selector == selector])
+            rank = ((first.task_pattern, first.metric) not in found[0], selector not in found[1])
+            name = stem(figure.name, selector)
+            explored.append((rank, (replace(figure, name=name), model, measured, plain if selector != "-" else _NONE)))
+    return [chosen for _, chosen in sorted(explored, key=lambda ranked: ranked[0])]
+
+
+def _narrow(figure: Figure) -> tuple[float, float]:
+    """Return the size of a figure for a phone, on which text of the same size is as large."""
+    return _PHONE, figure.size[1] + _PHONES_LEGEND
+
+
+def _untitled(figure: Figure, size: tuple[float, float]) -> str:
+    """Return the drawing of a figure in a size, in base64, without the title, which the page says."""
+    with TemporaryDirectory() as folder:
+        figures.save(replace(figure, title="", size=size), Path(folder), ["svg"])
+        return _base64(Path(folder) / f"{figure.name}.svg")
 
 
 def _drawn(figure: Figure, out: Path) -> Picture:
@@ -139,10 +221,10 @@ def _copied(folder: Path, files: Sequence[str], known: set[bytes], out: Path) ->
         # The list comes from a file that a stranger may have written.
         if path.is_relative_to(folder) and path.is_file():
             by_name[path.stem][path.suffix] = path
-    for stem, paths in by_name.items():
+    for file_stem, paths in by_name.items():
         if ".svg" not in paths or (".csv" in paths and paths[".csv"].read_bytes() in known):
             continue
-        name, title = f"{folder.name}-{stem}", stem.replace("_", " ").replace("-", " ")
+        name, title = f"{folder.name}-{file_stem}", file_stem.replace("_", " ").replace("-", " ")
         targets = [out / FOLDER / f"{name}{suffix}" for suffix in paths]
         for path, target in zip(paths.values(), targets, strict=True):
             with atomic_path(target) as whole:

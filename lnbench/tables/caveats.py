@@ -13,6 +13,7 @@ from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.selection_account import selection_warnings
 from lnbench.significance import LEAST_DRAWS, LEVEL, least_p, wilson_interval
 from lnbench.sweeps.records import BASELINE
+from lnbench.tables.plain_names import pair_name, plain_name, task_title
 from lnbench.tables.words import brief, counted, listed, p_value, percent, range_of
 
 _NEARLY_ALL = 0.9
@@ -27,6 +28,11 @@ class Caveat:
 
     title: str
     texts: Sequence[str]
+
+    @property
+    def serious(self) -> bool:
+        """Whether it can make a finding a wrong one."""
+        return self.title in SERIOUS
 
 
 # Leaderboards
@@ -45,13 +51,18 @@ def failed_cells(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def uncontrolled(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield how many comparisons have no control, or too few draws to be tested against."""
+    """Yield how many comparisons have no control."""
     overridden = [row for row in compared(rows) if not row.is_baseline]
     if without := sum(not row.n_controls for row in overridden):
         yield (
             f"{without:,} of {counted(len(overridden), 'comparison')} of an override {_has(without)} no control: "
             "as many random neurons might do as much. Add some: `controls` of a sweep, --controls of a reproduction."
         )
+
+
+def few_draws(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield how many comparisons have too few draws of a control to be tested against."""
+    overridden = [row for row in compared(rows) if not row.is_baseline]
     if few := [row.n_controls for row in overridden if 0 < row.n_controls < LEAST_DRAWS]:
         yield (
             f"{counted(len(few), 'comparison')} {_has(len(few))} fewer than {LEAST_DRAWS} draws of a control "
@@ -73,7 +84,7 @@ def few_documents(rows: Sequence[Row]) -> Iterator[str]:
 def constant_answers(rows: Sequence[Row]) -> Iterator[str]:
     """Yield where nearly all predictions are one choice, with and without intervention."""
     for table in tables_of(row for row in rows if row.top_share is not None and row.control_of is None):
-        task, constant = table[0].task_pattern, [row for row in table if _is_constant(row)]
+        task, constant = _task(table[0]), [row for row in table if _is_constant(row)]
         if unchanged := [row for row in constant if row.is_baseline]:
             shares = listed(
                 f"{_whose(row)} ({row.top_choice}: {percent(row.top_share)} of {counted(row.n or 0, 'document')})"
@@ -87,7 +98,7 @@ def constant_answers(rows: Sequence[Row]) -> Iterator[str]:
             overridden = sum(not row.is_baseline for row in table)
             yield (
                 f"{task}: under an override nearly all predictions are one choice in {len(changed)} of "
-                f"{counted(overridden, 'cell')} ({listed(dict.fromkeys(row.pair for row in changed))})."
+                f"{counted(overridden, 'cell')} ({listed(dict.fromkeys(_pair(row) for row in changed))})."
             )
 
 
@@ -97,7 +108,7 @@ def by_chance(rows: Sequence[Row]) -> Iterator[str]:
     for table in tables_of(unchanged):
         chances = listed(dict.fromkeys(percent(row.chance) for row in table))
         yield (
-            f"{table[0].task_pattern}: without intervention the accuracy cannot be distinguished from chance "
+            f"{_task(table[0])}: without intervention the accuracy cannot be distinguished from chance "
             f"({chances}) in {listed(map(_whose, table))}. There is little that an intervention could spoil."
         )
 
@@ -117,7 +128,15 @@ def _is_constant(row: Row) -> bool:
 
 
 def _whose(row: Row) -> str:
-    return row.pair if row.finetune == BASELINE else f"{row.pair} with adapter {row.finetune}"
+    return _pair(row) if row.finetune == BASELINE else f"{_pair(row)} with adapter {row.finetune}"
+
+
+def _pair(row: Row) -> str:
+    return pair_name(row.language, row.source)
+
+
+def _task(row: Row) -> str:
+    return task_title(row.task_pattern, row.task_title)
 
 
 def limited(rows: Sequence[Row]) -> Iterator[str]:
@@ -170,7 +189,7 @@ def unspecific_neurons(rows: Sequence[Row]) -> Iterator[str]:
     by_selector: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if not row.failed and row.control_of is None and not row.is_baseline:
-            by_selector[row.selector][row.pair] = row
+            by_selector[plain_name("selector", row.selector)][_pair(row)] = row
     for selector, own in by_selector.items():
         tied, common, alone = (
             {language: getattr(row, name) for language, row in own.items()}
@@ -189,9 +208,10 @@ ROW_CAVEATS: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
     "Failed cells": failed_cells,
     "One answer to nearly everything": constant_answers,
     "No better than chance": by_chance,
-    "No control, or few draws": uncontrolled,
+    "No control": uncontrolled,
+    "Neurons that are not one language's": unspecific_neurons,
+    "Few draws of a control": few_draws,
     "Too few documents": few_documents,
-    "Neurons of no language": unspecific_neurons,
     "Limited documents": limited,
     "Prompts that were cut": cut_prompts,
     "Different models": several_models,
@@ -199,6 +219,9 @@ ROW_CAVEATS: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
     "Not compared, or not the same": row_notes,
 }
 """Title → the sentences that rows alone allow; none where it does not apply."""
+
+SERIOUS = frozenset(list(ROW_CAVEATS)[:5]) | {"Values outside the observed range", "Languages without neurons"}
+"""Those that can make a finding a wrong one."""
 
 
 def detectable(rows: Sequence[Row], *, scale: float = 1.0, unit: str = "") -> str:

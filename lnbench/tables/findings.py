@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lnbench.leaderboard.rows import Row, compared, tables_of
-from lnbench.perplexity.matrix import PerplexityMatrix, Selectivity
+from lnbench.leaderboard.rows import Row, compared
+from lnbench.perplexity.matrix import Contrast, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.sweeps.records import BASELINE
 from lnbench.tables.caveats import detectable
+from lnbench.tables.ceilings import ordered_tables
+from lnbench.tables.plain_names import metric_title, pair_name, plain_name, task_title
 from lnbench.tables.reproduction import Reproduction
-from lnbench.tables.words import CORRECTED, brief, control_units, counted, listed, number, ratio, signed
+from lnbench.tables.words import CORRECTED, brief, control_units, counted, listed, model_name, number, ratio, signed
 
 _Direction = tuple[str, Callable[[Row], bool]]
 
@@ -50,12 +52,13 @@ def overall(rows: Sequence[Row]) -> str:
 
 def leaderboard_findings(rows: Sequence[Row]) -> list[Finding]:
     """Return a finding for each table with comparisons."""
-    return [_finding(table) for table in tables_of(compared(rows))]
+    return [_finding(table) for table in ordered_tables(compared(rows))]
 
 
 def _finding(rows: Sequence[Row]) -> Finding:
     first = rows[0]
-    title = f"{first.metric} of {first.task_pattern}, {first.model}"
+    measured = metric_title(first.metric, first.higher_is_better)
+    title = f"{task_title(first.task_pattern, first.task_title)}, {measured}: {model_name(first.model)}"
     changed = [row for row in rows if row.significant]
     tested = counted(len(rows), "comparison")
     if not changed:
@@ -99,9 +102,11 @@ def _detail(rows: Sequence[Row]) -> str:
     parts = []
     changed = sorted((row for row in rows if row.significant), key=lambda row: -abs(row.delta or 0))
     for name, is_so in _directions(changed):
-        if languages := [f"{row.pair} ({signed(row.delta)})" for row in changed if is_so(row)]:
+        if languages := [
+            f"{pair_name(row.language, row.source)} ({signed(row.delta)})" for row in changed if is_so(row)
+        ]:
             parts.append(f"{name} in {listed(languages)}")
-    if rest := [row.pair for row in rows if not row.significant]:
+    if rest := [pair_name(row.language, row.source) for row in rows if not row.significant]:
         parts.append(f"no significant change in {listed(dict.fromkeys(rest))}")
     return f"{_change(rows[0])}: {'; '.join(parts)}."
 
@@ -109,13 +114,13 @@ def _detail(rows: Sequence[Row]) -> str:
 def _change(row: Row) -> str:
     """Name what was done."""
     adapter = "" if row.finetune == BASELINE else f"adapter {row.finetune}"
-    override = "" if row.is_baseline else f"{row.intervention} on the neurons of {row.selector}"
-    return ", ".join(filter(None, (adapter, override)))
+    names = plain_name("intervention", row.intervention), plain_name("selector", row.selector)
+    return ", ".join(filter(None, (adapter, "" if row.is_baseline else "{} of neurons by {}".format(*names))))
 
 
 def _largest(rows: Sequence[Row]) -> str:
     row = max(rows, key=lambda row: abs(row.delta or 0))
-    return f"The largest change is {signed(row.delta)}, of {row.pair} by {_change(row)}."
+    return f"The largest change is {signed(row.delta)}, in {pair_name(row.language, row.source)}: {_change(row)}."
 
 
 # Perplexity matrices
@@ -199,41 +204,41 @@ def _specific(matrix: PerplexityMatrix) -> Iterator[str]:
 
 
 def shared_neurons(matrix: PerplexityMatrix) -> list[str]:
-    """Return, for each row whose own text is not harmed most, whose is, and who shares most of its neurons."""
+    """Return, for each row whose own text is not harmed most, whose is, and who shares most of its neurons.
+
+    In bits per byte where a row has them: a token of one language can be worth twice the text of one of another.
+    """
+    rows = [(row, row.bits_per_byte or row) for row in matrix.selectivity]
     return [
-        f"{_harm(matrix, row)}; {_sharing(matrix, row)}."
-        for row in matrix.selectivity
-        if not row.dominant and matrix.neurons[row.changed]
+        f"{_harm(matrix, row.changed, contrast)}; {_sharing(matrix, row.changed, contrast.most_harmed)}."
+        for row, contrast in rows
+        if not contrast.dominant and matrix.neurons[row.changed]
     ]
 
 
-def _harm(matrix: PerplexityMatrix, row: Selectivity) -> str:
-    if all(cell.p_holm >= LEVEL for cell in matrix.row(row.changed)):
-        return f"The neurons of {row.changed}: changing them changes no text significantly ({CORRECTED})"
-    most = matrix.cell(row.changed, row.most_harmed).delta_nats
+def _harm(matrix: PerplexityMatrix, changed: str, contrast: Contrast) -> str:
+    if all(cell.p_holm >= LEVEL for cell in matrix.row(changed)):
+        return f"The neurons of {changed}: changing them changes no text significantly ({CORRECTED})"
+    unit = "nats" if isinstance(contrast, Selectivity) else "bits_per_byte"
+    most = getattr(matrix.cell(changed, contrast.most_harmed), f"delta_{unit}")
     if most <= 0:
-        return f"The neurons of {row.changed}: changing them harms no text that was read"
-    sentence = (
-        f"The neurons of {row.changed}: changing them harms {row.most_harmed} ({most:+.3f} nats per token) more than "
-        f"{row.changed} ({row.own:+.3f})"
+        return f"The neurons of {changed}: changing them harms no text that was read"
+    return (
+        f"The neurons of {changed}: changing them harms {contrast.most_harmed} ({most:+.3f} {UNITS[unit]}) more than "
+        f"{changed} ({contrast.own:+.3f})"
     )
-    if row.bits_per_byte is not None and row.bits_per_byte.dominant:
-        # A token of one language can be worth twice the text of one of another.
-        other = matrix.cell(row.changed, row.most_harmed).delta_bits_per_byte
-        sentence += f", though less per byte of text ({other:+.3f} bits, {row.changed} {row.bits_per_byte.own:+.3f})"
-    return sentence
 
 
-def _sharing(matrix: PerplexityMatrix, row: Selectivity) -> str:
-    shared = matrix.shared.get(row.changed, {})
+def _sharing(matrix: PerplexityMatrix, changed: str, most_harmed: str) -> str:
+    shared = matrix.shared.get(changed, {})
     most = max(shared, key=lambda language: shared[language], default=None)
     if most is None:
         return "which of its neurons other languages have is not known"
     if shared[most] == 0:
-        return f"of its {matrix.neurons[row.changed]} neurons, none is another language's"
-    sentence = f"of its {matrix.neurons[row.changed]} neurons, {shared[most]} are also those of {most}, the most"
-    if row.most_harmed in shared and row.most_harmed != most:
-        sentence += f", and {shared[row.most_harmed]} those of {row.most_harmed}"
+        return f"of its {matrix.neurons[changed]} neurons, none is another language's"
+    sentence = f"of its {matrix.neurons[changed]} neurons, {shared[most]} are also those of {most}, the most"
+    if most_harmed in shared and most_harmed != most:
+        sentence += f", and {shared[most_harmed]} those of {most_harmed}"
     return sentence
 
 

@@ -121,7 +121,7 @@ def _largest(rows: Sequence[Row]) -> Row:
 def _sentence(group: Sequence[Row], hits: Sequence[Row]) -> str:
     models = list(dict.fromkeys(model_name(row.model) for row in group))
     places = list(dict.fromkeys(row.pair for row in group))
-    subject = _subject(hits[0], whose="a language's own" if len(places) > 1 else None)
+    subject = what_was_done(hits[0], several=len(places) > 1)
     by_word: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(hits, key=lambda row: not worse(row)):
         by_word[_direction(row)].append(row)
@@ -133,12 +133,17 @@ def _direction(row: Row) -> str:
     return "different" if not _known(row) else "worse" if worse(row) else "better"
 
 
-def _subject(row: Row, whose: str | None) -> str:
-    """Name what was done, to begin a sentence with."""
+def what_was_done(row: Row, *, several: bool) -> str:
+    """Name an experiment, to begin a sentence with: ``Setting Hindi's neurons (LAPE, top 1 %) to zero``.
+
+    Args:
+        row: One of its comparisons.
+        several: Whether it is of several languages, each with its own neurons.
+    """
     adapter = "" if row.finetune == BASELINE else f"adapter {row.finetune}"
     if row.is_baseline:
         return f"The {adapter}"
-    own = whose or f"{pair_name(row.language, row.source)}'s"
+    own = "a language's own" if several else f"{pair_name(row.language, row.source)}'s"
     done = plain_action(row.intervention, f"{own} neurons ({plain_name('selector', row.selector)})")
     return ", with the ".join(filter(None, (f"{done[0].upper()}{done[1:]}", adapter)))
 

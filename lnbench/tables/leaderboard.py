@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from lnbench.tables.caveats import (
 )
 from lnbench.tables.ceilings import ordered_tables
 from lnbench.tables.findings import worse
+from lnbench.tables.plain_names import metric_title, pair_name, plain_names, task_title
 from lnbench.tables.table import Best, Cell, Table, TableRow, Tone
 from lnbench.tables.words import (
     BEYOND_CONTROLS,
@@ -34,6 +35,7 @@ from lnbench.tables.words import (
     p_value,
     range_of,
     ratio,
+    short_names,
     signed,
     span,
 )
@@ -138,6 +140,24 @@ COLUMNS = [
 """Columns of the table with one line per row, on the page and with ``lnbench leaderboard --rows``, in their order."""
 
 
+def plain_columns(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Return, by the heading of a column of text, what its cells say → what a reader is shown in its place."""
+    selectors = plain_names("selector", dict.fromkeys(row.selector for row in rows if row.control_of is None))
+    controlled = plain_names("selector", dict.fromkeys(row.control_of for row in rows if row.control_of is not None))
+    return {
+        "Task": {row.task_pattern: task_title(row.task_pattern, row.task_title) for row in rows},
+        "Language": {row.pair: pair_name(row.language, row.source) for row in rows},
+        "Metric": {row.metric: metric_title(row.metric, row.higher_is_better) for row in rows if row.metric},
+        "Neurons": selectors
+        | {
+            neurons_of(row): f"{control_units(row.drawn_by)} ({controlled[row.control_of]}) #{row.control_seed}"
+            for row in rows
+            if row.control_of is not None
+        },
+        "Intervention": plain_names("intervention", dict.fromkeys(row.intervention for row in rows)),
+    }
+
+
 def shown_columns(rows: Sequence[Row]) -> list[Column]:
     """Return the columns that are not left out."""
     return [column for column in COLUMNS if not column.optional or len({column.cell(row).text() for row in rows}) != 1]
@@ -145,6 +165,7 @@ def shown_columns(rows: Sequence[Row]) -> list[Column]:
 
 def rows_table(rows: Sequence[Row]) -> Table:
     """Return one line per row, those that say what was measured in front of numbers."""
+    rows = with_short_names(rows)
     columns = shown_columns(rows)
     labels, numbers = ([column for column in columns if column.numeric is numeric] for numeric in (False, True))
     table_rows = []
@@ -159,6 +180,8 @@ def rows_table(rows: Sequence[Row]) -> Table:
 
 # One table per model, task and metric
 
+_PATHS = ("model", "selector", "control_of", "adapter")
+"""Fields that may hold a path."""
 _VARYING: dict[str, Callable[[Row], str]] = {
     "finetune": lambda row: row.finetune,
     "seed": lambda row: str(row.seed),
@@ -166,26 +189,55 @@ _VARYING: dict[str, Callable[[Row], str]] = {
     "override setup": lambda row: row.override_setup or "-",
 }
 """Columns that are shown only where a table has more than one value of them; the last, where the same neurons have."""
+_NOTHING_HERE = "Nothing here"
+"""How a sentence about one table begins."""
 _MOST_RATIOS = 5
 """So many ρ are in the sentence about them; the rows have all."""
 _MEANING = {"bits_per_byte": "More bits per byte: the model is more surprised by that language."}
 
 
-def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
+def leaderboard_tables(rows: Sequence[Row], *, plain: bool = False) -> list[Table]:
     """Return a table for each model, task and metric, in the order in which they occur; those at their ceiling last.
 
-    Lines are neurons and interventions, columns languages; a cell has the value and, in brackets, the change.
+    Lines are neurons and interventions, columns languages; a cell has the value and, in brackets, the change. What is
+    to be said of several tables is below the last of them.
+
+    Args:
+        rows: Of a leaderboard.
+        plain: Whether plain names are shown in place of what is typed, which the table then has as ``exact``.
     """
+    rows = with_short_names(rows)
     failed: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.failed:
             failed[_tried(row)].append(row)
     several = len({row.setup for row in rows}) > 1
     measured = ordered_tables(row for row in rows if not row.failed)
-    tables = [_table([*table, *failed[_tried(table[0])]], several) for table in measured]
+    tables = [_table([*table, *failed[_tried(table[0])]], several, plain) for table in measured]
     for table in measured:
         failed.pop(_tried(table[0]), None)
-    return [*tables, *(_table(group, several) for group in failed.values())]
+    return _notes_once([*tables, *(_table(group, several, plain) for group in failed.values())])
+
+
+def _notes_once(tables: Sequence[Table]) -> list[Table]:
+    """Return tables with each sentence below the last that has it; one about "here" stays below its own."""
+    later: set[str] = set()
+    kept = []
+    for table in reversed(tables):
+        kept.append(replace(table, notes=[note for note in table.notes if note not in later]))
+        later |= {note for note in table.notes if not note.startswith(_NOTHING_HERE)}
+    return kept[::-1]
+
+
+def with_short_names(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the rows with models, NeuronSets and adapters that are paths called by the end of their path."""
+    names = short_names(value for row in rows for value in (getattr(row, field) for field in _PATHS))
+    if not names:
+        return rows
+    return [
+        row.model_copy(update={field: names.get(value, value) for field in _PATHS if (value := getattr(row, field))})
+        for row in rows
+    ]
 
 
 def _tried(row: Row) -> tuple[Any, ...]:
@@ -208,8 +260,9 @@ class _Line(NamedTuple):
         return (self.varying, self.selector)
 
 
-def _table(rows: Sequence[Row], several_setups: bool) -> Table:
+def _table(rows: Sequence[Row], several_setups: bool, plain: bool) -> Table:
     first = rows[0]
+    names = plain_columns(rows) if plain else defaultdict[str, dict[str, str]](dict)
     languages = _columns(rows)
     varying = [name for name, value in _VARYING.items() if len({value(row) for row in rows}) > 1]
     if "override setup" in varying and not _several_overrides(rows):
@@ -225,16 +278,27 @@ def _table(rows: Sequence[Row], several_setups: bool) -> Table:
     # In the order in which they occur; a selector's controls after the selector.
     groups = {group: place for place, group in enumerate(dict.fromkeys(line.group for line in lines))}
     table_rows = []
+    exact: dict[str, str] = {}
     for line, cells in sorted(lines.items(), key=lambda item: (groups[item[0].group], item[0].control)):
-        labels = [*line.varying, _neurons(line, cells), line.intervention]
-        table_rows.append(
-            TableRow(labels, [_cell(cells.get(code, [])) for code in languages], quiet=bool(line.control))
+        typed = (_neurons(line, cells, line.selector), line.intervention)
+        shown = (
+            _neurons(line, cells, names["Neurons"].get(line.selector, line.selector)),
+            names["Intervention"].get(line.intervention, line.intervention),
         )
+        exact |= {name: choice for name, choice in zip(shown, typed, strict=True) if name != choice}
+        numbers = [_cell(cells.get(code, [])) for code in languages]
+        table_rows.append(TableRow([*line.varying, *shown], numbers, quiet=bool(line.control)))
     setup = f"setup {first.setup}" if several_setups else None
     model = ", ".join(filter(None, (first.model, first.revision, first.dtype, first.quantization, setup)))
-    title = f"{first.metric or 'failed'} of {first.task_pattern}: {model}"
-    labels = [*varying, "neurons", "intervention"]
-    return Table(title, labels, languages, table_rows, notes=list(_notes(rows)), best=best_of(rows, languages))
+    title = title_typed = f"{first.metric or 'failed'} of {first.task_pattern}: {model}"
+    if plain:
+        measured = metric_title(first.metric, first.higher_is_better)
+        title = f"{task_title(first.task_pattern, first.task_title)}, {measured}: {model}"
+        exact[title] = title_typed
+    columns = [names["Language"].get(code, code) for code in languages]
+    exact |= {name: code for name, code in zip(columns, languages, strict=True) if name != code}
+    labels, best = [*varying, "neurons", "intervention"], best_of(rows, columns)
+    return Table(title, labels, columns, table_rows, notes=list(_notes(rows)), best=best, exact=exact)
 
 
 def best_of(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Best]:
@@ -259,12 +323,14 @@ def _several_overrides(rows: Sequence[Row]) -> bool:
     return any(len(values) > 1 for values in setups.values())
 
 
-def _neurons(line: _Line, cells: dict[str, list[Row]]) -> str:
-    """Name a line's neurons."""
+def _neurons(line: _Line, cells: dict[str, list[Row]], selector: str) -> str:
+    """Name a line's neurons, with a name for the selector."""
     if not line.control:
-        return line.selector
+        return selector
     draws = len({row.control_seed for rows in cells.values() for row in rows if not row.failed})
-    return f"{line.control} like {line.selector}" + (f" (mean of {draws})" if draws > 1 else "")
+    typed = selector == line.selector
+    name = f"{line.control} like {selector}" if typed else f"{control_units(line.control)}, {selector}"
+    return name + (f" (mean of {draws})" if draws > 1 else "")
 
 
 def _cell(rows: Sequence[Row]) -> Cell:
@@ -334,4 +400,4 @@ def specific(rows: Sequence[Row]) -> Iterator[str]:
 
 def _verdict(significant: bool, tests: int, meaning: str, nothing: str) -> str:
     corrected = f"{CORRECTED} for {counted(tests, 'test')}"
-    return f"{meaning}, {corrected}." if significant else f"Nothing here {nothing} significantly ({corrected})."
+    return f"{meaning}, {corrected}." if significant else f"{_NOTHING_HERE} {nothing} significantly ({corrected})."

@@ -108,30 +108,35 @@ def selectivity_table(matrix: PerplexityMatrix) -> Table:
     )
 
 
-def shared_table(matrix: PerplexityMatrix, neurons: NeuronSet | None) -> Table | None:
+def shared_table(matrix: PerplexityMatrix, neurons: NeuronSet | None, unit: str = "nats") -> Table | None:
     """Return, for each language, which others' text suffers most, and how many neurons they share; None without any.
 
     Args:
         matrix: What was measured.
         neurons: The set whose neurons were changed, if it is at hand: it says what chance would share.
+        unit: One of :data:`~lnbench.tables.findings.UNITS`, that every cell has.
     """
+
+    def change(cell: MatrixCell) -> float:
+        return float(getattr(cell, f"delta_{unit}"))
+
     chances = {} if neurons is None else _chances(neurons)
     rows = []
     for changed in matrix.changed:
-        own = matrix.cell(changed, changed).delta_nats if changed in matrix.read else None
+        own = change(matrix.cell(changed, changed)) if changed in matrix.read else None
         shared, count = matrix.shared.get(changed, {}), matrix.neurons.get(changed)
         others = [cell for cell in matrix.row(changed) if cell.read in shared]
-        for cell in sorted(others, key=lambda cell: -cell.delta_nats)[:_MOST_HARMED]:
+        for cell in sorted(others, key=lambda cell: -change(cell))[:_MOST_HARMED]:
             both, chance = shared[cell.read], chances.get((changed, cell.read))
             share = Cell(both, shown=f"{both:,} of {count:,} ({percent(both / count)})") if count else Cell()
-            change = [Cell(cell.delta_nats, "+.3f"), Cell(own, "+.3f")]
+            changes = [Cell(change(cell), "+.3f"), Cell(own, "+.3f")]
             by_chance = Cell(chance, shown=None if chance is None else percent(chance))
-            rows.append(TableRow([changed, cell.read], [*change, share, by_chance]))
+            rows.append(TableRow([changed, cell.read], [*changes, share, by_chance]))
     if not rows:
         return None
     return Table(
         "Shared neurons, and harm to other languages: changing a neuron that both have changes both. For each language "
-        f"the {_MOST_HARMED} others whose text suffers most, in nats per token.",
+        f"the {_MOST_HARMED} others whose text suffers most, in {UNITS[unit]}.",
         ["neurons of", "text of"],
         ["its change", "change of own text", "neurons shared", "by chance"],
         rows,

@@ -176,4 +176,4 @@ def task_title(pattern: str, declared: str | None = None) -> str:
         declared: ``title`` of the task's own ``metadata``.
     """
     plain = "_".join(part for part in pattern.split("_") if not part.startswith("{"))
-    return declared or _TASKS.get(plain, pattern)
+    return declared or _TASKS.get(plain) or plain or pattern

@@ -137,6 +137,7 @@ class Table:
         marks: Sign → what it says, for the signs that occur.
         notes: Sentences below it.
         best: Heading of a column → which of its numbers is the best, where one is.
+        exact: Plain name in it → what users type, which a page shows on hover.
     """
 
     title: str
@@ -146,6 +147,7 @@ class Table:
     marks: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     best: Mapping[str, Best] = field(default_factory=dict)
+    exact: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_published(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
 
 from lnbench.significance import LEVEL
 
@@ -111,3 +112,16 @@ def without_folders(text: str) -> str:
 def model_name(model: str) -> str:
     """Return a model's name without the path to it."""
     return Path(model).name or model
+
+
+def short_names(names: Iterable[str | None]) -> dict[str, str]:
+    """Return, for those of some names that are absolute paths, as much of their end as none of the others has."""
+    parts = {name: PurePath(name).parts[1:] for name in names if name and PurePath(name).is_absolute()}
+    ends = Counter(path[-length:] for path in set(parts.values()) for length in range(1, len(path) + 1))
+    return {name: "/".join(_shortest(path, ends)) for name, path in parts.items() if path}
+
+
+def _shortest(path: tuple[str, ...], ends: Mapping[tuple[str, ...], int]) -> tuple[str, ...]:
+    """Return the shortest end of a path that only one path has; the whole where it is another's end."""
+    lengths = range(1, len(path) + 1)
+    return next((path[-length:] for length in lengths if ends[path[-length:]] == 1), path)

@@ -119,31 +119,35 @@ def test_text_sorts_as_text(open_tab: Any) -> None:
 def test_filters_narrow_the_leaderboard(open_tab: Any) -> None:
     one = open_tab()
     box = one.tab.get_by_role("search", name="Rows of the leaderboard")
-    assert "Showing 16 of 16" in box.inner_text()
-    one.choose("Language", "hi")
-    assert set(one.column("Language")) == {"hi"}
-    one.choose("Intervention", "zero")
-    assert len(one.column("Language")) == 3
-    assert "Showing 3 of 16" in box.inner_text()
+    assert "Showing 19 of 19" in box.inner_text()
+    one.choose("Language", "Hindi")
+    assert set(one.column("Language")) == {"Hindi"}
+    one.choose("Intervention", "zero-ablation")
+    assert len(one.column("Language")) == 4
+    assert "Showing 4 of 19" in box.inner_text()
     one.choose("Rows", "significant changes")
     assert [cell.split("*")[0] for cell in one.column("Change")] == ["−0.929"]
     box.get_by_role("button", name="Clear").click()
-    assert len(one.column("Language")) == 16
-    one.choose("Rows", "without random neurons")
-    assert not [cell for cell in one.column("Neurons") if cell.startswith("random")]
-    box.get_by_label("Text").fill("UR zero")
-    assert (one.column("Language"), one.column("Intervention")) == (["ur"], ["zero"])
+    assert len(one.column("Language")) == 19
+    one.choose("Rows", "without controls")
+    assert not [cell for cell in one.column("Neurons") if "random" in cell]
+    box.get_by_label("Text").fill("URDU zero")
+    assert (one.column("Language"), one.column("Intervention")) == (["Urdu"], ["zero-ablation"])
     box.get_by_label("Text").fill("nothing has this")
     assert one.column("Language") == []
-    assert "Showing 0 of 16" in box.inner_text()
+    assert "Showing 0 of 19" in box.inner_text()
 
 
 def test_samples_with_changed_answers_only(open_tab: Any) -> None:
     one = open_tab()
     box = one.tab.get_by_role("search", name="Samples")
     shown = one.tab.locator("#samples article:visible")
-    assert shown.count() == DOCUMENTS, "the first task is open"
-    box.get_by_label("Changed answers only").check()
+    assert shown.count() == 0, "the first task is open, and nothing changed in it"
+    changed = box.get_by_label("Changed answers only")
+    assert changed.is_checked() and "Showing 25 of 42" in box.inner_text()
+    changed.uncheck()
+    assert f"Showing {3 * DOCUMENTS} of {3 * DOCUMENTS}" in box.inner_text()
+    changed.check()
     assert shown.count() == 13 + 12
     box.get_by_label("Language").select_option("ur")
     assert shown.count() == 12
@@ -156,6 +160,7 @@ def test_samples_with_changed_answers_only(open_tab: Any) -> None:
 
 def test_a_command_is_copied(open_tab: Any) -> None:
     one = open_tab(permissions=["clipboard-read", "clipboard-write"])
+    one.tab.locator("#commands summary").click()
     item = one.tab.locator("#command-1")
     command = item.locator("code").text_content()
     item.get_by_role("button", name="Copy").click()
@@ -175,9 +180,42 @@ def test_no_sideways_scrolling_on_a_phone(open_tab: Any) -> None:
     assert hidden == 0
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_first_screen_needs_no_scrolling(width: int, height: int, open_tab: Any) -> None:
+    one = open_tab(viewport={"width": width, "height": height})
+    for part in ("#findings h2", "#findings .sure >> nth=0", "#findings .sure >> nth=1", "#findings .hero img"):
+        box = one.tab.locator(part).bounding_box()
+        assert box["height"] > 10 and box["y"] >= 0 and box["y"] + box["height"] <= height, part
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_text_of_figures_is_large_enough_and_figures_fill_their_column(width: int, open_tab: Any) -> None:
+    one = open_tab(viewport={"width": width, "height": 800})
+    shown = one.tab.evaluate(
+        """() => [...document.querySelectorAll('.paper img')].filter(one => one.checkVisibility()).map(one => {
+            const drawing = atob(one.currentSrc.split('base64,')[1]);
+            const fonts = [...drawing.matchAll(/font(?:-size)?: ?(?:[^;"']*? )?([0-9.]+)px/g)];
+            const sizes = fonts.map(font => Number(font[1]));
+            const points = Number(drawing.match(/viewBox="0 0 ([0-9.]+)/)[1]);
+            const box = one.getBoundingClientRect();
+            return {smallest: Math.min(...sizes) * box.width / points, width: box.width,
+                    column: one.closest('figure').getBoundingClientRect().width};
+        })"""
+    )
+    assert len(shown) >= 3
+    for figure in shown:
+        assert figure["smallest"] >= 11
+        assert figure["width"] >= 0.95 * figure["column"]
+
+
+def test_the_figure_is_switched(open_tab: Any) -> None:
+    one = open_tab()
+    assert one.tab.locator("#explored .explored:visible").count() == 1
+
+
 def test_everything_can_be_read_without_javascript(open_tab: Any) -> None:
     one = open_tab(java_script_enabled=False)
-    assert one.tab.locator("#board tbody tr:visible").count() == 16
+    assert one.tab.locator("#board tbody tr:visible").count() == 19
     assert one.tab.locator(".filters:visible, .copy:visible, th button:visible").count() == 0
 
 

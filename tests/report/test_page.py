@@ -19,6 +19,8 @@ from lnbench.cli import app
 from lnbench.figures import perplexity_matrix, save
 from lnbench.report import page_context, page_figures
 from lnbench.report.inputs import find
+from lnbench.tables.headline import headline
+from lnbench.tables.plain_names import plain_name
 from tests.support.html_reader import Element, read
 from tests.support.messages import lacks, refused
 from tests.support.report import (
@@ -37,6 +39,7 @@ from tests.support.report import (
 )
 
 pytestmark = pytest.mark.slow
+LANGUAGE_NAMES = {"en": "English", "hi": "Hindi", "ur": "Urdu"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,8 @@ def test_the_leaderboard_is_the_one_that_the_runs_come_to(html: Element, runs: P
     assert len(shown) == len(rows) == 19
     for row, cells in zip(rows, shown, strict=True):
         got = dict(zip(heading, cells, strict=True))
-        assert (got["Language"], got["Intervention"]) == (row.language, row.intervention)
+        assert got["Language"] == LANGUAGE_NAMES[row.language]
+        assert got["Intervention"] == plain_name("intervention", row.intervention)
         assert got["Value"] == ("–" if row.value is None else f"{row.value:.3f}")
         change = "–" if row.delta is None else f"{row.delta:+.3f}".replace("-", "−")
         assert got["Change"].split("*")[0].strip() == change
@@ -63,6 +67,17 @@ def test_the_leaderboard_is_the_one_that_the_runs_come_to(html: Element, runs: P
     assert any(row.significant for row in rows)
     assert any(row.control_significant for row in rows)
     assert leaderboard.load(page.parent / "leaderboard.json") == rows
+
+
+def test_plain_names_have_what_is_typed_beside_them(html: Element, runs: Path) -> None:
+    rows = leaderboard.build(leaderboard.read_runs([runs / "sweep"]))
+    shown = list(section(html, "leaderboard").one("tbody").all("tr"))
+    for row, cells in zip(rows, shown, strict=True):
+        typed = {str(cell.attributes["title"]) for cell in cells.all() if "title" in cell.attributes}
+        assert {row.language, row.intervention, row.metric or "failed"} <= typed | {"failed"}
+    captions = [table.one("caption") for table in section(html, "tables").all("table")]
+    assert [caption.attributes["title"] for caption in captions] == ["acc of quiz_{lang}: m, float32"]
+    assert "quiz, accuracy (higher is better): m, float32" in captions[0].text
 
 
 def test_each_row_leads_to_its_command(html: Element, runs: Path) -> None:
@@ -74,20 +89,38 @@ def test_each_row_leads_to_its_command(html: Element, runs: Path) -> None:
 
 def test_every_kind_of_run_has_its_section(html: Element) -> None:
     names = [one.attributes["id"] for one in html.all("section")]
-    expected = ["findings", "caveats", "run", "leaderboard", "tables", "published", "perplexity", "figures", "samples"]
-    assert names == [*expected, "commands"]
+    expected = ["findings", "explore", "samples", "perplexity", "published", "figures", "leaderboard", "tables"]
+    assert names == [*expected, "comparisons", "caveats", "run", "commands"]
     linked = [str(one.attributes["href"])[1:] for one in html.one("nav").all("a")]
     assert linked == names
 
 
 def test_findings_say_what_changed_and_what_did_it(html: Element) -> None:
-    said = section(html, "findings").text
-    assert not lacks(said, "2 of 6", "p < 0.05", "Holm", "worse in hi (−0.929) and ur (−0.857)", "mean", "lape")
+    said = section(html, "comparisons").text
+    assert not lacks(said, "2 of 6", "p < 0.05", "Holm", "worse in Hindi (−0.929) and Urdu (−0.857)", "mean", "LAPE")
     assert not lacks(said, "1 of 3 languages: ur (not en and hi)")
 
 
+def test_the_first_screen_has_the_finding_how_sure_it_is_and_what_was_not_found(html: Element, runs: Path) -> None:
+    found = headline(leaderboard.build(leaderboard.read_runs([runs / "sweep"])))
+    first = section(html, "findings")
+    assert first.one("h2").text == " ".join(found.finding.split())
+    told = page_context.caveats(find([runs]))
+    serious = sum(caveat.serious for caveat in told)
+    assert 1 < serious < len(told)
+    assert not lacks(first.text, found.how_sure, found.not_found, f"{len(told)} caveats, {serious} serious")
+    assert not lacks(found.finding, "worse in that language, in 2 of 3 languages (Hindi and Urdu)", "accuracy −0.93")
+    figure = first.one("figure")
+    sources = [figure.one("source").attributes["srcset"], figure.one("img").attributes["src"]]
+    drawings = [base64.b64decode(str(address).partition("base64,")[2]).decode() for address in sources]
+    assert drawings[0] != drawings[1]
+    assert all("Hindi" in drawing and "as many random neurons" in drawing for drawing in drawings)
+    folded = [section(html, name).one("summary").text for name in ("caveats", "tables", "run", "commands")]
+    assert not lacks(" ".join(folded), f"{len(told)} caveats, {serious} serious", "1 table", "commands")
+
+
 def test_the_reader_sees_why_urdu_suffers_from_hindi_neurons(html: Element) -> None:
-    assert not lacks(section(html, "findings").text, "6 neurons, 4", "ur")
+    assert not lacks(section(html, "comparisons").text, "6 neurons, 4", "ur")
     perplexity = section(html, "perplexity")
     changes, selectivity, specificity, shared = (
         perplexity.one(id=f"perplexity-1-{number}").text for number in range(1, 5)
@@ -119,7 +152,7 @@ def test_published_values_stand_beside_measured_ones(html: Element) -> None:
 
 
 def test_figures_are_in_the_page_and_their_files_beside_it(html: Element, page: Path) -> None:
-    figures = list(html.all("figure"))
+    figures = [figure for figure in html.all("figure") if figure.attributes.get("class") != "hero"]
     assert len(figures) == 5
     for figure in figures:
         image = figure.one("img")
@@ -135,7 +168,9 @@ def test_figures_are_in_the_page_and_their_files_beside_it(html: Element, page: 
 
 def test_samples_stand_side_by_side(html: Element) -> None:
     groups = list(section(html, "samples").all("details"))
-    assert [str(group.one("h3").text) for group in groups] == [f"quiz_{language}, m float32" for language in LANGUAGES]
+    assert [str(group.one("h3").text) for group in groups] == [
+        f"quiz, {name}: m float32" for name in LANGUAGE_NAMES.values()
+    ]
     hindi = groups[1]
     documents = list(hindi.all("article"))
     assert len(documents) == DOCUMENTS
@@ -144,9 +179,9 @@ def test_samples_stand_side_by_side(html: Element) -> None:
     assert "data-changed" not in last.attributes
     right = "नदी के किनारे एक पुराना घर है 0"
     assert first.one("table").rows()[1:] == [
-        ["none", right, "✓ right", "acc 1"],
-        ["zero, lape", "another", "✗ wrong", "acc 0"],
-        ["mean, lape", "the same", "✓ right", "acc 1"],
+        ["no intervention", right, "✓ right", "accuracy 1"],
+        ["zero-ablation, LAPE, top 1 %", "another", "✗ wrong", "accuracy 0"],
+        ["mean activation, LAPE, top 1 %", "the same", "✓ right", "accuracy 1"],
     ]
     texts = [one for one in first.all("p") if one.attributes.get("class") == "text"]
     assert {(one.attributes["dir"], one.attributes["lang"]) for one in texts} == {("auto", "hi")}
@@ -196,7 +231,7 @@ def test_what_runs_hold_is_text(sweep: Sweep, tmp_path: Path) -> None:
     assert "<script>alert(1)</script>" in section(html, "samples").text
     assert "\ufffd<script>" in section(html, "samples").text
     assert "␛[31m ␀" in section(html, "samples").text
-    for name in ("findings", "caveats", "run", "leaderboard", "tables", "samples", "commands"):
+    for name in ("findings", "comparisons", "caveats", "run", "leaderboard", "tables", "samples", "commands"):
         assert "{{ 7*7 }}" in section(html, name).text or name == "commands"
 
 
@@ -244,7 +279,7 @@ def test_a_page_says_what_it_leaves_out(sweep: Sweep, tmp_path: Path, monkeypatc
 def test_a_page_stays_small(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand rows, megabytes of answers, and large figures."""
 
-    def save(figure: figures.Figure, folder: Path) -> list[Path]:
+    def save(figure: figures.Figure, folder: Path, _formats: object = None) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{figure.name}.{suffix}" for suffix in ("svg", "csv")]
         files[0].write_text(f"<svg>{'x' * 600_000}</svg>", encoding="utf-8")
@@ -362,7 +397,7 @@ def test_files_are_called_by_their_names(sweep: Sweep, tmp_path: Path) -> None:
     assert html.one("h1").text == "Language-specific neurons in llama"
     heading, *rows = section(html, "leaderboard").one("table").rows()
     shown = [row[heading.index("Neurons")] for row in rows]
-    assert shown == ["-", "/one/neurons/lape.json", "/two/neurons/lape.json", "act_prob.json"]
+    assert shown == ["-", "one/neurons/lape.json", "two/neurons/lape.json", "act_prob.json"]
 
 
 @pytest.mark.usefixtures("undrawn")

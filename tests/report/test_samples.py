@@ -34,9 +34,9 @@ def test_a_choice_is_the_likeliest(sweep: Sweep) -> None:
     assert first.text == "The lamp in the harbour burns all night?"
     assert first.choices == ["The lamp in the harbour burns all night 0", "another", "a third"]
     assert first.expected == first.choices[0]
-    assert [(one.change, one.text, one.right, one.changed) for one in first.answers] == [
-        ("none", first.choices[0], True, False),
-        ("zero, lape", "another", False, True),
+    assert [(one.change, one.exact, one.text, one.right, one.changed) for one in first.answers] == [
+        ("no intervention", "none", first.choices[0], True, False),
+        ("zero-ablation, LAPE, top 1\u00a0%", "zero, lape", "another", False, True),
     ]
     assert (first.changed, second.changed) == (True, False)
 
@@ -61,6 +61,27 @@ def test_generated_text(sweep: Sweep) -> None:
     assert [(one.text, one.right) for one in document.answers] == [("Paris", True), ("London", False)]
 
 
+@pytest.mark.parametrize(
+    ("kept", "shown"),
+    [
+        ("['Paris', 'paris']", "Paris / paris"),
+        (["Paris", "Paris"], "Paris"),
+        ("{'text': ['Paris'], 'answer_start': [], 'id': 7}", "text: Paris\nid: 7"),
+        ("[sic] as it was written", "[sic] as it was written"),
+        ("(", "("),
+        ("[1", "[1"),
+        (3, "3"),
+    ],
+)
+def test_answers_are_text_and_not_python(kept: Any, shown: str, sweep: Sweep) -> None:
+    sweep.add("none", "en")
+    asked = {"gen_args_0": {"arg_0": "Which city?", "arg_1": {"until": ["\n"]}}}
+    rewrite(sweep, 1, arguments=asked, filtered_resps=["['a', 'list']"], target=kept)
+    document = group_of(sweep).documents[0]
+    assert document.expected == shown
+    assert document.answers[0].text == "['a', 'list']", "what a model wrote is never read as anything"
+
+
 def test_a_likelihood_alone_is_no_answer(sweep: Sweep) -> None:
     sweep.add("none", "en")
     rewrite(sweep, 1, arguments={"gen_args_0": {"arg_0": "A text."}}, filtered_resps=[["-12.5", "False"]])
@@ -74,11 +95,11 @@ def test_controls_are_left_out_and_tasks_kept_apart(sweep: Sweep) -> None:
         sweep.add("zero", language, **control(0))
         sweep.add("none", language)
     found = sample_groups(find([sweep.folder]))
-    assert [(group.title, group.pattern, group.total) for group in found] == [
-        ("quiz_en, m float32", "quiz_{lang}", DOCUMENTS),
-        ("quiz_hi, m float32", "quiz_{lang}", DOCUMENTS),
+    assert [(group.title, group.exact, group.task, group.total) for group in found] == [
+        ("quiz, English: m float32", "quiz_en", "quiz", DOCUMENTS),
+        ("quiz, Hindi: m float32", "quiz_hi", "quiz", DOCUMENTS),
     ]
-    assert [[one.change for one in group.documents[0].answers] for group in found] == [["none", "zero, lape"]] * 2
+    assert [[one.exact for one in group.documents[0].answers] for group in found] == [["none", "zero, lape"]] * 2
 
 
 def test_the_end_of_a_long_text_is_kept(sweep: Sweep) -> None:
@@ -90,11 +111,11 @@ def test_the_end_of_a_long_text_is_kept(sweep: Sweep) -> None:
 
 
 def document(number: int, changed: bool = False) -> SampleDocument:
-    return SampleDocument(number, "x" * 1000, (), "", [Answer("none", "a", True, changed, "acc 1")])
+    return SampleDocument(number, "x" * 1000, (), "", [Answer("none", "none", "a", True, changed, "acc 1")])
 
 
 def test_changed_answers_are_kept_when_there_is_no_room() -> None:
-    group = SampleGroup("some", "t", "en", [document(number, number % 10 == 9) for number in range(50)], 50)
+    group = SampleGroup("some", "t_en", "t", "en", [document(number, number % 10 == 9) for number in range(50)], 50)
     size = group.documents[0].size
     assert group.within(50 * size) == group
     assert [shown.number for shown in group.within(7 * size).documents] == [0, 1, 9, 19, 29, 39, 49]

@@ -10,7 +10,7 @@ from typing import Any
 from lnbench import NeuronSet
 from lnbench.files import write_json
 from lnbench.finetuning import training_record as training
-from lnbench.perplexity.matrix import Baseline, MatrixCell, PerplexityMatrix, Selectivity, SliceAccount
+from lnbench.perplexity.matrix import Baseline, Contrast, MatrixCell, PerplexityMatrix, Selectivity, SliceAccount
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
 from lnbench.tables.reproduction import Conclusion, Reproduction, StoredRow, StoredTable, StoredValue
@@ -217,6 +217,15 @@ def matrix() -> PerplexityMatrix:
                 high=deltas[place] + 0.1,
                 dominant=max(deltas) == deltas[place],
                 most_harmed=LANGUAGES[deltas.index(max(deltas))],
+                bits_per_byte=Contrast(
+                    own=deltas[place],
+                    others=0.1,
+                    difference=deltas[place] - 0.1,
+                    low=deltas[place] - 0.3,
+                    high=deltas[place] + 0.1,
+                    dominant=max(deltas) == deltas[place],
+                    most_harmed=LANGUAGES[deltas.index(max(deltas))],
+                ),
             )
             for place, (changed, deltas) in enumerate(DELTAS.items())
         ],

@@ -59,7 +59,8 @@ def test_caveats_apply_to_what_has_them(rows: list[Row]) -> None:
     titles = {caveat.title for caveat in leaderboard_caveats(rows)}
     assert titles <= set(ROW_CAVEATS)
     overridden = [row for row in rows if row.p_holm is not None and row.intervention != "none"]
-    assert ("No control, or few draws" in titles) is any(row.n_controls < 3 for row in overridden)
+    assert ("No control" in titles) is any(row.n_controls == 0 for row in overridden)
+    assert ("Few draws of a control" in titles) is any(0 < row.n_controls < 3 for row in overridden)
     assert ("Limited documents" in titles) is any(row.limit is not None for row in rows)
     assert ("Not compared, or not the same" in titles) is any(row.note for row in rows)
     assert ("Several tables" in titles) is (len({row.metric for row in rows if row.p_holm is not None}) > 1)

@@ -113,5 +113,5 @@ def test_metrics_and_tasks() -> None:
     assert metric_title("my_metric,strict-match") == "my metric, strict match"
     assert task_title("lnbench_xnli_{lang}") == "Inference (XNLI)"
     assert task_title("lnbench_xnli_pair_{source}_{lang}") == "Inference across languages (XNLI)"
-    assert task_title("belebele_{lang}") == "belebele_{lang}"
+    assert [task_title(pattern) for pattern in ("belebele_{lang}", "mmlu", "{lang}")] == ["belebele", "mmlu", "{lang}"]
     assert task_title("quiz_{lang}", "A quiz") == "A quiz"

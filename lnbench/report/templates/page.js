@@ -38,7 +38,7 @@ function makeSortable(table) {
 /** Show the items that pass every test of a box of filters, and say how many. */
 function makeFilters(box, items, tests, after) {
   const count = box.querySelector(".count");
-  const apply = () => {
+  const apply = (event) => {
     const active = tests.map((test) => test()).filter(Boolean);
     let shown = 0;
     for (const item of items) {
@@ -46,15 +46,15 @@ function makeFilters(box, items, tests, after) {
       shown += !item.hidden;
     }
     count.textContent = `Showing ${shown} of ${items.length}`;
-    after?.(active.length > 0);
+    after?.(event !== undefined && active.length > 0);
   };
   box.addEventListener("input", apply);
-  box.querySelector("[data-reset]").addEventListener("click", () => {
+  box.querySelector("[data-reset]")?.addEventListener("click", () => {
     for (const control of box.querySelectorAll("select, input")) {
       if (control.type === "checkbox") control.checked = false;
       else control.value = "";
     }
-    apply();
+    apply(null);
   });
   box.hidden = false;
   apply();
@@ -89,12 +89,20 @@ function filterSamples(box) {
     select.value && ((sample) => sample.dataset[select.dataset.attribute] === select.value));
   const changed = box.querySelector("[data-changed]");
   const onlyChanged = () => changed.checked && ((sample) => "changed" in sample.dataset);
-  makeFilters(box, samples, [...attributes, onlyChanged, searchIn(box)], (active) => {
+  makeFilters(box, samples, [...attributes, onlyChanged, searchIn(box)], (chosen) => {
     for (const group of groups) {
       group.hidden = !group.querySelector(".sample:not([hidden])");
-      if (active && !group.hidden) group.open = true;
+      if (chosen && !group.hidden) group.open = true;
     }
   });
+}
+
+/** Show the one figure that is chosen; of another combination than there is, none. */
+function switchFigures(box) {
+  const figures = [...document.querySelectorAll("#explored .explored")];
+  const chosen = [...box.querySelectorAll("[data-attribute]")].map((select) => () =>
+    (figure) => figure.dataset[select.dataset.attribute] === select.value);
+  makeFilters(box, figures, chosen);
 }
 
 function addCopyButton(item) {
@@ -120,5 +128,6 @@ function addCopyButton(item) {
 
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 document.querySelectorAll('[data-for="board"]').forEach(filterBoard);
+document.querySelectorAll('[data-for="explored"]').forEach(switchFigures);
 document.querySelectorAll('[data-for="sample-groups"]').forEach(filterSamples);
 document.querySelectorAll(".commands li").forEach(addCopyButton);
