@@ -14,6 +14,7 @@ from lnbench.figures.labels import language_name
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import NEUTRAL, RANGE, TALLEST, WIDTH, WIDTHS, series
 from lnbench.leaderboard.rows import Row, tables_of
+from lnbench.tables.plain_names import metric_of, metric_title, plain_names, task_title
 from lnbench.tables.words import counted, model_name
 
 _OVERRIDE_SETUP = "override_setup"
@@ -37,36 +38,43 @@ def interventions(rows: Sequence[Row]) -> Figure:
     varying = [name for name in _VARYING if _varies(compared, name)]
     languages = list(dict.fromkeys(row.language for row in compared))
     names = list(dict.fromkeys(row.intervention for row in compared))
-    labels = list(dict.fromkeys(_series(row, varying) for row in compared))
+    plain = plain_names("intervention", names)
+    selectors = plain_names("selector", dict.fromkeys(row.selector for row in compared))
+    labels = {_series(row, row.selector, varying): _series(row, selectors[row.selector], varying) for row in compared}
+    metric = metric_of(first.metric)
+    measured = metric.unit or metric.title
     panel = len(names) * max(0.17, 0.11 * len(labels))
 
     def paint(drawing: Drawing) -> None:
-        panels = changes.panels_of(drawing, languages, f"change of {first.metric}")
+        panels = changes.panels_of(drawing, languages, f"change of {measured}")
         for axes, code in zip(panels, languages, strict=True):
             for number, label in enumerate(labels):
-                own = [row for row in compared if row.language == code and _series(row, varying) == label]
+                own = [row for row in compared if row.language == code and _series(row, row.selector, varying) == label]
                 _points(axes, own, names, number, len(labels))
             axes.axvline(0, color="black", linewidth=0.6)
             axes.tick_params(axis="y", length=0)
-        panels[0].set_yticks(range(len(names)), names)
+        panels[0].set_yticks(range(len(names)), [plain[name] for name in names])
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        legend(drawing, changes.entries(labels, changes.units(compared)), abreast=2)
+        legend(drawing, changes.entries(list(labels.values()), changes.units(compared)), abreast=2)
         changes.name_panels(drawing, panels, languages)
 
     heights = (1.2 + changes.height_of_panels(len(languages), panel, width) for width in (WIDTH, WIDTHS["column"]))
     height, column_height = (min(TALLEST, inches) for inches in heights)
     return Figure(
         name=stem("interventions", first.task_pattern, first.metric or ""),
-        title=f"What interventions change: {first.metric} of {first.task_pattern}, {model_name(first.model)}",
+        title=(
+            f"What interventions change: {metric_title(first.metric, first.higher_is_better)}, "
+            f"{task_title(first.task_pattern, first.task_title)}, {model_name(first.model)}"
+        ),
         caption=(
-            f"Change of {first.metric} on the same documents, against the model without intervention, with a 95 % "
+            f"Change of {measured} on the same documents, against the model without intervention, with a 95 % "
             "interval; one panel for each evaluation language, whose neurons are changed. "
             f"{changes.better(first, 'Right of')}Filled: significant after Holm's correction. The grey bar reaches "
             f"over the draws of {changes.units(compared) or 'a control'}, the line in it is their mean; without a bar "
             "there was no control."
         ),
         alt=(
-            f"Changes of {first.metric} by {counted(len(names), 'intervention')} in "
+            f"Changes of {measured} by {counted(len(names), 'intervention')} in "
             f"{counted(len(languages), 'language')}, {changes.seen(compared)}"
         ),
         columns=(
@@ -76,7 +84,13 @@ def interventions(rows: Sequence[Row]) -> Figure:
         ),
         rows=[
             (
-                *(_series(row, varying), row.language, language_name(row.language), row.intervention, row.metric),
+                *(
+                    _series(row, row.selector, varying),
+                    row.language,
+                    language_name(row.language),
+                    row.intervention,
+                    row.metric,
+                ),
                 *(row.n, row.baseline, row.value, row.delta, row.ci_low, row.ci_high, row.p_holm, row.significant),
                 *(*changes.controls(row), row.n_controls, row.control_significant),
             )
@@ -112,7 +126,7 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
     return any(len(values) > 1 for values in groups.values())
 
 
-def _series(row: Row, varying: Sequence[str]) -> str:
-    """Return whose neurons a row is about, and what else distinguishes it from others."""
+def _series(row: Row, selector: str, varying: Sequence[str]) -> str:
+    """Return whose neurons a row is about, by a name of its selector, and what else distinguishes it from others."""
     rest = [f"{name} {getattr(row, name)}" for name in varying if getattr(row, name) not in (None, "none")]
-    return ", ".join([row.selector, *rest])
+    return ", ".join([selector, *rest])

@@ -9,18 +9,19 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from lnbench.errors import LnbenchError
+from lnbench.figures import changes
 from lnbench.figures.figure import Figure, stem
+from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_label, write_in_own_script
 from lnbench.figures.registry import drawn_from
-from lnbench.figures.style import NEUTRAL, TALLEST, WIDTH, series
+from lnbench.figures.style import NEUTRAL, RANGE, TALLEST, WIDTH, is_narrow, series
 from lnbench.leaderboard.rows import Row
 from lnbench.tables.headline import headline, what_was_done
 from lnbench.tables.plain_names import metric_of, task_title
 from lnbench.tables.words import control_units, counted, model_name, signed
 
-_BAR = "#C9C9C9"
-_ROW, _SERIES, _AROUND = 0.23, 0.13, 1.0
-"""Inches of a language, of a model in it, and of all around them."""
+_ROW, _SERIES, _AROUND, _LINES = 0.23, 0.13, 1.0, 0.2
+"""Inches of a language, of a model in it, of all around them, and of the legend's second line in a column."""
 
 
 @drawn_from(lambda data: ((found,) for rows in data.leaderboards if (found := headline(rows).rows)))
@@ -49,7 +50,7 @@ def own_language(rows: Sequence[Row]) -> Figure:
 
     def paint(drawing: Drawing) -> None:
         axes = drawing.subplots()
-        narrow = drawing.get_figwidth() < WIDTH
+        narrow = is_narrow(drawing)
         for row in rows:
             _point(axes, row, pairs.index((row.language, row.source)), models.index(_model(row)), len(models))
         axes.axvline(0, color="black", linewidth=0.8)
@@ -62,11 +63,10 @@ def own_language(rows: Sequence[Row]) -> Figure:
         axes.margins(x=0.09)
         names = [own] if len(models) == 1 else [f"{own}, {model}" for model in models]
         entries = [_entry(number, name) for number, name in enumerate(names)]
-        entries += [Line2D([], [], color=_BAR, linewidth=5, label=unit) for unit in units]
-        drawing.legend(handles=entries, loc="outside lower center", ncols=1 if narrow else 3)
+        entries += [Line2D([], [], color=RANGE, linewidth=5, label=unit) for unit in units]
+        legend(drawing, entries, abreast=3)
 
-    changes = [row.delta or 0.0 for row in rows]
-    size = (WIDTH, min(TALLEST, _AROUND + len(pairs) * max(_ROW, _SERIES * len(models))))
+    height = min(TALLEST - _LINES, _AROUND + len(pairs) * max(_ROW, _SERIES * len(models)))
     done = what_was_done(first, several=len(pairs) > 1)
     return Figure(
         name=stem("own_language", first.task_pattern, first.metric or "", first.selector, first.intervention),
@@ -75,10 +75,7 @@ def own_language(rows: Sequence[Row]) -> Figure:
             f"Change of {measured} ({task_title(first.task_pattern, first.task_title)}) on the same documents, against "
             f"the unchanged model, with a 95 % interval. Filled: significant after Holm's correction.{bar}"
         ),
-        alt=(
-            f"{done}: change of {measured} in {counted(len(pairs), 'language')}, from {min(changes):+.3g} to "
-            f"{max(changes):+.3g}; {sum(row.significant or False for row in rows)} of {len(rows)} are significant."
-        ),
+        alt=(f"{done}: change of {measured} in {counted(len(pairs), 'language')}, {changes.seen(rows)}"),
         columns=(
             *("model", "neurons", "intervention", "language", "source", "metric", "n", "baseline", "delta", "ci_low"),
             *("ci_high", "p_holm", "significant", "control_delta", "control_delta_min", "control_delta_max"),
@@ -87,11 +84,20 @@ def own_language(rows: Sequence[Row]) -> Figure:
         rows=[
             (
                 *(row.model, row.selector, row.intervention, row.language, row.source, row.metric, row.n, row.baseline),
-                *(row.delta, row.ci_low, row.ci_high, row.p_holm, row.significant, *_control(row), row.n_controls),
+                *(
+                    row.delta,
+                    row.ci_low,
+                    row.ci_high,
+                    row.p_holm,
+                    row.significant,
+                    *changes.controls(row),
+                    row.n_controls,
+                ),
             )
             for row in rows
         ],
-        size=size,
+        size=(WIDTH, height),
+        column_height=height + _LINES,
         paint=paint,
     )
 
@@ -114,9 +120,9 @@ def _point(axes: Axes, row: Row, place: int, number: int, count: int) -> None:
     """Draw one comparison, and its control behind it."""
     colour, _, marker = series(number)
     height = place + (number - (count - 1) / 2) * 0.75 / count
-    mean, low, high = _control(row)
+    mean, low, high = changes.controls(row)
     if mean is not None and low is not None and high is not None:
-        axes.plot([low, high], [height, height], color=_BAR, linewidth=6, solid_capstyle="butt", zorder=1)
+        axes.plot([low, high], [height, height], color=RANGE, linewidth=6, solid_capstyle="butt", zorder=1)
         axes.plot([mean], [height], "|", color=NEUTRAL, markersize=8, zorder=1.5)
     if row.ci_low is not None and row.ci_high is not None:
         axes.plot([row.ci_low, row.ci_high], [height, height], color=colour, linewidth=1.2)
@@ -125,12 +131,3 @@ def _point(axes: Axes, row: Row, place: int, number: int, count: int) -> None:
     if count == 1:
         end = max(value for value in (row.ci_high, row.delta, high, 0.0) if value is not None)
         axes.annotate(signed(row.delta, 2), (end, height), (4, 0), textcoords="offset points", va="center", size=7.5)
-
-
-def _control(row: Row) -> tuple[float | None, float | None, float | None]:
-    """Return the change under the control: the mean over draws, the lowest and the highest."""
-    if row.control is None or row.baseline is None:
-        return None, None, None
-    ends = (row.control if end is None else end for end in (row.control_min, row.control_max))
-    mean, low, high = (value - row.baseline for value in (row.control, *ends))
-    return mean, low, high

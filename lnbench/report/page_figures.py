@@ -14,6 +14,7 @@ from lnbench import figures
 from lnbench.figures import Figure
 from lnbench.figures.figure import stem
 from lnbench.figures.registry import FigureData, draw_all, uniquely_named
+from lnbench.figures.style import Width
 from lnbench.files import atomic_path
 from lnbench.leaderboard import Row
 from lnbench.report.inputs import Sources
@@ -26,8 +27,6 @@ from lnbench.tables.words import NOTHING
 FOLDER = "figures"
 _MOST_BYTES = 2_000_000
 """Of the images and numbers in a page; those of further figures are in their files alone."""
-_PHONE, _PHONES_LEGEND = 3.03, 0.2
-"""Inches: a phone's width, and what a legend of two lines takes more."""
 _NONE = "no neurons"
 """What rows of adapters alone are chosen by."""
 _MOST_PAIRED = 4
@@ -144,7 +143,7 @@ def pictures(sources: Sources, out: Path, finding: Sequence[Row] = ()) -> Pictur
     ]
     numbers |= {figures.table(figure).encode() for figure in every_unit}
     if hero:
-        drawn[0] = replace(drawn[0], svg=_untitled(hero[0], hero[0].size), narrow=_untitled(hero[0], _narrow(hero[0])))
+        drawn[0] = replace(drawn[0], svg=_untitled(hero[0], "page"), narrow=_untitled(hero[0], "column"))
     shown = map(fitting, drawn)  # Each of those below takes its own from where the one before it stopped.
     return Pictures(
         next(shown) if hero else None,
@@ -171,20 +170,15 @@ def _explored(rows: Sequence[Row], finding: Sequence[Row]) -> list[tuple[Figure,
         for selector, plain in names.items():
             figure = figures.interventions([row for row in table if row.selector == selector])
             rank = ((first.task_pattern, first.metric) not in found[0], selector not in found[1])
-            name = stem(figure.name, selector)
+            name = f"{figure.name}-{stem(selector)}"
             explored.append((rank, (replace(figure, name=name), model, measured, plain if selector != "-" else _NONE)))
     return [chosen for _, chosen in sorted(explored, key=lambda ranked: ranked[0])]
 
 
-def _narrow(figure: Figure) -> tuple[float, float]:
-    """Return the size of a figure for a phone, on which text of the same size is as large."""
-    return _PHONE, figure.size[1] + _PHONES_LEGEND
-
-
-def _untitled(figure: Figure, size: tuple[float, float]) -> str:
-    """Return the drawing of a figure in a size, in base64, without the title, which the page says."""
+def _untitled(figure: Figure, width: Width) -> str:
+    """Return the drawing of a figure in base64, without its title, which the page says; a column's fits a phone."""
     with TemporaryDirectory() as folder:
-        figures.save(replace(figure, title="", size=size), Path(folder), ["svg"])
+        figures.save(replace(figure, title=""), Path(folder), ["svg"], width)
         return _base64(Path(folder) / f"{figure.name}.svg")
 
 

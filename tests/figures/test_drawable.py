@@ -54,6 +54,7 @@ def test_a_folder_gives_all_that_it_has_numbers_of(folder: Path) -> None:
         "neurons_per_language",
         "neurons_per_layer-act_prob",
         "neurons_per_layer-lape_bar_0_9",
+        "own_language-task_lang-acc-lape-zero",
         "perplexity_matrix-bits_per_byte-lape-zero",
         "perplexity_matrix-nats-lape-zero",
         "perplexity_matrix-perplexity-lape-zero",
@@ -68,6 +69,7 @@ def test_rows_of_pairs_and_of_doses_are_drawn_once_each(tmp_path: Path) -> None:
         "dose_response-task_lang-acc-lape-top_fraction",
         "interventions-task_lang-acc",
         "interventions-task_source_lang-acc",
+        "own_language-task_lang-acc-lape_top_fraction_0_05-p10",
         "pairs-task_source_lang-acc-swap-lape",
     ]
 

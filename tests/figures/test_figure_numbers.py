@@ -231,7 +231,7 @@ def test_interventions_with_intervals_and_controls(rows: list[Row]) -> None:
     figure = figures.interventions(rows)
     first, second = figure.draw().axes
     assert [axes.get_title().split(" · ")[0] for axes in (first, second)] == ["hi", "ur"]
-    assert [label.get_text() for label in first.get_yticklabels()] == ["zero", "p10"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["zero-ablation", "10th percentile"]
     points = {
         round(float(line.get_xdata()[0]), 4): line.get_markerfacecolor()
         for axes in (first, second)
@@ -242,9 +242,13 @@ def test_interventions_with_intervals_and_controls(rows: list[Row]) -> None:
     assert [value for value, face in sorted(points.items()) if face != "white"] == [-0.04, -0.03]
     bars = [tuple(line.get_xdata()) for line in first.lines if line.get_linewidth() == 5]
     assert bars[0] == pytest.approx((-0.01, 0.02)) and len(bars) == 4
-    assert first.get_xlabel() == "change of acc"
+    assert first.get_xlabel() == "change of accuracy"
     (legend,) = figure.draw().legends
-    assert [text.get_text() for text in legend.get_texts()] == ["lape", "act_prob", "as many random neurons"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "LAPE, top 1\u00a0%",
+        "Activation Probability, top 0.125\u00a0%",
+        "as many random neurons",
+    ]
     assert len(figure.rows) == 8 and "Right of 0 is better" in figure.caption
     row = table(figure)[0]
     assert row["control_mean_delta"] == pytest.approx(0.01) and row["control_min_delta"] == pytest.approx(-0.01)

@@ -31,7 +31,7 @@ def page(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures without their drawing, which takes longer than all else."""
 
-    def save(figure: figures.Figure, folder: Path, _formats: object = None) -> list[Path]:
+    def save(figure: figures.Figure, folder: Path, *_chosen: object) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{figure.name}.{suffix}" for suffix in ("svg", "csv")]
         for file, text in zip(files, (EMPTY_SVG, figures.table(figure)), strict=True):

@@ -153,7 +153,7 @@ def test_published_values_stand_beside_measured_ones(html: Element) -> None:
 
 def test_figures_are_in_the_page_and_their_files_beside_it(html: Element, page: Path) -> None:
     figures = [figure for figure in html.all("figure") if figure.attributes.get("class") != "hero"]
-    assert len(figures) == 5
+    assert len(figures) == 6
     for figure in figures:
         image = figure.one("img")
         assert image.attributes["alt"]
@@ -239,7 +239,7 @@ def test_what_runs_hold_is_text(sweep: Sweep, tmp_path: Path) -> None:
 def test_names_in_figures_are_text(tmp_path: Path) -> None:
     NeuronSet("m", 2, 32, {HOSTILE: {0: [1]}}).save(tmp_path / "run" / "neurons" / "set.json")
     drawn = page_figures.pictures(find([tmp_path / "run"]), tmp_path / "out")
-    assert len(drawn.others) == 2
+    assert len(drawn.others) == 3
     for picture in drawn.others:
         drawing = ElementTree.fromstring(base64.b64decode(picture.svg))
         parts = {key.rpartition("}")[2] for element in drawing.iter() for key in (element.tag, *element.attrib)}
@@ -279,7 +279,7 @@ def test_a_page_says_what_it_leaves_out(sweep: Sweep, tmp_path: Path, monkeypatc
 def test_a_page_stays_small(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand rows, megabytes of answers, and large figures."""
 
-    def save(figure: figures.Figure, folder: Path, _formats: object = None) -> list[Path]:
+    def save(figure: figures.Figure, folder: Path, *_chosen: object) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{figure.name}.{suffix}" for suffix in ("svg", "csv")]
         files[0].write_text(f"<svg>{'x' * 600_000}</svg>", encoding="utf-8")

@@ -8,6 +8,7 @@ from lnbench.analysis.until_stable import StabilityCurve, StabilityPoint
 from lnbench.leaderboard import Row
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity, SliceAccount
+from lnbench.tables.headline import headline
 from tests.support.samples import normal, statistics_of
 
 LANGUAGES = ["en", "hi", "ur"]
@@ -212,6 +213,7 @@ def every_kind(languages: list[str]) -> dict[str, figures.Figure]:
         "layer_profile": figures.layer_profile(one),
         "neurons_per_language": figures.neurons_per_language({"lape": one, "act_prob:fraction=0.004": other}),
         "neurons_per_layer": figures.neurons_per_layer(one),
+        "own_language": figures.own_language(headline(rows).rows),
         "pairs": figures.pairs(pair_rows(languages)),
         "perplexity_matrix": figures.perplexity_matrix(matrix_of(languages)),
         "selector_overlap": figures.selector_overlap(one, other),
