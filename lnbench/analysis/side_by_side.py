@@ -15,7 +15,7 @@ from torch import nn
 from lnbench.choices import override
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import warn_once
-from lnbench.host import changes_nothing
+from lnbench.host import between_languages, changes_nothing
 from lnbench.language_control.marked_lines import MarkedLine, marked_lines
 from lnbench.model.architectures import POST
 from lnbench.model.sites import evaluating, input_device
@@ -116,7 +116,8 @@ def generate_side_by_side(
         prompts: One or more.
         neurons: The neurons of each language.
         interventions: Names such as ``p90``, or intervention objects; ``none`` is one column, whatever the languages.
-        languages: Whose neurons are changed, one column for each; all of the set by default.
+        languages: Whose neurons are changed, one column for each; all of the set by default. For an intervention
+            between two languages they are the targets.
         statistics: Language → Statistics, where an intervention reads its values.
         source: The language that an answer would be in, for interventions between two languages, as ``swap``.
         max_new_tokens: Tokens written, at most.
@@ -147,8 +148,9 @@ def generate_side_by_side(
     device = input_device(model)
     written = []
     for intervention in interventions:
-        unchanged = changes_nothing(intervention)
-        for language in [None] if unchanged else targets:
+        # Nothing is between a language and itself.
+        own = [code for code in targets if languages or code != source or not between_languages(intervention)]
+        for language in [None] if changes_nothing(intervention) else own:
             if language is not None and neurons.count(language) == 0:
                 raise LnbenchError(f"language {language!r} has no neurons in this NeuronSet, so nothing would change")
             context = (

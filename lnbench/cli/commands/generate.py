@@ -43,6 +43,9 @@ def _split(text: str, separators: str = ",") -> list[str]:
 def generate(given: Given, format_: Format = "terminal") -> None:
     """What the model writes after a prompt under several interventions, side by side, with each line's language.
 
+    Interventions between two languages, as swap, go from --source to each of --languages: --source en --languages hi,zh
+    has a column for en→hi and one for en→zh.
+
     Example: lnbench generate "The weather today" --neurons neurons.json --interventions none,zero,mean
     --languages hi,zh
     """
@@ -52,13 +55,17 @@ def generate(given: Given, format_: Format = "terminal") -> None:
     if strange := [seed for seed in seeds if not re.fullmatch("[0-9]+", seed)]:
         raise LnbenchError(f"--seeds: {strange[0]!r} is no whole number; write them as 0,1,2")
 
-    from lnbench.host import get_host, reads_statistics
+    from lnbench.host import between_languages, reads_statistics
     from lnbench.neurons import NeuronSet
 
     for intervention in interventions:  # before minutes are spent on loading
-        get_host().resolve("intervention", intervention)
+        if between_languages(intervention) and settings.source is None:
+            raise LnbenchError(
+                f"intervention {intervention!r} works between two languages: name the source with --source, as "
+                "--source en; --languages are the targets"
+            )
     neurons = NeuronSet.load(settings.neurons)
-    for language in languages:
+    for language in [*languages, *([settings.source] if settings.source else [])]:
         neurons[language]
 
     from lnbench.analysis.side_by_side import generate_side_by_side
