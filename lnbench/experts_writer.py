@@ -22,6 +22,8 @@ class ChangedTokens(NamedTuple):
     """``BoolTensor[batch, length]``; None: all of them."""
     counted: Tensor | None
     """How often each counts, the same shape; None: each once where it is changed."""
+    number: int
+    """How many ``mask`` holds."""
     counting: bool
     """Whether they count: they do not where blocks run again after the pass."""
 

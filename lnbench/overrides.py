@@ -84,11 +84,14 @@ class Applied:
 
     def _tokens_at(self, place: _Place) -> ChangedTokens | None:
         """Return what the pass that runs now changes at a place; None: nothing."""
+        if not self._active:
+            return None
         current = self._pass
-        if not self._active or current is None:
-            return None if not self._active else ChangedTokens(None, None, counting=False)
+        if current is None:
+            return ChangedTokens(None, None, 0, counting=False)
         current.written.add(place)
-        return ChangedTokens(current.mask, current.times, counting=current.running) if current.tokens else None
+        changed = ChangedTokens(current.mask, current.times, current.tokens, counting=current.running)
+        return changed if current.tokens else None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -365,15 +368,11 @@ class _Writer:
             self._constant_outside = int(((values < low) | (values > high)).sum())
 
     def write(self, activation: Tensor) -> Tensor | None:
-        """Return the activations ``[..., width]`` with the new values in them; None while the override is paused."""
-        if not self.applied._active:
+        """Return the activations ``[..., width]`` with the new values in them; None to leave them."""
+        tokens = self.applied._tokens_at(self.place)
+        if tokens is None:
             return None
-        current = self.applied._pass
-        mask = current.mask if current is not None else None
-        if current is not None:
-            current.written.add(self.place)
-            if current.tokens == 0:
-                return activation
+        mask = tokens.mask
         if mask is not None:
             # Some blocks fold batch and length into one axis before the feed-forward.
             mask = mask.to(activation.device).reshape(*activation.shape[:-1], 1)
@@ -381,8 +380,8 @@ class _Writer:
         old = activation.index_select(-1, indices) if not self.sets or mask is not None else None
         with _naming(self.change):
             new = self._new(old, values)
-        if current is not None and current.running:
-            self._count(new, current.tokens, mask)
+        if tokens.counting:
+            self._count(new, tokens.number, mask)
         if mask is not None:
             assert old is not None
             new = torch.where(mask, new, old)

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from lnbench.errors import unknown
-
 
 @dataclass(frozen=True)
 class Site:
@@ -120,13 +118,3 @@ class Architecture:
     def __post_init__(self) -> None:
         shared = {PRE: Site(self.activation, "input"), POST: Site(self.activation, "output", derived_from=PRE)}
         object.__setattr__(self, "sites", shared | dict(self.sites))
-
-    def site(self, name: str) -> Site:
-        """Return a site by its name.
-
-        Raises:
-            LnbenchError: there is no such site.
-        """
-        if name not in self.sites:
-            raise unknown("site", name, self.sites)
-        return self.sites[name]

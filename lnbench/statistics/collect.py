@@ -179,7 +179,8 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
         )
     body, device = transformer_body(sites.model), input_device(sites.model)
     rows: dict[torch.device, Tensor] = {}
-    real: dict[torch.device, Tensor] = {}
+    counted_at: dict[torch.device, Tensor] = {}
+    """Device → ``BoolTensor[batch · length]``, true at the tokens that count."""
     shape: list[torch.Size] = []
 
     def counted_rows(layer: int, values: Tensor) -> Tensor:
@@ -192,9 +193,15 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
             rows[values.device] = rows[torch.device("cpu")].to(values.device)
         return rows[values.device]
 
-    def show(site: str, layer: int, values: Tensor, of_text: Tensor) -> None:
+    def mask_on(device: torch.device) -> Tensor:
+        if device not in counted_at:
+            counted_at[device] = counted_at[torch.device("cpu")].to(device)
+        return counted_at[device]
+
+    def show(site: str, layer: int, values: Tensor) -> None:
         if counts.measures.wants(site):
-            counts.measures.observe(_step(site, layer, values, shape[0], of_text))
+            counted = mask_on(values.device).view(shape[0])
+            counts.measures.observe(Step(site, layer, values.view(*shape[0], -1), counted))
 
     def hook(layer: int) -> Observer:
         def observe(pre: Tensor, post: Tensor) -> None:
@@ -204,7 +211,7 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
                 pre, post = pre.detach(), post.detach()
                 counts.add(layer, pre, post, of_text)
                 for site, values in zip(NEURON_SITES, (pre, post), strict=True):
-                    show(site, layer, values, of_text)
+                    show(site, layer, values)
 
         return observe
 
@@ -216,15 +223,13 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
                 values = values.detach()
                 if site in counts.others:
                     counts.add_at(site, layer, values, of_text)
-                show(site, layer, values, of_text)
+                show(site, layer, values)
 
         return observe
 
     def hook_experts(bank: int) -> ExpertsObserver:
         def observe(pre: Tensor, post: Tensor, routed: Rows) -> None:
-            if pre.device not in real:
-                real[pre.device] = real[torch.device("cpu")].to(pre.device)
-            counts.add_experts(bank, pre.detach(), post.detach(), routed, real[pre.device])
+            counts.add_experts(bank, pre.detach(), post.detach(), routed, mask_on(pre.device))
 
         return observe
 
@@ -237,14 +242,13 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
         if len(counted) == 0:
             return 0
         rows.clear()
-        real.clear()
+        counted_at.clear()
         rows[torch.device("cpu")] = counted
-        real[torch.device("cpu")] = torch.zeros(ids.numel(), dtype=torch.bool).index_fill_(0, counted, True)
+        mask_of_counted = torch.zeros(ids.numel(), dtype=torch.bool).index_fill_(0, counted, True)
+        counted_at[torch.device("cpu")] = mask_of_counted
         shape[:] = [ids.shape]
         if differentiate is not None:
-            mask_of_counted = torch.zeros(ids.shape, dtype=torch.bool)
-            mask_of_counted.view(-1)[counted] = True
-            for step in differentiate(ids, mask, mask_of_counted):
+            for step in differentiate(ids, mask, mask_of_counted.view(ids.shape)):
                 counts.measures.observe(step)
         else:
             attention_mask = mask.to(device) if mask is not None else None
@@ -271,12 +275,6 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
             hooks.enter_context(sites.observe_experts(bank, hook_experts(number), partial(ran, number)))
         yield read
         counts.check(language)
-
-
-def _step(site: str, layer: int, values: Tensor, shape: torch.Size, rows: Tensor) -> Step:
-    counted = torch.zeros(shape, dtype=torch.bool, device=values.device)
-    counted.view(-1)[rows] = True
-    return Step(site, layer, values.view(*shape, -1), counted)
 
 
 def _counted(ids: Tensor, mask: Tensor | None, skip: int) -> Tensor:

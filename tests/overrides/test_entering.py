@@ -182,7 +182,7 @@ def test_gradient_checkpointing_recomputes_the_same_change() -> None:
         ({"neurons": {0: torch.tensor([-1])}}, ["indices", "non-negative"]),
         ({"statistics": made_up_statistics(LAYERS + 1)}, ["Statistics", "4", "3", "24"]),
         ({"statistics": made_up_statistics(width=WIDTH - 1)}, ["Statistics", "3", "23", "24"]),
-        ({"intervention": "constant:value=nan"}, ["values", "finite"]),
+        ({"intervention": "constant:value=nan"}, ["value", "finite"]),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], named: list[str]) -> None:

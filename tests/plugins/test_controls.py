@@ -16,6 +16,7 @@ from lnbench import NeuronSet
 from lnbench.choices import select
 from lnbench.controls import draw
 from lnbench.host import get_host
+from lnbench.plugins.selectors import random_active
 from lnbench.plugins.selectors.other_language import OtherLanguage
 from lnbench.plugins.selectors.random_active import RandomActive
 from lnbench.statistics import Statistics
@@ -115,6 +116,22 @@ def test_random_active_does_not_depend_on_other_languages_of_the_set_and_changes
     drawn = [draw(RandomActive(bar=0.3, seed=seed), neurons, statistics) for seed in (0, 0, 1)]
     assert chosen(drawn[0]) == chosen(drawn[1]) != chosen(drawn[2])
     assert chosen(draw(RandomActive(bar=0.3), alone, statistics))["hi"] == chosen(drawn[0])["hi"]
+
+
+def test_random_active_shares_what_draws_have_in_common_and_nothing_else(monkeypatch):
+    neurons, asked = random_set(1, 0.1), []
+    compute = RandomActive._candidates
+    monkeypatch.setattr(RandomActive, "_candidates", lambda self, seen: asked.append(self) or compute(self, seen))
+    random_active._LAST.clear()
+    for seed in range(3):
+        draw(RandomActive(bar=0.3, seed=seed), neurons, MADE[0])
+    assert len(asked) == 1
+    choices = [({"bar": 0.3}, 0), ({"bar": 0.6}, 0), ({"strata": 1}, 0), ({"bar": 0.3}, 1), ({"bar": 0.3}, 0)]
+    shared = [chosen(draw(RandomActive(**own), neurons, MADE[made])) for own, made in choices]
+    for (own, made), found in zip(choices, shared, strict=True):
+        random_active._LAST.clear()
+        assert chosen(draw(RandomActive(**own), neurons, MADE[made])) == found
+    assert len({str(found) for found in shared}) > 2
 
 
 def test_controls_say_what_they_lack():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from lnbench.neurons import NeuronSet
     from lnbench.statistics import Statistics
+
+_LAST: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+"""What draws from the same Statistics have in common, of those drawn from last: draws differ by their seed alone."""
 
 
 @dataclass
@@ -64,7 +68,6 @@ class RandomActive:
         from lnbench.files import warn_once
         from lnbench.neurons import NeuronSet
         from lnbench.statistics.language_statistics import check_same_model
-        from lnbench.statistics.ranking import compared, existing, mean_magnitude, of_experts, positive_rates, upper_bar
 
         if not statistics:
             raise LnbenchError(
@@ -72,20 +75,18 @@ class RandomActive:
                 "them with --statistics or a corpus, or choose the control random"
             )
         neurons.check(*check_same_model(statistics)[:2], next(iter(statistics.values())).widths)
-        rates = positive_rates(statistics, "random_active", "the control random", rate=self.rate, floor=self.floor)
-        exists, units = existing(statistics), compared(statistics, self.rate, self.floor)
-        candidates = (rates > upper_bar(rates, units, self.bar, of_experts(statistics))).any(-1)
-        # An expert that a language never reaches has no values in it.
-        values = torch.stack([mean_magnitude(own).nan_to_num(0) for own in statistics.values()])
-        magnitudes = values.sort(0).values.mean(0)
-        strata = torch.stack(
-            [_strata(values, candidates, self.strata) for values in (rates.sort(-1).values.mean(-1), magnitudes)]
-        )
+        numbers = (replace(own, measures={}).fingerprint for own in statistics.values())
+        seen = (self.bar, self.strata, self.rate, self.floor, *numbers)
+        if (shared := _LAST.get(seen)) is None:
+            shared = self._candidates(statistics)
+            _LAST.clear()
+            _LAST[seen] = shared
+        candidates, strata = shared
         masks = {}
         for language in neurons:
             # A language's draw does not depend on which other languages are drawn.
             generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {language}".encode()))
-            own, mask, unlike = neurons.mask(language), torch.zeros_like(exists), 0
+            own, mask, unlike = neurons.mask(language), torch.zeros_like(candidates), 0
             for layer, width in enumerate(neurons.widths):
                 order = torch.randperm(width, generator=generator)
                 if own[layer].any():
@@ -100,6 +101,21 @@ class RandomActive:
                 )
             masks[language] = mask
         return NeuronSet.from_masks(neurons.model, masks, **neurons.units)
+
+    def _candidates(self, statistics: Mapping[str, Statistics]) -> tuple[Tensor, Tensor]:
+        """Return which units can be drawn, ``[layers, width]``, and the two strata of each, ``[2, layers, width]``."""
+        import torch
+
+        from lnbench.statistics.ranking import compared, mean_magnitude, of_experts, positive_rates, upper_bar
+
+        rates = positive_rates(statistics, "random_active", "the control random", rate=self.rate, floor=self.floor)
+        units = compared(statistics, self.rate, self.floor)
+        candidates = (rates > upper_bar(rates, units, self.bar, of_experts(statistics))).any(-1)
+        # An expert that a language never reaches has no values in it.
+        values = torch.stack([mean_magnitude(own).nan_to_num(0) for own in statistics.values()])
+        magnitudes = values.sort(0).values.mean(0)
+        strata = [_strata(values, candidates, self.strata) for values in (rates.sort(-1).values.mean(-1), magnitudes)]
+        return candidates, torch.stack(strata)
 
     @property
     def needs(self) -> Needs:
