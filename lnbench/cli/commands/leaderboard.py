@@ -28,18 +28,32 @@ def leaderboard(
     by_row: Annotated[
         bool, typer.Option("--rows", help="Print one line per result with every column, not one per intervention.")
     ] = False,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            help="Put two side by side, the second against the first: models, names of adapters, or folders of runs.",
+            metavar="A B",
+        ),
+    ] = None,
     format_: Format = "terminal",
 ) -> None:
     """Merge runs into a leaderboard: each cell against its baseline and its controls, document by document.
 
-    Neither a model nor a network is needed.
+    Neither a model nor a network is needed. With --compare, what both measured alike is paired document by document.
 
     Example: lnbench leaderboard runs/llama runs/qwen --out leaderboard.json
     """
-    from lnbench.leaderboard import build, read_runs
+    from lnbench.errors import LnbenchError
+    from lnbench.leaderboard import build, compare_sides, read_runs
     from lnbench.tables import leaderboard_files as formats
     from lnbench.tables.leaderboard import leaderboard_tables, rows_table
+    from lnbench.tables.versus import versus_tables
 
+    if compare is not None:
+        if out is not None or per_model is not None or by_row:
+            raise LnbenchError("--compare prints tables of its own: leave out --out, --per-model and --rows")
+        show(*versus_tables(compare_sides(read_runs(runs), *compare)), format_=format_)
+        return
     if out is not None:
         formats.check(out)
     rows = build(read_runs(runs))
