@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from lnbench.errors import LnbenchError
     from lnbench.files import tasks_dir as tasks
     from lnbench.hookspecs import OverrideContext, hookimpl
+    from lnbench.leaderboard import load_leaderboard
     from lnbench.model.load import load_model
     from lnbench.neurons import NeuronSet
     from lnbench.override_values import LayerOverride, Override
     from lnbench.statistics import Statistics, collect_statistics
     from lnbench.statistics.cached import statistics
+    from lnbench.sweeps.records import load as load_records
 
 _HOMES = {
     "LayerOverride": "lnbench.override_values",
@@ -36,14 +38,16 @@ _HOMES = {
     "collect_statistics": "lnbench.statistics",
     "generate_side_by_side": "lnbench.analysis.side_by_side",
     "hookimpl": "lnbench.hookspecs",
+    "load_leaderboard": "lnbench.leaderboard",
     "load_model": "lnbench.model.load",
+    "load_records": "lnbench.sweeps.records",
     "open_corpus": "lnbench.corpora.corpus",
     "override": "lnbench.choices",
     "select": "lnbench.choices",
     "tasks": "lnbench.files",
     "top_examples": "lnbench.analysis.top_examples",
 }
-_CALLED = {"tasks": "tasks_dir"}
+_CALLED = {"load_records": "load", "tasks": "tasks_dir"}
 """What is called something else in its module."""
 _PACKAGES = ("demo", "figures", "statistics")
 """Packages that are used by their names, as ``lnbench.figures.neurons_per_layer(…)``."""
@@ -60,7 +64,9 @@ __all__ = [
     "collect_statistics",
     "generate_side_by_side",
     "hookimpl",
+    "load_leaderboard",
     "load_model",
+    "load_records",
     "open_corpus",
     "override",
     "select",

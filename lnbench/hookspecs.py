@@ -129,6 +129,11 @@ class OverrideContext:
     neurons_of: Callable[[str], Mapping[int, Tensor]] = _no_neurons
     statistics_of: Callable[[str], Statistics] = _no_statistics
 
+    def __repr__(self) -> str:
+        count = sum(map(len, self.neurons.values()))
+        pair = f"target={self.target!r}" + (f", source={self.source!r}" if self.source else "")
+        return f"OverrideContext({count:,} neurons, {pair}, {self.statistics or 'no Statistics'})"
+
     def required_statistics(self, name: str) -> Statistics:
         """Return the target's Statistics for the intervention ``name``, which reads its values from them.
 

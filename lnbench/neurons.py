@@ -24,6 +24,7 @@ from lnbench.model.names import name_in_file
 from lnbench.neurons_json import FORMAT, OLDER, NeuronSetFile, plain_selector, spread_json
 from lnbench.published_neurons import PUBLISHED_COUNT, PUBLISHED_SOURCE, read_published
 from lnbench.selection_account import SelectionAccount
+from lnbench.shown import Shown
 
 #: Languages of the published ``LLaMA-2-7B.neuron.pth``, in its order.
 PUBLISHED_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
@@ -59,7 +60,7 @@ class Agreement(NamedTuple):
     jaccard: float
 
 
-class NeuronSet:
+class NeuronSet(Shown):
     """The neurons of each language in one model. Immutable; equal sets have equal fingerprints.
 
     Args:

@@ -48,7 +48,8 @@ def repository_files(neurons: NeuronSet, repo: str, licence: str = LICENCE) -> d
     Raises:
         LnbenchError: the set has no languages.
     """
-    from lnbench.figures import neurons_per_layer, save
+    from lnbench.figures import save
+    from lnbench.figures.neurons_per_layer import neurons_per_layer
 
     figure = neurons_per_layer(neurons)
     with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, unknown
 from lnbench.files import fingerprint, warn_once
+from lnbench.shown import Shown
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "set": lambda _, values: values,
@@ -80,6 +81,11 @@ class LayerOverride:
             raise LnbenchError("an override's neuron indices must be non-negative and without repeats")
         if isinstance(self.operation, str):
             self._check_values(self.operation)
+
+    def __repr__(self) -> str:
+        operation = self.operation if isinstance(self.operation, str) else "function"
+        site = f", site={self.site!r}" if self.site else ""
+        return f"LayerOverride({self.indices.numel():,} neurons, {operation!r}{site})"
 
     def _check_values(self, operation: str) -> None:
         shape = (*_VALUE_SHAPES.get(operation, ()), self.indices.numel())
@@ -166,7 +172,7 @@ Parts = LayerOverride | Sequence[LayerOverride]
 
 
 @dataclass(frozen=True)
-class Override:
+class Override(Shown):
     """A resolved intervention: per layer, neuron indices and the values to write.
 
     Args:
@@ -197,6 +203,11 @@ class Override:
                         f"{type(part).__name__}"
                     )
         self.by_site()  # it checks them
+
+    def __repr__(self) -> str:
+        made_by = f", made_by={self.made_by!r}" if self.made_by else ""
+        layers = len({layer for layer, part in self.parts if part.indices.numel()})
+        return f"Override({self.neurons:,} neurons in {layers} layers{made_by})"
 
     @classmethod
     def setting(cls, neurons: Mapping[int, Tensor], values: Tensor) -> Override:

@@ -59,6 +59,9 @@ class SideBySide:
 
     continuations: tuple[Continuation, ...]
 
+    def __repr__(self) -> str:
+        return f"SideBySide({len(list(self.rows()))} prompts, columns {', '.join(self.columns)})"
+
     @property
     def columns(self) -> list[str]:
         """The columns, from left to right."""

@@ -17,6 +17,7 @@ from lnbench.corpora.patterns import expand, files_of, hub_parts, is_hub, suffix
 from lnbench.corpora.pseudo_languages import account, rewriting, split_forms
 from lnbench.corpora.readers import TEXT, BadLine, read_file
 from lnbench.corpora.shuffle import shuffled
+from lnbench.data_folder import name_of_text
 from lnbench.errors import LnbenchError
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ class Corpus:
     half: int | None = None
     files: tuple[Path, ...] | None = field(init=False, compare=False)
     report: TextReport = field(default_factory=TextReport, init=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Corpus({self.language!r}, {name_of_text(self.pattern)!r})"
 
     def __post_init__(self) -> None:
         self.pattern = expand(self.pattern)

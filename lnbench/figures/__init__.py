@@ -1,41 +1,21 @@
-"""Figures: data in, a :class:`Figure` out, which is then saved as PNG, SVG, PDF and CSV."""
+"""Figures of matplotlib: call one with a run's folder or a result, as ``lnbench.figures.neurons_per_layer(neurons)``.
+
+Each is a :class:`FigureKind`. Behind it is a :class:`Figure` as data, which is saved as PNG, SVG, PDF and CSV.
+"""
 
 from sys import modules
 
-from lnbench.figures.activation_statistics import activation_statistics
-from lnbench.figures.dose_response import dose_response
-from lnbench.figures.figure import FORMATS, Figure, save, table
-from lnbench.figures.interventions import interventions
-from lnbench.figures.language_overlap import language_overlap
-from lnbench.figures.layer_profile import layer_profile
-from lnbench.figures.neurons_per_language import neurons_per_language
-from lnbench.figures.neurons_per_layer import neurons_per_layer
-from lnbench.figures.own_language import own_language
-from lnbench.figures.pairs import pairs
-from lnbench.figures.perplexity_matrix import perplexity_matrix
-from lnbench.figures.registry import register_all
-from lnbench.figures.selector_overlap import selector_overlap
-from lnbench.figures.stability import stability
-from lnbench.figures.stability_curve import stability_curve
-
-__all__ = [
-    "FORMATS",
-    "Figure",
-    "activation_statistics",
-    "dose_response",
-    "interventions",
-    "language_overlap",
-    "layer_profile",
-    "neurons_per_language",
-    "neurons_per_layer",
-    "own_language",
-    "pairs",
-    "perplexity_matrix",
-    "save",
-    "selector_overlap",
-    "stability",
-    "stability_curve",
-    "table",
-]
+from lnbench.figures.figure import FORMATS, Figure, Plot, save, table
+from lnbench.figures.plots import FigureKind
+from lnbench.figures.registry import MAKERS, register_all
 
 register_all(modules[__name__])
+# The functions take the place of the modules of the same names.
+globals().update({name: FigureKind(make) for name, make in MAKERS.items()})
+
+__all__ = ["FORMATS", "Figure", "FigureKind", "Plot", "save", "table", *MAKERS]
+
+
+def __getattr__(name: str) -> FigureKind:
+    # For type checkers, which do not see what is registered.
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from matplotlib.figure import Figure as Drawing
 
@@ -23,10 +24,14 @@ _RANGES = (("P5", "P95", 1.2), ("P10", "P90", 4.0), ("P25", "P75", 9.0))
 
 def _by_site(data: FigureData) -> Iterator[tuple[dict[str, Statistics], str]]:
     """Yield each folder's Statistics of all languages, with each site that all of them have."""
-    for folder in data.statistics:
-        loaded = {language: Statistics.load(folder, language) for language in store.languages(folder)}
+    for held in data.statistics:
+        loaded = _load(held) if isinstance(held, Path) else dict(held)
         sites = set.intersection(*(set(statistics.sites) for statistics in loaded.values())) if loaded else set()
         yield from ((loaded, site) for site in sorted(sites))
+
+
+def _load(folder: Path) -> dict[str, Statistics]:
+    return {language: Statistics.load(folder, language) for language in store.languages(folder)}
 
 
 @drawn_from(_by_site)

@@ -40,8 +40,20 @@ def figures_of(paths: Sequence[Path]) -> list[Figure]:
     Raises:
         LnbenchError: a path does not exist, a file is damaged, or there is nothing to draw.
     """
+    data = data_in(paths)
+    drawn = _once([figure for figures_from in FIGURES.values() for figure in figures_from(data)])
+    if not drawn:
+        raise LnbenchError(
+            f"nothing to draw in {', '.join(map(str, paths))}: name NeuronSets, perplexity.json, leaderboard.json, "
+            "records.jsonl, stability.json, stability-curve.json, a Statistics folder, or a folder with such"
+        )
+    return drawn
+
+
+def data_in(paths: Sequence[Path]) -> FigureData:
+    """Return what figures can be drawn from, in files and folders; see :func:`figures_of`."""
     files = _by_format(paths)
-    data = FigureData(
+    return FigureData(
         leaderboards=[
             *(rows.load(path) for path in files[rows.FORMAT]),
             *(leaderboard.build(leaderboard.read_runs([folder])) for folder in _runs(paths, files[rows.FORMAT])),
@@ -52,13 +64,6 @@ def figures_of(paths: Sequence[Path]) -> list[Figure]:
         curves=[StabilityCurve.load(path) for path in files[_CURVE]],
         statistics=[manifest.parent for manifest in files[store.FORMAT]],
     )
-    drawn = _once([figure for figures_from in FIGURES.values() for figure in figures_from(data)])
-    if not drawn:
-        raise LnbenchError(
-            f"nothing to draw in {', '.join(map(str, paths))}: name NeuronSets, perplexity.json, leaderboard.json, "
-            "records.jsonl, stability.json, stability-curve.json, a Statistics folder, or a folder with such"
-        )
-    return drawn
 
 
 def _runs(paths: Sequence[Path], leaderboards: Sequence[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 """Nothing that changes from day to day or between releases: the same numbers make the same file."""
 _NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 """What a name may hold and XML may not."""
+_ON_SCREEN = 110
+"""Dots per inch in a notebook."""
 _LONGEST = 60
 """Characters of one word of a file's stem."""
 _LETTERS, _LINE = 14.5, 0.15
@@ -61,7 +63,7 @@ class Figure:
     paint: Callable[[Drawing], None] = field(repr=False, compare=False)
     column_height: float | None = field(default=None, repr=False)
 
-    def draw(self, width: Width = "page") -> Drawing:
+    def draw(self, width: Width = "page") -> Plot:
         """Draw the figure in matplotlib. Nothing global is touched, and several threads may draw at a time.
 
         Args:
@@ -69,7 +71,7 @@ class Figure:
         """
         size = self.size if width == "page" else (WIDTHS[width], self._column_height())
         with styled():
-            drawing = Drawing(figsize=size, layout="constrained")
+            drawing = Plot(self, figsize=size, layout="constrained")
             drawing.suptitle(self._title(size[0]), x=0.01, ha="left")
             self.paint(drawing)
             wrap_names_of_axes(drawing)
@@ -83,12 +85,38 @@ class Figure:
         return min(TALLEST, (self.column_height or self.size[1]) + (lines - before) * _LINE)
 
 
+class Plot(Drawing):  # type: ignore[misc]
+    """A figure of matplotlib that knows what it shows: it has ``caption``, ``alt``, ``columns`` … as :class:`Figure`.
+
+    Attributes:
+        data: The figure as data.
+    """
+
+    def __init__(self, data: Figure, **options: Any) -> None:
+        super().__init__(**options)
+        self.data = data
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_DATA:
+            return getattr(self.data, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        with styled():
+            self.savefig(image, format="png", dpi=_ON_SCREEN, metadata=_OPTIONS["png"]["metadata"])
+        return image.getvalue()
+
+
+_OF_DATA = {own.name for own in fields(Figure)} - {"size", "paint"}
+
+
 def stem(*parts: str) -> str:
     """Return a file's stem, also an HTML id, made of words of any kind."""
     return "-".join(filter(None, (slug(part, "").strip("_")[:_LONGEST] for part in parts)))
 
 
-def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS, width: Width = "page") -> list[Path]:
+def save(figure: Figure | Plot, folder: str | Path, formats: Sequence[str] = FORMATS, width: Width = "page") -> list[Path]:
     """Write ``{name}.png``, ``.svg`` and ``.pdf``, and the numbers as ``{name}.csv`` (UTF-8).
 
     Args:
@@ -109,7 +137,7 @@ def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS, w
     if width not in WIDTHS:
         raise unknown("figure width", width, WIDTHS)
     files = [Path(folder) / f"{figure.name}.{name}" for name in (*formats, "csv")]
-    drawing = figure.draw(width)
+    drawing = figure if isinstance(figure, Plot) else figure.draw(width)
     for name, file in zip(formats, files, strict=False):
         with atomic_path(file) as path, styled():
             drawing.savefig(path, format=name, **_OPTIONS[name])
@@ -120,7 +148,7 @@ def save(figure: Figure, folder: str | Path, formats: Sequence[str] = FORMATS, w
     return files
 
 
-def table(figure: Figure) -> str:
+def table(figure: Figure | Plot) -> str:
     """Return the numbers as CSV."""
     text = io.StringIO()
     csv.writer(text).writerows([figure.columns, *figure.rows])

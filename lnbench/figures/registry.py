@@ -20,6 +20,7 @@ from lnbench.figures.figure import Figure
 from lnbench.leaderboard.rows import Row
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
+from lnbench.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class FigureData:
         neuron_sets: Name → NeuronSet.
         stabilities: Selections on two halves of a text.
         curves: How far two halves of a text agree, by tokens read.
-        statistics: Folders of Statistics.
+        statistics: Folders of Statistics, or language → Statistics.
         most_paired: NeuronSets of a model of which every two are compared; None for all. Pairs grow with the square.
     """
 
@@ -41,7 +42,7 @@ class FigureData:
     neuron_sets: Mapping[str, NeuronSet] = field(default_factory=dict)
     stabilities: Sequence[Stability] = ()
     curves: Sequence[StabilityCurve] = ()
-    statistics: Sequence[Path] = ()
+    statistics: Sequence[Path | Mapping[str, Statistics]] = ()
     most_paired: int | None = None
 
     def sets_by_model(self) -> list[dict[str, NeuronSet]]:
@@ -55,6 +56,8 @@ class FigureData:
 
 FIGURES: dict[str, Callable[[FigureData], Iterable[Figure]]] = {}
 """Kind of figure → those that can be drawn from data. Importing ``lnbench.figures`` fills it."""
+MAKERS: dict[str, Callable[..., Figure]] = {}
+"""Kind of figure → the function that makes one as data."""
 _Draw = TypeVar("_Draw", bound=Callable[..., Figure])
 
 
@@ -66,6 +69,7 @@ def drawn_from(sources: Callable[[FigureData], Iterable[tuple[Any, ...]]]) -> Ca
     """
 
     def register(draw: _Draw) -> _Draw:
+        MAKERS[draw.__name__] = draw
         FIGURES[draw.__name__] = lambda data: (draw(*arguments) for arguments in sources(data))
         return draw
 

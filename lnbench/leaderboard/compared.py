@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lnbench.leaderboard.merged_records import Result
-from lnbench.leaderboard.rows import Row, tables_of
+from lnbench.leaderboard.rows import Leaderboard, Row, tables_of
 from lnbench.progress import Bar
 from lnbench.significance import LEVEL, Comparison, compare_all, compare_with_draws, holm
 from lnbench.specificity import matched_specificity
@@ -21,7 +21,7 @@ _NONE = "none"
 _COPIED = {name for name, field in Row.model_fields.items() if name in Record.model_fields and not field.exclude}
 
 
-def build(results: Sequence[Result]) -> list[Row]:
+def build(results: Sequence[Result]) -> Leaderboard:
     """Return the rows of a leaderboard, in the order of ``results``.
 
     A cell is compared with the cell of the same model, adapter, seed and task without intervention; an adapter's own
@@ -48,7 +48,7 @@ def build(results: Sequence[Result]) -> list[Row]:
             row.significant = row.p_holm < LEVEL
         if row.control_p_holm is not None:
             row.control_significant = row.control_p_holm < LEVEL
-    return rows
+    return Leaderboard(rows)
 
 
 def _compare(rows: Sequence[Row], results: Sequence[Result], baselines: Sequence[Result | None]) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lnbench.files import write_json
 from lnbench.formats import read_format, validated
+from lnbench.shown import Shown
 from lnbench.sweeps.records import Record
 
 FORMAT = "lnbench.leaderboard/1"
@@ -115,6 +116,14 @@ class Row(Record):
         return (*loaded, self.setup, self.task_pattern)
 
 
+class Leaderboard(list[Row], Shown):
+    """The rows of a leaderboard."""
+
+    def __repr__(self) -> str:
+        models = ", ".join(dict.fromkeys(row.model for row in self))
+        return f"Leaderboard({len(self):,} rows, {len(compared(self)):,} of them compared, {models})"
+
+
 class _Rows(BaseModel):
     rows: list[Row]
 
@@ -151,11 +160,12 @@ def save(rows: Iterable[Row], path: str | Path) -> None:
     write_json(path, document(rows))
 
 
-def load(path: str | Path) -> list[Row]:
+def load(path: str | Path) -> Leaderboard:
     """Read ``leaderboard.json``.
 
     Raises:
         LnbenchError: missing, truncated, or of another format.
     """
     content = read_format(path, FORMAT, "leaderboard")
-    return validated(_Rows, content, f"{path} is not a valid leaderboard", "run lnbench leaderboard again").rows
+    held = validated(_Rows, content, f"{path} is not a valid leaderboard", "run lnbench leaderboard again")
+    return Leaderboard(held.rows)

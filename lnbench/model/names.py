@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 _SNAPSHOT = re.compile(r"/models--(?P<name>[^/]+)/snapshots/[^/]+/?$")
 """Where the hub's cache keeps a model."""
+_ABSOLUTE = re.compile(r"(?<![\w.$~:/*-])/[^\s'\",=:;|]+/[^\s'\",=:;|]*")
 
 
 def name_of(source: str) -> str:
@@ -30,3 +31,8 @@ def name_in_file(recorded: str) -> str:
 def is_path(source: str) -> bool:
     """Return whether this can only be a path: a name on the hub has one slash at most, and does not begin with it."""
     return source.startswith(("/", ".", "~")) or source.strip("/").count("/") > 1
+
+
+def without_folders(text: str) -> str:
+    """Return a text in which each absolute path is its last part: a command or an error as a page shows it."""
+    return _ABSOLUTE.sub(lambda path: path[0].rstrip("/").rpartition("/")[2], text)

@@ -200,6 +200,10 @@ class PerplexityMatrix(_Part, FormatFile):
     torch_version: str | None = Field(default=None, description="version of torch")
     finished_at: str | None = Field(default=None, description="UTC, ISO 8601")
 
+    def __repr__(self) -> str:
+        languages = f"{', '.join(self.changed)} on {', '.join(self.read)}"
+        return f"PerplexityMatrix({self.model!r}, {self.intervention!r}, {languages})"
+
     def cell(self, changed: str, read: str) -> MatrixCell:
         """Return the cell of language ``changed``'s neurons and language ``read``'s text.
 

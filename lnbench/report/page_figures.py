@@ -97,15 +97,15 @@ def pictures(sources: Sources, out: Path, finding: Sequence[Row] = ()) -> Pictur
         out: The folder of the page.
         finding: The headline's rows.
     """
-    hero = [figures.own_language(finding)] if finding else []
+    hero = [figures.own_language.data(finding)] if finding else []
     explored = _explored(sources.shown_rows, finding)
     matrices = {
-        folder: figures.perplexity_matrix(matrix, comparable_unit(matrix))
+        folder: figures.perplexity_matrix.data(matrix, comparable_unit(matrix))
         for folder, matrix in sources.shown_matrices.items()
     }
     explaining = {matrix.neuron_set for matrix in sources.matrices.values()}
     overlaps = {
-        neurons.fingerprint: figures.language_overlap(neurons)
+        neurons.fingerprint: figures.language_overlap.data(neurons)
         for neurons in sources.neuron_sets.values()
         if neurons.fingerprint in explaining and len(neurons.languages) > 1
     }
@@ -139,7 +139,7 @@ def pictures(sources: Sources, out: Path, finding: Sequence[Row] = ()) -> Pictur
     numbers = {(out / picture.files["CSV"]).read_bytes() for picture in drawn}
     # A reproduction may have drawn a matrix in another unit.
     every_unit = [
-        figures.perplexity_matrix(matrix, unit) for matrix in sources.shown_matrices.values() for unit in UNITS
+        figures.perplexity_matrix.data(matrix, unit) for matrix in sources.shown_matrices.values() for unit in UNITS
     ]
     numbers |= {figures.table(figure).encode() for figure in every_unit}
     if hero:
@@ -168,7 +168,7 @@ def _explored(rows: Sequence[Row], finding: Sequence[Row]) -> list[tuple[Figure,
         measured = f"{task_title(first.task_pattern, first.task_title)}: {metric_title(first.metric)}"
         names = plain_names("selector", dict.fromkeys(row.selector for row in table))
         for selector, plain in names.items():
-            figure = figures.interventions([row for row in table if row.selector == selector])
+            figure = figures.interventions.data([row for row in table if row.selector == selector])
             rank = ((first.task_pattern, first.metric) not in found[0], selector not in found[1])
             name = f"{figure.name}-{stem(selector)}"
             explored.append((rank, (replace(figure, name=name), model, measured, plain if selector != "-" else _NONE)))

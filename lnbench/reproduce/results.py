@@ -99,18 +99,18 @@ def _figures(part: PlannedPart, measured: Measurements | None) -> Iterator[Figur
     if isinstance(spec, CellsSpec) and measured is not None:
         for metric in METRICS[spec.task]:
             if rows := [row for row in _rows(part, metric, measured) if row.delta is not None]:
-                yield replace(figures.interventions(rows), name=f"{spec.task}-{metric}")
+                yield replace(figures.interventions.data(rows), name=f"{spec.task}-{metric}")
     elif isinstance(spec, ActivationsSpec):
         languages = part.of("statistics")[0].languages
         statistics = {language: Statistics.load(part.at.statistics, language) for language in languages}
         for site in NEURON_SITES:
-            yield replace(figures.activation_statistics(statistics, site), name=f"activations-{site}")
+            yield replace(figures.activation_statistics.data(statistics, site), name=f"activations-{site}")
     elif isinstance(spec, BenchSpec):
         yield bench_results.figure(BenchResults.of(part))
     elif isinstance(spec, FigureSpec):
         for matrix in part.matrices:
             for unit in UNITS:
-                yield replace(figures.perplexity_matrix(matrix, unit), name=f"matrix-{unit}")
+                yield replace(figures.perplexity_matrix.data(matrix, unit), name=f"matrix-{unit}")
         yield from _of_neurons(part, spec)
 
 
@@ -132,15 +132,15 @@ def _rows(part: PlannedPart, metric: str, measured: Measurements) -> Iterator[Ro
 def _of_neurons(part: PlannedPart, spec: FigureSpec) -> Iterator[Figure]:
     sets, selections = part.neurons, part.at.selections
     if spec.drawing == "per_language":
-        yield figures.neurons_per_language({selections[name].title: neurons for name, neurons in sets.items()})
+        yield figures.neurons_per_language.data({selections[name].title: neurons for name, neurons in sets.items()})
     elif spec.drawing == "selectors":
         *compared, last = sets
         for name in compared:
-            yield replace(figures.selector_overlap(sets[name], sets[last]), name=f"selectors-{name}")
+            yield replace(figures.selector_overlap.data(sets[name], sets[last]), name=f"selectors-{name}")
     else:
         draw_set = figures.neurons_per_layer if spec.drawing == "per_layer" else figures.language_overlap
         for name, neurons in sets.items():
-            figure = draw_set(neurons)
+            figure = draw_set.data(neurons)
             yield figure if spec.drawing == "matrix" else replace(figure, name=f"{spec.drawing}-{name}")
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from lnbench.errors import LnbenchError, unknown
 from lnbench.files import fingerprint
 from lnbench.host import get_host
-from lnbench.model.architectures import NEURON_SITES
+from lnbench.model.architectures import NEURON_SITES, layout_of, units_at
 from lnbench.model.layout import ExpertsLayout
 from lnbench.model.names import name_in_file
+from lnbench.shown import Shown
 from lnbench.statistics import store
 from lnbench.statistics.site_values import LEVELS, SiteValues, digest
 
@@ -25,7 +26,7 @@ Scope = Literal["neuron", "layer", "model"]
 
 
 @dataclass(frozen=True)
-class Statistics:
+class Statistics(Shown):
     """Activations of every neuron of a model on one language's text.
 
     The moments and quantiles are those of ``site``; :meth:`at` returns the same pass seen at another one.
@@ -62,6 +63,10 @@ class Statistics:
                 f"beside another; in Python with sites=({site!r},)"
             )
             raise unknown("site", self.site, self.sites, hint)
+
+    def __repr__(self) -> str:
+        units = f"{layout_of(self.widths)} {units_at(self.site)}"
+        return f"Statistics({self.language!r}, {self.model!r}, {units}, {self.tokens:,} tokens, site={self.site!r})"
 
     def at(self, site: str) -> Statistics:
         """Return the same Statistics, seen at ``site``.

@@ -15,7 +15,8 @@ from lnbench.errors import LnbenchError
 from lnbench.files import accept_unsynced, atomic_path, fingerprint
 from lnbench.formats import first_error
 from lnbench.host import changes_nothing
-from lnbench.model.names import name_in_file
+from lnbench.model.names import name_in_file, without_folders
+from lnbench.shown import Shown
 
 log = logging.getLogger(__name__)
 FILE = "records.jsonl"
@@ -142,6 +143,11 @@ class Record(BaseModel):
             return values
         return {"model_files": fingerprint(path), **values, "model": name}
 
+    def __repr__(self) -> str:
+        measured = "failed" if self.failed else f"{self.metric}={self.value}"
+        names = ", ".join(map(repr, (self.model, self.selector, self.intervention, self.language, self.task)))
+        return f"{type(self).__name__}({without_folders(names)}, {measured})"
+
     @property
     def drawn_by(self) -> str:
         """What draws a control, or the controls of a row: ``random`` where an older record does not say."""
@@ -158,7 +164,15 @@ class Record(BaseModel):
         return changes_nothing(self.intervention)
 
 
-def load(path: str | Path) -> list[Record]:
+class Records(list[Record], Shown):
+    """The records of a run."""
+
+    def __repr__(self) -> str:
+        cells = len({record.cell for record in self})
+        return f"Records({len(self):,} of {cells:,} cells, {', '.join(dict.fromkeys(one.model for one in self))})"
+
+
+def load(path: str | Path) -> Records:
     """Read the records of a run: whole cells only, and of each cell what was recorded last.
 
     Lines that a kill cut off are left out, with a warning; the sweep runs their cell again.
@@ -173,7 +187,7 @@ def load(path: str | Path) -> list[Record]:
     records, cut = _read(path)
     if cut:
         log.warning("%s: left out %s", path, cut)
-    return records
+    return Records(records)
 
 
 def repair(path: Path) -> tuple[list[Record], str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 
+from lnbench.model.names import without_folders as without_folders
 from lnbench.significance import LEVEL
 
 SIGNIFICANT, BEYOND_CONTROLS = "*", "†"
@@ -19,8 +19,6 @@ MARKS = {
 """The marks of significance behind a change, and what each says."""
 NOTHING = "–"
 """What is shown where there is no number."""
-
-_ABSOLUTE = re.compile(r"(?<![\w.$~:/*-])/[^\s'\",=:;|]+/[^\s'\",=:;|]*")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -102,11 +100,6 @@ def range_of(counts: Iterable[int]) -> str:
     if not distinct:
         return ""
     return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,}–{distinct[-1]:,}"
-
-
-def without_folders(text: str) -> str:
-    """Return a text in which each absolute path is its last part: a command or an error as a page shows it."""
-    return _ABSOLUTE.sub(lambda path: path[0].rstrip("/").rpartition("/")[2], text)
 
 
 def model_name(model: str) -> str:

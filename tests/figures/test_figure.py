@@ -22,7 +22,7 @@ from tests.support.messages import refused
 
 @pytest.fixture(scope="module")
 def figure(lape: NeuronSet) -> figures.Figure:
-    return figures.language_overlap(lape)
+    return figures.language_overlap.data(lape)
 
 
 @pytest.fixture(scope="module")
@@ -93,4 +93,4 @@ def test_no_sign_is_missing_from_the_fonts(fonts: str, request: pytest.FixtureRe
         request.getfixturevalue(fonts)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.perplexity_matrix(matrix_of(["en", "hi", "ur", "zh", "ja", "ta"])).draw().draw_without_rendering()
+        figures.perplexity_matrix.data(matrix_of(["en", "hi", "ur", "zh", "ja", "ta"])).draw().draw_without_rendering()

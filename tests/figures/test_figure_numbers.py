@@ -39,7 +39,7 @@ def image(axes: Any) -> np.ndarray[Any, Any]:
 
 
 def test_bars_are_the_counts(lape: NeuronSet, act_prob: NeuronSet) -> None:
-    figure = figures.neurons_per_language({"one": lape, "two": act_prob})
+    figure = figures.neurons_per_language.data({"one": lape, "two": act_prob})
     (axes,) = figure.draw().axes
     drawn = [[bar.get_width() for bar in container] for container in axes.containers]
     assert drawn == [[0, 4, 5, 0], [0, 3, 2, 1]]  # en hi ur zh
@@ -56,13 +56,13 @@ def test_bars_are_the_counts(lape: NeuronSet, act_prob: NeuronSet) -> None:
 def test_sets_of_two_models_are_not_put_side_by_side(lape: NeuronSet) -> None:
     other = NeuronSet("other", 4, 8, {"hi": {0: [1]}})
     with refused("two", "other", "org/tiny"):
-        figures.neurons_per_language({"one": lape, "two": other})
+        figures.neurons_per_language.data({"one": lape, "two": other})
     with refused("to draw"):
-        figures.neurons_per_language({})
+        figures.neurons_per_language.data({})
 
 
 def test_layers_are_drawn_from_the_bottom_up(lape: NeuronSet) -> None:
-    figure = figures.neurons_per_layer(lape)
+    figure = figures.neurons_per_layer.data(lape)
     axes, bar = figure.draw().axes[:2]
     assert image(axes).tolist() == [[0, 3, 2], [0, 0, 3], [0, 1, 0]]  # layers × (en, hi, ur)
     low, high = axes.get_ylim()
@@ -73,7 +73,7 @@ def test_layers_are_drawn_from_the_bottom_up(lape: NeuronSet) -> None:
 
 
 def test_ridges_have_one_scale(lape: NeuronSet) -> None:
-    figure = figures.layer_profile(lape)
+    figure = figures.layer_profile.data(lape)
     (axes,) = figure.draw().axes
     steps = [patch.get_data() for patch in axes.patches if patch.get_fill()]
     heights = [(step.baseline - np.asarray(step.values)) / 1.5 * 3 for step in steps]  # 3 is the most in a layer
@@ -86,7 +86,7 @@ def test_ridges_have_one_scale(lape: NeuronSet) -> None:
     assert {row["share_of_language"] for row in table(figure) if row["language"] == "en"} == {None}
 
 
-@pytest.mark.parametrize("make", [figures.neurons_per_layer, figures.layer_profile, figures.language_overlap])
+@pytest.mark.parametrize("make", [figures.neurons_per_layer.data, figures.layer_profile.data, figures.language_overlap.data])
 def test_a_set_without_languages_is_an_error(make: Any) -> None:
     with refused("NeuronSet", "languages"):
         make(NeuronSet("tiny", 3, 8, {}))
@@ -95,7 +95,7 @@ def test_a_set_without_languages_is_an_error(make: Any) -> None:
 def test_many_layers_and_one_language() -> None:
     chosen = {"hi": torch.rand(80, 50, generator=torch.Generator().manual_seed(0)) < 0.1}
     neurons = NeuronSet.from_masks("deep", chosen)
-    axes = figures.neurons_per_layer(neurons).draw().axes[0]
+    axes = figures.neurons_per_layer.data(neurons).draw().axes[0]
     assert image(axes)[:, 0].tolist() == neurons.per_layer("hi").tolist()
     assert len(axes.get_yticks()) == 40
 
@@ -104,7 +104,7 @@ def test_many_layers_and_one_language() -> None:
 
 
 def test_overlap_between_languages(lape: NeuronSet) -> None:
-    figure = figures.language_overlap(lape)
+    figure = figures.language_overlap.data(lape)
     axes, beside = figure.draw().axes[:2]
     nan = float("nan")
     expected = [[nan, nan, nan], [0, nan, 0.5], [0, 0.4, nan]]  # of en's (none), hi's, ur's neurons
@@ -121,7 +121,7 @@ def test_overlap_between_languages(lape: NeuronSet) -> None:
 
 
 def test_overlap_between_selectors(lape: NeuronSet, act_prob: NeuronSet) -> None:
-    figure = figures.selector_overlap(lape, act_prob)
+    figure = figures.selector_overlap.data(lape, act_prob)
     (axes,) = figure.draw().axes
     drawn = {one.get_label(): [bar.get_width() for bar in one] for one in axes.containers}
     assert drawn == {"lape:bar=0.9 only": [2, 4], "both": [2, 1], "act_prob only": [1, 1]}
@@ -135,7 +135,7 @@ def test_stability(lape: NeuronSet, act_prob: NeuronSet) -> None:
     kept = analysis.Stability(
         model="tiny", corpus="x", site="post", tokens={"hi": (1, 1)}, length=64, seed=0, rows=rows
     )
-    figure = figures.stability(kept)
+    figure = figures.stability.data(kept)
     (axes,) = figure.draw().axes
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines if not line.get_label().startswith("_")}
     np.testing.assert_allclose(drawn["lape"], [2 / 5, 1 / 6])
@@ -143,12 +143,12 @@ def test_stability(lape: NeuronSet, act_prob: NeuronSet) -> None:
     assert "Jaccard" in axes.get_xlabel() and "0.17 to 1.00" in figure.alt
     assert table(figure)[0]["expected"] == pytest.approx(0.75)
     with refused("rows"):
-        figures.stability(kept.model_copy(update={"rows": []}))
+        figures.stability.data(kept.model_copy(update={"rows": []}))
 
 
 def test_a_curve_of_stability() -> None:
     curve = curve_of()
-    figure = figures.stability_curve(curve)
+    figure = figures.stability_curve.data(curve)
     panels = figure.draw().axes
     assert [axes.get_title() for axes in panels] == curve.selectors == ["lape", "act_prob"]
     for axes, selector in zip(panels, curve.selectors, strict=True):
@@ -162,14 +162,14 @@ def test_a_curve_of_stability() -> None:
     assert not lacks(figure.caption, "32,768", "0.80", "0.95")
     assert [row["jaccard"] for row in table(figure)][:4] == [None, 0.75, 0.9, 0.5]
     with refused("points"):
-        figures.stability_curve(curve.model_copy(update={"points": []}))
+        figures.stability_curve.data(curve.model_copy(update={"points": []}))
 
 
 # Perplexity
 
 
 def test_a_perplexity_matrix_in_nats(matrix: PerplexityMatrix) -> None:
-    figure = figures.perplexity_matrix(matrix)
+    figure = figures.perplexity_matrix.data(matrix)
     axes, beside, bar = figure.draw().axes
     expected = [[DELTAS[i, j] for j in LANGUAGES] for i in LANGUAGES]
     np.testing.assert_allclose(image(axes), expected)
@@ -191,7 +191,7 @@ def test_a_perplexity_matrix_in_nats(matrix: PerplexityMatrix) -> None:
 
 @pytest.mark.parametrize(("unit", "factor"), [("perplexity", 1000), ("bits_per_byte", 0.5)])
 def test_a_perplexity_matrix_in_other_units(unit: Any, factor: float, matrix: PerplexityMatrix) -> None:
-    figure = figures.perplexity_matrix(matrix, unit)
+    figure = figures.perplexity_matrix.data(matrix, unit)
     axes, bar = figure.draw().axes
     shown = image(axes)
     for i, changed in enumerate(LANGUAGES):
@@ -208,17 +208,17 @@ def test_a_perplexity_matrix_in_other_units(unit: Any, factor: float, matrix: Pe
 
 def test_an_unknown_unit_lists_the_known(matrix: PerplexityMatrix) -> None:
     with refused("bits", "bits_per_byte, nats, perplexity"):
-        figures.perplexity_matrix(matrix, "bits")
+        figures.perplexity_matrix.data(matrix, "bits")
 
 
 def test_a_matrix_without_cells(matrix: PerplexityMatrix) -> None:
     with refused("cells"):
-        figures.perplexity_matrix(matrix.model_copy(update={"changed": [], "cells": []}))
+        figures.perplexity_matrix.data(matrix.model_copy(update={"changed": [], "cells": []}))
 
 
 def test_a_dense_matrix_keeps_its_numbers() -> None:
     many = [*LANGUAGES, *(["bn", "es", "fr", "id", "ja", "kn", "ml", "mr", "pa", "ta", "te", "zh"])]
-    axes, beside, _ = figures.perplexity_matrix(matrix_of(many)).draw().axes
+    axes, beside, _ = figures.perplexity_matrix.data(matrix_of(many)).draw().axes
     assert len(texts(axes)) == len(many) ** 2 and len(texts(beside)) == len(many)
     assert {"2.5", "12.0", "(0.0)"} <= set(texts(axes))
     assert min(text.get_fontsize() for text in axes.texts) >= SMALLEST
@@ -228,7 +228,7 @@ def test_a_dense_matrix_keeps_its_numbers() -> None:
 
 
 def test_interventions_with_intervals_and_controls(rows: list[Row]) -> None:
-    figure = figures.interventions(rows)
+    figure = figures.interventions.data(rows)
     first, second = figure.draw().axes
     assert [axes.get_title().split(" · ")[0] for axes in (first, second)] == ["hi", "ur"]
     assert [label.get_text() for label in first.get_yticklabels()] == ["zero-ablation", "10th percentile"]
@@ -256,15 +256,15 @@ def test_interventions_with_intervals_and_controls(rows: list[Row]) -> None:
 
 def test_what_differs_between_rows_names_its_series(rows: list[Row]) -> None:
     more = [row.model_copy(update={"finetune": "en"}) for row in rows]
-    chosen = {row["neurons"] for row in table(figures.interventions([*rows, *more]))}
+    chosen = {row["neurons"] for row in table(figures.interventions.data([*rows, *more]))}
     assert chosen == {"lape", "act_prob", "lape, finetune en", "act_prob, finetune en"}
 
 
 def test_rows_that_share_no_figure(rows: list[Row]) -> None:
     with refused("baseline"):
-        figures.interventions(rows[:1])
+        figures.interventions.data(rows[:1])
     with refused("models", "tasks", "metrics"):
-        figures.interventions([*rows, rows[1].model_copy(update={"metric": "f1"})])
+        figures.interventions.data([*rows, rows[1].model_copy(update={"metric": "f1"})])
 
 
 def test_doses(rows: list[Row]) -> None:
@@ -284,7 +284,7 @@ def test_doses(rows: list[Row]) -> None:
     assert "top_fraction" in drawn.title and not lacks(drawn.alt, "10 to 120", "-0.24")
     assert [row["neurons"] for row in table(drawn)][::4] == [10, 25, 120]
     with refused("neurons"):
-        figures.dose_response(rows)
+        figures.dose_response.data(rows)
 
 
 @pytest.mark.parametrize(
@@ -323,14 +323,14 @@ def test_pairs_have_one_order_of_languages() -> None:
     row = next(row for row in table(figure) if (row["source"], row["target"]) == ("ur", "hi"))
     assert row["delta"] == pytest.approx(0.012)
     with refused("pair"):
-        figures.pairs([*pair_rows(), pair_rows()[0]])
+        figures.pairs.data([*pair_rows(), pair_rows()[0]])
 
 
 # Activations
 
 
 def test_activations(stats: dict[str, Statistics]) -> None:
-    figure = figures.activation_statistics(stats, "pre")
+    figure = figures.activation_statistics.data(stats, "pre")
     (axes,) = figure.draw().axes
     found = analysis.activation_averages(stats, "pre")
     for collection, (low, high) in zip(axes.collections, (("P5", "P95"), ("P10", "P90"), ("P25", "P75")), strict=True):
@@ -340,12 +340,12 @@ def test_activations(stats: dict[str, Statistics]) -> None:
     assert [row["P90"] for row in table(figure)] == [one["P90"] for one in found.values()]
     assert "site pre" in axes.get_xlabel() and "before the non-linearity" in figure.caption
     with refused("to draw"):
-        figures.activation_statistics({})
+        figures.activation_statistics.data({})
 
 
 def test_a_name_that_looks_like_a_formula_is_text() -> None:
     named = {"$x_$": statistics_of(normal(20, 1, 2), language="$x_$", model="a$b^$")}
-    figure = figures.activation_statistics(named)
+    figure = figures.activation_statistics.data(named)
     drawing = replace(figure, title=f"{figure.title} $\\frac").draw()
     drawing.draw_without_rendering()
     assert "a$b^$" in drawing.get_suptitle()

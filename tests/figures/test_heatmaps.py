@@ -27,9 +27,9 @@ def neurons_of(languages: list[str]) -> NeuronSet:
 
 
 MATRICES: dict[str, Callable[[list[str]], figures.Figure]] = {
-    "perplexity": lambda languages: figures.perplexity_matrix(matrix_of(languages)),
-    "overlap": lambda languages: figures.language_overlap(neurons_of(languages)),
-    "layers": lambda languages: figures.neurons_per_layer(neurons_of(languages)),
+    "perplexity": lambda languages: figures.perplexity_matrix.data(matrix_of(languages)),
+    "overlap": lambda languages: figures.language_overlap.data(neurons_of(languages)),
+    "layers": lambda languages: figures.neurons_per_layer.data(neurons_of(languages)),
 }
 
 
@@ -67,7 +67,7 @@ def test_columns_stand_upright_only_where_they_must() -> None:
 )
 def test_titles_of_panels_are_no_wider_than_these(languages: list[str], rows: list[Row]) -> None:
     more = [row.model_copy(update={"language": code, "task": f"task_{code}"}) for code in languages for row in rows]
-    drawing = figures.interventions(more).draw()
+    drawing = figures.interventions.data(more).draw()
     drawing.draw_without_rendering()
     panels = [axes for axes in drawing.axes if axes.get_visible()]
     assert [axes.get_title().replace("\n", " ").split(" ")[0] for axes in panels] == languages

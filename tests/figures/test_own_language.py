@@ -37,7 +37,7 @@ def marks(axes: Axes) -> dict[tuple[float, float], str]:
 
 @pytest.mark.parametrize("width", ["page", "column"])
 def test_changes_intervals_and_controls_are_the_rows(width: Any) -> None:
-    (axes,) = figures.own_language(compared()).draw(width).axes
+    (axes,) = figures.own_language.data(compared()).draw(width).axes
     shown = marks(axes)
     assert set(shown) == {(delta, float(place)) for place, delta in enumerate(DELTAS.values())}
     assert [face == "white" for face in shown.values()] == [False, True, True]
@@ -49,7 +49,7 @@ def test_changes_intervals_and_controls_are_the_rows(width: Any) -> None:
 
 
 def test_several_models_are_beside_each_other() -> None:
-    figure = figures.own_language([*compared("a"), *compared("/somewhere/b")])
+    figure = figures.own_language.data([*compared("a"), *compared("/somewhere/b")])
     (axes,) = figure.draw().axes
     assert len(marks(axes)) == 6 and not axes.texts
     (legend,) = axes.get_figure().legends  # type: ignore[union-attr]
@@ -63,20 +63,20 @@ def test_several_models_are_beside_each_other() -> None:
 
 def test_without_a_control_there_is_none() -> None:
     without = {"control": None, "control_min": None, "control_max": None, "n_controls": 0}
-    figure = figures.own_language(compared(**without))
+    figure = figures.own_language.data(compared(**without))
     (axes,) = figure.draw().axes
     assert len([line for line in axes.lines if len(line.get_xdata()) == 2]) == 3 + 1, "intervals, and the line at 0"
     assert "random" not in figure.caption
 
 
 def test_an_adapter_and_pairs_are_named() -> None:
-    adapter = figures.own_language(compared(intervention="none", selector="-", finetune="hindi", n_controls=0))
+    adapter = figures.own_language.data(compared(intervention="none", selector="-", finetune="hindi", n_controls=0))
     assert adapter.title == "The adapter hindi: m"
-    pairs = figures.own_language(compared(source="vi"))
+    pairs = figures.own_language.data(compared(source="vi"))
     assert "Vietnamese → " in pairs.draw().axes[0].get_yticklabels()[0].get_text()
 
 
 def test_rows_of_several_metrics_are_refused() -> None:
     for rows in ([], [*compared(), *compared(metric="acc")]):
         with refused("headline(rows).rows"):
-            figures.own_language(rows)
+            figures.own_language.data(rows)

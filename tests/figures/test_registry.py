@@ -38,7 +38,7 @@ def one_more_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 
 def test_every_figure_function_is_registered() -> None:
-    assert set(lnbench.figures.__all__) - {"FORMATS", "Figure", "save", "table"} <= set(FIGURES)
+    assert set(lnbench.figures.__all__) - {"FORMATS", "Figure", "FigureKind", "Plot", "save", "table"} == set(FIGURES)
 
 
 def test_one_file_adds_a_figure(one_more_file: None, lape: NeuronSet) -> None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from lnbench import NeuronSet, figures, leaderboard, report
 from lnbench.cli import app
-from lnbench.figures import perplexity_matrix, save
+from lnbench.figures import save
+from lnbench.figures.perplexity_matrix import perplexity_matrix
 from lnbench.report import page_context, page_figures
 from lnbench.report.inputs import find
 from lnbench.tables.headline import headline

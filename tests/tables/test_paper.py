@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lnbench.figures import perplexity_matrix
+from lnbench.figures.perplexity_matrix import perplexity_matrix
 from lnbench.leaderboard.rows import Row
 from lnbench.perplexity.changes import SliceNats, cells_and_selectivity
 from lnbench.perplexity.matrix import PerplexityMatrix

@@ -20,7 +20,7 @@ from lnbench.tables.render import FORMATS, csv_text, escape_latex, escape_markdo
 from lnbench.tables.table import EMPTY, Cell, Table, TableRow
 
 _HOSTILE = ["हिन्दी", "اردو", "a|b", "<b>&amp;</b>", "5 % of $x_1^2$ #", "*", "[2]", r"\end{tabular}", "[red]x[/]", "{}"]
-_PRINTED = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Zs", "Cf", "Mn", "Me"])
+_PRINTED = st.characters(exclude_categories=["Cs", "Sk", "Cc", "Zl", "Zp", "Zs", "Cf", "Mn", "Me"])
 TEXT = st.sampled_from(_HOSTILE) | st.text(_PRINTED, min_size=1, max_size=12)
 NUMBER = st.floats() | st.integers(-(10**9), 10**9)
 

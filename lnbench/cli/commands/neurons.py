@@ -210,7 +210,7 @@ def stability(given: Given, format_: Format = "terminal", width: PrintWidth = "p
 
     from lnbench.analysis.stability import FILE, MODE, measure_stability
     from lnbench.figures import save
-    from lnbench.figures import stability as draw
+    from lnbench.figures.stability import stability as draw
     from lnbench.lm import LNBenchLM
     from lnbench.statistics.corpus_statistics import Reading
     from lnbench.tables.neurons import stability_table
