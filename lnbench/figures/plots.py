@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lnbench.analysis.stability import Stability
+from lnbench.analysis.until_stable import StabilityCurve
 from lnbench.errors import LnbenchError, unknown
 from lnbench.figures.drawable import data_in
 from lnbench.figures.figure import Figure, Plot
@@ -40,7 +41,7 @@ class FigureKind:
 
         Args:
             shown: A folder or file of lnbench's, or several; a NeuronSet, Statistics, a leaderboard, a perplexity
-                matrix or a Stability; a mapping of names to NeuronSets or of languages to Statistics. Or the arguments
+                matrix, a Stability or its curve; a mapping of names to NeuronSets or of languages to Statistics. Or the arguments
                 of the function that makes the figure as data.
             which: Where there are several such figures, as of several tasks: its number, from 0, or its name.
             options: Further arguments of that function, as ``unit="nats"``.
@@ -84,6 +85,8 @@ def _of_result(shown: Any) -> FigureData | None:
         return FigureData(matrices=[shown])
     if isinstance(shown, Stability):
         return FigureData(stabilities=[shown])
+    if isinstance(shown, StabilityCurve):
+        return FigureData(curves=[shown])
     if isinstance(shown, NeuronSet):
         return FigureData(neuron_sets={selector_label(shown): shown})
     if isinstance(shown, Statistics):

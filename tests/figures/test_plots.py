@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from lnbench import analysis, figures
+from lnbench.analysis.until_stable import StabilityCurve
 from lnbench.figures.drawable import data_in
 from lnbench.figures.registry import FIGURES
 from lnbench.leaderboard import Leaderboard, Row
@@ -19,6 +20,7 @@ from lnbench.leaderboard import rows as leaderboard
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
+from tests.support.figure_data import curve_of, dose_rows, pair_rows
 from tests.support.messages import refused
 from tests.support.runs import RIGHT, WRONG, Run
 
@@ -37,8 +39,8 @@ def run(
     lape.save(folder / "lape.json")
     act_prob.save(folder / "act_prob.json")
     matrix.save(folder / "perplexity.json")
-    pair = [row.model_copy(update={"source": "en", "task": f"open_en_{row.language}"}) for row in rows[1:9]]
-    leaderboard.save([*rows, *pair], folder / "leaderboard.json")
+    leaderboard.save([*rows, *pair_rows(), *dose_rows()], folder / "leaderboard.json")
+    curve_of().save(folder / StabilityCurve.usual_name)
     for own in stats.values():
         own.save(folder / "statistics")
     halves = analysis.compare_halves({"lape": (lape, act_prob)})
@@ -78,6 +80,7 @@ def test_results_are_drawn_as_they_are(
     assert figures.selector_overlap(lape, act_prob).data == figures.selector_overlap.data(lape, act_prob)
     assert figures.perplexity_matrix(matrix, unit="nats").data == figures.perplexity_matrix.data(matrix, "nats")
     assert figures.interventions(Leaderboard(rows)).data == figures.interventions.data(rows)
+    assert figures.stability_curve(curve_of()).data == figures.stability_curve.data(curve_of())
     assert figures.activation_statistics(stats).rows[0][0] == "en"
     assert [row[0] for row in figures.activation_statistics(stats["hi"], which=1).rows] == ["hi"]
     with refused("neurons_per_layer", "Statistics"):
