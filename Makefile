@@ -7,7 +7,7 @@ SCALE ?= full
 # Where packages cannot be installed: make gpu INSTALLED=1 takes those that PYTHON has.
 INSTALLED ?=
 
-.PHONY: demo architectures test test-fast test-processes test-model test-docs test-mutants gpu check docs clean
+.PHONY: demo architectures test test-fast test-processes test-model test-docs test-mutants gpu check docs notebooks clean
 
 demo: .venv/demo  ## Find and override language-specific neurons in a real model, and measure the effect (minutes).
 	$(BIN)/lnbench demo $(ARGS)
@@ -45,6 +45,9 @@ check: .venv/dev  ## Lint, type-check, and check that imports go downwards only.
 docs: .venv/dev  ## Write the reference from the code, and build the documentation's site in site/.
 	$(BIN)/python -m docs.generator
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: .venv/dev .venv/demo  ## Execute docs/notebooks with the packaged model, and keep what they print (minutes).
+	$(BIN)/python -m docs.generator.notebooks $(ARGS)
 
 clean:
 	rm -rf .venv

@@ -55,6 +55,9 @@ class Applied:
     _silent: Counter[_Place] = field(default_factory=Counter)
     """Place → how many of them wrote nothing there."""
 
+    def __repr__(self) -> str:
+        return f"Applied({self.neurons:,} neurons in {self.layers} layers, {self.tokens:,} tokens)"
+
     @property
     def outside_range(self) -> float:
         """Share of the values written so far that lie outside the range observed at the site they are written to.

@@ -54,7 +54,7 @@ class Stability(FormatFile):
     usual_name: ClassVar[str] = FILE
 
     format: Literal["lnbench.stability/1"] = Field(default="lnbench.stability/1", description="name and version")
-    model: str = Field(description="as it was named")
+    model: str = Field(description="its name, without folders")
     corpus: str = Field(description="corpus pattern")
     site: str = Field(description="where neurons were read: post or pre")
     tokens: dict[str, tuple[int, int]] = Field(description="language: tokens counted in the first and second half")

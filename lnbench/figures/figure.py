@@ -116,7 +116,9 @@ def stem(*parts: str) -> str:
     return "-".join(filter(None, (slug(part, "").strip("_")[:_LONGEST] for part in parts)))
 
 
-def save(figure: Figure | Plot, folder: str | Path, formats: Sequence[str] = FORMATS, width: Width = "page") -> list[Path]:
+def save(
+    figure: Figure | Plot, folder: str | Path, formats: Sequence[str] = FORMATS, width: Width = "page"
+) -> list[Path]:
     """Write ``{name}.png``, ``.svg`` and ``.pdf``, and the numbers as ``{name}.csv`` (UTF-8).
 
     Args:

@@ -41,8 +41,8 @@ class FigureKind:
 
         Args:
             shown: A folder or file of lnbench's, or several; a NeuronSet, Statistics, a leaderboard, a perplexity
-                matrix, a Stability or its curve; a mapping of names to NeuronSets or of languages to Statistics. Or the arguments
-                of the function that makes the figure as data.
+                matrix, a Stability or its curve; a mapping of names to NeuronSets or of languages to Statistics. Or the
+                arguments of the function that makes the figure as data.
             which: Where there are several such figures, as of several tasks: its number, from 0, or its name.
             options: Further arguments of that function, as ``unit="nats"``.
 

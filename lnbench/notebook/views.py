@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -34,8 +35,8 @@ _BINS = 32
 _DECILES = np.arange(0.05, 1, 0.1)
 _MOST_TABLES = 4
 """Of a leaderboard; a sentence says how many more there are."""
-_MOST_LINES = 40
-"""Rows or columns of a heatmap whose names are written."""
+_MOST_LINES, _MOST_LETTERS = 40, 60
+"""Rows of a heatmap whose names are written, and letters below it."""
 _RESOLUTION = 110
 """Dots per inch: a heatmap is about 500 pixels wide, and takes a few kilobytes."""
 
@@ -193,7 +194,7 @@ def _heatmap(
         axes = drawing.subplots()
         mesh = heatmaps.cells(axes, matrix, colours, norm)
         _name(axes.set_yticks, names, _MOST_LINES)
-        _name(axes.set_xticks, headings, _MOST_LINES // 2)
+        _name(axes.set_xticks, headings, max(1, _MOST_LETTERS // (1 + max(map(len, headings)))))
         axes.set(xlabel=below, ylabel=beside)
         drawing.colorbar(mesh, ax=axes, label=what, aspect=10)
         image = io.BytesIO()
@@ -202,10 +203,11 @@ def _heatmap(
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(alt, encoded)
 
 
-def _name(set_ticks: object, names: Sequence[str], most: int) -> None:
+def _name(set_ticks: Callable[..., Any], names: Sequence[str], most: int) -> None:
+    """Name rows or columns, at most so many of them."""
     step = max(1, -(-len(names) // most))
     shown = range(0, len(names), step)
-    set_ticks([place + 0.5 for place in shown], [names[place][:_MOST_LINES] for place in shown])  # type: ignore[operator]
+    set_ticks([place + 0.5 for place in shown], [names[place][:_MOST_LETTERS] for place in shown])
 
 
 def _together(tables: Sequence[Table], *rest: Markup | str) -> str:

@@ -55,7 +55,7 @@ def write_results(plan: Plan, item: PlannedItem) -> Reproduction:
         title=item.spec.title,
         preset=None if isinstance(item.spec, ComparisonSpec) else plan.request.preset,
         scale=plan.request.scale,
-        models=list(dict.fromkeys(part.at.model for part in parts)),
+        models=list(dict.fromkeys(name_of(part.at.model) for part in parts)),
         tables=list(_tables(item, measured)),
         figures=[f"{FIGURES}/{path.name}" for path in saved],
         findings=list(_findings(item, measured)),

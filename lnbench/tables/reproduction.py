@@ -124,7 +124,7 @@ class Reproduction(FormatFile):
     title: str = Field(description="what it shows")
     preset: Literal["corrected", "paper"] | None = Field(description="None: both are compared")
     scale: Literal["paper", "small"] = Field(description="as much text and training as in the paper, or little")
-    models: list[str] = Field(description="as they were named")
+    models: list[str] = Field(description="their names, without folders")
     tables: list[StoredTable] = Field(default=[], description="in the paper's layout")
     figures: list[str] = Field(default=[], description="files of figures, each in several formats, and their numbers")
     findings: list[str] = Field(default=[], description="what the numbers say, a sentence each")

@@ -86,7 +86,9 @@ def test_ridges_have_one_scale(lape: NeuronSet) -> None:
     assert {row["share_of_language"] for row in table(figure) if row["language"] == "en"} == {None}
 
 
-@pytest.mark.parametrize("make", [figures.neurons_per_layer.data, figures.layer_profile.data, figures.language_overlap.data])
+@pytest.mark.parametrize(
+    "make", [figures.neurons_per_layer.data, figures.layer_profile.data, figures.language_overlap.data]
+)
 def test_a_set_without_languages_is_an_error(make: Any) -> None:
     with refused("NeuronSet", "languages"):
         make(NeuronSet("tiny", 3, 8, {}))

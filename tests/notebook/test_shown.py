@@ -21,11 +21,14 @@ from lnbench.choices import plan
 from lnbench.hookspecs import OverrideContext
 from lnbench.leaderboard import Leaderboard
 from lnbench.leaderboard.rows import Row
+from lnbench.model.load import LoadedModel
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import LayerOverride, Override
+from lnbench.overrides import Applied
 from lnbench.shown import Shown
 from lnbench.statistics import Statistics
 from lnbench.sweeps.records import Record, Records
+from lnbench.testing import tiny_model
 from tests.support.figure_data import leaderboard_rows, matrix_of
 from tests.support.messages import refused
 from tests.support.runs import RIGHT, WRONG, Run, control
@@ -199,6 +202,8 @@ _REPRS = {
     "hostile path": lambda: neurons("/home/me/models/tiny"),
     "LayerOverride": lambda: LayerOverride(torch.arange(500), torch.rand(500)),
     "OverrideContext": lambda: OverrideContext(neurons()["hi"], statistics("/home/me/models/tiny"), target="hi"),
+    "Applied": lambda: Applied(2, 1, 30),
+    "LoadedModel": lambda: LoadedModel(tiny_model(), None),
     "Record": lambda: record(model="/home/me/models/tiny", selector="/home/me/sets/lape.json"),
     "Row": lambda: leaderboard_rows()[1],
     "PerplexityMatrix": lambda: matrix_of(["en", "hi"]),
