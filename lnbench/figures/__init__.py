@@ -13,7 +13,8 @@ register_all(modules[__name__])
 # The functions take the place of the modules of the same names.
 globals().update({name: FigureKind(make) for name, make in MAKERS.items()})
 
-__all__ = ["FORMATS", "Figure", "FigureKind", "Plot", "save", "table", *MAKERS]
+__all__ = ["FORMATS", "Figure", "FigureKind", "Plot", "save", "table"]
+__all__.extend(MAKERS)
 
 
 def __getattr__(name: str) -> FigureKind:
