@@ -13,6 +13,7 @@ from lnbench.figures import Figure
 from lnbench.files import write_text
 from lnbench.leaderboard.rows import Row
 from lnbench.model.architectures import NEURON_SITES
+from lnbench.model.names import name_of
 from lnbench.reproduce import bench_results
 from lnbench.reproduce.bench_results import BenchResults
 from lnbench.reproduce.catalogue import ActivationsSpec, BenchSpec, CellsSpec, ComparisonSpec, FigureSpec
