@@ -25,6 +25,7 @@ from lnbench.sweeps.cells import Cell
 from lnbench.sweeps.jobs import Process
 from lnbench.sweeps.model_variants import Training, loadings
 from lnbench.sweeps.spec import Invocation, Sweep, parse
+from lnbench.tables.enough_text import text_worth
 from lnbench.tables.headline import headline
 from lnbench.tables.leaderboard import leaderboard_tables
 from lnbench.tables.neurons import counts_table
@@ -165,6 +166,7 @@ def _prepare(spec: Sweep, out: Path, process: Process, console: Console) -> Neur
     experiment = Experiment(corpus=spec.corpus, corpus_tokens=spec.corpus_tokens, languages=tuple(spec.compare))
     for language in spec.languages:
         lm.artifacts.statistics(experiment, language).save(out / "statistics")
+    console.print(f"    Is that enough? {text_worth(spec.corpus_tokens)}", highlight=False)
     console.print("[bold]3/4[/] Selecting language-specific neurons")
     selected: dict[str, NeuronSet] = {}
     for selector in spec.selectors:

@@ -20,6 +20,7 @@ from lnbench.tables.caveats import (
     uncontrolled,
     unspecific_neurons,
 )
+from lnbench.tables.enough_text import text_worth
 
 _PAPER_PRESET = (
     "Preset paper: selectors and values are read before the non-linearity and written after it, where many of them lie "
@@ -90,7 +91,7 @@ def _of_text(plan: Plan, item: PlannedItem) -> Iterator[str]:
         source = name_of_text(plan.corpus)
         yield (
             f"Statistics are of up to {plan.settings.tokens:,} tokens per language of {source}; the paper's are of "
-            f"{paper['tokens']:,} of Wikipedia."
+            f"{paper['tokens']:,} of Wikipedia. {text_worth(plan.settings.tokens)}"
         )
     selections = item.parts[0].at.selections
     for name in dict.fromkeys(step.out.stem for step in item.steps if step.kind == "neurons"):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lnbench import demo, leaderboard
+from lnbench.analysis.until_stable import StabilityCurve
 from lnbench.choices import select
 from lnbench.files import write_text
 from lnbench.neurons import NeuronSet
@@ -153,6 +154,21 @@ def of_reproduction(folder: Path) -> Record:
     }
 
 
+def of_curve(folder: Path) -> Record:
+    """A run of ``lnbench stats --tokens auto``: how far the neurons of two halves agree, by tokens read."""
+    curve = StabilityCurve.load(folder)
+    return {
+        "command": f"lnbench stats --tokens auto:65536 --languages {'+'.join(curve.languages)}",
+        "model": curve.model,
+        "text": text_of(""),
+        "stable": curve.stable,
+        "stopped": curve.stopped,
+        "tokens": [max(point.tokens.values()) for point in curve.points],
+        "jaccard": [dict(point.jaccard) for point in curve.points],
+        "least": [point.least for point in curve.points],
+    }
+
+
 def of_file(file: Path) -> Record:
     """What a benchmark wrote, its command, model and text in it; or from what the demo printed, how long it took."""
     content = file.read_text(encoding="utf-8")
@@ -176,6 +192,7 @@ def named(command: str) -> str:
 READERS: dict[str, Callable[[Path], Record]] = {
     "leaderboard.json": of_leaderboard,
     "perplexity.json": of_matrix,
+    "stability-curve.json": of_curve,
     "": of_reproduction,
 }
 
