@@ -17,7 +17,7 @@ from lnbench.errors import DEPRECATION_GUIDE, LnbenchError, plugin_call, returne
 from lnbench.files import fingerprint, warn_once
 from lnbench.hookspecs import Needs, OverrideContext
 from lnbench.host import get_host
-from lnbench.model.architectures import BANK_SITES, POST, units_at
+from lnbench.model.architectures import BANK_SITES, POST, in_units, units_at
 from lnbench.model.sites import Sites
 from lnbench.neurons import NeuronSet
 from lnbench.override_values import Override
@@ -61,7 +61,7 @@ def select(selector: Any, statistics: Mapping[str, Statistics]) -> NeuronSet:
     masks = {language: selected.mask(language) for language in statistics if language in selected}
     account = account_of(masks, selected.scores)
     for warning in account.warnings(host.format("selector", chosen)):
-        warn_once(warning)
+        warn_once(in_units(warning, shown.site))
     return NeuronSet(
         model=model,
         layers=shown.layers,

@@ -1,4 +1,4 @@
-"""Mean and percentiles of activations, averaged over all neurons."""
+"""Mean and percentiles of activations, averaged over all neurons, or a site's other units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_axis, language_name
 from lnbench.figures.registry import FigureData, drawn_from
 from lnbench.figures.style import NESTED, TALLEST, WIDTH
-from lnbench.model.architectures import SITE_DESCRIPTIONS
+from lnbench.model.architectures import SITE_DESCRIPTIONS, units_at
 from lnbench.statistics import Statistics, store
 from lnbench.tables.words import counted, model_name
 
@@ -40,7 +40,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
 
     Args:
         statistics: Language → Statistics, of one model.
-        site: ``post`` or ``pre``; what the first shows if None.
+        site: Whose values; what the first shows if None.
 
     Raises:
         LnbenchError: no Statistics, or nothing is known of that site.
@@ -50,6 +50,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
     first = next(iter(statistics.values()))
     site = site or first.site
     averages = activation_averages(statistics, site)
+    units, described = units_at(site), SITE_DESCRIPTIONS.get(site, f"at the site {site}")
     languages = list(averages)
     tokens = [of_language.tokens for of_language in statistics.values()]
     lowest, highest = (
@@ -66,7 +67,7 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         axes.plot(means, languages, "D", color="white", markeredgecolor="black", markersize=4.5, label="mean")
         axes.axvline(0, color="black", linewidth=0.6)
         language_axis(axes, languages)
-        axes.set_xlabel(f"activation at site {site}, average over all neurons (the model's own unit)")
+        axes.set_xlabel(f"activation at site {site}, average over all {units} (the model's own unit)")
         axes.grid(axis="x")
         legend(drawing)
 
@@ -74,9 +75,9 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         name=stem("activation_statistics", site),
         title=f"Activations by language, averaged over all neurons: {model_name(first.model)}, site {site}",
         caption=(
-            f"For each language, the average over all {sum(first.widths):,} neurons of each neuron's mean "
+            f"For each language, the average over all {sum(first.at(site).widths):,} neurons of each neuron's mean "
             f"and percentiles over {min(tokens):,}{'' if len(set(tokens)) == 1 else f' to {max(tokens):,}'} tokens, "
-            f"{SITE_DESCRIPTIONS[site]}. The lines reach from the 5th to the 95th percentile, the 10th to the 90th and "
+            f"{described}. The lines reach from the 5th to the 95th percentile, the 10th to the 90th and "
             "the 25th to the 75th."
         ),
         alt=(
@@ -90,4 +91,4 @@ def activation_statistics(statistics: Mapping[str, Statistics], site: str | None
         ],
         size=(WIDTH, min(TALLEST, 1.3 + 0.3 * len(languages))),
         paint=paint,
-    )
+    ).in_units(site)

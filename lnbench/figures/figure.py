@@ -7,7 +7,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lnbench.figures.fitting import wrap_names_of_axes
 from lnbench.figures.style import TALLEST, WIDTHS, Width, styled
 from lnbench.files import atomic_path
 from lnbench.formats import slug
+from lnbench.model.architectures import in_units
 
 Value = str | int | float | bool | None
 FORMATS = ("png", "svg", "pdf")
@@ -62,6 +63,11 @@ class Figure:
     size: tuple[float, float] = field(repr=False)
     paint: Callable[[Drawing], None] = field(repr=False, compare=False)
     column_height: float | None = field(default=None, repr=False)
+
+    def in_units(self, site: str) -> Figure:
+        """Return the figure of neurons as one of a site's units, in its words; labels are painted as they are."""
+        title, caption, alt = (in_units(text, site) for text in (self.title, self.caption, self.alt))
+        return replace(self, title=title, caption=caption, alt=alt)
 
     def draw(self, width: Width = "page") -> Plot:
         """Draw the figure in matplotlib. Nothing global is touched, and several threads may draw at a time.

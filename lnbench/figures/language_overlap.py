@@ -16,6 +16,7 @@ from lnbench.figures.heatmaps import MANY, cells, colour_bar, fit, language_colu
 from lnbench.figures.labels import language_name, selector_label
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS
+from lnbench.model.architectures import units_at
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name, round_percent
 
@@ -38,6 +39,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
     share, chance = overlap.share.numpy(), overlap.expected_share.numpy()
     alone = (overlap.alone.double() / overlap.counts.diagonal()).numpy()
     with_chance = len(languages) <= MANY
+    units = units_at(neurons.site)
 
     def text(row: int, column: int) -> str:
         if row == column:
@@ -52,14 +54,14 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         scale = Normalize(0, 1)
         mesh = cells(axes, np.where(others, share, np.nan), AMOUNTS, scale)
         language_rows(drawing, axes, languages, len(languages))
-        axes.set(ylabel="of this language's neurons …", xlabel="… so many are this language's too")
+        axes.set(ylabel=f"of this language's {units} …", xlabel="… so many are this language's too")
         places = range(len(languages))
         written = numbers(axes, mesh, [[text(row, column) for column in places] for row in places])
         beside = cells(rest, alone[:, None], AMOUNTS, scale)
         rest.set(yticks=[], xticks=[0.5], xticklabels=["no\nother's"])
         shares = [["–" if np.isnan(value) else round_percent(value)] for value in alone]
         written_beside = numbers(rest, beside, shares)
-        colour_bar(drawing, mesh, [axes, rest], "share of the row's neurons", format="{x:.0%}")
+        colour_bar(drawing, mesh, [axes, rest], f"share of the row's {units}", format="{x:.0%}")
         language_columns(drawing, axes, languages)
         fit(drawing, {axes: written, rest: written_beside})
 
@@ -88,7 +90,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
         ],
         size=matrix_size(len(languages), languages),
         paint=paint,
-    )
+    ).in_units(neurons.site)
 
 
 def _most(overlap: analysis.LanguageOverlap, others: NDArray[np.bool_]) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from lnbench.figures.figure import Figure, stem
 from lnbench.figures.labels import language_name, language_ticks, selector_label
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import COLOURS, SMALLEST, TALLEST, WIDTH
+from lnbench.model.architectures import units_at
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name
 
@@ -56,7 +57,7 @@ def layer_profile(neurons: NeuronSet) -> Figure:
         language_ticks(axes, languages)
         axes.set(xlabel="layer", ylim=(len(languages) - 0.7, -_HIGHEST - 0.1), xlim=(edges[0], edges[-1]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title("neurons", loc="right", fontsize=SMALLEST)
+        axes.set_title(units_at(neurons.site), loc="right", fontsize=SMALLEST)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
 
@@ -82,4 +83,4 @@ def layer_profile(neurons: NeuronSet) -> Figure:
         ],
         size=(WIDTH, min(TALLEST, 1.3 + 0.42 * len(languages))),
         paint=paint,
-    )
+    ).in_units(neurons.site)

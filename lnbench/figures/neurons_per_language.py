@@ -14,7 +14,7 @@ from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_name, language_ticks
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import SMALLEST, TALLEST, WIDTH, series
-from lnbench.model.architectures import layout_of
+from lnbench.model.architectures import BANK_SITES, layout_of, units_at
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name
 
@@ -33,7 +33,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         raise LnbenchError("no NeuronSet to draw: name at least one")
     first = next(iter(sets.values()))
     for name, neurons in sets.items():
-        if neurons.widths != first.widths:
+        if neurons.widths != first.widths or units_at(neurons.site) != units_at(first.site):
             raise LnbenchError(
                 f"{name} is of {neurons.model} ({layout_of(neurons.widths)}), other neurons are of "
                 f"{first.model} ({layout_of(first.widths)}): draw each model by itself"
@@ -46,6 +46,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
     }
     total = sum(first.widths)
     thickness = 0.8 / len(sets)
+    kind = "feed-forward " if first.site in BANK_SITES else ""
 
     def paint(drawing: Drawing) -> None:
         axes = drawing.subplots()
@@ -61,7 +62,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
             )
         language_ticks(axes, languages)
         axes.invert_yaxis()
-        axes.set_xlabel(f"neurons (of {total:,} in the model)")
+        axes.set_xlabel(f"{units_at(first.site)} (of {total:,} in the model)")
         axes.margins(x=0.1, y=0.02)
         axes.grid(axis="x")
         if len(sets) > 1:
@@ -72,7 +73,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         name="neurons_per_language",
         title=f"Language-specific neurons by language: {model_name(first.model)}",
         caption=(
-            f"Number of neurons that {', '.join(sets)} chose for each language, of the {total:,} feed-forward neurons "
+            f"Number of neurons that {', '.join(sets)} chose for each language, of the {total:,} {kind}neurons "
             f"({layout_of(first.widths)}). A neuron can belong to several languages."
         ),
         alt=(
@@ -87,4 +88,4 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         ],
         size=(WIDTH, min(TALLEST, 1.1 + len(languages) * max(0.26, 0.14 * len(sets) + 0.08))),
         paint=paint,
-    )
+    ).in_units(first.site)

@@ -16,6 +16,7 @@ from lnbench.figures.heatmaps import cells, colour_bar, fit, is_dense, language_
 from lnbench.figures.labels import language_name, selector_label
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS, TALLEST, WIDTH
+from lnbench.model.architectures import units_at
 from lnbench.neurons import NeuronSet
 from lnbench.tables.words import counted, model_name, round_percent
 
@@ -41,7 +42,7 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
         layers = np.arange(0, neurons.layers, max(1, round(neurons.layers / 40)))
         axes.set_yticks(layers + 0.5, list(map(str, layers)))
         axes.set_ylabel("layer")
-        bar = colour_bar(drawing, mesh, [axes], "neurons", ticks=MaxNLocator(6, integer=True))
+        bar = colour_bar(drawing, mesh, [axes], units_at(neurons.site), ticks=MaxNLocator(6, integer=True))
         one_percent = neurons.width / 100
         both_ways = (lambda count: np.asarray(count) / one_percent, lambda share: np.asarray(share) * one_percent)
         if is_dense(drawing, len(languages)):
@@ -79,7 +80,7 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
         ],
         size=(WIDTH, min(TALLEST, max(1.6, 0.4 + 0.165 * neurons.layers) + names_height(languages))),
         paint=paint,
-    )
+    ).in_units(neurons.site)
 
 
 def _range(widths: Sequence[int]) -> str:

@@ -29,6 +29,7 @@ from lnbench.figures.heatmaps import (
 from lnbench.figures.labels import language_name
 from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import CHANGES, NEUTRAL
+from lnbench.model.architectures import in_units
 from lnbench.perplexity.matrix import MatrixCell, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.tables.findings import UNITS
@@ -81,7 +82,9 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: str = "nats") -> Figure:
             axes, beside = drawing.subplots(), None
         mesh = cells(axes, values, CHANGES, _scale(values, unit))
         language_rows(drawing, axes, matrix.changed, len(matrix.read))
-        axes.set(ylabel="language whose neurons are changed", xlabel="language whose text is read")
+        axes.set(
+            ylabel=in_units("language whose neurons are changed", matrix.site), xlabel="language whose text is read"
+        )
         written = {axes: numbers(axes, mesh, [[_text(cell, unit, dense) for cell in row] for row in rows])}
         for place, cell in np.ndenumerate(np.array(rows, dtype=object)):
             if cell.changed == cell.read:
@@ -119,7 +122,7 @@ def perplexity_matrix(matrix: PerplexityMatrix, unit: str = "nats") -> Figure:
         ],
         size=matrix_size(len(matrix.changed), matrix.read),
         paint=paint,
-    )
+    ).in_units(matrix.site)
 
 
 def _scale(values: NDArray[np.float64], unit: str) -> Any:

@@ -14,6 +14,7 @@ from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_axis, language_name, selector_label
 from lnbench.figures.registry import FigureData, drawn_from
 from lnbench.figures.style import SMALLEST, TALLEST, WIDTH, is_narrow, series
+from lnbench.model.architectures import units_at
 from lnbench.neurons import Agreement, NeuronSet
 from lnbench.tables.words import counted, model_name
 
@@ -62,7 +63,7 @@ def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
             place = (left[row], row)
             axes.annotate(label, place, (4, 0), textcoords="offset points", va="center", fontsize=SMALLEST)
         language_axis(axes, languages)
-        axes.set(xlabel="neurons", xlim=(0, (2.3 if narrow else 1.8) * max(1.0, left.max())))
+        axes.set(xlabel=units_at(first.site), xlim=(0, (2.3 if narrow else 1.8) * max(1.0, left.max())))
         axes.grid(axis="x")
         legend(drawing, abreast=3)
 
@@ -83,7 +84,7 @@ def selector_overlap(first: NeuronSet, second: NeuronSet) -> Figure:
         rows=[(code, language_name(code), *_numbers(agreements[code], chances[code])) for code in languages],
         size=(WIDTH, min(TALLEST, 1.2 + 0.27 * len(languages))),
         paint=paint,
-    )
+    ).in_units(first.site)
 
 
 def _numbers(agreement: Agreement, chance: Chance) -> tuple[int | float | None, ...]:

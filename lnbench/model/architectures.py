@@ -6,6 +6,7 @@ The non-linearity's input is the ``pre`` site and its output the ``post`` site, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
@@ -56,7 +57,29 @@ def units_at(site: str) -> str:
     return "neurons" if site in BANK_SITES else _UNITS.get(site, "units")
 
 
-SITE_DESCRIPTIONS = {POST: "after the non-linearity", PRE: "before the non-linearity"}
+def in_units(text: str, site: str) -> str:
+    """Return a text about neurons as one about the units of a user's ``site``; names of files stay."""
+    units = units_at(site_choice(site).read)
+
+    def named(match: re.Match[str]) -> str:
+        article, first, plural = match.groups()
+        name = units if plural else units.removesuffix("s")
+        article = f"{article}n " if article and name[0] in "aeio" else f"{article} " if article else ""
+        return article + (name.capitalize() if first == "N" else name)
+
+    return text if units == "neurons" else _NEURON.sub(named, text)
+
+
+_NEURON = re.compile(r"(?<![\w./-])(?:([Aa]) )?([Nn])euron(s?)(?![\w/-]|\.\w)")
+
+SITE_DESCRIPTIONS = {
+    POST: "after the non-linearity",
+    PRE: "before the non-linearity",
+    PRODUCT: "multiplied with the up projection's output, as the down projection reads it",
+    ATTENTION: "as the norm of the head's output",
+    RESIDUAL: "at the block's output",
+    EXPERTS: "as its routing weight, 0 where a token is not routed to it",
+}
 
 
 def widths_of(layers: int, width: int | Sequence[int]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lnbench.host import changes_nothing
 from lnbench.leaderboard import Row
+from lnbench.model.architectures import in_units
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.report.inputs import Sources
 from lnbench.report.overview import dates, models, overview
@@ -186,7 +187,7 @@ def _kind(row: Row) -> str:
 
 
 def _matrix_title(folder: Path, matrix: PerplexityMatrix) -> str:
-    change = f"{matrix.intervention} on the neurons of {matrix.selector}"
+    change = in_units(f"{matrix.intervention} on the neurons of {matrix.selector}", matrix.site)
     return f"Perplexity under {change}, {matrix.model} ({folder.name})"
 
 
@@ -253,7 +254,7 @@ def _unspecific(sources: Sources) -> Iterator[str]:
     spoken_of = {row.selector for row in sources.shown_rows}
     for name, neurons in sources.neuron_sets.items():
         if name not in spoken_of and neurons.account is not None:
-            yield from neurons.account.warnings(name)
+            yield from (in_units(warning, neurons.site) for warning in neurons.account.warnings(name))
 
 
 _CAVEATS: dict[str, Callable[[Sources], Iterator[str]]] = {

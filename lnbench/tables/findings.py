@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lnbench.leaderboard.rows import Row, compared
+from lnbench.model.architectures import POST, in_units
 from lnbench.perplexity.matrix import Contrast, PerplexityMatrix, Selectivity
 from lnbench.significance import LEVEL
 from lnbench.sweeps.records import BASELINE
@@ -115,7 +116,8 @@ def _change(row: Row) -> str:
     """Name what was done."""
     adapter = "" if row.finetune == BASELINE else f"adapter {row.finetune}"
     names = plain_name("intervention", row.intervention), plain_name("selector", row.selector)
-    return ", ".join(filter(None, (adapter, "" if row.is_baseline else "{} of neurons by {}".format(*names))))
+    override = "" if row.is_baseline else in_units("{} of neurons by {}".format(*names), row.site or POST)
+    return ", ".join(filter(None, (adapter, override)))
 
 
 def _largest(rows: Sequence[Row]) -> str:
@@ -136,8 +138,9 @@ def comparable_unit(matrix: PerplexityMatrix) -> str:
 
 def matrix_finding(title: str, matrix: PerplexityMatrix) -> Finding:
     """Return what a perplexity matrix says: whose text its neurons' change harms most, and why it is another's."""
+    verdict = own_text_harmed_most(matrix, comparable_unit(matrix))
     details = [*shared_neurons(matrix), *_controlled(matrix), *_specific(matrix)]
-    return Finding(title, own_text_harmed_most(matrix, comparable_unit(matrix)), details)
+    return Finding(title, in_units(verdict, matrix.site), [in_units(detail, matrix.site) for detail in details])
 
 
 def own_text_harmed_most(matrix: PerplexityMatrix, unit: str) -> str:

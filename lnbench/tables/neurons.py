@@ -11,6 +11,7 @@ import torch
 from lnbench.analysis import Stability, activation_averages
 from lnbench.analysis.overlap import language_overlap
 from lnbench.analysis.until_stable import StabilityCurve
+from lnbench.model.architectures import POST, units_at
 from lnbench.model.layout import NOT_PUBLISHED
 from lnbench.neurons import NeuronSet
 from lnbench.selection_account import LanguageAccount
@@ -44,7 +45,9 @@ def counts_table(sets: Mapping[str, NeuronSet], languages: Sequence[str]) -> Tab
     """Return the neurons per selector and language."""
     counts = {name: [neurons.count(language) for language in languages] for name, neurons in sets.items()}
     rows = [TableRow([name], [*map(_count, per_language)]) for name, per_language in counts.items()]
-    return Table("Language-specific neurons", ["selector"], languages, rows, best=_highest(languages))
+    sites = {neurons.site for neurons in sets.values()}
+    table = Table("Language-specific neurons", ["selector"], languages, rows, best=_highest(languages))
+    return table.in_units(sites.pop()) if len(sites) == 1 else table
 
 
 def account_table(neurons: NeuronSet) -> Table:
@@ -57,7 +60,7 @@ def account_table(neurons: NeuronSet) -> Table:
         rows.append(TableRow([language], [*counts, *shares]))
     headings = ["equal at the cut", "of them selected", "taken out of equals", "common to all languages"]
     notes = [] if neurons.account is None else list(neurons.account.warnings((neurons.selector or {}).get("name", "-")))
-    return Table("What decided the selection", ["language"], headings, rows, notes=notes)
+    return Table("What decided the selection", ["language"], headings, rows, notes=notes).in_units(neurons.site)
 
 
 def layers_table(neurons: NeuronSet) -> Table:
@@ -68,7 +71,10 @@ def layers_table(neurons: NeuronSet) -> Table:
         for layer, counts in enumerate(per_layer)
     ]
     rows.append(TableRow(["all"], [_count(neurons.count(language)) for language in neurons], summary=True))
-    return Table("Neurons per layer and language", ["layer"], neurons.languages, rows, best=_highest(neurons.languages))
+    table = Table(
+        "Neurons per layer and language", ["layer"], neurons.languages, rows, best=_highest(neurons.languages)
+    )
+    return table.in_units(neurons.site)
 
 
 def experts_table(neurons: NeuronSet) -> Table:
@@ -106,7 +112,7 @@ def overlap_table(neurons: NeuronSet) -> Table:
             cells.append(Cell(int(overlap.counts[at]), ",", emphasis=True) if language == other else shared)
         rows.append(TableRow([language], cells))
     title = "Neurons shared by two languages (Jaccard index (by chance)); own count on the diagonal"
-    return Table(title, [""], order, rows, notes=[_CHANCE])
+    return Table(title, [""], order, rows, notes=[_CHANCE]).in_units(neurons.site)
 
 
 def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:
@@ -116,7 +122,8 @@ def agreement_table(neurons: NeuronSet, other: NeuronSet) -> Table:
         for language, agreement in neurons.compare(other).items()
     ]
     headings = ["first", "second", "shared", "Jaccard"]
-    return Table("Neurons that both files name", ["language"], headings, rows, best=_highest(["Jaccard"]))
+    table = Table("Neurons that both files name", ["language"], headings, rows, best=_highest(["Jaccard"]))
+    return table.in_units(neurons.site)
 
 
 def stability_table(stability: Stability) -> Table:
@@ -148,12 +155,13 @@ def curve_table(curve: StabilityCurve) -> Table:
 
 
 def averages_table(folder: Path) -> Table:
-    """Return averages over all neurons of each language's Statistics, at every site that they have."""
-    rows = []
+    """Return averages over all units of each language's Statistics, at every site that they have."""
+    rows, seen = [], set[str]()
     for language in store.languages(folder):
         statistics = Statistics.load(folder, language)
         for site in sorted(statistics.sites):
             at_site = statistics.at(site)
+            seen.add(units_at(site))
             mean, *quantiles = activation_averages({language: statistics}, site, _LEVELS)[language].values()
             values = [mean, float(at_site.std.nanmean()), *quantiles]
             error = float(at_site.rank_error.nan_to_num(0).max())
@@ -161,13 +169,14 @@ def averages_table(folder: Path) -> Table:
             cells += [*(Cell(value, "+.3f") for value in values), Cell(error, ".4f", shown=f"≤ {error:.4f}")]
             rows.append(TableRow([language, site], cells))
     percentiles = [f"P{round(100 * level)}" for level in _LEVELS]
-    return Table(
+    table = Table(
         "Averages over all neurons",
         ["language", "site"],
         ["tokens", "> 0", "mean", "std", *percentiles, "rank error"],
         rows,
         notes=["rank error: the most that a percentile here may be off by for any neuron, as a share of the tokens"],
     )
+    return table if seen == {units_at(POST)} else table.in_units("several")
 
 
 # What fine-tuning changed

@@ -71,7 +71,7 @@ def change_table(
         marks_of(matrix.control),
         notes,
         best=dict.fromkeys([*matrix.read, "own − others"], "highest"),
-    )
+    ).in_units(matrix.site)
 
 
 def marks(cell: MatrixCell) -> str:
@@ -105,7 +105,7 @@ def selectivity_table(matrix: PerplexityMatrix) -> Table:
         ["neurons of"],
         ["own text", "others, mean", "difference [95 % interval]", "suffers most"],
         rows,
-    )
+    ).in_units(matrix.site)
 
 
 def shared_table(matrix: PerplexityMatrix, neurons: NeuronSet | None, unit: str = "nats") -> Table | None:
@@ -141,7 +141,7 @@ def shared_table(matrix: PerplexityMatrix, neurons: NeuronSet | None, unit: str 
         ["its change", "change of own text", "neurons shared", "by chance"],
         rows,
         notes=["By chance: the share if each language's neurons were drawn at random, as many in each layer."],
-    )
+    ).in_units(matrix.site)
 
 
 def _chances(neurons: NeuronSet) -> dict[tuple[str, str], float]:

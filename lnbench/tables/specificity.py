@@ -43,7 +43,7 @@ def specificity_table(matrix: PerplexityMatrix) -> Table | None:
         ["ρ", "LangSpec-F1", "KL", f"own − others, {unit}"],
         rows,
         notes=list(_notes(matrix)),
-    )
+    ).in_units(matrix.site)
 
 
 def _notes(matrix: PerplexityMatrix) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from lnbench.model.architectures import in_units
 from lnbench.tables.words import NOTHING
 
 Of = Literal["measured", "published", "difference"]
@@ -148,6 +149,19 @@ class Table:
     notes: Sequence[str] = ()
     best: Mapping[str, Best] = field(default_factory=dict)
     exact: Mapping[str, str] = field(default_factory=dict)
+
+    def in_units(self, site: str) -> Table:
+        """Return the table of neurons as one of a site's units, in its words."""
+        title, *texts = (in_units(text, site) for text in (self.title, *self.labels, *self.columns, *self.notes))
+        columns = len(self.labels) + len(self.columns)
+        return replace(
+            self,
+            title=title,
+            labels=texts[: len(self.labels)],
+            columns=texts[len(self.labels) : columns],
+            marks={sign: in_units(text, site) for sign, text in self.marks.items()},
+            notes=texts[columns:],
+        )
 
     @property
     def has_published(self) -> bool:

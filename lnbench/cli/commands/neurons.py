@@ -9,7 +9,7 @@ import typer
 from pydantic import Field
 
 from lnbench.cli.options import Format, Given, PrintWidth, chosen_languages, say, show, takes
-from lnbench.model.architectures import POST, layout_of
+from lnbench.model.architectures import POST, layout_of, units_at
 from lnbench.settings import AllLanguages, CorpusSource, Length, ModelArgs, OutFolder, ReadSite, Seed
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
@@ -27,7 +27,7 @@ def show_neurons(file: Annotated[Path, typer.Argument(help="NeuronSet file.")], 
 
     neurons = NeuronSet.load(file)
     chosen = "not known" if neurons.selector is None else selector_label(neurons)
-    say(f"model {neurons.model}: {layout_of(neurons.widths)} neurons; selector {chosen}", format_)
+    say(f"model {neurons.model}: {layout_of(neurons.widths)} {units_at(neurons.site)}; selector {chosen}", format_)
     show(layers_table(neurons), *([experts_table(neurons)] if neurons.experts else []), format_=format_)
 
 
