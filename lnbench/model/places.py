@@ -81,6 +81,7 @@ class Seen:
 
 _MERGES = ("view", "_unsafe_view", "reshape", "_reshape_alias")
 _PRODUCTS = ("bmm", "mm", "matmul", "baddbmm")
+_PARTS = ("split", "split_with_sizes", "chunk", "slice", "select", "unbind")
 _LINEAR = (*_PRODUCTS, "addmm", "linear", "convolution")
 _KERNELS = ("scaled_dot_product", "flash_att", "flex_attention", "efficient_attention")
 
@@ -116,6 +117,14 @@ class _Mixed(TorchDispatchMode):
                 if isinstance(part, Tensor):
                     known[id(part)] = part
         source = next((tensor for tensor in tensors if id(tensor) in self.mixed), None)
+        if source is not None and name in _PARTS and first.shape[-1] == source.shape[-1]:
+            # Heads of which others are taken off (differential attention).
+            for part in output if isinstance(output, list | tuple) else (output,):
+                self.mixed[id(part)] = part
+            return
+        if name == "cat" and all(id(tensor) in self.mixed for tensor in tensors):
+            self.mixed[id(first)] = first
+            return
         if source is None or first.numel() != source.numel() or name in _LINEAR:
             return
         heads = self.heads.get(id(source))
@@ -257,10 +266,19 @@ def _residual(names: Sequence[str], seen: Seen) -> list[_Found]:
 
 def _attention(names: Sequence[str], seen: Seen) -> list[_Found]:
     return [
-        (Place(ATTENTION, names.index(block), name, "input", heads, size), shape)
+        (Place(ATTENTION, layer, name, "input", heads, size), shape)
         for (block, name), (heads, size, shape) in seen.heads.items()
-        if block in names
+        if (layer := _layer_of(block, names)) is not None
     ]
+
+
+def _layer_of(block: str, names: Sequence[str]) -> int | None:
+    """Return a block's layer; attention may lie in a list of its own, beside that of the feed-forwards (XLM)."""
+    if block in names:
+        return names.index(block)
+    (path, _, number), lists = block.rpartition("."), {name.rpartition(".")[0] for name in names}
+    beside = len(lists) == 1 and path.rpartition(".")[0] == next(iter(lists)).rpartition(".")[0]
+    return int(number) if beside and int(number) < len(names) else None
 
 
 def _one_row_per_token(shape: torch.Size, tokens: tuple[int, int]) -> bool:

@@ -19,7 +19,7 @@ from lnbench.errors import LnbenchError
 from lnbench.files import versions
 from lnbench.host import get_host
 from lnbench.interruption import reached
-from lnbench.model.architectures import POST, site_choice
+from lnbench.model.architectures import POST, in_units, site_choice
 from lnbench.model.locate import locate
 from lnbench.model.self_check import SELF_CHECK
 from lnbench.model.sites import Sites, evaluating
@@ -270,7 +270,7 @@ def _run(
     bar = Bar(total=total, desc="perplexity", unit="tok", unit_scale=True, disable=not progress)
     with bar, evaluating(sites.model):
         for (name, change, statistics), text in todo:
-            bar.set_postfix_str(f"neurons of {name}, text of {text.language}", refresh=False)
+            bar.set_postfix_str(in_units(f"neurons of {name}, text of {text.language}", site), refresh=False)
             with apply(sites.model, change, statistics=statistics, site=site, sites=sites) as applied:
                 nats = block_nats(sites, text, batch_size, applied=applied, on_tokens=bar.update)
             done = f"{name}/{text.language}"

@@ -54,10 +54,34 @@ def test_heads_are_those_of_the_output_projection(model_type: str, implementatio
         ("qwen3_5_text", (0, 4), (1, 8)),  # linear attention is none; an output gate lies between
         ("gemma4_text", (4, 4, 4, 4), (8, 512, 8, 512)),  # sizes of heads differ by layer
         ("youtu", (4, 4), (8, 8)),  # latent attention
+        ("diffllama", (2, 2), (16, 16)),  # a head is the difference of two
+        ("xlm", (4, 4), (8, 8)),  # attention lies in a list beside the feed-forwards'
     ],
 )
 def test_heads_of_layers_that_differ(model_type: str, heads: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     assert locate(build_type(model_type)).layout("attention") == (heads, sizes)
+
+
+@pytest.mark.parametrize(("model_type", "path"), [("diffllama", "model.layers.1.self_attn.o_proj"),
+                                                  ("xlm", "transformer.attentions.1.out_lin")])  # fmt: skip
+def test_heads_outside_the_usual_places_are_written(model_type: str, path: str) -> None:
+    model, ids = build_type(model_type), torch.arange(20, 34).reshape(2, 7)
+    size = locate(model).place("attention", 1).unit_size
+
+    def edited(_module: Any, args: tuple[Tensor]) -> tuple[Tensor]:
+        new = args[0].clone()
+        new[..., size : 2 * size] = 0
+        return (new,)
+
+    with torch.no_grad():
+        with override(model, {1: torch.tensor([1])}, "zero", site="attention") as applied:
+            found = model(input_ids=ids).logits
+        plain = model(input_ids=ids).logits
+        hook = model.get_submodule(path).register_forward_pre_hook(edited)
+        expected = model(input_ids=ids).logits
+        hook.remove()
+    assert applied.tokens == ids.numel() and not torch.equal(found, plain)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_site_that_a_model_lacks_is_refused_with_the_reason() -> None:
