@@ -77,6 +77,7 @@ def card(neurons: NeuronSet, repo: str, licence: str = LICENCE, alt: str = "") -
     metadata = {
         "license": licence,
         "pretty_name": _title(neurons),
+        "viewer": False,
         "tags": ["lnbench", "language-specific-neurons", "interpretability"],
         **({"base_model": neurons.model} if hub_neurons.is_repository(neurons.model) else {}),
     }
@@ -90,9 +91,10 @@ def card(neurons: NeuronSet, repo: str, licence: str = LICENCE, alt: str = "") -
         "text": {True: "in the model's chat format", False: "raw", None: "not recorded"}[neurons.chat],
         "fingerprint": f"`{neurons.fingerprint}`",
         "licence": licence,
+        "card": f"by lnbench {__version__}",
     }
     made = (
-        f"Made by lnbench {__version__} from Statistics of the model:\n\n```sh\n{_command(neurons)}\n```"
+        f"Selected from Statistics of the model by\n\n```sh\n{_command(neurons)}\n```\n"
         if name
         else "The file does not record the command that made it."
     )
