@@ -63,7 +63,10 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
             ("(places >= low) & (places < high)", "(places >= low) & (places <= high)"),
             ("log_softmax(unscaled, dim=-1, dtype=softmax_dtype)", "softmax(unscaled, dim=-1, dtype=softmax_dtype)"),
             ("float(likelihood.sum())", "float(likelihood.mean())"),
-            ("(greedy[:, -target.shape[1] :] == target).all()", "(greedy[:, -target.shape[1] :] == target).any()"),
+            (
+                "(scaled.argmax(-1)[-len(target) :] == target).all()",
+                "(scaled.argmax(-1)[-len(target) :] == target).any()",
+            ),
         ),
     ),
     "lnbench/override_values.py": (
@@ -78,7 +81,7 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
                 "if not 0 <= layer < layers or least < 0 or greatest >= width:",
                 "if not 0 <= layer <= layers or least < 0 or greatest > width:",
             ),
-            ("values[layer, indices]) for layer", "values[0, indices]) for layer"),
+            ("values[layer, indices.cpu()] for layer", "values[0, indices.cpu()] for layer"),
             ("values[~torch.isfinite(values.to(dtype))]", "values[~torch.isfinite(values)]"),
             ("return new.to(old.device, old.dtype)", "return old"),
         ),
@@ -115,7 +118,7 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
         (
             ("(q - low) / (high - low)", "(high - q) / (high - low)"),
             ("if abs(high - q) < 1e-9 or upper == 0:", "if upper >= 0:"),
-            ("> 1 - q", "> q"),
+            ("> (1 - q) * there", "> q * there"),
             ("torch.searchsorted(grid, point, right=True)", "torch.searchsorted(grid, point, right=False)"),
             ("share = (1 - below).squeeze(-1)", "share = below.squeeze(-1)"),
             ("torch.where(point == 0, exact, share)", "share"),
@@ -128,10 +131,7 @@ MUTANTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
         (
             ("mean = self.moments.sums / self.tokens", "mean = self.moments.sums / (self.tokens - 1)"),
             ("self.moments.squares / self.tokens - mean.square()", "self.moments.squares / self.tokens - mean"),
-            (
-                "self.moments.positive[site].double().cpu() / self.tokens",
-                "self.moments.positive[0].double().cpu() / self.tokens",
-            ),
+            ("self.moments.positive[site].double().cpu()", "self.moments.positive[0].double().cpu()"),
             ("values[0], values[-1] = low, high", "values[0], values[-1] = high, low"),
             (
                 "levels.to(ordered.device, torch.float64) * (ordered.shape[1] - 1)",
