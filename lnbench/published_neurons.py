@@ -4,7 +4,7 @@ From the outside in, a file is by language and by layer, or by layer and by lang
 dictionary (a layer's key ends with its number, as ``model.layers.3``). What is innermost is a list or a tensor of
 indices, or a mask over a layer's neurons. A tensor can take the place of the inner levels (``[layers, width]``) or of
 all of them (``[languages, layers, width]``). The level of languages is missing in a file of one language. In place of
-layers, a language can have pairs of layer and index, ``[n, 2]``.
+layers, a language can have pairs of layer and index, ``[n, 2]``, or the dimensions of the last layer in one list.
 
 Sources: the list of lists of index tensors is that of Tang et al. 2024, https://aclanthology.org/2024.acl-long.309, and
 of the sets that Gurgurov et al. release (https://arxiv.org/abs/2507.22608, https://arxiv.org/abs/2510.13580). The means
@@ -92,6 +92,8 @@ class _OtherLayoutError(Exception):
 def _of_units(
     data: Any, path: Path, languages: Sequence[str] | None, width: int, layers: int | None, site: str | None
 ) -> Published:
+    if _is_flat(data):
+        return _of_last_layer(data, path, languages, width, layers, site)
     by_language = _by_language(data, path, languages)
     layered = {language: _by_layer(entries, path, width, layers) for language, entries in by_language.items()}
     counts = {number for _, number, _ in layered.values()}
@@ -160,6 +162,30 @@ def _of_means(
         if languages is None or language in languages
     }
     return Published(neurons, top + 1, site or RESIDUAL)
+
+
+def _is_flat(data: Any) -> bool:
+    """Return whether data is language → indices, without layers."""
+    named = isinstance(data, Mapping) and bool(data) and all(isinstance(key, str) for key in data)
+    return named and not _are_layers(data) and all(_depth(indices) == 1 for indices in data.values())
+
+
+def _of_last_layer(
+    data: Mapping[str, Any],
+    path: Path,
+    languages: Sequence[str] | None,
+    width: int,
+    layers: int | None,
+    site: str | None,
+) -> Published:
+    """Return the dimensions of the last layer that a flat list per language is, of Zhong et al. 2026."""
+    if site != RESIDUAL or layers is None:
+        raise LnbenchError(
+            f"{path} has one list of units per language, without layers; if they are dimensions of what the last layer "
+            "passes on, as language-specific dimensions are, say so with --site residual and the model's --layers"
+        )
+    chosen = _chosen(data, path, languages)
+    return Published({code: {layers - 1: _indices(data[code], path, width)} for code in chosen}, layers, site)
 
 
 def _numbers(mean: Any, path: Path, width: int) -> Tensor:

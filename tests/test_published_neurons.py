@@ -150,6 +150,15 @@ def test_pairs_are_not_mistaken_for_layers(tmp_path: Path) -> None:
     assert NeuronSet.import_pth(path, None, "m", WIDTH, layers=3)["hi"][1].tolist() == [1, 3]
 
 
+def test_dimensions_of_the_last_layer_in_one_list(tmp_path: Path) -> None:
+    path = write(tmp_path, {"hi": [1, 5], "zh": [0]})
+    read = NeuronSet.import_pth(path, None, "m", WIDTH, layers=4, site="residual")
+    assert read == NeuronSet("m", 4, WIDTH, {"hi": {3: [1, 5]}, "zh": {3: [0]}}, site="residual")
+    for options in ({}, {"layers": 4}, {"site": "residual"}):
+        with refused("--site residual", "--layers"):
+            NeuronSet.import_pth(path, None, "m", WIDTH, **options)  # type: ignore[arg-type]
+
+
 FAULTS: dict[str, tuple[Any, dict[str, Any], list[Any]]] = {
     "more layers than the model": ({"hi": [[1], [2], [3]]}, {"layers": 2}, ["3 layers", 2]),
     "fewer layers in a list": ({"hi": [[1], [2]]}, {"layers": 3}, ["2 layers", 3]),
