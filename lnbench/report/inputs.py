@@ -21,6 +21,7 @@ from lnbench.leaderboard import Row
 from lnbench.leaderboard.merged_records import Result
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
+from lnbench.selection_account import SelectionAccount, account_of
 from lnbench.statistics import store
 from lnbench.sweeps import records
 from lnbench.sweeps.records import Record
@@ -134,7 +135,26 @@ class Sources:
     @cached_property
     def shown_rows(self) -> list[Row]:
         """The leaderboard, with files called by their name without their folder."""
-        return [self._shown(row, "model", "selector", "control_of", "adapter") for row in self.rows]
+        rows = [self._shown(row, "model", "selector", "control_of", "adapter") for row in self.rows]
+        return [row.model_copy(update=self._known_of_neurons(row)) for row in rows]
+
+    def _known_of_neurons(self, row: Row) -> dict[str, float | None]:
+        """Return the shares of a row's neurons that an older record does not say, where their set is at hand."""
+        account = self.accounts.get(row.neuron_set or "")
+        if row.control_of is not None or account is None or row.language not in account.languages:
+            return {}
+        own = account.languages[row.language]
+        known = {"neurons_own": own.share_own, "neurons_common": own.share_common}
+        return {name: share for name, share in known.items() if getattr(row, name) is None}
+
+    @cached_property
+    def accounts(self) -> dict[str, SelectionAccount]:
+        """Fingerprint → what the languages of a NeuronSet share, from the set itself."""
+        return {
+            neurons.fingerprint: account_of({code: neurons.mask(code) for code in neurons}, None)
+            for neurons in self.neuron_sets.values()
+            if neurons.languages
+        }
 
     @cached_property
     def shown_matrices(self) -> dict[Path, PerplexityMatrix]:

@@ -17,7 +17,9 @@ from lnbench.report.overview import dates, models, overview
 from lnbench.report.page_figures import pictures
 from lnbench.report.samples import sample_groups
 from lnbench.report.written import written
+from lnbench.selection_account import selection_warnings
 from lnbench.tables.caveats import (
+    UNMEASURED,
     Caveat,
     leaderboard_caveats,
     matrix_caveats,
@@ -35,6 +37,7 @@ from lnbench.tables.findings import (
 from lnbench.tables.headline import headline
 from lnbench.tables.leaderboard import COLUMNS, Column, leaderboard_tables, plain_columns, shown_columns
 from lnbench.tables.perplexity import change_table, selectivity_table, shared_table
+from lnbench.tables.plain_names import language_name, plain_name
 from lnbench.tables.specificity import specificity_table
 from lnbench.tables.table import Table
 from lnbench.tables.words import counted, model_name, without_folders
@@ -253,15 +256,23 @@ def _unspecific(sources: Sources) -> Iterator[str]:
     """Yield what to keep in mind with NeuronSets that no row speaks of."""
     spoken_of = {row.selector for row in sources.shown_rows}
     for name, neurons in sources.neuron_sets.items():
-        if name not in spoken_of and neurons.account is not None:
-            yield from (in_units(warning, neurons.site) for warning in neurons.account.warnings(name))
+        if name not in spoken_of and neurons.languages:
+            tied = {} if neurons.account is None else neurons.account.languages
+            shared = sources.accounts[neurons.fingerprint].languages
+            warnings = selection_warnings(
+                plain_name("selector", name),
+                {language_name(code): own.share_tied for code, own in tied.items()},
+                {language_name(code): own.share_common for code, own in shared.items()},
+                {language_name(code): own.share_own for code, own in shared.items()},
+            )
+            yield from (in_units(warning, neurons.site) for warning in warnings)
 
 
 _CAVEATS: dict[str, Callable[[Sources], Iterator[str]]] = {
     "Values outside the observed range": _outside,
     "Read and written at different sites": _sites,
     "Languages without neurons": _no_neurons,
-    "Neurons that were selected for no language": _unspecific,
+    UNMEASURED: _unspecific,
     "Perplexity matrices": lambda sources: (
         f"{folder.name}: {text}" for folder, matrix in sources.shown_matrices.items() for text in matrix_caveats(matrix)
     ),

@@ -220,7 +220,14 @@ ROW_CAVEATS: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
 }
 """Title → the sentences that rows alone allow; none where it does not apply."""
 
-SERIOUS = frozenset(list(ROW_CAVEATS)[:5]) | {"Values outside the observed range", "Languages without neurons"}
+UNMEASURED = "Neurons that are not one language's, in sets that were not measured"
+"""The title of a page's caveat about NeuronSets that no row speaks of."""
+
+SERIOUS = frozenset(list(ROW_CAVEATS)[:5]) | {
+    UNMEASURED,
+    "Values outside the observed range",
+    "Languages without neurons",
+}
 """Those that can make a finding a wrong one."""
 
 

@@ -30,7 +30,7 @@ class Headline:
     Attributes:
         finding: One sentence.
         how_sure: Documents, corrected p, controls: one line.
-        not_found: What a reader might think was shown, and was not: one line.
+        not_found: What a reader might think was shown, and was not: one line, empty if all was found.
         rows: The comparisons of the finding, one per model and language; empty where there is nothing to show.
     """
 

@@ -141,6 +141,7 @@ _TASKS = {
     "lnbench_demo_nli": "Inference (demo)",
     "lnbench_demo_qa": "Questions (demo)",
     "lnbench_demo_open": "Open questions (demo)",
+    "lnbench_demo_generation": "Written continuations",
     "lnbench_xnli": "Inference (XNLI)",
     "lnbench_xnli_pair": "Inference across languages (XNLI)",
     "lnbench_xquad": "Reading comprehension (XQuAD)",

@@ -163,3 +163,21 @@ def test_several_tables_are_several_chances(sweep: Sweep) -> None:
         sweep.add("none", "hi", task=task)
         sweep.add("zero", "hi", task=task)
     assert not lacks(caveats_by_title(sweep.folder)["Several tables"][0], "2 tables")
+
+
+def test_sets_that_are_not_one_languages(sweep: Sweep) -> None:
+    """Said of the set itself, whether or not a record says it, and of no set that is one language's."""
+    shared = {layer: list(range(8)) for layer in range(2)}
+    mostly = NeuronSet("m", 2, 32, {"hi": {**shared, 1: [*shared[1], 9]}, "ur": shared})
+    mostly.save(sweep.folder / "neurons" / "act_prob.json")
+    own = NeuronSet("m", 2, 32, {"hi": {0: [1]}, "ur": {0: [2]}})
+    own.save(sweep.folder / "neurons" / "lape.json")
+    title = "Neurons that are not one language's"
+    unmeasured = caveats_by_title(sweep.folder)[f"{title}, in sets that were not measured"]
+    assert len(unmeasured) == 1 and not lacks(unmeasured[0], "Activation Probability", "Hindi 94%", "Urdu 100%")
+    sweep.add("none", "hi")
+    sweep.add("zero", "hi", wrong=13, selector="act_prob", neuron_set=mostly.fingerprint)
+    sweep.add("zero", "hi", wrong=13, neuron_set=own.fingerprint)
+    found = caveats_by_title(sweep.folder)
+    assert f"{title}, in sets that were not measured" not in found
+    assert len(found[title]) == 1 and not lacks(found[title][0], "Activation Probability", "Hindi 94%")
