@@ -209,7 +209,7 @@ def _draws(hits: Sequence[Row]) -> str:
     draws = f"{range_of(row.n_controls for row in drawn)} {'draw' if drawn[0].n_controls == 1 else 'draws'} of {units}"
     tested = [row for row in drawn if row.control_p_holm is not None]
     if not tested:
-        return f"{draws}, shown and not tested against (a test takes {LEAST_DRAWS})"
+        return f"{draws}, too few for a test ({LEAST_DRAWS})"
     beyond = sum(bool(row.control_significant) for row in tested)
     return f"beyond {draws} in {beyond} of {len(tested)}, by a test over draws and documents"
 

@@ -73,7 +73,7 @@ def test_no_control() -> None:
 
 def test_too_few_draws_for_a_test() -> None:
     found = headline([compared_row("hi", 0.3, n_controls=1)])
-    assert not lacks(found.how_sure, "1 draw of as many random neurons", "not tested")
+    assert not lacks(found.how_sure, "1 draw of as many random neurons", "too few for a test (3)")
 
 
 def test_several_models() -> None:
