@@ -20,6 +20,7 @@ from lnbench.figures.style import NEUTRAL, RANGE, TALLEST, WIDTH, WIDTHS, series
 from lnbench.files import fingerprint
 from lnbench.host import get_host
 from lnbench.leaderboard.rows import Row, tables_of
+from lnbench.tables.plain_names import metric_of, metric_title, plain_names, task_title
 from lnbench.tables.words import counted, model_name
 
 _COLUMNS = (
@@ -80,10 +81,11 @@ def dose_response(rows: Sequence[Row], parameter: str = "") -> Figure:
     first = compared[0]
     languages = list(dict.fromkeys(row.language for row in rows if row in compared))
     names = list(dict.fromkeys(row.intervention for row in compared))
-    units = changes.units(compared)
+    units, plain = changes.units(compared), plain_names("intervention", names)
+    measured = metric_of(first.metric).unit or metric_of(first.metric).title
 
     def paint(drawing: Drawing) -> None:
-        panels = changes.panels_of(drawing, languages, "neurons", f"change of {first.metric}")
+        panels = changes.panels_of(drawing, languages, "neurons", f"change of {measured}")
         for axes, code in zip(panels, languages, strict=True):
             for number, name in enumerate(names):
                 _curve(axes, [row for row in compared if (row.language, row.intervention) == (code, name)], number)
@@ -92,7 +94,7 @@ def dose_response(rows: Sequence[Row], parameter: str = "") -> Figure:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _spread(compared) < 30 else (1,)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axes.xaxis.set_minor_locator(NullLocator())
-        legend(drawing, changes.entries(names, units))
+        legend(drawing, changes.entries([plain[name] for name in names], units))
         changes.name_panels(drawing, panels, languages)
 
     heights = (1.2 + changes.height_of_panels(len(languages), _PANEL, width) for width in (WIDTH, WIDTHS["column"]))
@@ -101,17 +103,19 @@ def dose_response(rows: Sequence[Row], parameter: str = "") -> Figure:
     over = f" over {parameter}" if parameter else ""
     return Figure(
         name=stem("dose_response", first.task_pattern, first.metric or "", family, parameter),
-        title=f"What more neurons change: {first.metric} of {first.task_pattern}, {family}{over}, "
-        f"{model_name(first.model)}",
+        title=(
+            f"What more neurons change: {metric_title(first.metric, first.higher_is_better)}, "
+            f"{task_title(first.task_pattern, first.task_title)}, {family}{over}, {model_name(first.model)}"
+        ),
         caption=(
-            f"Change of {first.metric} on the same documents, against the model without intervention, by the number of "
+            f"Change of {measured} on the same documents, against the model without intervention, by the number of "
             f"neurons that {family} chooses for the language{over}; one panel for each language, one line for each "
             f"intervention, with 95 % intervals. {changes.better(first, 'Above')}Filled: significant after Holm's "
             f"correction. Grey: the range of the draws of {units or 'a control'}, and their mean as a line; without it "
             "there was no control."
         ),
         alt=(
-            f"Changes of {first.metric} in {counted(len(languages), 'language')} by the number of neurons, "
+            f"Changes of {measured} in {counted(len(languages), 'language')} by the number of neurons, "
             f"{min(row.neurons or 0 for row in compared):,} to {max(row.neurons or 0 for row in compared):,}, "
             f"{changes.seen(compared)}"
         ),

@@ -39,7 +39,7 @@ def selector_bench(model: str, interventions: Mapping[str, str], rows: Sequence[
                     if low is not None and high is not None:
                         axes.plot([low, high], [place, place], color=colour, linewidth=1)
                 axes.plot([], [], marker, color=colour, markersize=5, label=size)
-            axes.set_title(choice, fontsize=9)
+            axes.set_title(choice)
             axes.set_xlabel("own − others, bits per byte")
             axes.set_xscale("symlog", linthresh=0.1)
             axes.grid(axis="x")

@@ -28,6 +28,7 @@ def stability_curve(curve: StabilityCurve) -> Figure:
         raise LnbenchError("this curve has no points to draw: the run that makes it has compared nothing yet")
     selectors, languages = curve.selectors, curve.languages
     lowest = min(point.least for point in curve.points)
+    floor = max(0.0, int(10 * min(lowest, curve.stable) - 1) / 10) - 0.02
 
     def paint(drawing: Drawing) -> None:
         down, beside = (len(selectors), 1) if is_narrow(drawing) else (1, len(selectors))
@@ -39,7 +40,7 @@ def stability_curve(curve: StabilityCurve) -> Figure:
                 label = language_label(language, native=False)
                 axes.plot(*zip(*known, strict=True), f"{marker}-", color=colour, label=label, markersize=4.5)
             axes.axhline(curve.stable, color=NEUTRAL, linestyle="--", linewidth=1, label=f"asked for: {curve.stable:g}")
-            axes.set(xscale="log", title=selector, ylim=(-0.02, 1.02))
+            axes.set(xscale="log", title=selector, ylim=(floor, 1.02))
             ticks = sorted({max(point.tokens.values()) for point in curve.points})
             axes.set_xticks(ticks)
             axes.xaxis.set_minor_locator(NullLocator())
@@ -60,7 +61,8 @@ def stability_curve(curve: StabilityCurve) -> Figure:
         caption=(
             "Each selector chose neurons on two halves of the text, every other document each, after more and more "
             "tokens. A point is the Jaccard index of the two choices, the neurons in both divided by those in either; "
-            f"1: the same neurons. The dashed line is what was asked for. {curve.why() if curve.stopped else ''}"
+            f"1: the same neurons. The axis begins below the lowest "
+            f"point, and not always at 0. The dashed line is what was asked for. {curve.why() if curve.stopped else ''}"
         ).strip(),
         alt=(
             f"Lines of {counted(len(languages), 'language')} for {counted(len(selectors), 'selector')}: Jaccard "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,9 @@ class ReproductionRequest(Settings):
     )
     tables: Names = Field(
         default=(), description="of paper-vs-corrected: the tables to compare, as table1+table3+table8"
+    )
+    width: Literal["column", "page"] = Field(
+        default="page", description="of figures in print: a page's text, or a column of two; text is as large in both"
     )
     settings: Pairs = Field(default={}, description="any other setting of scale or preset")
 

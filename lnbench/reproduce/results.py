@@ -50,7 +50,7 @@ def write_results(plan: Plan, item: PlannedItem) -> Reproduction:
         for part in parts
         for figure in _figures(part, measured)
     )
-    saved = [path for figure in named for path in figures.save(figure, folder / FIGURES)]
+    saved = [path for figure in named for path in figures.save(figure, folder / FIGURES, width=plan.request.width)]
     reproduction = Reproduction(
         name=item.name,
         title=item.spec.title,
