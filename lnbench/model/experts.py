@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.overrides import TorchFunctionMode
 
 from lnbench.errors import LnbenchError
+from lnbench.model.gate_functions import GateFunction, Product, product_in
 from lnbench.model.layout import ExpertsLayout
 from lnbench.model.trace import shape_of
 
@@ -27,10 +27,6 @@ _LIKE_EXPERTS = re.compile(r"Experts?([A-Z]|$)|MoE$")
 _ADAPTED = ".base_layer"
 _IN_ADAPTER = re.compile(r"\.base_layer(?=\.|$)")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_MULTIPLICATIONS = {
-    *(torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.mul_),
-    *(Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__),
-}
 _DEQUANTIZE = (
     "load it with weights of 16 or 32 bits (for MXFP4: quantization_config=Mxfp4Config(dequantize=True)), and with "
     "experts_implementation=grouped_mm"
@@ -88,25 +84,6 @@ class Matrix(NamedTuple):
             return product
         bias: Tensor = attrgetter(self.bias)(model)[expert]
         return product + bias[self.start : self.start + self.step * self.rows : self.step]
-
-
-class Product(NamedTuple):
-    """Where a gate function multiplies ``σ(gate)`` with a function of ``up``."""
-
-    number: int
-    """Which of its multiplications."""
-    side: int
-    """Which factor ``σ(gate)`` is."""
-    interleaved: bool
-    """Gate and up take turns in its argument; else all of the gate comes first."""
-
-    def gate_of(self, gate_up: Tensor) -> Tensor:
-        """Return the gate's half, as a view."""
-        return gate_up[..., ::2] if self.interleaved else gate_up.chunk(2, dim=-1)[0]
-
-    def joined(self, gate: Tensor, up: Tensor) -> Tensor:
-        """Return the argument with these halves."""
-        return torch.stack([gate, up], -1).flatten(-2) if self.interleaved else torch.cat([gate, up], -1)
 
 
 @dataclass(frozen=True)
@@ -181,76 +158,6 @@ class ExpertsBank:
             return self.function(model)(gate) * up
         result: Tensor = getattr(model.get_submodule(self.path), _GATE)(self.product.joined(gate, up))
         return result
-
-
-@dataclass(frozen=True)
-class GateFunction:
-    """The non-linearity inside a gate function."""
-
-    gate: Callable[[Tensor], Tensor]
-    product: Product
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Return ``σ(values)``, of any shape."""
-        seen: list[Tensor] = []
-        flat = values.reshape(-1, 1) if values.ndim == 0 else values
-        with AtProduct(self.product, lambda neurons: seen.append(neurons)):
-            self.gate(self.product.joined(flat, torch.ones_like(flat)))
-        return seen[0].reshape(values.shape).to(values.dtype)
-
-
-class AtProduct(TorchFunctionMode):
-    """Calls a function with the neurons in a gate function; what it returns, unless None, takes their place."""
-
-    def __init__(self, product: Product, function: Callable[[Tensor], Tensor | None]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.product, self.function, self.count = product, function, 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _MULTIPLICATIONS:
-            number, self.count = self.count, self.count + 1
-            if number == self.product.number:
-                new = self.function(args[self.product.side])
-                if new is not None:
-                    args = (*args[: self.product.side], new, *args[self.product.side + 1 :])
-        return func(*args, **(kwargs or {}))
-
-
-class _Factors(TorchFunctionMode):
-    """Keeps the factors of every multiplication of two tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: list[tuple[Tensor, Tensor] | None] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _MULTIPLICATIONS:
-            both = all(isinstance(arg, Tensor) and arg.ndim for arg in args[:2])
-            self.seen.append((args[0].clone(), args[1].clone()) if both else None)
-        return func(*args, **(kwargs or {}))
-
-
-def _product_in(gate: Callable[[Tensor], Tensor], width: int, like: Tensor, *, interleaved: bool) -> Product | None:
-    """Return the first multiplication of something that depends on the gate alone with something of up alone."""
-    generator = torch.Generator().manual_seed(0)
-    halves = [torch.randn(3, width, generator=generator).to(like) for _ in range(4)]
-    try_out = Product(0, 0, interleaved)
-    runs = []
-    for which in ((0, 1), (2, 1), (0, 3)):
-        with torch.no_grad(), _Factors() as factors:
-            gate(try_out.joined(halves[which[0]], halves[which[1]]))
-        runs.append(factors.seen)
-    for number, (factors_of_both, of_other_gate, of_other_up) in enumerate(zip(*runs, strict=True)):
-        if factors_of_both is None:
-            continue
-        by_gate, by_up = (
-            [not torch.equal(one, other) for one, other in zip(factors_of_both, others, strict=True)]
-            for others in (of_other_gate, of_other_up)
-        )
-        for side in (0, 1):
-            if by_gate == [side == 0, side == 1] and by_up == [side == 1, side == 0]:
-                return Product(number, side, interleaved)
-    return None
 
 
 def experts_of(model: nn.Module) -> list[ExpertsBank]:
@@ -441,7 +348,7 @@ def _non_linearity(model: nn.Module, name: str, module: Any, fields: dict[str, A
     gate, width, product = getattr(module, _GATE, None), fields["expert_width"], None
     if gate is not None and fields["up"] is not None:
         like = torch.zeros((), dtype=_first(module).dtype, device=_device(module))
-        product = _product_in(gate, width, like, interleaved=fields["before"].step == 2)
+        product = product_in(gate, width, like, interleaved=fields["before"].step == 2)
         if product is None:
             raise LnbenchError(
                 f"{name} of this {type(model).__name__} joins gate and up by a function ({type(module).__name__}."

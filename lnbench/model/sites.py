@@ -16,13 +16,13 @@ from lnbench.errors import LnbenchError, unknown
 from lnbench.model.architectures import BANK_SITES, EXPERTS, UP, Architecture
 from lnbench.model.banks import Bank, Joined, Observer, PerBank, Tap
 from lnbench.model.experts import ExpertsBank
+from lnbench.model.experts_router import tap_router
 from lnbench.model.experts_taps import (
     ExpertsObserver,
     ExpertsTap,
     observe_experts,
     observe_routing,
     tap_experts,
-    tap_router,
 )
 from lnbench.model.layout import ExpertsLayout
 from lnbench.model.places import Layout, Place

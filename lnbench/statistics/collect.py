@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lnbench.errors import LnbenchError
 from lnbench.hookspecs import Step
-from lnbench.model.architectures import NEURON_SITES, POST, units_at
+from lnbench.model.architectures import BANK_SITES, EXPERTS, NEURON_SITES, POST, UP, units_at
 from lnbench.model.banks import Observer
 from lnbench.model.describe import describe_model
 from lnbench.model.experts_taps import ExpertsObserver, Rows
@@ -172,10 +172,16 @@ def observing(sites: Sites, counts: Accumulator, language: str, *, skip: int) ->
         LnbenchError: from the function and at the end of the block, when a layer did not run once per forward pass or
             gave numbers that are not finite.
     """
-    if sites.experts and (measured := counts.measures.reductions):
+    if sites.experts and (measured := counts.measures.reading((*BANK_SITES, UP))):
         raise LnbenchError(
-            f"measures ({', '.join(measured)}) are not defined for experts, of which each token runs only some; layer "
-            f"{sites.experts[0].layer} of this {type(sites.model).__name__} holds some"
+            f"measures of neurons ({', '.join(measured)}) are not defined for experts, of which each token runs only "
+            f"some; layer {sites.experts[0].layer} of this {type(sites.model).__name__} holds some. Measures at the "
+            "sites attention and residual are, as head_importance"
+        )
+    if EXPERTS in counts.measures.differentiated:
+        raise LnbenchError(
+            "what is read at the site experts are routing weights, and what is written the router's logits, so "
+            "measures with gradients are not defined there; measure at attention or residual"
         )
     body, device = transformer_body(sites.model), input_device(sites.model)
     rows: dict[torch.device, Tensor] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,6 +102,12 @@ class Measures:
     def tapped(self) -> tuple[str, ...]:
         """The sites at which values are asked for that the Statistics do not count."""
         return tuple(site for site in self._sites_of(gradients=False) if site not in NEURON_SITES)
+
+    def reading(self, sites: Sequence[str]) -> list[str]:
+        """Return the measures that are shown values of one of these sites."""
+        return [
+            name for name, own in self._observing.items() if any(site in sites for site in own.sites or NEURON_SITES)
+        ]
 
     def _sites_of(self, *, gradients: bool) -> tuple[str, ...]:
         wanted = [own for own in self._observing.values() if own.gradients == gradients]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +245,39 @@ def test_measures_of_experts_are_refused() -> None:
         collect_statistics(model, [torch.ones(1, 4, dtype=torch.long)], language="en", measures=["document_means"])
     with refused("not defined for experts"):
         collect_statistics(model, [torch.ones(1, 4, dtype=torch.long)], language="en", batch_levels=[0.9])
+    with refused("experts", "attention", "residual"):
+        collect_statistics(
+            model, [torch.ones(1, 4, dtype=torch.long)], language="en", measures=["attribution:site=experts"]
+        )
+
+
+def test_measures_beside_the_experts_are_those_of_every_value() -> None:
+    model = build_type("mixtral")
+    ids = torch.randint(10, 190, (3, 8), generator=torch.Generator().manual_seed(4))
+    choices = ("attribution:site=attention", "document_means:site=residual", "head_importance")
+    found = collect_statistics(model, [ids], language="en", measures=choices, skip=0).measures
+    read: dict[int, torch.Tensor] = {}
+
+    def keep(_module: Any, args: Any, layer: int) -> None:
+        args[0].retain_grad()
+        read[layer] = args[0]
+
+    for layer, block in enumerate(model.model.layers):
+        block.self_attn.o_proj.register_forward_pre_hook(partial(keep, layer=layer))
+    output = model(ids, output_hidden_states=True)
+    losses = torch.nn.functional.cross_entropy(
+        output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
+    )
+    losses.backward()
+    for layer, values in read.items():
+        products = (values * values.grad).unflatten(-1, (4, 8)).sum(-1)
+        sums = found["attribution:site=attention"]["sums"][layer]
+        torch.testing.assert_close(sums, products.abs().sum((0, 1)).double(), rtol=1e-4, atol=1e-6)
+        sizes = found["head_importance"]["sizes"][layer]
+        by_text = (products.sum(1) / (ids.shape[1] - 1)).abs().sum(0)
+        torch.testing.assert_close(sizes, by_text.double(), rtol=1e-4, atol=1e-6)
+    means = found["document_means:site=residual"]["means"][:, 0]
+    torch.testing.assert_close(means, output.hidden_states[1].mean(1).detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gpt_oss", "qwen3_moe"])

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from itertools import groupby
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -420,14 +421,19 @@ def frozen() -> dict[str, str]:
 NAMES = (*TYPES, *VARIANTS)
 
 
-def main() -> None:
+def _quiet() -> None:
+    torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     logging.disable(logging.ERROR)
+
+
+def main() -> None:
     rows = []
-    for name in NAMES:
-        rows.append(measure(name))
-        print(rows[-1].line(), file=sys.stderr)
+    with get_context("spawn").Pool(2, _quiet) as pool:
+        for row in pool.imap(measure, NAMES):
+            rows.append(row)
+            print(row.line(), file=sys.stderr)
     PAGE.write_text(page(rows), encoding="utf-8")
 
 
