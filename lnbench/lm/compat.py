@@ -21,11 +21,13 @@ from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM, hash_args
 from lm_eval.api.task import Task
+from lm_eval.loggers import EvaluationTracker
 from lm_eval.loggers import utils as loggers
 from lm_eval.models import huggingface
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
+from lm_eval.utils import sanitize_model_name
 from sqlitedict import SqliteDict
 from torch.utils import collect_env
 from transformers import (
@@ -306,3 +308,9 @@ class _Silent(SqliteDict):  # type: ignore[misc]
 def silence(store: SqliteDict) -> None:
     """Empty lm-eval's ``--use_cache``: upstream keys an answer by its request alone, whatever the intervention."""
     store.__class__ = _Silent
+
+
+def name_folder(tracker: EvaluationTracker, name: str) -> None:
+    """Let lm-eval write its files into a folder called by the model's name, not by the path to its weights."""
+    if name:
+        tracker.general_config_tracker.model_name_sanitized = sanitize_model_name(name)

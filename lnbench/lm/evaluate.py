@@ -21,6 +21,7 @@ from lnbench.files import tasks_dir
 from lnbench.lm import compat
 from lnbench.lm.experiment import Experiment
 from lnbench.lm.lnbench_lm import LNBenchLM
+from lnbench.model.names import name_of
 
 
 class UnwrittenError(LnbenchError):
@@ -115,6 +116,7 @@ def evaluate(
             **options,
         )
         samples = results["samples"]
+        compat.name_folder(tracker, name_of(str(model_args.get("pretrained", ""))))
         shown = {key: value for key, value in results.items() if key != "samples"}
         tracker.save_results_aggregated(results=shown, samples=samples)
         for name, rows in samples.items():

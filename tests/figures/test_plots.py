@@ -62,7 +62,13 @@ def test_every_figure_is_one_of_matplotlib(name: str, run: Path, tmp_path: Path)
         kind(run, which=99)
 
 
-def test_one_of_several_is_chosen_by_number_or_name(run: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as data in place of those of matplotlib, which take a second each."""
+    monkeypatch.setattr(figures.Figure, "draw", lambda figure: figure)
+
+
+def test_one_of_several_is_chosen_by_number_or_name(run: Path, tmp_path: Path, undrawn: None) -> None:
     names = [figure.name for figure in FIGURES["neurons_per_layer"](data_in([run]))]
     assert len(names) == 2
     assert [plot.name for plot in figures.neurons_per_layer.every(run)] == names
@@ -73,14 +79,19 @@ def test_one_of_several_is_chosen_by_number_or_name(run: Path, tmp_path: Path) -
 
 
 def test_results_are_drawn_as_they_are(
-    lape: NeuronSet, act_prob: NeuronSet, matrix: PerplexityMatrix, rows: list[Row], stats: dict[str, Statistics]
+    lape: NeuronSet,
+    act_prob: NeuronSet,
+    matrix: PerplexityMatrix,
+    rows: list[Row],
+    stats: dict[str, Statistics],
+    undrawn: None,
 ) -> None:
     assert figures.neurons_per_layer(lape).rows == figures.neurons_per_layer.data(lape).rows
     assert figures.neurons_per_language({"a": lape, "b": act_prob}).rows[0][0] == "a"
-    assert figures.selector_overlap(lape, act_prob).data == figures.selector_overlap.data(lape, act_prob)
-    assert figures.perplexity_matrix(matrix, unit="nats").data == figures.perplexity_matrix.data(matrix, "nats")
-    assert figures.interventions(Leaderboard(rows)).data == figures.interventions.data(rows)
-    assert figures.stability_curve(curve_of()).data == figures.stability_curve.data(curve_of())
+    assert figures.selector_overlap(lape, act_prob) == figures.selector_overlap.data(lape, act_prob)
+    assert figures.perplexity_matrix(matrix, unit="nats") == figures.perplexity_matrix.data(matrix, "nats")
+    assert figures.interventions(Leaderboard(rows)) == figures.interventions.data(rows)
+    assert figures.stability_curve(curve_of()) == figures.stability_curve.data(curve_of())
     assert figures.activation_statistics(stats).rows[0][0] == "en"
     assert [row[0] for row in figures.activation_statistics(stats["hi"], which=1).rows] == ["hi"]
     with refused("neurons_per_layer", "Statistics"):

@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from lnbench.files import versions
 from lnbench.finetuning.job import FinetuneJob
+from lnbench.leaderboard import build, read_runs
 from lnbench.lm import LNBenchLM
+from lnbench.model.packaged import content_of
 from lnbench.plugins.executors.local import Local
 from lnbench.sweeps import run_sweep as running
 from lnbench.sweeps.folder import OTHER
@@ -56,6 +58,18 @@ def test_records_say_what_lm_eval_says(undisturbed: Path) -> None:
     assert {path.name for path in (undisturbed / "cells").iterdir()} == {
         str(one.results).split("/")[1] for one in records
     }
+
+
+def test_records_call_the_model_by_name(undisturbed: Path, tiny_model: str, shared_cache: Path) -> None:
+    model, rows = Path(tiny_model), build(read_runs([undisturbed]))
+    for record in [*load(undisturbed), *rows]:
+        held = record.model_dump(exclude={"command"})  # which has to find the weights
+        assert (record.model, record.model_files) == (model.name, content_of(tiny_model))
+        assert not [value for value in held.values() if str(model.parent).strip("/").replace("/", "__") in str(value)]
+        assert not [value for value in held.values() if str(model.parent) in str(value)]
+    manifests = [*(shared_cache / "statistics").rglob("manifest.json"), *(shared_cache / "neurons").glob("*.json")]
+    assert manifests
+    assert str(model.parent) not in "".join(file.read_text(encoding="utf-8") for file in manifests)
 
 
 def test_controls_are_as_many_random_neurons(undisturbed: Path) -> None:
