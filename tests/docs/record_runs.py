@@ -173,7 +173,14 @@ def of_file(file: Path) -> Record:
     """What a benchmark wrote, its command, model and text in it; or from what the demo printed, how long it took."""
     content = file.read_text(encoding="utf-8")
     if took := re.search(r"Done in (\d+) s", content):
-        return {"command": "make demo", "model": "gemma-3-270m", "text": EMBEDDED, "seconds": int(took.group(1))}
+        first = re.search(r"first finding after (\d+) s", content)
+        return {
+            "command": "make demo",
+            "model": "gemma-3-270m",
+            "text": EMBEDDED,
+            "seconds": int(took.group(1)),
+            "first_finding": int(first.group(1)) if first else None,
+        }
     found: Record = json.loads(content)
     return found
 
