@@ -156,7 +156,7 @@ class LiveFindings:
 
     def _view(self) -> RenderableType:
         left = self.time_left()
-        about = f"{counted(len(self._left), 'cell')} to go"
+        about = f"{counted(len(self._left), 'cell')} to go" if self._lines else "the first cell is running"
         status = Text(about if left is None else f"{about}, about {duration(left)} left", style="bold")
         return Group(terminal(self.table()), status)
 

@@ -78,8 +78,8 @@ def run(
         further: Specs of the same models whose cells are run beside those of ``spec``.
         order: Returns what cells are sorted by before they are run, in place of the order of the spec; in the end, the
             records have that of the spec.
-        watch: Is called with each cell that has ended, its records and the cells that are left, in place of a progress
-            bar; first with those that were finished before.
+        watch: Is called with each cell that has ended, its records and the cells that are left, in place of an estimate
+            and a progress bar; first with those that were finished before.
 
     Raises:
         LnbenchError: the spec cannot be run, the folder is in use, or results cannot be written. What is finished
@@ -101,7 +101,7 @@ def run(
         todo = [replace(cell, crashes=crashes.get(cell.key, 0)) for cell in todo]
         clear_unfinished(out)
         check_texts(todo)
-        if getattr(executor, "here", False):
+        if getattr(executor, "here", False) and watch is None:
             needs.check(todo, out, console)
         console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished: {out}", highlight=False)
         failed: dict[str, str] = {}
