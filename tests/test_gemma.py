@@ -107,6 +107,14 @@ def test_zeroing_a_languages_neurons_harms_it_and_random_ones_do_not(run: tuple[
     assert all(abs(row.value - row.baseline) < 0.05 for row in rows if row.control_of), "random neurons"
 
 
+def test_with_its_neurons_at_zero_the_model_leaves_a_language(run: tuple[list[Any], Path]) -> None:
+    rows = [row for row in run[0] if row.metric == "answer_language" and row.language != "en"]
+    changed = [row for row in rows if not row.is_baseline and row.control_of is None]
+    assert {row.language for row in changed} == {"vi", "hi", "ur", "zh"}
+    assert all(row.value <= 0.4 and row.significant for row in changed)
+    assert all(row.value >= 0.8 for row in rows if row.is_baseline or row.control_of is not None)
+
+
 def nats_per_token(lm: LNBenchLM, batches: list[torch.Tensor]) -> float:
     total, count = 0.0, 0
     for ids in batches:
