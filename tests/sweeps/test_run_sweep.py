@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,11 @@ def test_a_model_that_cannot_be_loaded_is_tried_once(
     assert loads == [str(broken), given["pretrained"]]
     assert len(outcome.failed) == 2
     assert {record.model: record.failed for record in load(tmp_path)} == {
+<<<<<<< HEAD
         "broken": True,
+=======
+        broken.name: True,
+>>>>>>> 5510ef5 (Tests of sweeps: bars on a terminal alone)
         Path(given["pretrained"]).name: False,
     }
 
@@ -332,13 +337,18 @@ def test_prompts_are_made_for_each_way_of_loading(given: dict[str, Any], tmp_pat
 
 
 def test_the_progress_tells_cells_time_and_last_result(
-    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running.run(spec_of(given, interventions=["none"]), tmp_path, Local(), Console(stderr=True, width=200))
+    spec = spec_of(given, interventions=["none"])
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        running.run(spec, tmp_path, Local(), Console(stderr=True, width=200))
     told = capsys.readouterr().err
     assert not lacks(told, "2 cells", "0")
-    assert "2/2" in told
+    assert "2 of 2" in told
     assert "hi - none: acc" in told
+    running.run(spec, tmp_path / "plain", Local(), Console(stderr=True, width=200))
+    assert " of 2" not in capsys.readouterr().err, "no bar where there is no terminal"
 
 
 def test_versions_are_those_installed() -> None:
