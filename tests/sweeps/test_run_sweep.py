@@ -238,11 +238,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_once(
     assert loads == [str(broken), given["pretrained"]]
     assert len(outcome.failed) == 2
     assert {record.model: record.failed for record in load(tmp_path)} == {
-<<<<<<< HEAD
         "broken": True,
-=======
-        broken.name: True,
->>>>>>> 5510ef5 (Tests of sweeps: bars on a terminal alone)
         Path(given["pretrained"]).name: False,
     }
 
