@@ -165,9 +165,11 @@ def _prepare(spec: Sweep, out: Path, process: Process, console: Console) -> Neur
     names = ", ".join(spec.languages)
     console.print(f"[bold]2/4[/] Reading {spec.corpus_tokens:,} tokens of text in each of {names}")
     experiment = Experiment(corpus=spec.corpus, corpus_tokens=spec.corpus_tokens, languages=tuple(spec.compare))
-    for language in spec.languages:
-        lm.artifacts.statistics(experiment, language).save(out / "statistics")
-    console.print(f"    Is that enough? {text_worth(spec.corpus_tokens)}", highlight=False)
+    read = {language: lm.artifacts.statistics(experiment, language) for language in spec.languages}
+    for statistics in read.values():
+        statistics.save(out / "statistics")
+    least = min(statistics.tokens for statistics in read.values())
+    console.print(f"    {least:,} tokens or more were read. Is that enough? {text_worth(least)}", highlight=False)
     console.print("[bold]3/4[/] Selecting language-specific neurons")
     selected: dict[str, NeuronSet] = {}
     for selector in spec.selectors:
