@@ -193,7 +193,7 @@ def test_text_of_figures_is_large_enough_and_figures_fill_their_column(width: in
     one = open_tab(viewport={"width": width, "height": 800})
     shown = one.tab.evaluate(
         """() => [...document.querySelectorAll('.paper img')].filter(one => one.checkVisibility()).map(one => {
-            const drawing = atob(one.currentSrc.split('base64,')[1]);
+            const drawing = atob((one.currentSrc || one.src).split('base64,')[1]);
             const fonts = [...drawing.matchAll(/font(?:-size)?: ?(?:[^;"']*? )?([0-9.]+)px/g)];
             const sizes = fonts.map(font => Number(font[1]));
             const points = Number(drawing.match(/viewBox="0 0 ([0-9.]+)/)[1]);
