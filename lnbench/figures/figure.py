@@ -34,7 +34,7 @@ _ON_SCREEN = 110
 """Dots per inch in a notebook."""
 _LONGEST = 60
 """Characters of one word of a file's stem."""
-_LETTERS, _LINE = 14.5, 0.15
+_LETTERS, _LINE = 14.0, 0.15
 """Of a title: letters in an inch, and inches of a line."""
 
 

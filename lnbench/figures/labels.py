@@ -15,7 +15,7 @@ from lnbench.host import get_host
 from lnbench.neurons import NeuronSet
 from lnbench.parameters import format_choice
 from lnbench.tables.plain_names import language_name as language_name
-from lnbench.tables.plain_names import language_names
+from lnbench.tables.plain_names import language_names, plain_name
 
 _SANS = "sans-serif"
 _FAMILIES = (
@@ -76,6 +76,11 @@ def selector_label(neurons: NeuronSet) -> str:
         return "neurons"
     name, parameters = neurons.selector["name"], neurons.selector["parameters"]
     return format_choice(name, parameters, get_host().defaults("selector", name))
+
+
+def selector_title(neurons: NeuronSet) -> str:
+    """Return the selector that chose a set as readers are shown it."""
+    return plain_name("selector", selector_label(neurons))
 
 
 @cache

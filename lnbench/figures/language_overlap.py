@@ -13,7 +13,7 @@ from lnbench.analysis import overlap as analysis
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
 from lnbench.figures.heatmaps import MANY, cells, colour_bar, fit, language_columns, language_rows, matrix_size, numbers
-from lnbench.figures.labels import language_name, selector_label
+from lnbench.figures.labels import language_name, selector_label, selector_title
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS
 from lnbench.model.architectures import units_at
@@ -69,7 +69,7 @@ def language_overlap(neurons: NeuronSet) -> Figure:
     matrices = (share, overlap.jaccard, overlap.expected, chance, overlap.excess)
     return Figure(
         name=stem("language_overlap", selector_label(neurons)),
-        title=f"Neurons that languages share: {selector_label(neurons)}, {model_name(neurons.model)}",
+        title=f"Neurons that languages share: {selector_title(neurons)}, {model_name(neurons.model)}",
         caption=(
             "Each row is a language i, each column a language j; a cell is the share of i's neurons that are j's too. "
             "Where row i is dark in column j, changing i's neurons changes many of j's, and j's text can suffer as "

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
-from lnbench.figures.labels import language_name, language_ticks, selector_label
+from lnbench.figures.labels import language_name, language_ticks, selector_label, selector_title
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import COLOURS, SMALLEST, TALLEST, WIDTH
 from lnbench.model.architectures import units_at
@@ -65,7 +65,7 @@ def layer_profile(neurons: NeuronSet) -> Figure:
     peak = ", ".join(f"{language_name(code)} {layer}" for code, layer in peaks.items())
     return Figure(
         name=stem("layer_profile", selector_label(neurons)),
-        title=f"Where each language's neurons are: {selector_label(neurons)}, {model_name(neurons.model)}",
+        title=f"Where each language's neurons are: {selector_title(neurons)}, {model_name(neurons.model)}",
         caption=(
             "A ridge is a language; its height over a layer is the number of the language's neurons there, on one "
             f"scale for all: the highest has {most:,}. Layer 0 is next to the input. At the right is the language's "

@@ -16,6 +16,7 @@ from lnbench.figures.registry import drawn_from
 from lnbench.figures.style import SMALLEST, TALLEST, WIDTH, series
 from lnbench.model.architectures import BANK_SITES, layout_of, units_at
 from lnbench.neurons import NeuronSet
+from lnbench.tables.plain_names import plain_names
 from lnbench.tables.words import counted, model_name
 
 
@@ -44,6 +45,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
     counts = {
         name: [neurons.count(code) if code in neurons else None for code in languages] for name, neurons in sets.items()
     }
+    plain = plain_names("selector", sets)
     total = sum(first.widths)
     thickness = 0.8 / len(sets)
     kind = "feed-forward " if first.site in BANK_SITES else ""
@@ -55,7 +57,7 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
             places = np.arange(len(languages)) + (number - (len(sets) - 1) / 2) * thickness
             edge = "white" if pattern else colour
             lengths = [value or 0 for value in values]
-            style: dict[str, Any] = {"color": colour, "hatch": pattern, "edgecolor": edge, "label": name}
+            style: dict[str, Any] = {"color": colour, "hatch": pattern, "edgecolor": edge, "label": plain[name]}
             bars = axes.barh(places, lengths, thickness * 0.9, **style)
             axes.bar_label(
                 bars, ["–" if value is None else f"{value:,}" for value in values], padding=3, fontsize=SMALLEST
@@ -73,8 +75,8 @@ def neurons_per_language(sets: Mapping[str, NeuronSet]) -> Figure:
         name="neurons_per_language",
         title=f"Language-specific neurons by language: {model_name(first.model)}",
         caption=(
-            f"Number of neurons that {', '.join(sets)} chose for each language, of the {total:,} {kind}neurons "
-            f"({layout_of(first.widths)}). A neuron can belong to several languages."
+            f"Number of neurons that {', '.join(plain.values())} chose for each language, of the {total:,} "
+            f"{kind}neurons ({layout_of(first.widths)}). A neuron can belong to several languages."
         ),
         alt=(
             f"Bars of the neurons of {counted(len(languages), 'language')} by {counted(len(sets), 'selector')}, "

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
 from lnbench.figures.heatmaps import cells, colour_bar, fit, is_dense, language_columns, names_height, numbers
-from lnbench.figures.labels import language_name, selector_label
+from lnbench.figures.labels import language_name, selector_label, selector_title
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS, TALLEST, WIDTH
 from lnbench.model.architectures import units_at
@@ -57,7 +57,7 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
     peak = ", ".join(f"{language_name(code)} {layer}" for code, layer in peaks.items())
     return Figure(
         name=stem("neurons_per_layer", selector_label(neurons)),
-        title=f"Neurons by layer and language: {selector_label(neurons)}, {model_name(neurons.model)}",
+        title=f"Neurons by layer and language: {selector_title(neurons)}, {model_name(neurons.model)}",
         caption=(
             "Number of each language's neurons in each layer; the first layer, next to the input, is at the bottom. "
             f"An empty cell has none. A layer has {_range(neurons.widths)} neurons. Layer with most: {peak or 'none'}."
