@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lnbench.lm import LNBenchLM
     from lnbench.statistics import Statistics
 
+SILENCE, RAISE = "silence", "raise"
+"""Roles of interventions."""
 OWN, EQUAL, WHOLE_SITE = "own", "equal", "whole site"
 """Sizes of a set: the selector's own, the same for all selectors, and all units of a site."""
 WHOLE, FIRST, SECOND = "statistics", "statistics-first", "statistics-second"
@@ -240,7 +242,8 @@ def _measure(
     at, out = data.at, matrix_of(data.at, entry, role)
     settings, benched = at.settings.bench, entry.benched
     intervention = benched.interventions.get(role, spec.interventions[role])
-    draws = settings.own_controls if benched.ranked and entry.size == OWN else settings.controls
+    at_own_size = benched.ranked and entry.size == OWN
+    draws = settings.controls if role == SILENCE and not at_own_size else settings.other_controls
     between = between_languages(intervention)
     units: dict[str, Any] = {"neurons": str(neurons_of(at, entry)), "site": benched.site}
     request = PerplexityRequest(

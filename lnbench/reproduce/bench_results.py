@@ -13,14 +13,13 @@ from lnbench.figures.figure import Figure
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import FILE, PerplexityMatrix
 from lnbench.reproduce import bench
-from lnbench.reproduce.bench import EQUAL, FIRST, OWN, SECOND, WHOLE_SITE, BenchEntry
+from lnbench.reproduce.bench import EQUAL, FIRST, OWN, RAISE, SECOND, SILENCE, WHOLE_SITE, BenchEntry
 from lnbench.reproduce.catalogue import BenchSpec
 from lnbench.reproduce.plan import PlannedPart
 from lnbench.specificity import MEANINGS, Estimate, matched_specificity
 from lnbench.tables.findings import UNITS
 from lnbench.tables.reproduction import StoredRow, StoredTable, StoredValue
 
-SILENCE, RAISE = "silence", "raise"
 _SIGNS = {SILENCE: 1.0, RAISE: -1.0}
 """Role → the sign that own − others should have: silenced, a language's own text suffers most; raised, least."""
 

@@ -70,8 +70,11 @@ def _of_bench(item: PlannedItem) -> Iterator[str]:
             f"{settings.length}: {len(skipped)} matrices."
         )
         yield _BENCH
-        if not settings.own_controls:
-            yield "Sets of a selector's own size have no draws of the control where the selector has an equal size."
+        if not settings.other_controls:
+            yield (
+                "ρ is of the intervention that silences, at equal sizes and where there is no equal size: under the "
+                "one that raises, a set is good if its own text changes little, so a ratio of changes says nothing of it."
+            )
 
 
 def _of_models(plan: Plan, item: PlannedItem) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 
 from lnbench.hookspecs import Executor
 from lnbench.locks import exclusive_lock
@@ -41,7 +42,7 @@ def _do(todo: list[PlannedStep], executor: Executor, console: Console) -> None:
     # Together, so that a cluster trains them at the same time.
     adapters = [step.adapter for step in todo if step.adapter]
     for number, step in enumerate(todo, start=1):
-        console.print(f"[bold]{number}/{len(todo)}[/] {step.doing}", highlight=False)
+        console.print(f"[bold]{number}/{len(todo)}[/] {escape(step.doing)}", highlight=False)
         if step.adapter is None:
             step.run(executor, console)
         elif step.adapter is adapters[-1]:

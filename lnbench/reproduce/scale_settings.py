@@ -47,7 +47,11 @@ class BenchSettings(Settings):
     tokens: parts.Tokens
     length: parts.Length
     controls: parts.DrawsOfControls
-    own_controls: int = Field(ge=0, description="draws beside sets of a selector's own size, where it has an equal one")
+    other_controls: int = Field(
+        ge=0,
+        description="draws elsewhere: beside sets of their selector's own size that have an equal one, and under the "
+        "intervention that raises",
+    )
 
 
 class CountingSettings(Settings):
