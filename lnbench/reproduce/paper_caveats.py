@@ -73,7 +73,8 @@ def _of_bench(item: PlannedItem) -> Iterator[str]:
         if not settings.other_controls:
             yield (
                 "ρ is of the intervention that silences, at equal sizes and where there is no equal size: under the "
-                "one that raises, a set is good if its own text changes little, so a ratio of changes says nothing of it."
+                "one that raises, a set is good if its own text changes little, and a ratio of changes says nothing "
+                "of that."
             )
 
 
