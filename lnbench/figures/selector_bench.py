@@ -41,7 +41,6 @@ def selector_bench(model: str, interventions: Mapping[str, str], rows: Sequence[
                 axes.plot([], [], marker, color=colour, markersize=5, label=size)
             axes.set_title(choice)
             axes.set_xlabel("own − others, bits per byte")
-            axes.set_xscale("symlog", linthresh=0.1)
             axes.grid(axis="x")
         panels[0].set_yticks(range(len(names)), names)
         panels[0].invert_yaxis()
@@ -55,7 +54,7 @@ def selector_bench(model: str, interventions: Mapping[str, str], rows: Sequence[
             "For each selector, the change of a language's own text when its neurons are changed, less the mean change "
             "of the other languages' texts, in bits per byte: a mean over languages, with its 95 % interval over "
             "blocks of text. Silenced, neurons of a language are selective to the right of 0; raised, to the left, "
-            "where the language's own text suffers least. Scales are linear near 0 and logarithmic beyond."
+            "where the language's own text suffers least."
         ),
         alt=(
             f"Points of {counted(len(names), 'selector')} under {' and '.join(interventions.values())}: own − others "
