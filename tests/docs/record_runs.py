@@ -2,8 +2,8 @@
 
     python -m tests.docs.record_runs demo=runs/demo harm=runs/harm calibration=calibration.json
 
-A run is a folder of ``lnbench demo``, ``ppl``, ``sweep`` or ``reproduce``, what ``make demo`` printed, or a JSON file
-of ``python -m tests.calibration`` or of ``python -m tests.benchmarks.act_prob_candidates``. Each is recorded with its
+A run is a folder of ``lnbench demo``, ``ppl`` or ``reproduce``, what ``make demo`` printed, or a JSON file of
+``python -m tests.calibration`` or of ``python -m tests.benchmarks.act_prob_candidates``. Each is recorded with its
 command, its model and its text; nothing of the record is written by hand. Values are kept in full: rounding is the
 pages'.
 """
@@ -25,8 +25,6 @@ from lnbench.files import write_text
 from lnbench.neurons import NeuronSet
 from lnbench.perplexity.matrix import PerplexityMatrix
 from lnbench.statistics import Statistics
-from lnbench.sweeps.records import FILE as RECORDS
-from lnbench.sweeps.records import load
 from lnbench.tables.reproduction import FILE as REPRODUCTION
 from lnbench.tables.reproduction import Reproduction
 from tests.support.docs_pages import DOCS
@@ -147,40 +145,12 @@ def of_reproduction(folder: Path) -> Record:
     for conclusion in found.conclusions:
         said = {"verdict": conclusion.verdict, "evidence": conclusion.evidence, "claim": conclusion.claim}
         conclusions[conclusion.name.replace(" ", "_")][conclusion.preset] = said
-    about = {
+    return {
         "command": f"lnbench reproduce {found.name} --scale {found.scale} --model {' '.join(found.models)}",
         "model": ", ".join(found.models),
         "text": text_of(""),
         "settings": found.settings,
-    }
-    if conclusions:
-        return {**about, "conclusions": conclusions}
-    tables = nested()
-    for table in found.tables:
-        for row in table.rows:
-            for column, cell in zip(table.columns, row.cells, strict=True):
-                if cell is not None:
-                    known = {"value": cell.measured, "low": cell.ci_low, "high": cell.ci_high, "of": cell.note}
-                    tables[table.title]["/".join(row.labels)][column] = {
-                        name: value for name, value in known.items() if value is not None
-                    }
-    return {**about, "tables": tables, "findings": found.findings}
-
-
-def of_sweep(folder: Path) -> Record:
-    """A run of ``lnbench sweep``: values by language, selector (control), intervention and metric."""
-    records = [record for record in load(folder) if record.value is not None]
-    cells = nested()
-    for record in records:
-        drawn = f"{record.control_kind} like {record.control_of}" if record.control_of else record.selector
-        intervention = record.intervention if record.intervention == "none" else f"{drawn}: {record.intervention}"
-        cells[record.language][intervention][record.metric] = {"value": record.value, "n": record.n}
-    return {
-        "command": f"lnbench sweep docs/examples/{folder.name}.yaml --out runs/{folder.name}",
-        "model": records[0].model,
-        "text": "lcb/ and corpus/ of LNBENCH_DATA",
-        "seconds": sum({record.cell: record.seconds or 0.0 for record in records}.values()),
-        "cells": cells,
+        "conclusions": conclusions,
     }
 
 
@@ -230,7 +200,6 @@ READERS: dict[str, Callable[[Path], Record]] = {
     "leaderboard.json": of_leaderboard,
     "perplexity.json": of_matrix,
     "stability-curve.json": of_curve,
-    RECORDS: of_sweep,
     "": of_reproduction,
 }
 
