@@ -11,8 +11,6 @@ from decimal import Decimal
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import Field
-
 from lnbench.errors import LnbenchError
 
 _BEFORE_PART = re.compile(r":(?=[A-Za-z_]\w*=|\[)")
@@ -26,6 +24,8 @@ PARTS = "parts"
 
 def rate_field() -> Any:
     """Return the field ``rate`` of selectors that compare activation rates, and can do so within each expert."""
+    from pydantic import Field  # Here, as help and the host do without it.
+
     return Field(
         default="all",
         description="in experts, the rate over all tokens, or over those routed to the expert",
@@ -35,6 +35,8 @@ def rate_field() -> Any:
 
 def floor_field() -> Any:
     """Return the field ``floor`` beside :func:`rate_field`."""
+    from pydantic import Field  # Here, as help and the host do without it.
+
     return Field(
         default=1000,
         ge=1,

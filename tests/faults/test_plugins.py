@@ -422,6 +422,8 @@ def test_what_a_fine_tuner_returns(
     train: Callable[[Path], Any], value: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lnbench.finetuning.data.prepare", lambda *_, **__: type("Data", (), {"account": {}}))
+    monkeypatch.setattr("lnbench.finetuning.training.work_of", lambda _data: None)
+    monkeypatch.setattr("lnbench.estimates.announce", lambda *_: None)
     out = tmp_path / "out"
     with registered("finetuner", "strange", Does(lambda *given: train(given[-1]))), refused("'strange'", value):
         FinetuneJob(finetuner="strange", model=tiny_model, out=out).run()

@@ -108,7 +108,7 @@ def out(tiny_model: str, tiny_corpus: str, tmp_path_factory: pytest.TempPathFact
         patch.setenv("LNBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         given = ["--model", tiny_model, "--scale", "small", "--corpus", tiny_corpus, "--languages", "+".join(LANGUAGES)]
         # Drawing takes most of the time, and is for a test of its own.
-        patch.setattr("lnbench.figures.save", lambda figure, folder: [])
+        patch.setattr("lnbench.figures.save", lambda *_, **__: [])
         for _ in range(2):  # the second call finds all of it done
             found = CliRunner().invoke(
                 app, ["reproduce", "selector-bench", *given, *options, "--out", str(folder)], catch_exceptions=False

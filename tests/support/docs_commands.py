@@ -113,6 +113,10 @@ NOT_RUN = [
     LookedAt(
         "lnbench neurons (push|pull) ", "needs the hub, which tests/hub/test_neurons.py has a stand-in of", parses
     ),
+    LookedAt("lnbench leaderboard .*--compare ", "needs runs of two models, as tests/leaderboard has", parses),
+    LookedAt(
+        "lnbench reproduce selector-bench .*small$", "runs 44 matrices, as tests/reproduce/test_bench.py few", parses
+    ),
     LookedAt("apt-get ", "changes the machine", _of_the_shell),
     LookedAt("python -m pytest ", "runs tests", _of_pytest),
     LookedAt("export ", "sets variables of the shell", _of_the_shell),

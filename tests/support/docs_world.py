@@ -26,6 +26,7 @@ from lnbench.cli import app
 from lnbench.demo import DATA
 from lnbench.files import tasks_dir
 from tests.support.docs_commands import paths_read
+from tests.support.docs_pages import DOCS
 from tests.support.tiny import build, tokenizer
 
 LANGUAGES = {"en": "en", "es": "en", "fr": "en", "vi": "vi", "hi": "hi", "ur": "ur", "zh": "zh"}
@@ -98,7 +99,7 @@ class World:
         here.mkdir()
         (here / "data").symlink_to(self.data)
         (here / "docs/examples").mkdir(parents=True)
-        for file in ("sweep.yaml", "docs/examples/sweep.yaml", "docs/examples/dose.yaml"):
+        for file in ("sweep.yaml", *(f"docs/examples/{path.name}" for path in (DOCS / "examples").glob("*.yaml"))):
             _write_json(here / file, _SWEEP)
         _write_json(here / "qwen.yaml", _SWEEP | {"models": ["Qwen/Qwen3-0.6B-Base"]})
         _write_own_task(here)
@@ -166,7 +167,11 @@ def substitutes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNBENCH_CACHE", str(world.folder / "cache"))
     monkeypatch.setattr("lnbench.lm.lnbench_lm.resolve", lambda name: world.model)
     save = figures.save
-    monkeypatch.setattr(figures, "save", lambda figure, folder, formats=("svg",): save(figure, folder, formats))
+    monkeypatch.setattr(
+        figures,
+        "save",
+        lambda figure, folder, formats=("svg",), width="page": save(figure, folder, formats, width),
+    )
     monkeypatch.setattr("lnbench.quickstart.SELECTORS", ("lape",))
     monkeypatch.setattr("lnbench.quickstart.INTERVENTIONS", ("none", "zero"))
     _without_lm_evals_tasks(monkeypatch)

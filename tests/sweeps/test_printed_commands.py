@@ -34,7 +34,7 @@ def spec_file(given: dict[str, Any], tmp_path: Path) -> Path:
 def printed(file: Path) -> list[str]:
     found = CliRunner().invoke(app, ["sweep", str(file), "--dry-run"], catch_exceptions=False)
     assert found.exit_code == 0, found.output
-    return found.stdout.splitlines()
+    return [line for line in found.stdout.splitlines() if not line.startswith("#")]
 
 
 def as_typed(words: list[str]) -> None:
