@@ -28,6 +28,12 @@ class Bar(tqdm):  # type: ignore[type-arg]
         # For tqdm, None asks whether there is a terminal.
         super().__init__(*args, **{**own, **options, "disable": disable or None})
 
+    def close(self) -> None:
+        """Show the last count, which may have come too soon after the one before, and take the bar away."""
+        if not self.disable and self.n:
+            self.refresh()
+        super().close()
+
     @property
     def format_dict(self) -> dict[str, Any]:
         """What the bar is written from; with ``time_left``."""

@@ -84,17 +84,6 @@ OPTIONS = {
     "load_in_4bit=True": "--model-args load_in_4bit=True",
 }
 """What commands call the remedies, the folder that is written, and the amount of text."""
-OPTIONS = {
-    "out": "--out",
-    "tokens": "--tokens",
-    "kl_tokens=0": "--kl-tokens 0",
-    "batch_size=1": "--batch-size 1",
-    "gradient_checkpointing=True": "--set gradient_checkpointing=True",
-    "dtype=bfloat16": "--model-args dtype=bfloat16",
-    "parallelize=True": "--model-args parallelize=True",
-    "load_in_4bit=True": "--model-args load_in_4bit=True",
-}
-"""What commands call the remedies, the folder that is written, and the amount of text."""
 
 
 def check(

@@ -341,7 +341,7 @@ def test_the_progress_tells_cells_time_and_last_result(
         running.run(spec, tmp_path, Local(), Console(stderr=True, width=200))
     told = capsys.readouterr().err
     assert not lacks(told, "2 cells", "0")
-    assert " of 2" in told
+    assert "2 of 2" in told
     assert "hi - none: acc" in told
     running.run(spec, tmp_path / "plain", Local(), Console(stderr=True, width=200))
     assert " of 2" not in capsys.readouterr().err, "no bar where there is no terminal"
