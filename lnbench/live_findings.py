@@ -129,7 +129,7 @@ class LiveFindings:
             return None
         metric = metric_of(changed.metric)
         unit = f" {metric.unit}" if metric.unit else f" in {metric.title}"
-        control_change = "failed" if control.failed else f"{signed(_change(control, plain), 2)}"
+        control_change = "failed" if control.failed else signed(_change(control, plain), 2)
         done = plain_action(self.intervention, f"{name}'s {counted(count, 'neuron')}")
         return (
             f"{done[:1].upper()}{done[1:]}: {signed(_change(changed, plain), 2)}{unit} in {name}, "

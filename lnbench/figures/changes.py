@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import ceil
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
@@ -12,12 +13,24 @@ from matplotlib.lines import Line2D
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.labels import language_label, write_in_own_script
-from lnbench.figures.style import RANGE, WIDTH, is_narrow, series
+from lnbench.figures.style import NEUTRAL, RANGE, WIDTH, is_narrow, series
 from lnbench.leaderboard.rows import Row
 from lnbench.tables.words import control_units
 
-MARK = 4.5
-"""Points: the size of a marker."""
+
+class Strokes(NamedTuple):
+    """Sizes in points of what one comparison is drawn with."""
+
+    marker: float
+    interval: float
+    """Width of the line over the interval."""
+    control: float
+    """Width of the bar over the control's draws."""
+    mean: float
+    """Height of the line at their mean."""
+
+
+IN_PANELS, ALONE = Strokes(4.5, 1.1, 5, 6), Strokes(5, 1.2, 6, 8)
 _ABREAST, _ABREAST_OF_MANY, _ABREAST_IN_COLUMN, _MANY = 3, 4, 2, 9
 """Panels beside one another; of more than so many languages."""
 _TITLES = (language_label, partial(language_label, separator="\n"), str)
@@ -102,15 +115,46 @@ def units(rows: Sequence[Row]) -> str:
     return " or ".join(map(control_units, kinds))
 
 
-def entries(labels: Sequence[str], controlled: str) -> list[Line2D]:
-    """Return entries of a legend: one per series, and one for the controls, unless ``controlled`` is empty."""
+def place_of(line: int, number: int, count: int) -> float:
+    """Return how far down a series' comparison is drawn, of ``count`` series that share a line."""
+    return line + (number - (count - 1) / 2) * 0.75 / count
+
+
+def draw_change(axes: Axes, row: Row, place: float, number: int, strokes: Strokes = IN_PANELS) -> None:
+    """Draw one comparison with its interval, and the range of its control behind it.
+
+    Args:
+        axes: Where to.
+        row: The comparison.
+        place: On the vertical axis.
+        number: Of its series.
+        strokes: Sizes.
+    """
+    colour, _, marker = series(number)
+    mean, low, high = controls(row)
+    if mean is not None and low is not None and high is not None:
+        bar: dict[str, Any] = {"color": RANGE, "linewidth": strokes.control, "solid_capstyle": "butt", "zorder": 1}
+        axes.plot([low, high], [place, place], **bar)
+        axes.plot([mean], [place], "|", color=NEUTRAL, markersize=strokes.mean, zorder=1.5)
+    if row.ci_low is not None and row.ci_high is not None:
+        axes.plot([row.ci_low, row.ci_high], [place, place], color=colour, linewidth=strokes.interval)
+    face = colour if row.significant else "white"
+    axes.plot([row.delta or 0.0], [place], marker, color=colour, markerfacecolor=face, markersize=strokes.marker)
+
+
+def entries(labels: Sequence[str], controlled: Sequence[str], strokes: Strokes = IN_PANELS) -> list[Line2D]:
+    """Return entries of a legend: one per series, and one per kind of control."""
     made = []
     for number, label in enumerate(labels):
         colour, _, marker = series(number)
-        made.append(Line2D([], [], color=colour, marker=marker, markersize=MARK, linewidth=1.1, label=label))
-    if controlled:
-        made.append(Line2D([], [], color=RANGE, linewidth=5, label=controlled))
-    return made
+        drawn: dict[str, Any] = {
+            "color": colour,
+            "marker": marker,
+            "markersize": strokes.marker,
+            "linewidth": strokes.interval,
+        }
+        made.append(Line2D([], [], label=label, **drawn))
+    return [*made, *(Line2D([], [], color=RANGE, linewidth=IN_PANELS.control, label=one) for one in controlled)]
 
 
 def better(row: Row, side: str) -> str:

@@ -94,7 +94,7 @@ def dose_response(rows: Sequence[Row], parameter: str = "") -> Figure:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _spread(compared) < 30 else (1,)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axes.xaxis.set_minor_locator(NullLocator())
-        legend(drawing, changes.entries([plain[name] for name in names], units))
+        legend(drawing, changes.entries([plain[name] for name in names], [units] if units else []))
         changes.name_panels(drawing, panels, languages)
 
     heights = (1.2 + changes.height_of_panels(len(languages), _PANEL, width) for width in (WIDTH, WIDTHS["column"]))
@@ -153,4 +153,6 @@ def _curve(axes: Axes, rows: Sequence[Row], number: int) -> None:
         if row.ci_low is not None and row.ci_high is not None:
             axes.plot([dose, dose], [row.ci_low, row.ci_high], color=colour, linewidth=1.1)
         face = colour if row.significant else "white"
-        axes.plot([dose], [row.delta or 0.0], marker, color=colour, markerfacecolor=face, markersize=changes.MARK)
+        axes.plot(
+            [dose], [row.delta or 0.0], marker, color=colour, markerfacecolor=face, markersize=changes.IN_PANELS.marker
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from lnbench.figures import changes
@@ -12,7 +11,7 @@ from lnbench.figures.figure import Figure, stem
 from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_name
 from lnbench.figures.registry import drawn_from
-from lnbench.figures.style import NEUTRAL, RANGE, TALLEST, WIDTH, WIDTHS, series
+from lnbench.figures.style import TALLEST, WIDTH, WIDTHS
 from lnbench.leaderboard.rows import Row, tables_of
 from lnbench.tables.plain_names import metric_of, metric_title, plain_names, task_title
 from lnbench.tables.words import counted, model_name
@@ -43,19 +42,22 @@ def interventions(rows: Sequence[Row]) -> Figure:
     labels = {_series(row, row.selector, varying): _series(row, selectors[row.selector], varying) for row in compared}
     metric = metric_of(first.metric)
     measured = metric.unit or metric.title
+    units = changes.units(compared)
     panel = len(names) * max(0.17, 0.11 * len(labels))
 
     def paint(drawing: Drawing) -> None:
         panels = changes.panels_of(drawing, languages, f"change of {measured}")
         for axes, code in zip(panels, languages, strict=True):
             for number, label in enumerate(labels):
-                own = [row for row in compared if row.language == code and _series(row, row.selector, varying) == label]
-                _points(axes, own, names, number, len(labels))
+                for row in compared:
+                    if row.language == code and _series(row, row.selector, varying) == label:
+                        place = changes.place_of(names.index(row.intervention), number, len(labels))
+                        changes.draw_change(axes, row, place, number)
             axes.axvline(0, color="black", linewidth=0.6)
             axes.tick_params(axis="y", length=0)
         panels[0].set_yticks(range(len(names)), [plain[name] for name in names])
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        legend(drawing, changes.entries(list(labels.values()), changes.units(compared)), abreast=2)
+        legend(drawing, changes.entries(list(labels.values()), [units] if units else []), abreast=2)
         changes.name_panels(drawing, panels, languages)
 
     heights = (1.2 + changes.height_of_panels(len(languages), panel, width) for width in (WIDTH, WIDTHS["column"]))
@@ -70,7 +72,7 @@ def interventions(rows: Sequence[Row]) -> Figure:
             f"Change of {measured} on the same documents, against the model without intervention, with a 95 % "
             "interval; one panel for each evaluation language, whose neurons are changed. "
             f"{changes.better(first, 'Right of')}Filled: significant after Holm's correction. The grey bar reaches "
-            f"over the draws of {changes.units(compared) or 'a control'}, the line in it is their mean; without a bar "
+            f"over the draws of {units or 'a control'}, the line in it is their mean; without a bar "
             "there was no control."
         ),
         alt=(
@@ -100,22 +102,6 @@ def interventions(rows: Sequence[Row]) -> Figure:
         column_height=column_height,
         paint=paint,
     )
-
-
-def _points(axes: Axes, rows: Sequence[Row], names: Sequence[str], number: int, count: int) -> None:
-    """Draw one series in one panel."""
-    colour, _, marker = series(number)
-    step = 0.75 / count
-    for row in rows:
-        place = names.index(row.intervention) + (number - (count - 1) / 2) * step
-        mean, low, high = changes.controls(row)
-        if mean is not None and low is not None and high is not None:
-            axes.plot([low, high], [place, place], color=RANGE, linewidth=5, solid_capstyle="butt", zorder=1)
-            axes.plot([mean], [place], "|", color=NEUTRAL, markersize=6, zorder=1.5)
-        if row.ci_low is not None and row.ci_high is not None:
-            axes.plot([row.ci_low, row.ci_high], [place, place], color=colour, linewidth=1.1)
-        face = colour if row.significant else "white"
-        axes.plot([row.delta or 0.0], [place], marker, color=colour, markerfacecolor=face, markersize=changes.MARK)
 
 
 def _varies(rows: Sequence[Row], name: str) -> bool:

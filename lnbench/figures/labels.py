@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
@@ -102,3 +103,15 @@ def installed() -> frozenset[str]:
 def _has(family: str, text: str) -> bool:
     font = get_font(findfont(FontProperties(family=family), fallback_to_default=False))
     return all(font.get_char_index(ord(character)) for character in text if not character.isspace())
+
+
+def layers_with_most(languages: Sequence[str], counts: Iterable[Any]) -> str:
+    """Name each language's layer with most units, as ``Hindi 12``; empty where no language has any.
+
+    Args:
+        languages: Their codes.
+        counts: Units by language and layer, an array ``[languages, layers]``.
+    """
+    return ", ".join(
+        f"{language_name(code)} {int(own.argmax())}" for code, own in zip(languages, counts, strict=True) if own.any()
+    )

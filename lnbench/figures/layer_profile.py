@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
-from lnbench.figures.labels import language_name, language_ticks, selector_label, selector_title
+from lnbench.figures.labels import language_name, language_ticks, layers_with_most, selector_label, selector_title
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import COLOURS, SMALLEST, TALLEST, WIDTH
 from lnbench.model.architectures import units_at
@@ -61,8 +61,7 @@ def layer_profile(neurons: NeuronSet) -> Figure:
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
 
-    peaks = {code: int(own.argmax()) for code, own in zip(languages, counts, strict=True) if own.any()}
-    peak = ", ".join(f"{language_name(code)} {layer}" for code, layer in peaks.items())
+    peak = layers_with_most(languages, counts)
     return Figure(
         name=stem("layer_profile", selector_label(neurons)),
         title=f"Where each language's neurons are: {selector_title(neurons)}, {model_name(neurons.model)}",

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from lnbench.errors import LnbenchError
 from lnbench.figures.figure import Figure, stem
 from lnbench.figures.heatmaps import cells, colour_bar, fit, is_dense, language_columns, names_height, numbers
-from lnbench.figures.labels import language_name, selector_label, selector_title
+from lnbench.figures.labels import language_name, layers_with_most, selector_label, selector_title
 from lnbench.figures.registry import drawn_from, neuron_sets
 from lnbench.figures.style import AMOUNTS, TALLEST, WIDTH
 from lnbench.model.architectures import units_at
@@ -53,8 +53,7 @@ def neurons_per_layer(neurons: NeuronSet) -> Figure:
         texts = [[f"{int(value)}" if value else "" for value in line] for line in values]
         fit(drawing, {axes: numbers(axes, mesh, texts)})
 
-    peaks = {code: int(row.argmax()) for code, row in zip(languages, counts, strict=True) if row.any()}
-    peak = ", ".join(f"{language_name(code)} {layer}" for code, layer in peaks.items())
+    peak = layers_with_most(languages, counts)
     return Figure(
         name=stem("neurons_per_layer", selector_label(neurons)),
         title=f"Neurons by layer and language: {selector_title(neurons)}, {model_name(neurons.model)}",

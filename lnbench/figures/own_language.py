@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from matplotlib.lines import Line2D
 
 from lnbench.errors import LnbenchError
 from lnbench.figures import changes
@@ -14,7 +13,7 @@ from lnbench.figures.figure import Figure, stem
 from lnbench.figures.fitting import legend
 from lnbench.figures.labels import language_label, write_in_own_script
 from lnbench.figures.registry import drawn_from
-from lnbench.figures.style import NEUTRAL, RANGE, TALLEST, WIDTH, is_narrow, series
+from lnbench.figures.style import TALLEST, WIDTH, is_narrow
 from lnbench.leaderboard.rows import Row
 from lnbench.tables.headline import headline, what_was_done
 from lnbench.tables.plain_names import metric_of, task_title
@@ -62,9 +61,7 @@ def own_language(rows: Sequence[Row]) -> Figure:
         axes.set_xlabel(f"change of {measured}{better}")
         axes.margins(x=0.09)
         names = [own] if len(models) == 1 else [f"{own}, {model}" for model in models]
-        entries = [_entry(number, name) for number, name in enumerate(names)]
-        entries += [Line2D([], [], color=RANGE, linewidth=5, label=unit) for unit in units]
-        legend(drawing, entries, abreast=3)
+        legend(drawing, changes.entries(names, units, changes.ALONE), abreast=3)
 
     height = min(TALLEST - _LINES, _AROUND + len(pairs) * max(_ROW, _SERIES * len(models)))
     done = what_was_done(first, several=len(pairs) > 1)
@@ -111,23 +108,11 @@ def _label(language: str, source: str | None, narrow: bool) -> str:
     return " → ".join(names)
 
 
-def _entry(number: int, label: str) -> Line2D:
-    colour, _, marker = series(number)
-    return Line2D([], [], color=colour, marker=marker, markersize=5, linewidth=1.2, label=label)
-
-
 def _point(axes: Axes, row: Row, place: int, number: int, count: int) -> None:
-    """Draw one comparison, and its control behind it."""
-    colour, _, marker = series(number)
-    height = place + (number - (count - 1) / 2) * 0.75 / count
-    mean, low, high = changes.controls(row)
-    if mean is not None and low is not None and high is not None:
-        axes.plot([low, high], [height, height], color=RANGE, linewidth=6, solid_capstyle="butt", zorder=1)
-        axes.plot([mean], [height], "|", color=NEUTRAL, markersize=8, zorder=1.5)
-    if row.ci_low is not None and row.ci_high is not None:
-        axes.plot([row.ci_low, row.ci_high], [height, height], color=colour, linewidth=1.2)
-    face = colour if row.significant else "white"
-    axes.plot([row.delta or 0.0], [height], marker, color=colour, markerfacecolor=face, markersize=5)
+    """Draw one comparison; where it is alone on its line, with its number."""
+    height = changes.place_of(place, number, count)
+    changes.draw_change(axes, row, height, number, changes.ALONE)
     if count == 1:
-        end = max(value for value in (row.ci_high, row.delta, high, 0.0) if value is not None)
+        reached = (row.ci_high, row.delta, changes.controls(row)[2], 0.0)
+        end = max(value for value in reached if value is not None)
         axes.annotate(signed(row.delta, 2), (end, height), (4, 0), textcoords="offset points", va="center", size=7.5)

@@ -163,6 +163,19 @@ DELTAS = {"en": (0.01, 0.05, 0.0), "hi": (0.02, 1.5, 1.6), "ur": (0.01, 0.9, 1.4
 """Row by row: English neurons harm Hindi a little, Hindi ones harm Urdu more than Hindi."""
 
 
+def _contrast(changed: str, deltas: tuple[float, ...]) -> Contrast:
+    own, most = deltas[LANGUAGES.index(changed)], max(deltas)
+    return Contrast(
+        own=own,
+        others=0.1,
+        difference=own - 0.1,
+        low=own - 0.3,
+        high=own + 0.1,
+        dominant=most == own,
+        most_harmed=LANGUAGES[deltas.index(most)],
+    )
+
+
 def matrix() -> PerplexityMatrix:
     cells = [
         MatrixCell(
@@ -208,26 +221,8 @@ def matrix() -> PerplexityMatrix:
         baseline={one: Baseline(nats_per_token=3.0, perplexity=20.1, bits_per_byte=1.2) for one in LANGUAGES},
         cells=cells,
         selectivity=[
-            Selectivity(
-                changed=changed,
-                own=deltas[place],
-                others=0.1,
-                difference=deltas[place] - 0.1,
-                low=deltas[place] - 0.3,
-                high=deltas[place] + 0.1,
-                dominant=max(deltas) == deltas[place],
-                most_harmed=LANGUAGES[deltas.index(max(deltas))],
-                bits_per_byte=Contrast(
-                    own=deltas[place],
-                    others=0.1,
-                    difference=deltas[place] - 0.1,
-                    low=deltas[place] - 0.3,
-                    high=deltas[place] + 0.1,
-                    dominant=max(deltas) == deltas[place],
-                    most_harmed=LANGUAGES[deltas.index(max(deltas))],
-                ),
-            )
-            for place, (changed, deltas) in enumerate(DELTAS.items())
+            Selectivity(changed=changed, bits_per_byte=contrast, **contrast.model_dump())
+            for changed, contrast in zip(DELTAS, map(_contrast, LANGUAGES, DELTAS.values()), strict=True)
         ],
         command="lnbench ppl --model m --intervention zero",
         finished_at="2026-01-02T03:04:05+00:00",
