@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -30,8 +29,8 @@ def _neurons(neurons: NeuronSet) -> Mapping[str, Sequence[Any]]:
         for layer, indices in neurons[language].items()
         for index in indices.tolist()
     ]
-    columns: dict[str, list[Any]] = {"language": [], "layer": [], "index": []}
-    columns = {name: [place[number] for place in places] for number, name in enumerate(columns)}
+    names = ("language", "layer", "index")
+    columns = {name: [place[number] for place in places] for number, name in enumerate(names)}
     if neurons.experts:
         inside = [expert_of(neurons.experts, layer, index) for _, layer, index in places]
         columns |= {name: [place[number] for place in inside] for number, name in enumerate(("expert", "index"))}
@@ -72,8 +71,7 @@ def _override(override: Override) -> Mapping[str, Sequence[Any]]:
 def _values(part: LayerOverride) -> list[Any]:
     if part.values is None:
         return [None] * part.indices.numel()
-    bounds = part.values.shape[: part.values.ndim] if part.operation == "clamp" else ()
-    return torch.movedim(part.values, 1, 0).tolist() if bounds else part.values.tolist()
+    return (part.values.movedim(1, 0) if part.operation == "clamp" else part.values).tolist()
 
 
 @columns_of.register

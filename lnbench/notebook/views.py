@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Drawing
 from numpy.typing import ArrayLike, NDArray
 
 from lnbench.analysis.activation_averages import activation_averages
+from lnbench.analysis.overlap import language_overlap
 from lnbench.figures import heatmaps
 from lnbench.figures.labels import selector_label
 from lnbench.figures.style import AMOUNTS, CHANGES, styled
@@ -45,10 +46,9 @@ _RESOLUTION = 110
 def _neurons(neurons: NeuronSet) -> str:
     total = sum(neurons.widths)
     rows = []
-    for language in neurons:
+    alone = language_overlap(neurons).alone.tolist() if neurons.languages else []
+    for language, own in zip(neurons, alone, strict=True):
         count = neurons.count(language)
-        others = neurons.union(other for other in neurons if other != language)
-        own = sum(int((~np.isin(indices, others.get(layer, ()))).sum()) for layer, indices in neurons[language].items())
         share = Cell(own / count, ".0%") if count else Cell()
         layers = int((neurons.per_layer(language) > 0).sum())
         rows.append(TableRow([language], [Cell(count, ","), Cell(count / total, ".2%"), Cell(layers, ","), share]))

@@ -116,8 +116,8 @@ def _missing_measures(candidate: Candidate) -> None:
     """Where Statistics lack a measure, level or site that it needs, one line names it and the command that adds it."""
     needs, statistics = needs_of(candidate.made), _statistics(candidate)
     for measure in needs.measures:
-        lacking = {language: own.at(own.site) for language, own in statistics_of(Needs(sites=needs.sites)).items()}
-        lacking = {language: own.at(statistics[language].site) for language, own in lacking.items()}
+        without = statistics_of(Needs(sites=needs.sites))
+        lacking = {language: own.at(statistics[language].site) for language, own in without.items()}
         named = ("lnbench stats --measure", measure.partition(":")[0])
         refusal(partial(select, candidate.made, lacking), *named, allowed=False)
     if needs.batch_levels:
