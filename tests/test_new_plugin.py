@@ -36,7 +36,7 @@ def test_what_is_written(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert steps[1]["with"]["python-version"] == "${{ matrix.python }}"
     for file in package.rglob("*.py"):
         compile(file.read_text(), file, "exec")
-    lint = ["ruff", "check", "--no-cache", "--select", "E,F,W,I,UP,B", str(package)]
+    lint = [sys.executable, "-m", "ruff", "check", "--no-cache", "--select", "E,F,W,I,UP,B", str(package)]
     assert subprocess.run(lint, check=False, capture_output=True, cwd=package).returncode == 0
     assert "{{ module" not in "".join(file.read_text() for file in package.rglob("*") if file.is_file())
 

@@ -115,11 +115,13 @@ def models_apart(loaded: Iterable[Record]) -> dict[tuple[str, str | None], dict[
         weights = record.weights if record.finetune == records.BASELINE else None
         about = (weights, record.dtype, record.quantization) if weights else (None, record.model_files)
         alike[record.model, *about].add(record.model_files)
-    first: dict[tuple[str, str | None], str] = {}
+    groups: list[set[tuple[str, str | None]]] = []
     for (model, *_), files in alike.items():
-        model = str(model)
-        shared = min([first.get((model, own), own or "") for own in files])
-        first |= {(model, own): shared for own in files}
+        own_files = {(str(model), own) for own in files}
+        # What has weights of one group and files of another joins both.
+        joined = own_files.union(*(group for group in groups if group & own_files))
+        groups = [*(group for group in groups if not group & joined), joined]
+    first = {each: min(own or "" for _, own in group) for group in groups for each in group}
     several = Counter(model for model, _ in {(model, shared) for (model, _), shared in first.items()})
     return {
         (model, own): {

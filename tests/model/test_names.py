@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lnbench.leaderboard.merged_records import models_apart
@@ -74,7 +74,8 @@ def test_folders_of_the_same_weights_are_one_model_and_others_two() -> None:
     assert models_apart([on_the_hub, other])["m", None] == {"model": "m", "model_files": None}
 
 
-@settings(max_examples=20)
+@settings(max_examples=150)
+@example([("b", "x", "u"), ("b", "x", "w"), ("b", "y", "u"), ("b", None, "w")])
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y", None]), st.sampled_from("uvw"))))
 def test_models_share_a_name_only_if_they_share_weights_or_files(models: list[tuple[str, str | None, str]]) -> None:
     records = [_record(*model) for model in models]
