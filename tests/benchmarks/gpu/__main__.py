@@ -164,7 +164,7 @@ def main() -> int:
     }
     content["seconds"] = round(time.perf_counter() - started, 1)
     rates = Rates.of(content)
-    table4 = estimate(plan(ReproductionRequest(names=("table4",))), rates)
+    table4 = estimate(plan(ReproductionRequest(names=("table4",))).steps, rates)
     content["estimates"] = [*rates.sentences(TOKENS, LANGUAGES), *(f"table 4 of the paper: {line}" for line in table4)]
     out = given.out
     if content["rehearsal"] and out.exists() and not json.loads(out.read_text())["rehearsal"]:
