@@ -140,7 +140,7 @@ def main() -> None:
             tokens += block.numel()
 
     def lnbench() -> Any:
-        return count_corpus(model, tokenizer, given.language, how, batch_size=size, progress=False, described=described)
+        return count_corpus(model, tokenizer, given.language, how, progress=False, described=described)
 
     account = lnbench()  # compiles, and warms up
     started = time.perf_counter()
